@@ -1,0 +1,59 @@
+# firedrill. `make demo` and `make test` set up everything they need.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+BIN     := out/bin
+MODULES := schemas pkg $(wildcard services/*) tests
+GOTEST  := go test -race -timeout 20m
+STATICCHECK_VERSION := v0.8.2
+export FIREDRILL_BIN := $(CURDIR)/$(BIN)
+
+.PHONY: help setup build demo test test-go lint verify fix bench clean jaeger
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
+
+setup: ## install the servers that drills need (PostgreSQL, PgBouncer)
+	@deploy/lab/install.sh
+
+build: ## build every program into out/bin
+	@mkdir -p $(BIN)
+	go build -o $(BIN)/ ./services/firedrill/cmd/... ./services/injector/cmd/... ./services/observer/cmd/... ./services/mirror/cmd/... ./services/validator/cmd/... ./services/reporter/cmd/...
+
+demo: setup build ## run two real drills of PostgreSQL and leave their reports in out/demo
+	@deploy/lab/demo.sh
+
+jaeger: $(BIN)/jaeger ## build the Jaeger that the trace test queries
+
+$(BIN)/jaeger: tests/jaeger/go.mod
+	@mkdir -p $(BIN)
+	cd tests/jaeger && GOWORK=off go build -o $(CURDIR)/$(BIN)/jaeger github.com/jaegertracing/jaeger/cmd/all-in-one
+
+$(BIN)/staticcheck-$(STATICCHECK_VERSION):
+	@mkdir -p $(BIN)
+	GOWORK=off GOBIN=$(CURDIR)/$(BIN) go install honnef.co/go/tools/cmd/staticcheck@$(STATICCHECK_VERSION)
+	@mv $(BIN)/staticcheck $@
+
+lint: $(BIN)/staticcheck-$(STATICCHECK_VERSION) ## gofmt, vet, staticcheck
+	@test -z "$$(gofmt -l $(MODULES))" || { echo "not formatted (run gofmt -w):"; gofmt -l $(MODULES); exit 1; }
+	go vet work
+	@for m in $(MODULES); do (cd $$m && $(CURDIR)/$< ./...) || exit 1; done
+
+verify: ## fail if a generated file is out of date (mend with make fix)
+	go run ./pkg/schemagen/cmd/schemagen -check -out schemas -docs docs
+
+fix: ## write the generated files
+	go run ./pkg/schemagen/cmd/schemagen -out schemas -docs docs
+
+test: setup build lint verify jaeger test-go ## set up and run everything
+
+test-go:
+	$(GOTEST) -p 1 work
+	@for m in $(MODULES); do (cd $$m && GOWORK=off go build ./...) || { echo "$$m does not build alone"; exit 1; }; done
+
+bench: setup build ## measure, write out/bench/*.jsonl and print the figures
+	go run ./tests/bench/cmd/bench -out out/bench
+
+clean: ## remove everything that was built or written
+	rm -rf out
