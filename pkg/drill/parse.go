@@ -1,0 +1,200 @@
+package drill
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"reflect"
+	"regexp"
+	"strconv"
+	"unicode/utf8"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// Limits of a drill's text.
+const (
+	// MaxSize is the largest text that is read, in bytes.
+	MaxSize = 1 << 20
+	// MaxDepth is how deep its mappings and lists may nest.
+	MaxDepth = 32
+	// MaxNodes is how many values it may hold.
+	MaxNodes = 20_000
+)
+
+// Parse reads a drill from YAML or JSON and checks all that can be checked
+// without knowing the drivers (CheckTargets does the rest). It is strict: what
+// it does not understand is refused, never passed over. The error is *Problems
+// and lists everything that is wrong, with line and column. Parse keeps nothing
+// of raw.
+func Parse(raw []byte) (Drill, error) {
+	d, f := parse(raw)
+	if err := f.err(); err != nil {
+		return Drill{}, err
+	}
+	return d, nil
+}
+
+// Locate fills in the lines and columns of problems that were found without the
+// text, such as those of CheckTargets. Another error is returned as it is.
+func Locate(raw []byte, err error) error {
+	var ps *Problems
+	if !errors.As(err, &ps) {
+		return err
+	}
+	_, f := parse(raw)
+	out := findings{places: f.places}
+	for _, p := range *ps {
+		if p.Line == 0 {
+			at := f.where(p.Field)
+			p.Line, p.Column = at.line, at.column
+		}
+		out.list = append(out.list, p)
+	}
+	return out.err()
+}
+
+// parse does the work of Parse and keeps the positions.
+func parse(raw []byte) (Drill, *findings) {
+	f := &findings{places: map[string]position{}}
+	root := readDocument(raw, f)
+	if root == nil {
+		return Drill{}, f
+	}
+	t := &tree{findings: f}
+	if !t.screen(root, "", 0) {
+		return Drill{}, f
+	}
+	if root.Kind != yaml.MappingNode {
+		f.add("", "", "a drill is a mapping that begins with apiVersion, kind, metadata and spec; this is "+kindName(root))
+		return Drill{}, f
+	}
+	var d Drill
+	dec := &decoder{findings: f}
+	dec.value(root, "", reflect.ValueOf(&d).Elem())
+	(&checker{findings: f, drill: &d}).check()
+	return d, f
+}
+
+// readDocument turns the text into nodes; nil means that it could not, and that
+// the findings say why.
+func readDocument(raw []byte, f *findings) *yaml.Node {
+	top := position{1, 1}
+	raw = bytes.TrimPrefix(raw, []byte("\ufeff"))
+	switch {
+	case len(raw) > MaxSize:
+		f.addAt(top, "", "", fmt.Sprintf("the text has %d bytes; a drill may have %d: split it into several drills", len(raw), MaxSize))
+		return nil
+	case !utf8.Valid(raw):
+		f.addAt(badText(raw), "", "", "the text is not UTF-8 here: save the file as UTF-8")
+		return nil
+	case len(bytes.TrimSpace(raw)) == 0:
+		f.addAt(top, "", "", "the text is empty: write a drill that begins with apiVersion: "+APIVersion)
+		return nil
+	}
+	if n, ok := readJSON(raw); ok {
+		return n
+	}
+	return readYAML(raw, f)
+}
+
+func readYAML(raw []byte, f *findings) *yaml.Node {
+	dec := yaml.NewDecoder(bytes.NewReader(raw))
+	var doc, next yaml.Node
+	switch err := dec.Decode(&doc); {
+	case errors.Is(err, io.EOF):
+		f.addAt(position{1, 1}, "", "", "the text holds nothing but comments: write a drill that begins with apiVersion: "+APIVersion)
+		return nil
+	case err != nil:
+		addSyntax(raw, err, f)
+		return nil
+	}
+	switch err := dec.Decode(&next); {
+	case err == nil:
+		f.addAt(position{next.Line, next.Column}, "", "", "a second document begins here: put each drill into a file of its own")
+		return nil
+	case !errors.Is(err, io.EOF):
+		addSyntax(raw, err, f)
+		return nil
+	}
+	if len(doc.Content) == 0 {
+		f.addAt(position{1, 1}, "", "", "the text is empty: write a drill that begins with apiVersion: "+APIVersion)
+		return nil
+	}
+	return doc.Content[0]
+}
+
+var (
+	yamlLine      = regexp.MustCompile(`^yaml: (?:line (\d+): )?(?s:(.*))$`)
+	unknownAnchor = regexp.MustCompile(`unknown anchor '(.*)' referenced`)
+	looksJSON     = regexp.MustCompile(`^\s*\{\s*"`)
+)
+
+// addSyntax notes an error of the YAML reader. All its texts are fixed ones but
+// that of an unknown anchor, which could be a secret that begins with *.
+func addSyntax(raw []byte, err error, f *findings) {
+	if looksJSON.Match(raw) {
+		var syntax *json.SyntaxError
+		if jerr := json.Unmarshal(raw, &struct{}{}); errors.As(jerr, &syntax) {
+			f.addAt(positionOf(raw, int(syntax.Offset)-1), "", "", "this is not well-formed JSON: "+syntax.Error())
+			return
+		}
+	}
+	if m := unknownAnchor.FindStringSubmatch(err.Error()); m != nil {
+		f.addAt(positionOf(raw, max(bytes.Index(raw, []byte("*"+m[1])), 0)), "", "",
+			"aliases are not read: write the value out, or put a text that begins with * into quotes")
+		return
+	}
+	line, what := 1, err.Error()
+	if m := yamlLine.FindStringSubmatch(what); m != nil {
+		if n, err := strconv.Atoi(m[1]); err == nil {
+			line = n
+		}
+		what = m[2]
+	}
+	f.addAt(position{line, 1}, "", "", "this is not well-formed YAML: "+what+
+		"; look at the indentation, colons, brackets and quotes around this line")
+}
+
+// positionOf turns an offset into a position.
+func positionOf(raw []byte, offset int) position {
+	before := raw[:min(max(offset, 0), len(raw))]
+	start := bytes.LastIndexByte(before, '\n') + 1
+	return position{bytes.Count(before, []byte("\n")) + 1, utf8.RuneCount(before[start:]) + 1}
+}
+
+// badText finds the first byte that is not UTF-8.
+func badText(raw []byte) position {
+	offset := 0
+	for offset < len(raw) {
+		r, n := utf8.DecodeRune(raw[offset:])
+		if r == utf8.RuneError && n == 1 {
+			break
+		}
+		offset += n
+	}
+	return positionOf(raw, offset)
+}
+
+// kindName says in words what a node is.
+func kindName(n *yaml.Node) string {
+	switch n.Kind {
+	case yaml.MappingNode:
+		return "a mapping"
+	case yaml.SequenceNode:
+		return "a list"
+	case yaml.AliasNode:
+		return "an alias"
+	}
+	switch n.ShortTag() {
+	case "!!null":
+		return "empty"
+	case "!!int", "!!float":
+		return "a number"
+	case "!!bool":
+		return "true or false"
+	}
+	return "text"
+}

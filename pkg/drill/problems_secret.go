@@ -1,0 +1,68 @@
+package drill
+
+import (
+	"regexp"
+	"strings"
+)
+
+// secretWords mark a field that holds a secret, wherever they stand in its name.
+func secretWords() []string {
+	return []string{"password", "passwd", "passphrase", "secret", "token", "apikey", "accesskey", "privatekey", "credential"}
+}
+
+// referenceEndings mark a field that only points at a secret or describes it,
+// such as passwordFile or tokenURL.
+func referenceEndings() []string {
+	return []string{"file", "env", "path", "ref", "name", "url", "uri", "dir", "ttl", "id", "required"}
+}
+
+// secretKey reports whether a field of this name holds a secret itself.
+func secretKey(key string) bool {
+	k := strings.ToLower(flat(key))
+	if k == "pwd" || k == "pass" {
+		return true
+	}
+	for _, end := range referenceEndings() {
+		if strings.HasSuffix(k, end) {
+			return false
+		}
+	}
+	for _, w := range secretWords() {
+		if strings.Contains(k, w) {
+			return true
+		}
+	}
+	return false
+}
+
+// referenceKey reports whether a field inside a secret's mapping is part of a
+// reference: to the environment, a file, or a Kubernetes secret.
+func referenceKey(key string) bool {
+	switch key {
+	case "env", "file", "secret", "namespace", "name", "key":
+		return true
+	}
+	return false
+}
+
+// secretPath reports whether any step of the path names a secret.
+func secretPath(path string) bool {
+	for step := range strings.FieldsFuncSeq(path, func(r rune) bool { return strings.ContainsRune(`.[]"`, r) }) {
+		if secretKey(step) {
+			return true
+		}
+	}
+	return false
+}
+
+var (
+	urlPassword  = regexp.MustCompile(`://[^/@\s:]*:[^@\s/]+@`)
+	pairPassword = regexp.MustCompile(`(?i)(password|passwd|pwd|secret|token)\s*[=:]\s*[^\s$]`)
+)
+
+// holdsSecret reports whether a text carries a password within itself: a URL or
+// a connection string with one, or a private key.
+func holdsSecret(text string) bool {
+	return urlPassword.MatchString(text) || pairPassword.MatchString(text) ||
+		strings.Contains(text, "PRIVATE KEY-----")
+}
