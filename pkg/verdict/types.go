@@ -1,0 +1,229 @@
+// Package verdict turns attempts and ledgers into outage windows, achieved
+// recovery times and points, and verdicts. It is pure: the same input gives the
+// same output, on any machine, at any time, so an auditor can recompute every
+// figure from a drill's events.
+//
+// All times are nanoseconds on one monotonic clock, the observer's. Every
+// measured figure is an interval that contains the truth.
+package verdict
+
+import "github.com/firedrill/firedrill/pkg/event"
+
+// Verdict is the judgement of a phase or a drill.
+type Verdict string
+
+// The verdicts, from best to worst for a drill's total.
+const (
+	Pass         Verdict = "PASS"
+	Fail         Verdict = "FAIL"
+	Inconclusive Verdict = "INCONCLUSIVE"
+	// Invalid says that the measurement, not the system, failed.
+	Invalid Verdict = "INVALID"
+)
+
+// Outcome of an attempt.
+type Outcome byte
+
+// The outcomes, with the letters of event.ProbeBatch.
+const (
+	OK      Outcome = 'k'
+	Failed  Outcome = 'f'
+	Unknown Outcome = 'u'
+	Skipped Outcome = 's'
+)
+
+// Attempt is one attempt of a lane. A skipped slot has Started and Completed
+// equal to Scheduled.
+type Attempt struct {
+	Seq       int64
+	Scheduled int64
+	Started   int64
+	Completed int64
+	Outcome   Outcome
+	// Observed is, for read lanes, the highest canary seen.
+	Observed int64
+}
+
+// Bad reports whether the attempt counts as down: anything but OK.
+func (a Attempt) Bad() bool { return a.Outcome != OK }
+
+// Lane is all that one lane of one probe did during a phase, ordered by Seq and
+// by Scheduled.
+type Lane struct {
+	// Phase and Target are as in event.ProbeBatch, for people; they decide nothing.
+	Phase  string
+	Target string
+	// Clock names the monotonic clock of the times.
+	Clock string
+	Probe string
+	// Kind is write or read.
+	Kind string
+	// Name is pooled or fresh.
+	Name  string
+	Epoch int64
+	// Deadline is D: an ok attempt that took longer, from its schedule, misses it.
+	Deadline int64
+	// Reads is, for read lanes, the ID of the write lane whose canaries
+	// Observed numbers. Empty means the write lane with the same name (pooled,
+	// fresh), target and epoch, if there is exactly one; otherwise stale reads
+	// are not counted.
+	Reads    string
+	Attempts []Attempt
+}
+
+// ID names the lane among those of a phase: "probe/lane".
+func (l Lane) ID() string { return l.Probe + "/" + l.Name }
+
+// FaultTime is a fault's [f0,f1], already on the observer's clock and widened
+// by the error of the clock comparison.
+type FaultTime struct {
+	Step   string
+	F0, F1 int64
+	Proven bool
+	How    string
+}
+
+// Input is all that a phase's measurement is made from.
+type Input struct {
+	Lanes  []Lane
+	Faults []FaultTime
+	// BaselineFrom to the first fault is the baseline; From to Until is the
+	// window that is measured (steady state to the end of settling, before any
+	// restore begins).
+	From, Until int64
+	// StableWindow is W.
+	StableWindow int64
+	// RTO is the objective; 0 means none.
+	RTO int64
+	// Availability is the objective in percent; 0 means none.
+	Availability float64
+	// RPORecords and RPOTime are objectives; nil means not judged.
+	RPORecords *int64
+	RPOTime    *int64
+	// Ledgers are the lanes' ledgers as found by checks; empty when none was read.
+	Ledgers []Ledger
+	// Invalidities are reasons known elsewhere (an observer or injector replaced
+	// in mid-measurement): any makes the phase INVALID.
+	Invalidities []string
+}
+
+// Ledger pairs a write lane with what the target was found to hold of it.
+type Ledger struct {
+	Probe, Lane string
+	Epoch       int64
+	// UpTo is the cut: only attempts up to it are compared.
+	UpTo       int64
+	Present    event.Ranges
+	Duplicates map[int64]int64
+}
+
+// Outage is one window without service on a lane.
+type Outage struct {
+	Probe string `json:"probe"`
+	Lane  string `json:"lane"`
+	// Start and End are the moments as intervals on the observer's clock.
+	Start event.Interval `json:"start"`
+	End   event.Interval `json:"end"`
+	// Length is End minus Start.
+	Length event.Interval `json:"length"`
+	// FirstBad and LastBad are sequence numbers.
+	FirstBad int64 `json:"first_bad"`
+	LastBad  int64 `json:"last_bad"`
+	// Fault is the step of the fault it follows; empty when none preceded it.
+	Fault string `json:"fault,omitempty"`
+}
+
+// Latency are percentiles in nanoseconds, from the schedule (no coordinated
+// omission). -1 stands for +inf: so many attempts failed that the percentile is
+// a failure.
+type Latency struct {
+	P50 int64 `json:"p50_ns"`
+	P95 int64 `json:"p95_ns"`
+	P99 int64 `json:"p99_ns"`
+	Max int64 `json:"max_ns"`
+}
+
+// LaneResult is what one lane showed.
+type LaneResult struct {
+	Probe     string `json:"probe"`
+	Kind      string `json:"kind"`
+	Lane      string `json:"lane"`
+	Scheduled int64  `json:"scheduled"`
+	OK        int64  `json:"ok"`
+	Failed    int64  `json:"failed"`
+	Unknown   int64  `json:"unknown"`
+	Skipped   int64  `json:"skipped"`
+	// MetDeadline counts ok attempts within D of their schedule.
+	MetDeadline int64 `json:"met_deadline"`
+	// Availability is MetDeadline/Scheduled in percent.
+	Availability float64 `json:"availability"`
+	// MinAvailability is the worst one-second bucket's, in percent.
+	MinAvailability float64 `json:"min_availability"`
+	Latency         Latency `json:"latency"`
+	LatencyOK       Latency `json:"latency_ok_only"`
+	// Baseline is the ok-only latency before the first fault.
+	Baseline Latency  `json:"baseline"`
+	Outages  []Outage `json:"outages,omitempty"`
+	Flaps    int      `json:"flaps"`
+	// Downtime is the sum of the outages' lengths.
+	Downtime event.Interval `json:"downtime"`
+	// RateShare is achieved/scheduled attempts; JitterP99 is started-scheduled.
+	RateShare  float64 `json:"rate_share"`
+	JitterP99  int64   `json:"jitter_p99_ns"`
+	StaleReads int64   `json:"stale_reads,omitempty"`
+}
+
+// FaultResult is the achieved recovery after one fault.
+type FaultResult struct {
+	Step string `json:"step"`
+	// TTFS is the time to the first success, TTStable to the first ok of the
+	// stable stretch, each from the fault; over all lanes, the slowest decides.
+	TTFS     event.Interval `json:"ttfs"`
+	TTStable event.Interval `json:"ttstable"`
+	// NeverFailed is true when no lane saw a bad attempt; TTStable is then
+	// [0, largest ok-to-ok gap around the fault].
+	NeverFailed bool `json:"never_failed,omitempty"`
+	// Censored is true when the next fault came before stability.
+	Censored bool `json:"censored,omitempty"`
+	// Decisive names the lane that decided, "probe/lane".
+	Decisive string `json:"decisive,omitempty"`
+}
+
+// LedgerResult compares one lane's acknowledgements with what was found.
+type LedgerResult struct {
+	Probe string `json:"probe"`
+	Lane  string `json:"lane"`
+	Epoch int64  `json:"epoch"`
+	Acked int64  `json:"acked"`
+	// Lost was acknowledged and is not present.
+	Lost event.Ranges `json:"lost,omitempty"`
+	// Recovered was unknown or failed to the client and is present.
+	Recovered event.Ranges `json:"recovered,omitempty"`
+	// Phantom is present and was never attempted.
+	Phantom event.Ranges `json:"phantom,omitempty"`
+	// Duplicate was found more than once.
+	Duplicate event.Ranges `json:"duplicate,omitempty"`
+	// RPA is the achieved recovery point in time: with losses
+	// [f0 - c(first lost), f1 - a(last acked survivor before it)]; without,
+	// [0, f1 - a(last acked before the fault)].
+	RPA event.Interval `json:"rpa"`
+}
+
+// Judgement is one judged line: what was wanted, what was found, and why.
+type Judgement struct {
+	// Of is rto, rpo-records, rpo-time, availability, validity.
+	Of      string  `json:"of"`
+	Verdict Verdict `json:"verdict"`
+	Why     string  `json:"why"`
+}
+
+// Measurement is a phase's result.
+type Measurement struct {
+	Verdict    Verdict        `json:"verdict"`
+	Judgements []Judgement    `json:"judgements"`
+	Faults     []FaultResult  `json:"faults"`
+	Lanes      []LaneResult   `json:"lanes"`
+	Ledgers    []LedgerResult `json:"ledgers,omitempty"`
+	// Downtime is the union over lanes of all outages.
+	Downtime event.Interval `json:"downtime"`
+}

@@ -1,0 +1,124 @@
+package verdict
+
+import "github.com/firedrill/firedrill/pkg/event"
+
+// watcher finds one lane's outages from its attempts in order of number, as
+// evidence.clusters does with all of them at hand.
+type watcher struct {
+	// recent are attempts whose completion no later start has passed yet.
+	recent []Attempt
+	// Of the attempts completed before the latest start: the slowest answer, the
+	// latest start of an ok, the latest completions of an ok and of a bad one.
+	took, okStart, okEnd, badEnd int64
+	anyOK, anyBad                bool
+
+	cur cluster
+	// before is the start of the last ok before the outage; it is the first bad
+	// attempt's when there was none.
+	before int64
+	// down is the latest start of an attempt that surely met the outage.
+	down int64
+	// oks started since the outage's first bad attempt.
+	oks []Attempt
+	// closer is the earliest completed ok that came after the whole outage.
+	closer  Attempt
+	closing bool
+}
+
+// see takes the next attempt.
+func (w *watcher) see(a Attempt, lane string) []Notice {
+	if a.Outcome == Skipped {
+		return nil
+	}
+	w.fold(a.Started)
+	w.recent = append(w.recent, a)
+	var out []Notice
+	if len(w.cur.bads) > 0 && w.closing && a.Started >= w.closer.Completed {
+		out = append(out, w.end())
+	}
+	switch {
+	case a.Bad():
+		if len(w.cur.bads) == 0 {
+			w.begin(a)
+			out = append(out, Notice{Seq: a.Seq, At: a.Completed})
+		}
+		w.bad(a, lane)
+	case len(w.cur.bads) > 0:
+		w.oks = append(w.oks, a)
+		w.consider(a)
+	}
+	return out
+}
+
+func (w *watcher) begin(a Attempt) {
+	w.before = a.Started
+	if w.anyOK {
+		w.before = w.okStart
+	}
+	w.down = w.before
+	// An ok that came earlier by number may have started no earlier.
+	w.oks = nil
+	for _, r := range w.recent {
+		if r.Outcome == OK && r.Started >= a.Started {
+			w.oks = append(w.oks, r)
+		}
+	}
+}
+
+func (w *watcher) bad(a Attempt, lane string) {
+	b := bad{seq: a.Seq, a: a.Started, c: a.Completed, by: a.Completed, unknown: a.Outcome == Unknown}
+	if b.unknown && w.anyOK {
+		b.by = min(b.by, b.a+w.took)
+	}
+	if lane != lanePooled || (w.anyBad && (!w.anyOK || w.badEnd > w.okEnd)) {
+		w.down = max(w.down, a.Started)
+	}
+	w.cur.add(b)
+	// Only the extremes matter here; an outage may last for hours.
+	w.cur.bads = w.cur.bads[:1]
+	w.closing = false
+	for _, k := range w.oks {
+		w.consider(k)
+	}
+}
+
+// consider takes an ok attempt for the outage's end if it can be that.
+func (w *watcher) consider(k Attempt) {
+	if k.Started < w.cur.by {
+		return
+	}
+	if !w.closing || k.Completed < w.closer.Completed {
+		w.closer, w.closing = k, true
+	}
+}
+
+// end closes the outage: an attempt has started since it was over.
+func (w *watcher) end() Notice {
+	n := Notice{Ended: true, Seq: w.closer.Seq, At: w.closer.Completed}
+	n.Lasted = event.Interval{Lo: max(0, w.down-min(w.cur.firstEnd, n.At)), Hi: n.At - w.before}
+	w.cur, w.closing, w.oks = cluster{}, false, nil
+	return n
+}
+
+// fold takes account of the attempts that completed by t.
+func (w *watcher) fold(t int64) {
+	rest := w.recent[:0]
+	for _, r := range w.recent {
+		switch {
+		case r.Completed > t:
+			rest = append(rest, r)
+		case r.Outcome == OK:
+			if !w.anyOK {
+				w.okStart, w.okEnd = r.Started, r.Completed
+			}
+			w.took = max(w.took, r.Completed-r.Started)
+			w.okStart, w.okEnd, w.anyOK = max(w.okStart, r.Started), max(w.okEnd, r.Completed), true
+		default:
+			if !w.anyBad {
+				w.badEnd = r.Completed
+			}
+			w.badEnd, w.anyBad = max(w.badEnd, r.Completed), true
+		}
+	}
+	w.recent = rest
+}
