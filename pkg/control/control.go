@@ -1,0 +1,248 @@
+// Package control runs commands and sends signals where a target lives: on this
+// machine, or behind a command such as ssh. Both kinds run the same scripts, so
+// that what was tested on one machine holds on another.
+package control
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// The kinds of a Config.
+const (
+	KindLocal = "local"
+	KindExec  = "exec"
+)
+
+// Config says how to reach the machine that a target lives on.
+type Config struct {
+	// Kind is local (the default) or exec.
+	Kind string `json:"kind,omitempty"`
+	// Argv, for exec, is the command that reaches the machine's shell, such as
+	// ["ssh", "root@db1", "--"] or ["kubectl", "exec", "-i", "db-0", "--"].
+	// "sh -s" is appended to it, and it must pass its standard input on.
+	Argv []string `json:"argv,omitempty"`
+}
+
+// ConfigError is a mistake in a Config.
+type ConfigError struct {
+	// Field is the mistaken field: kind or argv.
+	Field string
+	Value string
+	Fix   string
+}
+
+// Error names the field and the fix.
+func (e *ConfigError) Error() string { return "control." + e.Field + ": " + e.Fix }
+
+// Validate reports the first mistake as a *ConfigError.
+func (c Config) Validate() error {
+	switch c.Kind {
+	case "", KindLocal:
+		if len(c.Argv) > 0 {
+			return &ConfigError{Field: "argv", Value: strings.Join(c.Argv, " "), Fix: "leave it out for kind local, or set kind to exec"}
+		}
+	case KindExec:
+		if len(c.Argv) == 0 || c.Argv[0] == "" {
+			return &ConfigError{Field: "argv", Fix: `name the command that reaches the machine, such as ["ssh", "root@db1", "--"]`}
+		}
+	default:
+		return &ConfigError{Field: "kind", Value: c.Kind, Fix: "use local or exec"}
+	}
+	return nil
+}
+
+// Host is a machine on which commands can be run. It is safe for concurrent
+// use, holds no connection and needs no Close.
+type Host struct {
+	prefix []string
+}
+
+// New returns the host that c describes. It does not connect.
+func New(c Config) (*Host, error) {
+	if err := c.Validate(); err != nil {
+		return nil, err
+	}
+	return &Host{prefix: slices.Clone(c.Argv)}, nil
+}
+
+// Local reports whether the host is this machine, reached without a command.
+func (h *Host) Local() bool { return len(h.prefix) == 0 }
+
+// Command is a shell script to run.
+type Command struct {
+	// Script is run by sh; Args are its $1, $2, ...: they need no quoting.
+	Script string
+	Args   []string
+	// User is the OS user to run as; empty means the one that firedrill has there.
+	User string
+	// Stdin is the script's standard input; nil means /dev/null.
+	Stdin []byte
+	// Env is exported to the script. Values never show in a process list, so
+	// secrets may travel here.
+	Env map[string]string
+}
+
+// stderrTail is how much of a failed command's standard error an error keeps.
+const stderrTail = 2048
+
+// CommandError is a command that could not be run or failed.
+type CommandError struct {
+	// Where is the command that reaches the machine; empty for this one.
+	Where string
+	// Script is the start of the script.
+	Script string
+	// Code is the exit status, -1 if the command did not exit by itself.
+	Code int
+	// Stderr is the end of its standard error.
+	Stderr string
+	Err    error
+}
+
+// Error says what was run, where, and how it failed.
+func (e *CommandError) Error() string {
+	where := "on this machine"
+	if e.Where != "" {
+		where = "through " + e.Where
+	}
+	msg := fmt.Sprintf("run %q %s: %v", e.Script, where, e.Err)
+	if e.Stderr != "" {
+		msg += ": " + e.Stderr
+	}
+	return msg
+}
+
+// Unwrap returns the cause.
+func (e *CommandError) Unwrap() error { return e.Err }
+
+// Run runs the command and returns its standard output, also when it failed;
+// the error is then a *CommandError. When ctx ends, the local process group is
+// killed; a remote script may run on, so scripts must be safe to repeat.
+func (h *Host) Run(ctx context.Context, c Command) ([]byte, error) {
+	argv := append(slices.Clone(h.prefix), "sh", "-s")
+	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
+	cmd.Stdin = strings.NewReader(assemble(c))
+	if h.Local() {
+		cmd.Dir = "/"
+	}
+	var out, errs bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	cmd.WaitDelay = time.Second
+	err := cmd.Run()
+	if err == nil {
+		return out.Bytes(), nil
+	}
+	if ctx.Err() != nil {
+		err = fmt.Errorf("%w (%w)", context.Cause(ctx), err)
+	}
+	return out.Bytes(), &CommandError{
+		Where: strings.Join(h.prefix, " "), Script: firstLine(c.Script), Code: exitCode(err),
+		Stderr: strings.TrimSpace(tail(errs.String(), stderrTail)), Err: err,
+	}
+}
+
+// Output is Run with the output as a trimmed string.
+func (h *Host) Output(ctx context.Context, c Command) (string, error) {
+	b, err := h.Run(ctx, c)
+	return strings.TrimSpace(string(b)), err
+}
+
+func exitCode(err error) int {
+	if e, ok := errors.AsType[*exec.ExitError](err); ok {
+		return e.ExitCode()
+	}
+	return -1
+}
+
+// Quote makes s one word of a POSIX shell.
+func Quote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
+
+// assemble builds the text that sh -s reads. The command travels on standard
+// input, not as an argument: ssh joins its arguments with spaces and lets the
+// far shell split them again, env and kubectl exec do not, and only a script on
+// standard input means the same through all of them. It also keeps secrets out
+// of process lists.
+func assemble(c Command) string {
+	var b strings.Builder
+	b.WriteString("export LC_ALL=C\n")
+	for _, k := range sortedKeys(c.Env) {
+		fmt.Fprintf(&b, "export %s=%s\n", k, Quote(c.Env[k]))
+	}
+	inner := "cd /\n" + c.Script + "\n"
+	run := "sh -c " + Quote(inner) + " sh"
+	for _, a := range c.Args {
+		run += " " + Quote(a)
+	}
+	if c.User != "" {
+		run = asUser(c.User, run)
+	}
+	// The braces make the shell read all of its script before it runs any.
+	if c.Stdin == nil {
+		fmt.Fprintf(&b, "{ %s; exit $?; } </dev/null\n", run)
+		return b.String()
+	}
+	fmt.Fprintf(&b, "{ base64 -d <<'FIREDRILL_STDIN' | { %s; exit $?; }\n%s\nFIREDRILL_STDIN\nexit $?; }\n",
+		run, wrap64(c.Stdin))
+	return b.String()
+}
+
+// asUser runs a command line as another user, directly when it already is.
+func asUser(user, run string) string {
+	u := Quote(user)
+	// On one line: a here-document begins at the next line's start.
+	return fmt.Sprintf(`if [ "$(id -un)" = %[1]s ]; then %[2]s; `+
+		`elif command -v setpriv >/dev/null 2>&1; then setpriv --reuid=%[1]s --regid="$(id -g %[1]s)" --init-groups -- %[2]s; `+
+		`else su -s /bin/sh %[1]s -c %[3]s; fi`, u, run, Quote(run))
+}
+
+func wrap64(b []byte) string {
+	s := base64.StdEncoding.EncodeToString(b)
+	var out strings.Builder
+	for len(s) > 76 {
+		out.WriteString(s[:76] + "\n")
+		s = s[76:]
+	}
+	out.WriteString(s)
+	return out.String()
+}
+
+func sortedKeys(m map[string]string) []string {
+	out := make([]string, 0, len(m))
+	for k := range m {
+		out = append(out, k)
+	}
+	slices.Sort(out)
+	return out
+}
+
+func firstLine(s string) string {
+	s, rest, _ := strings.Cut(strings.TrimSpace(s), "\n")
+	if len(s) > 120 {
+		return s[:120] + "…"
+	}
+	if rest != "" {
+		return s + " …"
+	}
+	return s
+}
+
+func tail(s string, n int) string {
+	if len(s) <= n {
+		return s
+	}
+	return "…" + s[len(s)-n:]
+}
+
+// ErrNotExist is returned for a file that is not there.
+var ErrNotExist = os.ErrNotExist

@@ -1,0 +1,135 @@
+// Package run is the shell around every firedrill process: signals, panics,
+// exit codes, logging without secrets, and, for a service, its flags, its
+// connection to NATS and its tracing. It is the one place, besides tests, that
+// makes a context from nothing.
+package run
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"runtime/debug"
+	"strings"
+	"syscall"
+)
+
+// Exit codes of every firedrill program.
+const (
+	// OK is a pass, or a thing done.
+	OK = 0
+	// Fail is a drill that failed, or a thing that could not be done.
+	Fail = 1
+	// Inconclusive is a drill that cannot be judged, or was not valid.
+	Inconclusive = 2
+	// BadArguments is a mistake on the command line or in the configuration.
+	BadArguments = 254
+	// Crash is a bug.
+	Crash = 255
+	// Interrupted is an end by a second signal, without cleaning up.
+	Interrupted = 130
+)
+
+// EnvStack, set to anything, makes a crash print its stack too.
+const EnvStack = "FIREDRILL_STACK"
+
+// Func is a program: it returns the exit code. ctx ends with SIGINT or SIGTERM,
+// its cause a *Signal.
+type Func func(ctx context.Context, args []string, in io.Reader, out, errs io.Writer) int
+
+// Signal is the cause of a context that a signal ended.
+type Signal struct{ os.Signal }
+
+// Error names the signal.
+func (s *Signal) Error() string { return "stopped by signal: " + s.String() }
+
+// Main runs f with the process's arguments and streams, and exits with its
+// code. The first SIGINT or SIGTERM ends f's context; a second exits at once
+// with Interrupted. A panic of f is one line on standard error and Crash. A
+// panic of another goroutine is the runtime's to report, with status 2: start
+// goroutines through something that hands panics on, such as errgroup.
+func Main(f Func) {
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	os.Exit(execute(f, os.Args[1:], os.Stdin, os.Stdout, os.Stderr, signals, os.Exit))
+}
+
+func execute(f Func, args []string, in io.Reader, out, errs io.Writer, signals <-chan os.Signal, exit func(int)) (code int) {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	done := make(chan struct{})
+	watched := make(chan struct{})
+	go func() {
+		defer close(watched)
+		for n := 0; ; n++ {
+			select {
+			case <-done:
+				return
+			case s := <-signals:
+				if n > 0 {
+					exit(Interrupted)
+					return
+				}
+				cancel(&Signal{s})
+			}
+		}
+	}()
+	defer func() {
+		cancel(nil)
+		close(done)
+		<-watched
+	}()
+	defer func() {
+		if p := recover(); p != nil {
+			code = Crash
+			newCrash(p).report(errs)
+		}
+	}()
+	return f(ctx, args, in, out, errs)
+}
+
+// crash is a panic, with what is known only in the goroutine that panicked.
+type crash struct {
+	value any
+	at    string
+	stack []byte
+}
+
+// newCrash must be called by the deferred function that recovered.
+func newCrash(value any) *crash {
+	if c, ok := value.(*crash); ok { // handed on by another goroutine
+		return c
+	}
+	return &crash{value: value, at: culprit(), stack: debug.Stack()}
+}
+
+// report writes a crash as one line: what, where, and what to do.
+func (c *crash) report(w io.Writer) {
+	what := strings.Join(strings.Fields(scrub(fmt.Sprint(c.value))), " ")
+	fmt.Fprintf(w, "%s: crash: %s (at %s): this is a bug; please report it with the output of a run with %s=1\n",
+		filepath.Base(os.Args[0]), what, c.at, EnvStack)
+	if os.Getenv(EnvStack) != "" {
+		fmt.Fprintf(w, "%s", c.stack)
+	}
+}
+
+// culprit is the source line that panicked: the first frame, below the
+// runtime's, after the panic itself.
+func culprit() string {
+	pcs := make([]uintptr, 64)
+	frames := runtime.CallersFrames(pcs[:runtime.Callers(0, pcs)])
+	for panicked := false; ; {
+		f, more := frames.Next()
+		switch {
+		case f.Function == "runtime.gopanic" || f.Function == "runtime.sigpanic" || strings.HasPrefix(f.Function, "runtime.panic"):
+			panicked = true
+		case panicked && !strings.HasPrefix(f.Function, "runtime."):
+			return fmt.Sprintf("%s:%d", filepath.Base(f.File), f.Line)
+		}
+		if !more {
+			return "an unknown place"
+		}
+	}
+}

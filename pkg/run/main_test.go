@@ -1,0 +1,160 @@
+package run
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+
+	"go.uber.org/goleak"
+)
+
+// play makes the test program be a firedrill program of the named kind.
+const play = "FIREDRILL_TEST_PLAY"
+
+func TestMain(m *testing.M) {
+	switch os.Getenv(play) {
+	case "":
+		goleak.VerifyTestMain(m)
+	case "polite": // ends when asked to
+		Main(func(ctx context.Context, _ []string, _ io.Reader, out, _ io.Writer) int {
+			fmt.Fprintln(out, "ready")
+			<-ctx.Done()
+			fmt.Fprintln(out, context.Cause(ctx))
+			return Inconclusive
+		})
+	case "deaf": // never ends by itself
+		Main(func(ctx context.Context, _ []string, _ io.Reader, out, _ io.Writer) int {
+			fmt.Fprintln(out, "ready")
+			<-ctx.Done()
+			fmt.Fprintln(out, "no")
+			select {}
+		})
+	case "crash":
+		Main(func(_ context.Context, args []string, _ io.Reader, _, _ io.Writer) int {
+			return len(args[len(args)])
+		})
+	}
+}
+
+// program starts this test program in another role.
+func program(t *testing.T, role string) (*exec.Cmd, *bufio.Reader, *bytes.Buffer) {
+	t.Helper()
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), play+"="+role)
+	var errs bytes.Buffer
+	cmd.Stderr = &errs
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = cmd.Process.Kill() })
+	return cmd, bufio.NewReader(out), &errs
+}
+
+func expect(t *testing.T, r *bufio.Reader, want string) {
+	t.Helper()
+	if got, err := r.ReadString('\n'); got != want+"\n" {
+		t.Fatalf("got %q, %v, want %q", got, err, want)
+	}
+}
+
+func exitCode(t *testing.T, cmd *exec.Cmd) int {
+	t.Helper()
+	var e *exec.ExitError
+	if err := cmd.Wait(); err != nil && !errors.As(err, &e) {
+		t.Fatal(err)
+	}
+	return cmd.ProcessState.ExitCode()
+}
+
+func TestSignalEndsTheContext(t *testing.T) {
+	for _, s := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM} {
+		cmd, out, errs := program(t, "polite")
+		expect(t, out, "ready")
+		if err := cmd.Process.Signal(s); err != nil {
+			t.Fatal(err)
+		}
+		expect(t, out, "stopped by signal: "+s.String())
+		if code := exitCode(t, cmd); code != Inconclusive || errs.Len() > 0 {
+			t.Fatalf("exit code %d, %s", code, errs)
+		}
+	}
+}
+
+func TestSecondSignalEndsAtOnce(t *testing.T) {
+	cmd, out, _ := program(t, "deaf")
+	expect(t, out, "ready")
+	for _, answer := range []string{"no", ""} {
+		if err := cmd.Process.Signal(os.Interrupt); err != nil {
+			t.Fatal(err)
+		}
+		if answer != "" {
+			expect(t, out, answer)
+		}
+	}
+	if code := exitCode(t, cmd); code != Interrupted {
+		t.Fatalf("exit code %d", code)
+	}
+}
+
+func TestCrashIsOneLine(t *testing.T) {
+	cmd, _, errs := program(t, "crash")
+	code := exitCode(t, cmd)
+	text := errs.String()
+	if code != Crash || strings.Count(text, "\n") != 1 || !strings.Contains(text, "index out of range") ||
+		!strings.Contains(text, "(at main_test.go:") || !strings.Contains(text, EnvStack+"=1") {
+		t.Fatalf("exit code %d, %q", code, text)
+	}
+}
+
+func TestCrashShowsItsStackWhenAsked(t *testing.T) {
+	t.Setenv(EnvStack, "1")
+	cmd, _, errs := program(t, "crash")
+	if code := exitCode(t, cmd); code != Crash || !strings.Contains(errs.String(), "goroutine 1") {
+		t.Fatalf("exit code %d, %q", code, errs)
+	}
+}
+
+// TestCodesNeverChange: scripts and pipelines rely on them.
+func TestCodesNeverChange(t *testing.T) {
+	if got := []int{OK, Fail, Inconclusive, Interrupted, BadArguments, Crash}; fmt.Sprint(got) != "[0 1 2 130 254 255]" {
+		t.Fatal(got)
+	}
+}
+
+func TestExecutePassesEverythingOn(t *testing.T) {
+	var out, errs bytes.Buffer
+	code := execute(func(_ context.Context, args []string, in io.Reader, out, errs io.Writer) int {
+		text, err := io.ReadAll(in)
+		if err != nil {
+			return Crash
+		}
+		fmt.Fprint(out, args, string(text))
+		fmt.Fprint(errs, "e")
+		return 7
+	}, []string{"a", "b"}, strings.NewReader("in"), &out, &errs, nil, nil)
+	if code != 7 || out.String() != "[a b]in" || errs.String() != "e" {
+		t.Fatal(code, out.String(), errs.String())
+	}
+}
+
+func TestCrashHidesSecrets(t *testing.T) {
+	var errs bytes.Buffer
+	code := execute(func(context.Context, []string, io.Reader, io.Writer, io.Writer) int {
+		panic(errors.New("cannot reach nats://me:hunter2@127.0.0.1\nsecond line"))
+	}, nil, nil, nil, &errs, nil, nil)
+	if text := errs.String(); code != Crash || strings.Contains(text, "hunter2") || strings.Count(text, "\n") != 1 {
+		t.Fatalf("%d, %q", code, text)
+	}
+}
