@@ -1,0 +1,378 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+)
+
+// streamLimit bounds the wait for a standby to stream: the longest common
+// wal_retrieve_retry_interval several times over.
+const streamLimit = 60 * time.Second
+
+// ErrNoPrimary is returned when no node could be the primary.
+var ErrNoPrimary = errors.New("no node is a primary, nor would start as one")
+
+// converge brings every node to its home role, from whatever state it is in. It
+// keeps nothing in memory that a fresh process would not find again, so it may
+// be cut off anywhere and started again:
+//
+//   - which nodes are primaries follows from their files and timelines;
+//   - a rebuild that was cut off leaves a mark outside the data directory;
+//   - at every moment at least one node is, or would start as, a primary that
+//     has all that clients were told is stored.
+func (s *servers) converge(ctx context.Context, r record, j *journal) error {
+	home, err := s.node(r.Home)
+	if err != nil {
+		return err
+	}
+	views, err := s.look(ctx, lookLimit)
+	if err != nil {
+		return err
+	}
+	if err := fence(views, r.SystemID); err != nil {
+		return err
+	}
+	lead, err := s.startLead(ctx, views, j)
+	if err != nil {
+		return err
+	}
+	if lead != home {
+		if err := s.leadHome(ctx, lead, home, r, j); err != nil {
+			return err
+		}
+	}
+	if err := s.moveEndpoint(ctx, home, j); err != nil {
+		return err
+	}
+	for _, n := range s.nodes {
+		if n == home {
+			continue
+		}
+		if err := s.follow(ctx, n, home, r, j); err != nil {
+			return err
+		}
+	}
+	return s.finish(ctx, home, j)
+}
+
+// leadHome makes home the primary again, while lead is the acting one.
+func (s *servers) leadHome(ctx context.Context, lead, home *node, r record, j *journal) error {
+	// The service comes first: whatever else has to be put right takes longer.
+	if err := s.moveEndpoint(ctx, lead, j); err != nil {
+		return err
+	}
+	if err := s.follow(ctx, home, lead, r, j); err != nil {
+		return err
+	}
+	return s.switchover(ctx, lead, home, j)
+}
+
+// startLead decides which node leads, and makes sure that it runs.
+func (s *servers) startLead(ctx context.Context, views []view, j *journal) (*node, error) {
+	order := s.leads(ctx, views)
+	if len(order) == 0 {
+		return nil, fmt.Errorf("%w (%s); somebody must decide: promote one by hand", ErrNoPrimary, describe(views))
+	}
+	var errs []error
+	for _, v := range order {
+		err := s.ensureRunning(ctx, v, j)
+		if err == nil {
+			if len(order) > 1 {
+				j.add("node %s leads: %s", v.node.Name, describe(views))
+			}
+			return v.node, nil
+		}
+		errs = append(errs, err)
+	}
+	return nil, errors.Join(errs...)
+}
+
+func describe(views []view) string {
+	var parts []string
+	for _, v := range views {
+		parts = append(parts, fmt.Sprintf("%s is %s on timeline %d", v.node.Name, v.role(), v.Timeline))
+	}
+	return strings.Join(parts, ", ")
+}
+
+// leads are the nodes that could be the primary, the one to take first.
+//
+// One that holds all of another's log supersedes it. Where the logs have parted,
+// the one that clients reach wins: what they were told is stored lies there. If
+// nobody can say where that is, the highest timeline wins.
+func (s *servers) leads(ctx context.Context, views []view) []view {
+	var out []view
+	for _, v := range views {
+		if v.primary() {
+			out = append(out, v)
+		}
+	}
+	if len(out) < 2 {
+		return out
+	}
+	top := 0
+	for i, v := range out {
+		if v.Timeline > out[top].Timeline {
+			top = i
+		}
+	}
+	out[0], out[top] = out[top], out[0]
+	parted := false
+	for _, v := range out[1:] {
+		parted = parted || !supersedes(out[0], v)
+	}
+	if !parted {
+		return out
+	}
+	serving := s.serving(ctx, views)
+	for i, v := range out {
+		if v.node == serving {
+			out[0], out[i] = out[i], out[0]
+		}
+	}
+	return out
+}
+
+// supersedes reports whether x has all of y's log: y was shut down in order
+// before x left y's timeline.
+func supersedes(x, y view) bool {
+	at, ok := x.forkFrom(y.Timeline)
+	return ok && !y.Running() && y.State == "shut down" && y.Checkpoint < at
+}
+
+// ensureRunning thaws or starts a node that is to lead.
+func (s *servers) ensureRunning(ctx context.Context, v view, j *journal) error {
+	switch {
+	case v.Frozen:
+		return s.resumeProcesses(ctx, v.node, j)
+	case !v.Running():
+		j.add("started node %s", v.node.Name)
+		return s.startNode(ctx, v.node)
+	case !v.Answers:
+		return fmt.Errorf("node %s runs and does not answer: %w", v.node.Name, v.SQLError)
+	}
+	return nil
+}
+
+// moveEndpoint leads clients to n and lets them through.
+func (s *servers) moveEndpoint(ctx context.Context, n *node, j *journal) error {
+	up, err := s.endpoint.upstream(ctx)
+	if err != nil {
+		return err
+	}
+	if up == "" {
+		r, err := s.ask(ctx, n, "SELECT pg_postmaster_start_time()")
+		if err != nil {
+			return err
+		}
+		if got, err := s.servedBy(ctx); err == nil && got == r[0] {
+			return nil
+		}
+	}
+	if up != n.Address().String() {
+		j.add("led clients to node %s", n.Name)
+		return s.endpoint.redirect(ctx, n)
+	}
+	return s.endpoint.resume(ctx)
+}
+
+// follow makes n a standby that streams from lead, by the gentlest means.
+func (s *servers) follow(ctx context.Context, n, lead *node, r record, j *journal) error {
+	v, err := s.lookAt(ctx, n, lookLimit)
+	if err != nil {
+		return err
+	}
+	l, err := s.lookAt(ctx, lead, lookLimit)
+	if err != nil {
+		return err
+	}
+	if v.Rebuilding {
+		// What an unfinished rebuild left can only be written anew.
+		return s.rebuild(ctx, v, lead, MethodBaseBackup, j)
+	}
+	if v.primary() {
+		if !supersedes(l, v) {
+			return s.rebuild(ctx, v, lead, s.method(r), j)
+		}
+		if err := s.becomeStandby(ctx, n, lead, j); err != nil {
+			return err
+		}
+	}
+	if v.Frozen {
+		if err := s.resumeProcesses(ctx, n, j); err != nil {
+			return err
+		}
+	}
+	if !v.Running() {
+		j.add("started node %s as a standby", n.Name)
+		if err := s.startNode(ctx, n); err != nil {
+			return err
+		}
+	}
+	err = s.awaitStreaming(ctx, n, l.Timeline, streamLimit)
+	if err == nil || ctx.Err() != nil {
+		return err
+	}
+	j.add("node %s did not stream from %s: %v", n.Name, lead.Name, err)
+	if v, err = s.lookAt(ctx, n, lookLimit); err != nil {
+		return err
+	}
+	return s.rebuild(ctx, v, lead, s.method(r), j)
+}
+
+// awaitStreaming waits until n receives the timeline tl.
+func (s *servers) awaitStreaming(ctx context.Context, n *node, tl int, limit time.Duration) error {
+	const sql = "SELECT coalesce((SELECT status || ' on timeline ' || received_tli FROM pg_stat_wal_receiver), 'not connected'), pg_is_in_recovery()"
+	want := fmt.Sprintf("streaming on timeline %d", tl)
+	return poll(ctx, limit, 30*time.Millisecond, fmt.Sprintf("node %s to stream timeline %d", n.Name, tl), func() (bool, string, error) {
+		r, err := s.ask(ctx, n, sql)
+		if err != nil {
+			return false, err.Error(), nil
+		}
+		return r[0] == want && r[1] == "t", "it is " + r[0], nil
+	})
+}
+
+// caughtUpLimit bounds the wait for a rebuilt node to have all of the log.
+const caughtUpLimit = 10 * time.Minute
+
+// switchover hands the primary's role from lead to home, which streams from it.
+// Clients are held meanwhile. Nothing that lead acknowledged is left behind: home
+// is promoted only when it has lead's last record, the shutdown checkpoint.
+func (s *servers) switchover(ctx context.Context, lead, home *node, j *journal) error {
+	if err := s.awaitCaughtUp(ctx, lead, home); err != nil {
+		return err
+	}
+	// A checkpoint beforehand makes the one at shutdown, which clients wait for, short.
+	if _, err := s.exec(ctx, lead, "CHECKPOINT"); err != nil {
+		return err
+	}
+	began := time.Now()
+	if err := s.endpoint.pause(ctx); err != nil {
+		j.add("clients were not held: %v", s.scrub(err))
+	}
+	if err := s.stopNode(ctx, lead, "fast"); err != nil {
+		return errors.Join(err, s.giveBack(ctx, lead, j))
+	}
+	at, err := s.awaitLastRecord(ctx, lead, home)
+	if err != nil {
+		return errors.Join(err, s.giveBack(ctx, lead, j))
+	}
+	if _, err := s.promote(ctx, home); err != nil {
+		// home may or may not be a primary now; the next try finds out.
+		return err
+	}
+	if err := s.endpoint.redirect(ctx, home); err != nil {
+		return err
+	}
+	j.add("switched over from %s to %s in %v; %s had received %s, past the last checkpoint of %s",
+		lead.Name, home.Name, time.Since(began).Round(time.Millisecond), home.Name, at, lead.Name)
+	return nil
+}
+
+// giveBack lets lead go on when a switchover could not be done.
+func (s *servers) giveBack(ctx context.Context, lead *node, j *journal) error {
+	j.add("the switchover was given up; %s goes on as the primary", lead.Name)
+	return errors.Join(s.startNode(ctx, lead), s.endpoint.resume(ctx))
+}
+
+func (s *servers) awaitCaughtUp(ctx context.Context, lead, home *node) error {
+	r, err := s.ask(ctx, lead, "SELECT pg_current_wal_lsn()")
+	if err != nil {
+		return err
+	}
+	return poll(ctx, caughtUpLimit, 20*time.Millisecond, fmt.Sprintf("node %s to replay up to %s", home.Name, r[0]), func() (bool, string, error) {
+		h, err := s.ask(ctx, home, "SELECT pg_last_wal_replay_lsn() >= $1::pg_lsn, pg_last_wal_replay_lsn()", r[0])
+		if err != nil {
+			return false, "", err
+		}
+		return h[0] == "t", "it has " + h[1], nil
+	})
+}
+
+// awaitLastRecord waits until home has replayed past the shutdown checkpoint of lead.
+func (s *servers) awaitLastRecord(ctx context.Context, lead, home *node) (lsn, error) {
+	l, err := s.lookAt(ctx, lead, lookLimit)
+	if err != nil {
+		return 0, err
+	}
+	if l.Running() || l.State != "shut down" {
+		return 0, fmt.Errorf("node %s is not shut down in order but %q: its last record is not known", lead.Name, l.State)
+	}
+	var at lsn
+	err = poll(ctx, 10*time.Second, 5*time.Millisecond, fmt.Sprintf("node %s to have the last record of %s at %s", home.Name, lead.Name, l.Checkpoint), func() (bool, string, error) {
+		r, err := s.ask(ctx, home, "SELECT pg_last_wal_replay_lsn()")
+		if err != nil {
+			return false, "", err
+		}
+		at, err = parseLSN(r[0])
+		return at > l.Checkpoint, "it has " + r[0], err
+	})
+	return at, err
+}
+
+// exec runs one statement on a node as the admin, without a limit of its own.
+func (s *servers) exec(ctx context.Context, n *node, sql string, args ...string) ([][]string, error) {
+	c, err := s.open(ctx, n)
+	if err != nil {
+		return nil, err
+	}
+	defer c.close()
+	rows, err := c.rows(ctx, sql, args...)
+	if err != nil {
+		return nil, s.scrub(fmt.Errorf("node %s: %w", n.Name, err))
+	}
+	return rows, nil
+}
+
+// finish checks the result and clears away what the rebuilds kept aside.
+func (s *servers) finish(ctx context.Context, home *node, j *journal) error {
+	err := poll(ctx, streamLimit, 30*time.Millisecond, "the home topology", func() (bool, string, error) {
+		views, err := s.look(ctx, lookLimit)
+		if err != nil {
+			return false, "", err
+		}
+		why := s.away(ctx, views, home)
+		return len(why) == 0, strings.Join(why, "; "), nil
+	})
+	if err != nil {
+		return err
+	}
+	for _, n := range s.nodes {
+		if err := s.restoreSettings(ctx, n, j); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// away lists how the nodes differ from the home topology.
+func (s *servers) away(ctx context.Context, views []view, home *node) []string {
+	var why []string
+	h := viewOf(views, home)
+	if !h.Answers || h.InRecovery {
+		why = append(why, fmt.Sprintf("node %s is %s, not the primary", home.Name, h.role()))
+	}
+	for _, v := range views {
+		switch {
+		case v.node == home:
+		case !v.Answers || !v.InRecovery:
+			why = append(why, fmt.Sprintf("node %s is %s, not a standby", v.node.Name, v.role()))
+		case !v.Streaming:
+			why = append(why, fmt.Sprintf("standby %s does not stream", v.node.Name))
+		case v.Timeline != h.Timeline:
+			why = append(why, fmt.Sprintf("standby %s is on timeline %d, %s on %d", v.node.Name, v.Timeline, home.Name, h.Timeline))
+		}
+	}
+	if n := s.serving(ctx, views); n != home {
+		where := "an unknown server"
+		if n != nil {
+			where = "node " + n.Name
+		}
+		why = append(why, "clients are led to "+where)
+	}
+	return why
+}

@@ -1,0 +1,378 @@
+package postgres
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/firedrill/firedrill/pkg/event"
+	"github.com/firedrill/firedrill/pkg/target"
+)
+
+// The faults and actions.
+const (
+	FaultKill           = "kill"
+	FaultFreeze         = "freeze"
+	FaultStop           = "stop"
+	FaultRefuse         = "refuse"
+	FaultFillDisk       = "fill-disk"
+	FaultCutReplication = "cut-replication"
+	ActionPromote       = "promote"
+	ActionRedirect      = "redirect"
+	ActionFailback      = "failback"
+)
+
+// params are the parameters of any fault or action; each operation allows some.
+type params struct {
+	Node   string   `json:"node"`
+	Mode   string   `json:"mode"`
+	Users  []string `json:"users"`
+	Path   string   `json:"path"`
+	Bytes  int64    `json:"bytes"`
+	Leave  int64    `json:"leave"`
+	Max    int64    `json:"max"`
+	Relay  string   `json:"relay"`
+	Method string   `json:"method"`
+}
+
+// record is an undo record. It tells a fresh process what to put back where.
+type record struct {
+	// Undo is home, thaw, hba, file or relay.
+	Undo string `json:"undo"`
+	Node string `json:"node,omitempty"`
+	// SystemID fences the undo: another cluster is refused.
+	SystemID string `json:"system_id"`
+	// Home is the node that is the primary when all is well.
+	Home string `json:"home"`
+	// Token marks what the fault leaves: lines, files, timers.
+	Token  string `json:"token"`
+	Path   string `json:"path,omitempty"`
+	Relay  string `json:"relay,omitempty"`
+	Method string `json:"method,omitempty"`
+}
+
+// The kinds of undo.
+const (
+	undoHome  = "home"
+	undoThaw  = "thaw"
+	undoHBA   = "hba"
+	undoFile  = "file"
+	undoRelay = "relay"
+)
+
+// operation is a fault or action under way.
+type operation struct {
+	target.Operation
+	params params
+	rec    record
+	node   *node
+}
+
+// operationKind is one row of the table of operations.
+type operationKind struct {
+	name   string
+	action bool
+	doc    string
+	// allowed are the fields of params that it takes.
+	allowed []string
+	plan    func(*servers, context.Context, *operation, []view, *target.Plan) error
+	do      func(*servers, context.Context, *operation) (target.Effect, error)
+}
+
+func operations() []operationKind {
+	return []operationKind{
+		{name: FaultKill, allowed: []string{"node"}, plan: (*servers).planKill, do: (*servers).kill,
+			doc: "SIGKILL the whole server at once. params: node (the acting primary)."},
+		{name: FaultFreeze, allowed: []string{"node"}, plan: (*servers).planFreeze, do: (*servers).freeze,
+			doc: "SIGSTOP the whole server: connections stay open and nothing answers. params: node (the acting primary)."},
+		{name: FaultStop, allowed: []string{"node", "mode"}, plan: (*servers).planStop, do: (*servers).stop,
+			doc: "Stop the server in order. params: node (the acting primary), mode: fast (default) or immediate."},
+		{name: FaultRefuse, allowed: []string{"node", "users"}, plan: (*servers).planRefuse, do: (*servers).refuse,
+			doc: "Refuse clients by a line in pg_hba.conf and end their sessions. params: node (the acting primary), users (all that can log in, but for the admin)."},
+		{name: FaultFillDisk, allowed: []string{"node", "path", "bytes", "leave", "max"}, plan: (*servers).planFill, do: (*servers).fill,
+			doc: "Fill a small file system, or put a file of some size there. params: path (a directory), bytes (needed on the system's or the data's file system), leave (bytes to leave free), max (refuse to write more; 4 GiB), node (the acting primary)."},
+		{name: FaultCutReplication, allowed: []string{"node", "relay"}, plan: (*servers).planCut, do: (*servers).cut,
+			doc: "Cut replication, by pg_hba.conf, or by pausing the relay with the control URL in params.relay. params: node (the acting primary), relay."},
+		{name: ActionPromote, action: true, allowed: []string{"node"}, plan: (*servers).planPromote, do: (*servers).promoteAction,
+			doc: "Promote a standby. params: node (the standby that received most)."},
+		{name: ActionRedirect, action: true, allowed: []string{"node"}, plan: (*servers).planRedirect, do: (*servers).redirectAction,
+			doc: "Lead clients to a node. params: node (the primary on the highest timeline that answers)."},
+		{name: ActionFailback, action: true, allowed: []string{"method"}, plan: (*servers).planFailback, do: (*servers).failbackAction,
+			doc: "Bring every node back to its home role: keep the old log, rebuild, catch up, switch over. params: method: rewind or basebackup (the configuration's)."},
+	}
+}
+
+func operationNamed(name string) (operationKind, error) {
+	for _, k := range operations() {
+		if k.name == name {
+			return k, nil
+		}
+	}
+	return operationKind{}, fmt.Errorf("operation %q: %w; see the driver's README", name, target.ErrUnsupported)
+}
+
+// readParams reads and checks an operation's parameters.
+func (k operationKind) readParams(raw json.RawMessage) (params, error) {
+	var p params
+	if err := decode(raw, &p); err != nil {
+		return p, err
+	}
+	if err := onlyAllowed(raw, k.allowed); err != nil {
+		return p, err
+	}
+	var ps problems
+	if p.Mode != "" {
+		ps.oneOf("mode", p.Mode, "fast", "immediate")
+	}
+	if p.Method != "" {
+		ps.oneOf("method", p.Method, MethodRewind, MethodBaseBackup)
+	}
+	if k.name == FaultFillDisk {
+		ps.absolute("path", p.Path)
+	}
+	for field, v := range map[string]int64{"bytes": p.Bytes, "leave": p.Leave, "max": p.Max} {
+		if v < 0 {
+			ps.add(field, fmt.Sprint(v), "give 0 or more bytes")
+		}
+	}
+	if p.Relay != "" {
+		checkURL(&ps, "relay", p.Relay)
+	}
+	return p, errors.Join(ps...)
+}
+
+// onlyAllowed refuses parameters that belong to other operations.
+func onlyAllowed(raw json.RawMessage, allowed []string) error {
+	if len(raw) == 0 {
+		return nil
+	}
+	var fields map[string]json.RawMessage
+	if err := json.Unmarshal(raw, &fields); err != nil {
+		return &target.FieldError{Field: "params", Fix: "give a mapping of fields"}
+	}
+	var errs []error
+	for f := range fields {
+		if !contains(allowed, f) {
+			errs = append(errs, &target.FieldError{Field: f, Fix: "unknown here; known are " + strings.Join(allowed, ", ")})
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func contains(list []string, s string) bool {
+	for _, l := range list {
+		if l == s {
+			return true
+		}
+	}
+	return false
+}
+
+// lookLimit bounds how long a plan waits for one node's answer.
+const lookLimit = 2 * time.Second
+
+// Plan resolves an operation. It only reads.
+func (s *servers) Plan(ctx context.Context, op target.Operation) (target.Plan, error) {
+	k, err := operationNamed(op.Name)
+	if err != nil {
+		return target.Plan{}, err
+	}
+	p, err := k.readParams(op.Params)
+	if err != nil {
+		return target.Plan{}, err
+	}
+	views, err := s.look(ctx, lookLimit)
+	if err != nil {
+		return target.Plan{}, s.scrub(fmt.Errorf("plan %s: %w", op.Name, err))
+	}
+	id, err := systemID(views)
+	if err != nil {
+		return target.Plan{}, fmt.Errorf("plan %s: %w", op.Name, err)
+	}
+	o := &operation{Operation: op, params: p, rec: record{
+		Undo: undoHome, SystemID: id, Home: s.home().Name, Token: token(op.Drill, op.Step),
+	}}
+	var plan target.Plan
+	if err := k.plan(s, ctx, o, views, &plan); err != nil {
+		return target.Plan{}, s.scrub(fmt.Errorf("plan %s: %w", op.Name, err))
+	}
+	if plan.Undo, err = json.Marshal(o.rec); err != nil {
+		return target.Plan{}, fmt.Errorf("plan %s: %w", op.Name, err)
+	}
+	if plan.Undoes == "" {
+		plan.Undoes = s.homeSentence()
+	}
+	return plan, nil
+}
+
+// Do carries out a plan.
+func (s *servers) Do(ctx context.Context, op target.Operation, p target.Plan) (target.Effect, error) {
+	k, err := operationNamed(op.Name)
+	if err != nil {
+		return target.Effect{}, err
+	}
+	o := &operation{Operation: op}
+	if o.params, err = k.readParams(op.Params); err != nil {
+		return target.Effect{}, err
+	}
+	if o.rec, err = readRecord(p.Undo); err != nil {
+		return target.Effect{}, fmt.Errorf("%s: the plan: %w", op.Name, err)
+	}
+	if o.rec.Node != "" {
+		if o.node, err = s.node(o.rec.Node); err != nil {
+			return target.Effect{}, err
+		}
+		if err := s.fenceNode(ctx, o.node, o.rec.SystemID); err != nil {
+			return target.Effect{}, fmt.Errorf("%s: %w", op.Name, err)
+		}
+	}
+	e, err := k.do(s, ctx, o)
+	if err != nil {
+		return e, s.scrub(fmt.Errorf("%s: %w", op.Name, err))
+	}
+	return e, nil
+}
+
+// Undo puts back what the record says.
+func (s *servers) Undo(ctx context.Context, _ target.Operation, undo json.RawMessage) (map[string]string, error) {
+	r, err := readRecord(undo)
+	if err != nil {
+		return nil, fmt.Errorf("undo record: %w", err)
+	}
+	var j journal
+	switch r.Undo {
+	case undoHome:
+		err = s.converge(ctx, r, &j)
+	case undoThaw:
+		err = s.thaw(ctx, r, &j)
+	case undoHBA:
+		err = s.undoRefusal(ctx, r, &j)
+	case undoFile:
+		err = s.undoFill(ctx, r, &j)
+	case undoRelay:
+		err = s.undoRelayCut(ctx, r, &j)
+	default:
+		err = fmt.Errorf("kind %q: %w; was it written by a newer firedrill?", r.Undo, target.ErrUnsupported)
+	}
+	if err != nil {
+		return j.details(), s.scrub(fmt.Errorf("undo: %w", err))
+	}
+	return j.details(), nil
+}
+
+func readRecord(raw json.RawMessage) (record, error) {
+	var r record
+	if err := decode(raw, &r); err != nil {
+		return r, err
+	}
+	if r.Undo == "" || r.SystemID == "" || r.Home == "" || !tokenForm.MatchString(r.Token) {
+		return r, errors.New("incomplete: it names no kind, system identifier, home or token")
+	}
+	return r, nil
+}
+
+// token marks what a step leaves behind. It is derived from the step, so that a
+// fresh process finds it, and holds nothing that a shell or sed would read.
+func token(drill, step string) string {
+	h := sha256.Sum256([]byte(drill + "\n" + step))
+	return "firedrill-" + hex.EncodeToString(h[:8])
+}
+
+// fenceNode refuses a node that belongs to another cluster than planned.
+func (s *servers) fenceNode(ctx context.Context, n *node, want string) error {
+	got, err := s.run(ctx, n, `"$1/pg_controldata" -D "$2" | sed -n 's/^Database system identifier: *//p'`, n.BinDir, n.DataDir)
+	if err != nil {
+		return err
+	}
+	if got != want {
+		return fmt.Errorf("node %s has system identifier %s, the plan was made for %s: %w", n.Name, got, want, ErrFence)
+	}
+	return nil
+}
+
+// choose resolves params.node, or the acting primary, into the operation.
+func (s *servers) choose(o *operation, views []view) error {
+	if o.params.Node != "" {
+		n, err := s.node(o.params.Node)
+		o.node = n
+		if n != nil {
+			o.rec.Node = n.Name
+		}
+		return err
+	}
+	v := acting(views)
+	if v == nil {
+		return errors.New("no node is a primary that answers; name one in params.node")
+	}
+	o.node, o.rec.Node = v.node, v.node.Name
+	return nil
+}
+
+func viewOf(views []view, n *node) view {
+	for _, v := range views {
+		if v.node == n {
+			return v
+		}
+	}
+	return view{node: n}
+}
+
+func part(n *node, role string) event.Part {
+	return event.Part{ID: "pg:" + n.Name, Kind: "postgres-node", Labels: map[string]string{
+		"role": role, "host": n.Host, "port": fmt.Sprint(n.Port),
+	}}
+}
+
+// deadManGrace is how long after a fault's hold the target acts by itself.
+const deadManGrace = time.Second
+
+// deadManDefault is for faults with neither a hold nor a limit.
+const deadManDefault = 15 * time.Minute
+
+// deadMan is when the target must undo the operation by itself.
+func (o *operation) deadMan() time.Duration {
+	d := deadManDefault
+	switch {
+	case o.Hold > 0:
+		d = o.Hold + max(deadManGrace, o.Hold/10)
+	case o.Limit > 0:
+		return o.Limit
+	}
+	if o.Limit > 0 {
+		d = min(d, o.Limit)
+	}
+	return d
+}
+
+// timerToken is the path of an operation's dead-man timer.
+func (s *servers) timerToken(r record) string {
+	return filepath.Join(s.cfg.Failback.EvidenceDir, r.Token+".timer")
+}
+
+func (s *servers) homeSentence() string {
+	return fmt.Sprintf("bring every node back to its home role: %s the primary behind the endpoint, the others streaming from it", s.home().Name)
+}
+
+// journal collects what was done, for people, in order.
+type journal struct{ lines []string }
+
+func (j *journal) add(format string, args ...any) {
+	j.lines = append(j.lines, fmt.Sprintf(format, args...))
+}
+
+func (j *journal) details() map[string]string {
+	out := map[string]string{}
+	for i, l := range j.lines {
+		out[fmt.Sprintf("step.%02d", i+1)] = l
+	}
+	if len(out) == 0 {
+		out["step.01"] = "nothing was to be done"
+	}
+	return out
+}

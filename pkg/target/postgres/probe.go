@@ -1,0 +1,346 @@
+package postgres
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"sync"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/firedrill/firedrill/pkg/target"
+)
+
+// The probes.
+const (
+	ProbeWrite = "write"
+	ProbeRead  = "read"
+)
+
+// probeParams are the parameters of a probe.
+type probeParams struct {
+	// Of names, for reads, the write probe whose canaries are read.
+	Of string `json:"of"`
+	// MaxConnections caps the connections of the lane; 0 means 40.
+	MaxConnections int `json:"maxConnections"`
+}
+
+// defaultMaxConnections lets attempts that hang until their deadline, 250 ms at
+// 10 ms each, never wait for one another.
+const defaultMaxConnections = 40
+
+func readProbeParams(probe string, raw json.RawMessage) (probeParams, error) {
+	var p probeParams
+	if err := decode(raw, &p); err != nil {
+		return p, err
+	}
+	var ps problems
+	switch {
+	case probe == ProbeRead && p.Of == "":
+		ps.add("of", "", "missing: name the write probe whose canaries are read")
+	case probe == ProbeWrite && p.Of != "":
+		ps.add("of", p.Of, "only for read probes; leave it out")
+	}
+	if p.MaxConnections < 0 || p.MaxConnections > 1000 {
+		ps.add("maxConnections", strconv.Itoa(p.MaxConnections), "give 1 to 1000, or leave it out")
+	}
+	if p.MaxConnections == 0 {
+		p.MaxConnections = defaultMaxConnections
+	}
+	return p, errors.Join(ps...)
+}
+
+// probeSet knows the open probes, so that closing the target closes them.
+type probeSet struct {
+	mu   sync.Mutex
+	open map[*probe]struct{}
+}
+
+func (s *probeSet) add(p *probe) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.open == nil {
+		s.open = map[*probe]struct{}{}
+	}
+	s.open[p] = struct{}{}
+}
+
+func (s *probeSet) drop(p *probe) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.open, p)
+}
+
+func (s *probeSet) closeAll() error {
+	s.mu.Lock()
+	open := s.open
+	s.open = nil
+	s.mu.Unlock()
+	for p := range open {
+		p.close()
+	}
+	return nil
+}
+
+// OpenProbe prepares a lane; a write lane's canary table is made if it is missing.
+func (s *servers) OpenProbe(ctx context.Context, spec target.ProbeSpec) (target.Probe, error) {
+	if spec.Probe != ProbeWrite && spec.Probe != ProbeRead {
+		return nil, fmt.Errorf("probe %q: %w; use write or read", spec.Probe, target.ErrUnsupported)
+	}
+	if spec.Lane != target.LanePooled && spec.Lane != target.LaneFresh {
+		return nil, fmt.Errorf("lane %q: %w; use pooled or fresh", spec.Lane, target.ErrUnsupported)
+	}
+	params, err := readProbeParams(spec.Probe, spec.Params)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.makeLedger(ctx); err != nil {
+		return nil, s.scrub(fmt.Errorf("open probe %s: %w", spec.Name, err))
+	}
+	p := &probe{servers: s, ledger: spec.Ledger(), fresh: spec.Lane == target.LaneFresh, slots: make(chan struct{}, params.MaxConnections)}
+	p.attempt = p.write
+	if spec.Probe == ProbeRead {
+		// Reads look at the pooled lane's canaries, which come most often.
+		of := spec
+		of.Name, of.Lane = params.Of, target.LanePooled
+		p.ledger, p.attempt = of.Ledger(), p.read
+	}
+	s.probes.add(p)
+	return p, nil
+}
+
+// makeLedger makes the canary table as a client would see it. It has an index to
+// read by, and no unique one: that would hide duplicates and cost a conflict.
+func (s *servers) makeLedger(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, adminTimeout)
+	defer cancel()
+	c, err := s.openService(ctx)
+	if err != nil {
+		return err
+	}
+	defer c.close()
+	r, err := c.row(ctx, "SELECT to_regclass($1) IS NOT NULL", s.cfg.LedgerTable)
+	if err != nil || r[0] == "t" {
+		return err
+	}
+	name := s.cfg.LedgerTable
+	// The lock keeps lanes that open at the same moment from racing.
+	_, err = c.simple(ctx, fmt.Sprintf(`BEGIN; SELECT pg_advisory_xact_lock(hashtext('firedrill'));
+CREATE TABLE IF NOT EXISTS %s (ledger text NOT NULL, seq bigint NOT NULL, at timestamptz NOT NULL DEFAULT clock_timestamp());
+CREATE INDEX IF NOT EXISTS %s_ledger_seq ON %s (ledger, seq); COMMIT`, name, name[strings.LastIndexByte(name, '.')+1:], name))
+	if err != nil {
+		return fmt.Errorf("create the canary table %s: %w; let %s create tables there, or create it beforehand", name, err, s.client.user)
+	}
+	return nil
+}
+
+func (s *servers) openService(ctx context.Context) (*session, error) {
+	c, err := connect(ctx, s.cfg.Service, s.client, s.cfg.Database, s.cfg.SSLMode)
+	if err != nil {
+		return nil, fmt.Errorf("service %s as %s: %w", s.cfg.Service, s.client.user, err)
+	}
+	return c, nil
+}
+
+// probe is one lane. A pooled one keeps connections that have answered; the
+// fresh one makes one for each attempt.
+type probe struct {
+	servers *servers
+	ledger  string
+	fresh   bool
+	attempt func(context.Context, *session, int64) target.Outcome
+	// slots caps the connections.
+	slots chan struct{}
+
+	mu     sync.Mutex
+	idle   []*session
+	epoch  int // rises with each Reset: older connections are not kept
+	closed bool
+	busy   sync.WaitGroup
+}
+
+// Attempt makes one attempt; it is over when ctx ends, whatever the server does.
+func (p *probe) Attempt(ctx context.Context, seq int64) target.Outcome {
+	if !p.enter() {
+		return target.Outcome{Result: target.Failed, Err: errClosed}
+	}
+	defer p.busy.Done()
+	select {
+	case p.slots <- struct{}{}:
+		defer func() { <-p.slots }()
+	default:
+		return target.Outcome{Result: target.Failed, Err: fmt.Errorf("all %d connections of the lane are in use; raise params.maxConnections", cap(p.slots))}
+	}
+	c, epoch, err := p.take(ctx)
+	if err != nil {
+		// Nothing was sent but the greeting: the canary cannot be there.
+		return target.Outcome{Result: target.Failed, Err: p.servers.scrub(err)}
+	}
+	o := p.attempt(ctx, c, seq)
+	o.Err = p.servers.scrub(o.Err)
+	switch {
+	case !c.usable():
+		// The others were opened to the same server: they are stale as well.
+		c.close()
+		p.Reset()
+	case p.fresh:
+		c.close()
+	default:
+		p.give(c, epoch)
+	}
+	return o
+}
+
+// enter counts an attempt in, unless the lane is closed.
+func (p *probe) enter() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return false
+	}
+	p.busy.Add(1)
+	return true
+}
+
+func (p *probe) take(ctx context.Context) (*session, int, error) {
+	p.mu.Lock()
+	epoch := p.epoch
+	if n := len(p.idle); n > 0 {
+		c := p.idle[n-1]
+		p.idle = p.idle[:n-1]
+		p.mu.Unlock()
+		return c, epoch, nil
+	}
+	p.mu.Unlock()
+	c, err := p.servers.openService(ctx)
+	return c, epoch, err
+}
+
+func (p *probe) give(c *session, epoch int) {
+	p.mu.Lock()
+	keep := !p.closed && epoch == p.epoch
+	if keep {
+		p.idle = append(p.idle, c)
+	}
+	p.mu.Unlock()
+	if !keep {
+		c.close()
+	}
+}
+
+// Reset drops the kept connections, and those in use when they come back.
+func (p *probe) Reset() {
+	p.mu.Lock()
+	p.epoch++
+	idle := p.idle
+	p.idle = nil
+	p.mu.Unlock()
+	for _, c := range idle {
+		c.close()
+	}
+}
+
+// Close waits for attempts under way, which end by their deadlines.
+func (p *probe) Close() error {
+	p.servers.probes.drop(p)
+	p.close()
+	p.busy.Wait()
+	return nil
+}
+
+func (p *probe) close() {
+	p.mu.Lock()
+	p.closed = true
+	p.mu.Unlock()
+	p.Reset()
+}
+
+// write is ok only when the server has acknowledged the commit.
+func (p *probe) write(ctx context.Context, c *session, seq int64) target.Outcome {
+	_, err := c.rows(ctx, "INSERT INTO "+p.servers.cfg.LedgerTable+" (ledger, seq) VALUES ($1, $2)", p.ledger, strconv.FormatInt(seq, 10))
+	switch {
+	case err == nil && c.warned:
+		// "canceling wait for synchronous replication": committed here, and
+		// perhaps nowhere else.
+		return target.Outcome{Result: target.Unknown, Err: errors.New("the server warned with its acknowledgement: it may not be replicated")}
+	case err == nil:
+		return target.Outcome{Result: target.OK}
+	}
+	return target.Outcome{Result: fateOf(err), Err: fmt.Errorf("write canary %d: %w", seq, err)}
+}
+
+// fateOf tells a write that certainly failed from one that nobody knows about.
+func fateOf(err error) byte {
+	if e, ok := errors.AsType[*pgconn.PgError](err); ok {
+		// An ERROR rolled the statement back. A FATAL may end a session whose
+		// commit is done, while it waits for the synchronous standby.
+		if e.SeverityUnlocalized == "ERROR" {
+			return target.Failed
+		}
+		return target.Unknown
+	}
+	if pgconn.SafeToRetry(err) {
+		return target.Failed
+	}
+	return target.Unknown
+}
+
+func (p *probe) read(ctx context.Context, c *session, _ int64) target.Outcome {
+	r, err := c.row(ctx, "SELECT coalesce(max(seq), 0) FROM "+p.servers.cfg.LedgerTable+" WHERE ledger = $1", p.ledger)
+	if err != nil {
+		return target.Outcome{Result: target.Failed, Err: fmt.Errorf("read canaries: %w", err)}
+	}
+	seen, err := strconv.ParseInt(r[0], 10, 64)
+	if err != nil {
+		return target.Outcome{Result: target.Failed, Err: fmt.Errorf("read canaries: %w", err)}
+	}
+	return target.Outcome{Result: target.OK, Observed: seen}
+}
+
+// ReadLedger reads the canaries through the service, as a client would.
+func (s *servers) ReadLedger(ctx context.Context, spec target.ProbeSpec, upTo int64) (target.Held, error) {
+	held := target.Held{Duplicates: map[int64]int64{}}
+	open, cancel := context.WithTimeout(ctx, adminTimeout)
+	defer cancel()
+	c, err := s.openService(open)
+	if err != nil {
+		return held, s.scrub(fmt.Errorf("read ledger: %w", err))
+	}
+	defer c.close()
+	rows, err := c.rows(ctx, "SELECT seq, count(*) FROM "+s.cfg.LedgerTable+" WHERE ledger = $1 AND seq <= $2 GROUP BY seq ORDER BY seq", spec.Ledger(), strconv.FormatInt(upTo, 10))
+	if err != nil {
+		return held, s.scrub(fmt.Errorf("read ledger %s: %w", spec.Ledger(), err))
+	}
+	for _, r := range rows {
+		seq, err1 := strconv.ParseInt(r[0], 10, 64)
+		n, err2 := strconv.ParseInt(r[1], 10, 64)
+		if err := errors.Join(err1, err2); err != nil {
+			return held, fmt.Errorf("read ledger %s: %w", spec.Ledger(), err)
+		}
+		held.Present.Add(seq)
+		if n > 1 {
+			held.Duplicates[seq] = n
+		}
+	}
+	return held, nil
+}
+
+// DropLedgers removes the drill's canaries. The table stays: another drill may
+// be using it.
+func (s *servers) DropLedgers(ctx context.Context, drill string) error {
+	open, cancel := context.WithTimeout(ctx, adminTimeout)
+	defer cancel()
+	c, err := s.openService(open)
+	if err != nil {
+		return s.scrub(fmt.Errorf("drop ledgers: %w", err))
+	}
+	defer c.close()
+	_, err = c.rows(ctx, "DELETE FROM "+s.cfg.LedgerTable+" WHERE starts_with(ledger, $1)", drill+"/")
+	if err != nil && sqlCode(err) != "42P01" { // no such table: nothing to drop
+		return s.scrub(fmt.Errorf("drop ledgers of %s: %w", drill, err))
+	}
+	return nil
+}

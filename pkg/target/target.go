@@ -1,0 +1,327 @@
+// Package target is what firedrill needs of a system under drill: four small
+// roles, of which a driver plays those it can. The zero value of every
+// capability is "cannot", and "cannot say" is never a pass.
+package target
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/firedrill/firedrill/pkg/event"
+)
+
+// Driver opens targets of one kind. It is stateless and safe for concurrent use.
+type Driver interface {
+	// Name is the driver's name in a drill, such as "postgres".
+	Name() string
+	// Check reads a target's configuration without touching anything. Its
+	// errors are *FieldError or joined ones.
+	Check(config json.RawMessage) error
+	// Describe lists what targets of this kind can do, without opening one.
+	Describe() Description
+	// Open resolves secrets and returns the target; it need not connect.
+	Open(ctx context.Context, c Config) (*Target, error)
+}
+
+// Description is a driver's catalogue, used to check drills and to document it.
+type Description struct {
+	Faults  []OperationInfo
+	Actions []OperationInfo
+	Probes  []OperationInfo
+	Checks  []OperationInfo
+	// Sample is a complete configuration with comments, in YAML.
+	Sample string
+}
+
+// OperationInfo describes one fault, action, probe or check.
+type OperationInfo struct {
+	Name string
+	Doc  string
+	// CheckParams reads the operation's parameters without touching anything;
+	// nil means that it takes none.
+	CheckParams func(json.RawMessage) error
+	// NeedsBaseline is for checks that compare with the state before the fault.
+	NeedsBaseline bool
+	// Writes is for probes whose attempts are canary writes with a ledger.
+	Writes bool
+}
+
+// Config is what Open gets.
+type Config struct {
+	// Name is the target's name in the drill.
+	Name string
+	// Raw is the driver's own configuration.
+	Raw json.RawMessage
+	// Clock stamps effects; it is the process's system clock.
+	Clock Clock
+	Log   *slog.Logger
+}
+
+// Clock reads the machine's clocks.
+type Clock interface {
+	Now() event.Reading
+}
+
+// Target is an open target: its roles, nil where it cannot play one. Roles are
+// safe for concurrent use. Close waits for nothing and may be called once.
+type Target struct {
+	Injector Injector
+	Observer Observer
+	Checker  Checker
+	Evidence Evidence
+	Close    func() error
+}
+
+// Operation is one fault or action as the drill asks for it.
+type Operation struct {
+	// Drill and Step say on whose behalf, for names that must be found again.
+	Drill string
+	Step  string
+	// Name is the driver's name of the fault or action.
+	Name   string
+	Params json.RawMessage
+	// Hold is how long a fault is to last at most; 0 means until undone. The
+	// dead-man timer of a fault is set from it.
+	Hold time.Duration
+	// Limit is the latest time after which the target must have undone the
+	// fault by itself, where it can: the rest of the drill's deadline.
+	Limit time.Duration
+	// Seed feeds random choices.
+	Seed int64
+	// Fence is the lease's epoch; it rises with each takeover.
+	Fence int64
+}
+
+// Injector injects faults, takes recovery actions and undoes both.
+type Injector interface {
+	// Plan resolves what the operation would hit and how it would be undone. It
+	// only reads. The plan is stored before Do is called.
+	Plan(ctx context.Context, op Operation) (Plan, error)
+	// Do carries out the operation as planned and proves it. Faults are never
+	// repeated; actions are idempotent. An error means that the effect may be
+	// there in part: the caller undoes it.
+	Do(ctx context.Context, op Operation, p Plan) (Effect, error)
+	// Undo puts back what the record describes. It is idempotent, may be called
+	// by another process than Do, in any state the target may be in, and after a
+	// dead-man timer has already fired. It returns what it did, for people.
+	Undo(ctx context.Context, op Operation, undo json.RawMessage) (map[string]string, error)
+}
+
+// Plan is a resolved operation.
+type Plan struct {
+	Parts []event.Part
+	// Does are sentences, in order, of what Do will do.
+	Does []string
+	// Undo is the undo record, nil when there is nothing to undo; no secrets.
+	Undo json.RawMessage
+	// Undoes says in a sentence what undoing will do.
+	Undoes string
+	// DeadMan is when the target undoes the fault by itself; 0 means that it cannot.
+	DeadMan time.Duration
+}
+
+// Effect is what an operation did.
+type Effect struct {
+	// Began was read before the first action, Ended after the last.
+	Began   event.Reading
+	Ended   event.Reading
+	Proof   event.Proof
+	Details map[string]string
+}
+
+// Lanes of a probe.
+const (
+	LanePooled = "pooled"
+	LaneFresh  = "fresh"
+)
+
+// ProbeSpec asks for one lane of a probe.
+type ProbeSpec struct {
+	Drill string
+	// Probe is the driver's name of the probe; Name the drill's.
+	Probe  string
+	Name   string
+	Lane   string
+	Params json.RawMessage
+	// Epoch keeps the canaries of one observer claim apart from the next one's.
+	Epoch int64
+	// Deadline is the longest an attempt may take.
+	Deadline time.Duration
+}
+
+// Ledger names the canaries of this lane in the target: unique to drill, probe,
+// lane and epoch.
+func (s ProbeSpec) Ledger() string {
+	return fmt.Sprintf("%s/%s/%s/%d", s.Drill, s.Name, s.Lane, s.Epoch)
+}
+
+// Observer makes attempts at the service as its users would.
+type Observer interface {
+	// OpenProbe prepares a lane (its canary table, say); idempotent.
+	OpenProbe(ctx context.Context, s ProbeSpec) (Probe, error)
+	// ReadLedger returns the canaries numbered up to upTo that the target holds.
+	// It must read what a client would read after recovery, not a cache.
+	ReadLedger(ctx context.Context, s ProbeSpec, upTo int64) (Held, error)
+	// DropLedgers removes every canary of the drill; idempotent.
+	DropLedgers(ctx context.Context, drill string) error
+}
+
+// Held is what a target holds of a ledger.
+type Held struct {
+	Present event.Ranges
+	// Duplicates maps a number to how often it was found, where more than once.
+	Duplicates map[int64]int64
+}
+
+// Outcome letters of an attempt, as in event.ProbeBatch.
+const (
+	OK      byte = 'k'
+	Failed  byte = 'f'
+	Unknown byte = 'u'
+	Skipped byte = 's'
+)
+
+// Probe is one lane. Attempt is called concurrently, with rising numbers.
+type Probe interface {
+	// Attempt makes one attempt, never retried, over by the context's deadline.
+	// A write whose fate is not known is Unknown, not Failed.
+	Attempt(ctx context.Context, seq int64) Outcome
+	// Reset drops pooled connections, so that the next attempt makes a new one.
+	Reset()
+	Close() error
+}
+
+// Outcome is what an attempt came to.
+type Outcome struct {
+	Result byte
+	// Observed is, for reads, the highest canary seen.
+	Observed int64
+	// Err says why it was not OK; its text is cleaned of secrets by the driver.
+	Err error
+}
+
+// CheckSpec asks for one check.
+type CheckSpec struct {
+	Drill  string
+	Step   string
+	Check  string
+	Name   string
+	Params json.RawMessage
+}
+
+// Checker checks the target's data and state.
+type Checker interface {
+	// Baseline records what the check compares with later, before the fault.
+	Baseline(ctx context.Context, s CheckSpec) (json.RawMessage, error)
+	// Check gives one result for each property. What cannot be decided is
+	// inconclusive; an error means that the check itself could not be made.
+	Check(ctx context.Context, s CheckSpec, baseline json.RawMessage) ([]event.Property, error)
+}
+
+// Evidence collects what a person would look at after a failure: states, log
+// tails, settings. It returns what it could get, along with the error.
+type Evidence interface {
+	Collect(ctx context.Context) ([]event.Artifact, error)
+}
+
+// ErrUnsupported is returned for an operation that the driver does not know.
+var ErrUnsupported = errors.New("not supported by this driver")
+
+// FieldError is a mistake in a configuration: which field, what value, what to do.
+type FieldError struct {
+	// Field is a path such as "nodes[1].port".
+	Field string
+	Value string
+	Fix   string
+}
+
+// Error names the field, the value and the fix.
+func (e *FieldError) Error() string {
+	if e.Value == "" {
+		return e.Field + ": " + e.Fix
+	}
+	return fmt.Sprintf("%s: %q: %s", e.Field, e.Value, e.Fix)
+}
+
+// FieldProblem gives the parts, so that a drill's check can put the field where
+// it stands in the drill.
+func (e *FieldError) FieldProblem() (field, value, fix string) { return e.Field, e.Value, e.Fix }
+
+// SecretRef points at a secret. Exactly one field is set.
+type SecretRef struct {
+	Env  string `json:"env,omitempty"`
+	File string `json:"file,omitempty"`
+}
+
+// IsZero reports whether no secret is referred to.
+func (r SecretRef) IsZero() bool { return r.Env == "" && r.File == "" }
+
+// Resolve reads the secret. Errors name the reference, never the value.
+func (r SecretRef) Resolve() (string, error) {
+	switch {
+	case r.Env != "" && r.File != "":
+		return "", &FieldError{Field: "secret", Fix: "set either env or file, not both"}
+	case r.Env != "":
+		v, ok := os.LookupEnv(r.Env)
+		if !ok {
+			return "", &FieldError{Field: "env", Value: r.Env, Fix: "the environment variable is not set in this process"}
+		}
+		return v, nil
+	case r.File != "":
+		b, err := os.ReadFile(r.File)
+		if err != nil {
+			return "", fmt.Errorf("secret file: %w", err)
+		}
+		return strings.TrimRight(string(b), "\r\n"), nil
+	}
+	return "", nil
+}
+
+// Registry is the set of drivers a process knows: a value, so that tests and
+// programs choose their own. It is immutable.
+type Registry struct{ drivers map[string]Driver }
+
+// NewRegistry returns a registry of the given drivers.
+func NewRegistry(ds ...Driver) Registry {
+	r := Registry{drivers: make(map[string]Driver, len(ds))}
+	for _, d := range ds {
+		r.drivers[d.Name()] = d
+	}
+	return r
+}
+
+// Driver finds a driver by name.
+func (r Registry) Driver(name string) (Driver, bool) {
+	d, ok := r.drivers[name]
+	return d, ok
+}
+
+// Open opens a target with the named driver.
+func (r Registry) Open(ctx context.Context, driver string, c Config) (*Target, error) {
+	d, ok := r.drivers[driver]
+	if !ok {
+		return nil, fmt.Errorf("target %q: unknown driver %q: this build has %s", c.Name, driver, strings.Join(r.Names(), ", "))
+	}
+	t, err := d.Open(ctx, c)
+	if err != nil {
+		return nil, fmt.Errorf("opening target %q (%s): %w", c.Name, driver, err)
+	}
+	return t, nil
+}
+
+// Names lists the drivers, sorted.
+func (r Registry) Names() []string {
+	out := make([]string, 0, len(r.drivers))
+	for n := range r.drivers {
+		out = append(out, n)
+	}
+	slices.Sort(out)
+	return out
+}
