@@ -1,0 +1,165 @@
+package injector
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/firedrill/firedrill/pkg/bus"
+	"github.com/firedrill/firedrill/pkg/drill"
+	"github.com/firedrill/firedrill/pkg/event"
+)
+
+// Checked is the answer of the validate and plan endpoints.
+type Checked struct {
+	Valid    bool           `json:"valid"`
+	Problems drill.Problems `json:"problems,omitempty"`
+	// Steps is the plan, for the plan endpoint.
+	Steps []event.PlannedStep `json:"steps,omitempty"`
+}
+
+// AbortRequest is what the abort endpoint and drill.cmd.<drill>.abort take.
+type AbortRequest struct {
+	Drill  string `json:"drill,omitempty"`
+	By     string `json:"by"`
+	Reason string `json:"reason"`
+	// Cause is operator unless a service says otherwise.
+	Cause string `json:"cause,omitempty"`
+}
+
+// ApproveRequest is what drill.cmd.<drill>.approve takes.
+type ApproveRequest struct {
+	Drill string `json:"drill,omitempty"`
+	By    string `json:"by"`
+}
+
+// serveAPI answers request/reply calls; `nats micro` discovers them.
+func (s *service) serveAPI(ctx context.Context) error {
+	return s.Bus.Serve(ctx, "injector", map[string]bus.Endpoint{
+		"validate": func(_ context.Context, data []byte) ([]byte, error) {
+			_, err := ReadDrill(data, s.Registry)
+			return json.Marshal(checked(err))
+		},
+		"plan":    s.plan,
+		"abort":   s.commandEndpoint("abort"),
+		"approve": s.commandEndpoint("approve"),
+	})
+}
+
+// serveClock answers observers on other machines that relate their clock to
+// this one's.
+func (s *service) serveClock(ctx context.Context) error {
+	return s.Bus.Serve(ctx, "clock", map[string]bus.Endpoint{
+		"clock." + s.Bus.Identity().Instance: func(context.Context, []byte) ([]byte, error) {
+			return json.Marshal(s.Clock.Now())
+		},
+	})
+}
+
+func checked(err error) Checked {
+	return Checked{Valid: err == nil, Problems: drill.AsProblems(err)}
+}
+
+// plan resolves a drill against its targets and touches nothing.
+func (s *service) plan(ctx context.Context, data []byte) ([]byte, error) {
+	d, err := ReadDrill(data, s.Registry)
+	if err != nil {
+		return json.Marshal(checked(err))
+	}
+	c := checked(nil)
+	c.Steps = PlanDrill(ctx, s.Config, d)
+	return json.Marshal(c)
+}
+
+// PlanDrill resolves what a drill would hit and do. It only reads.
+func PlanDrill(ctx context.Context, c Config, d drill.Drill) []event.PlannedStep {
+	e := newEffects(c, "plan", c.Log)
+	defer e.close()
+	now := c.Clock.Now()
+	st := drill.State{ID: "plan", Drill: d, Program: drill.Compile(d), Accepted: now, Seed: d.Spec.Seed}
+	planned, _ := e.run(ctx, st, drill.Move{Kind: drill.MovePlan}, now).(drill.Planned)
+	return planned.Steps
+}
+
+// commandEndpoint stores a command: whoever conducts the drill hears it, now or
+// after a restart.
+func (s *service) commandEndpoint(verb string) bus.Endpoint {
+	return func(ctx context.Context, data []byte) ([]byte, error) {
+		var to struct {
+			Drill string `json:"drill"`
+		}
+		if err := json.Unmarshal(data, &to); err != nil || to.Drill == "" || strings.ContainsAny(to.Drill, ".*> \t\r\n") {
+			return nil, fmt.Errorf("drill: %q: name the drill to %s, as `firedrill list` shows it", to.Drill, verb)
+		}
+		if _, err := readCommand(verb, data); err != nil {
+			return nil, err
+		}
+		st, err := s.state(ctx, to.Drill)
+		switch {
+		case err != nil:
+			return nil, err
+		case st.ID == "":
+			return nil, fmt.Errorf("drill: %q: no such drill; `firedrill list` shows them", to.Drill)
+		case st.Finished != nil:
+			return nil, fmt.Errorf("drill: %q: it has finished already", to.Drill)
+		}
+		if err := s.Bus.Command(ctx, to.Drill, verb, data); err != nil {
+			return nil, err
+		}
+		return []byte(`{"stored":true}`), nil
+	}
+}
+
+// readCommand turns a stored command into a decision's input.
+func readCommand(verb string, data []byte) (drill.Command, error) {
+	switch verb {
+	case "abort":
+		var r AbortRequest
+		if err := json.Unmarshal(data, &r); err != nil {
+			return nil, fmt.Errorf(`abort: %w: send {"by": "...", "reason": "..."}`, err)
+		}
+		if r.By == "" || r.Reason == "" {
+			return nil, errors.New("abort: by, reason: both are needed, for the report")
+		}
+		if r.Cause == "" {
+			r.Cause = drill.CauseOperator
+		}
+		return drill.Abort{By: r.By, Reason: r.Reason, Cause: r.Cause}, nil
+	case "approve":
+		var r ApproveRequest
+		if err := json.Unmarshal(data, &r); err != nil {
+			return nil, fmt.Errorf(`approve: %w: send {"by": "..."}`, err)
+		}
+		if r.By == "" {
+			return nil, errors.New("approve: by: say who approves, for the report")
+		}
+		return drill.Approve{By: r.By}, nil
+	}
+	return nil, fmt.Errorf("command %q: known are abort and approve", verb)
+}
+
+// maxNote bounds what an outside system may put into a drill's history.
+const maxNote = 16 << 10
+
+// followExternal lets outside systems put notes into a drill's timeline by
+// publishing {"from","note","data"} on drill.ext.<drill>.
+func (s *service) followExternal(ctx context.Context) error {
+	return s.Bus.Work(ctx, "injector-external", bus.WorkOptions{Concurrency: 1}, func(ctx context.Context, m bus.Message) error {
+		id := strings.TrimPrefix(m.Subject, "drill.ext.")
+		var note event.ExternalNoted
+		if err := json.Unmarshal(m.Data, &note); err != nil || note.From == "" || note.Note == "" || len(m.Data) > maxNote {
+			return bus.Poison(fmt.Errorf(`%s: send {"from": "...", "note": "..."} of at most %d bytes`, m.Subject, maxNote))
+		}
+		st, err := s.state(ctx, id)
+		if err != nil {
+			return err
+		}
+		if st.ID == "" || st.Finished != nil {
+			return bus.Poison(fmt.Errorf("%s: drill %q is not running", m.Subject, id))
+		}
+		_, err = s.Bus.Append(ctx, id, event.Draft{Type: event.TypeExternalNoted, Data: note})
+		return err
+	})
+}

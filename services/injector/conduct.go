@@ -1,0 +1,308 @@
+package injector
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/firedrill/firedrill/pkg/bus"
+	"github.com/firedrill/firedrill/pkg/drill"
+	"github.com/firedrill/firedrill/pkg/event"
+	"github.com/firedrill/firedrill/pkg/telemetry"
+)
+
+// conductor follows one drill and, while it holds the lease, does what
+// drill.Next says. One goroutine owns all its fields.
+type conductor struct {
+	Config
+	id     string
+	holder string
+	log    *slog.Logger
+
+	state drill.State
+	tail  bus.Tail
+	// epoch is the lease this process holds; 0 while it holds none. A process
+	// never resumes the lease of another, not even under its own name.
+	epoch int64
+	// heard is when the lease's holder last gave a sign of life, by this
+	// process's clock.
+	heard   time.Time
+	halted  bus.Halt
+	effects *effects
+
+	events   chan bus.Stored
+	commands chan drill.Command
+	results  chan drill.Command
+	halts    chan bus.Halt
+	// running cancels the effect under way; nil while there is none. undoing
+	// tells that it is an undo, which an abort does not cancel.
+	running context.CancelFunc
+	undoing bool
+}
+
+func newConductor(c Config, id string, log *slog.Logger) *conductor {
+	return &conductor{
+		Config: c, id: id, holder: c.Bus.Identity().Instance, log: log,
+		effects:  newEffects(c, id, log),
+		events:   make(chan bus.Stored),
+		commands: make(chan drill.Command),
+		results:  make(chan drill.Command, 1),
+		halts:    make(chan bus.Halt),
+	}
+}
+
+// run returns when the drill is finished, the context ends, or the history
+// cannot be followed.
+func (c *conductor) run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(telemetry.DrillContext(ctx, c.id))
+	feeds := c.feed(ctx)
+	defer func() {
+		cancel()
+		for range cap(feeds) {
+			<-feeds
+		}
+		if c.running != nil {
+			<-c.results // an effect never outlives its conductor
+		}
+		c.effects.close()
+	}()
+	c.heard = time.Now()
+	for {
+		wait, err := c.step(ctx)
+		if err != nil || c.state.Finished != nil {
+			return err
+		}
+		timer := time.NewTimer(wait)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return nil
+		case err := <-feeds:
+			feeds <- err // keep the count for the deferred join
+			timer.Stop()
+			return err
+		case ev := <-c.events:
+			c.apply(ev)
+		case cmd := <-c.commands:
+			err = c.command(ctx, cmd)
+		case h := <-c.halts:
+			c.halted = h
+		case res := <-c.results:
+			c.running = nil
+			err = c.command(ctx, res)
+		case <-timer.C:
+		}
+		timer.Stop()
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// feed starts the goroutines that hand events, commands and halts to the loop.
+func (c *conductor) feed(ctx context.Context) chan error {
+	feeds := make(chan error, 3)
+	go func() {
+		feeds <- c.Bus.Follow(ctx, c.id, func(ev bus.Stored) error { return send(ctx, c.events, ev) })
+	}()
+	go func() {
+		feeds <- c.Bus.FollowCommands(ctx, c.id, func(verb string, data []byte) error {
+			cmd, err := readCommand(verb, data)
+			if err != nil {
+				c.log.Warn("command ignored", "verb", verb, "error", err)
+				return nil
+			}
+			return send(ctx, c.commands, cmd)
+		})
+	}()
+	go func() {
+		feeds <- c.Bus.WatchHalt(ctx, func(h bus.Halt) { _ = send(ctx, c.halts, h) })
+	}()
+	return feeds
+}
+
+func send[T any](ctx context.Context, ch chan<- T, v T) error {
+	select {
+	case ch <- v:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// apply folds an event. Own events arrive twice, from the append and from the
+// stream; the chain index tells.
+func (c *conductor) apply(ev bus.Stored) {
+	if ev.Seq <= c.tail.Seq {
+		return
+	}
+	c.tail = ev.Tail()
+	if ev.Trust != nil {
+		c.log.Error("event not trusted, not folded", "sequence", ev.Seq, "error", ev.Trust)
+		return
+	}
+	c.state = drill.Apply(c.state, ev.Event)
+	if ev.Event.Service() == event.Injector && ev.Event.Instance() == c.state.Lease.Holder {
+		c.heard = time.Now()
+	}
+	if c.epoch != 0 && c.state.Lease.Epoch != c.epoch {
+		c.log.Warn("fenced: another injector took the drill over", "holder", c.state.Lease.Holder)
+		c.epoch = 0
+		c.stopEffect()
+	}
+}
+
+// step does what is due and says how long nothing else will be.
+func (c *conductor) step(ctx context.Context) (time.Duration, error) {
+	if c.state.Program == nil {
+		return time.Minute, nil // not caught up yet
+	}
+	if c.epoch == 0 {
+		return c.awaitLease(ctx)
+	}
+	for c.state.Finished == nil && c.epoch != 0 {
+		if err := c.enforceHalt(ctx); err != nil {
+			return 0, err
+		}
+		renew := c.LeaseTTL/3 - time.Since(c.heard)
+		if renew <= 0 {
+			if err := c.command(ctx, drill.RenewLease{Holder: c.holder}); err != nil {
+				return 0, err
+			}
+			return 0, nil
+		}
+		if c.running != nil {
+			if c.state.Abort != nil && !c.undoing {
+				c.stopEffect()
+			}
+			return renew, nil
+		}
+		m := drill.Next(c.state, c.Clock.Now())
+		switch m.Kind {
+		case drill.MoveWait:
+			if m.Wait == 0 {
+				return renew, nil
+			}
+			return min(m.Wait, renew), nil
+		case drill.MoveAppend:
+			moved, err := c.append(ctx, m.Drafts)
+			if err != nil {
+				return 0, err
+			}
+			if !moved {
+				return time.Minute, nil // the event that was in the way is on its way
+			}
+		case drill.MoveEnd:
+			return 0, nil
+		default:
+			c.start(ctx, m)
+		}
+	}
+	return time.Minute, nil
+}
+
+// awaitLease takes the lease if it is free, this instance's own (it was
+// restarted), or silent for longer than its TTL.
+func (c *conductor) awaitLease(ctx context.Context) (time.Duration, error) {
+	l := c.state.Lease
+	take := drill.TakeLease{Holder: c.holder, TTL: c.LeaseTTL}
+	switch {
+	case l.Epoch == 0:
+	case l.Holder == c.holder:
+		take.Reason = "the injector was restarted"
+	default:
+		if left := c.LeaseTTL - time.Since(c.heard); left > 0 {
+			return left, nil
+		}
+		take.Reason = fmt.Sprintf("%s was silent for %s", l.Holder, c.LeaseTTL)
+	}
+	drafts, err := drill.Decide(c.state, take)
+	if err != nil {
+		return time.Minute, nil // finished meanwhile
+	}
+	epoch := l.Epoch + 1
+	moved, err := c.append(ctx, drafts)
+	if err != nil || !moved {
+		return time.Minute, err
+	}
+	c.epoch = epoch
+	c.log.Info("conducting", "epoch", epoch, "reason", take.Reason)
+	return 0, nil
+}
+
+// command lets something from outside into the history, if this process holds
+// the lease: another holder hears the same commands.
+func (c *conductor) command(ctx context.Context, cmd drill.Command) error {
+	for c.epoch != 0 && c.state.Finished == nil {
+		drafts, err := drill.Decide(c.state, cmd)
+		if errors.Is(err, drill.ErrOver) || (err == nil && len(drafts) == 0) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		moved, err := c.append(ctx, drafts)
+		if moved || err != nil {
+			return err
+		}
+		if err := c.catchUp(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// append stores drafts at the tail that was folded. It reports false when the
+// history has moved on: the caller decides anew.
+func (c *conductor) append(ctx context.Context, drafts []event.Draft) (bool, error) {
+	stored, err := c.Bus.AppendAt(ctx, c.id, c.tail, drafts...)
+	if errors.Is(err, bus.ErrConflict) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("drill %s: storing %s: %w", c.id, drafts[0].Type, err)
+	}
+	for _, s := range stored {
+		c.apply(s)
+		c.log.Info(string(s.Event.Type), "index", s.Event.ChainIndex)
+	}
+	return true, nil
+}
+
+// catchUp waits for the next event of the history.
+func (c *conductor) catchUp(ctx context.Context) error {
+	select {
+	case ev := <-c.events:
+		c.apply(ev)
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (c *conductor) enforceHalt(ctx context.Context) error {
+	if !c.halted.Halted || c.state.Abort != nil {
+		return nil
+	}
+	return c.command(ctx, drill.Abort{By: c.halted.By, Reason: "halted: " + c.halted.Reason, Cause: drill.CauseHalt})
+}
+
+// start runs a move's effect beside the loop, which stays free to renew the
+// lease, to hear an abort, and to be fenced.
+func (c *conductor) start(ctx context.Context, m drill.Move) {
+	ctx, cancel := context.WithCancel(ctx)
+	c.running, c.undoing = cancel, m.Kind == drill.MoveUndo
+	st := c.state
+	go func() {
+		defer cancel()
+		c.results <- c.effects.run(ctx, st, m, c.Clock.Now())
+	}()
+}
+
+func (c *conductor) stopEffect() {
+	if c.running != nil {
+		c.running()
+	}
+}

@@ -1,0 +1,164 @@
+package injector
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/firedrill/firedrill/pkg/drill"
+	"github.com/firedrill/firedrill/pkg/event"
+	"github.com/firedrill/firedrill/pkg/target"
+)
+
+// undoTimeout bounds one try of an undo: an undo must end even when the drill's
+// deadline is long over.
+const undoTimeout = 10 * time.Minute
+
+// effects carries out moves on the drill's targets, which it opens when first
+// needed. run is called by one goroutine at a time.
+type effects struct {
+	Config
+	drill string
+	log   *slog.Logger
+
+	mu      sync.Mutex
+	targets map[string]*target.Target
+	// plans remembers what was resolved, so that Do gets the very plan that was
+	// stored with the intent.
+	plans map[string]target.Plan
+}
+
+func newEffects(c Config, id string, log *slog.Logger) *effects {
+	return &effects{Config: c, drill: id, log: log, targets: map[string]*target.Target{}, plans: map[string]target.Plan{}}
+}
+
+func (e *effects) close() {
+	for name, t := range e.targets {
+		if t.Close == nil {
+			continue
+		}
+		if err := t.Close(); err != nil {
+			e.log.Warn("target not closed", "target", name, "error", err)
+		}
+	}
+}
+
+// run carries out one move and returns the command that records its outcome. A
+// panic in a driver becomes that outcome's error.
+func (e *effects) run(ctx context.Context, s drill.State, m drill.Move, now event.Reading) (out drill.Command) {
+	defer func() {
+		if p := recover(); p != nil {
+			out = failed(m, fmt.Errorf("the driver panicked: %v", p), now)
+		}
+	}()
+	switch m.Kind {
+	case drill.MovePlan:
+		return drill.Planned{Steps: e.planAll(ctx, s)}
+	case drill.MoveResolve:
+		p, err := e.resolve(ctx, s, m.Step, now)
+		return drill.Resolved{Step: m.Step, Parts: p.Parts, Undo: p.Undo, DeadMan: p.DeadMan, Err: err}
+	case drill.MovePerform:
+		return e.perform(ctx, s, m.Step, now)
+	}
+	return e.undo(ctx, s, m.Debt, now)
+}
+
+func failed(m drill.Move, err error, now event.Reading) drill.Command {
+	switch m.Kind {
+	case drill.MovePlan:
+		return drill.Planned{Steps: []event.PlannedStep{{Step: "plan", Problem: err.Error()}}}
+	case drill.MoveResolve:
+		return drill.Resolved{Step: m.Step, Err: err}
+	case drill.MovePerform:
+		return drill.Performed{Step: m.Step, Began: now, Ended: now, Err: err}
+	}
+	return drill.Undone{Debt: m.Debt, Began: now, Ended: now, Err: err}
+}
+
+// planAll resolves every fault and action without touching anything.
+func (e *effects) planAll(ctx context.Context, s drill.State) []event.PlannedStep {
+	var out []event.PlannedStep
+	for _, st := range s.Program {
+		if st.Kind != drill.StepFault && st.Kind != drill.StepRecovery && st.Kind != drill.StepRestore {
+			continue
+		}
+		ps := event.PlannedStep{Step: st.ID, Target: st.Target, Operation: st.Operation}
+		p, err := e.resolve(ctx, s, st, e.Clock.Now())
+		if err != nil {
+			ps.Problem = err.Error()
+		}
+		ps.Parts, ps.Does, ps.Undo, ps.DeadMan = p.Parts, p.Does, p.Undoes, event.Duration(p.DeadMan)
+		out = append(out, ps)
+	}
+	return out
+}
+
+func (e *effects) resolve(ctx context.Context, s drill.State, st drill.Step, now event.Reading) (target.Plan, error) {
+	inj, err := e.injector(ctx, s, st.Target)
+	if err != nil {
+		return target.Plan{}, err
+	}
+	p, err := inj.Plan(ctx, e.operation(s, st, now))
+	if err != nil {
+		return target.Plan{}, fmt.Errorf("planning %s on %s: %w", st.Operation, st.Target, err)
+	}
+	e.plans[st.ID] = p
+	return p, nil
+}
+
+func (e *effects) perform(ctx context.Context, s drill.State, st drill.Step, now event.Reading) drill.Command {
+	inj, err := e.injector(ctx, s, st.Target)
+	if err != nil {
+		return drill.Performed{Step: st, Began: now, Ended: now, Err: err}
+	}
+	eff, err := inj.Do(ctx, e.operation(s, st, now), e.plans[st.ID])
+	if err != nil {
+		err = fmt.Errorf("%s on %s: %w", st.Operation, st.Target, err)
+	}
+	return drill.Performed{Step: st, Began: eff.Began, Ended: eff.Ended, Proof: eff.Proof, Details: eff.Details, Err: err}
+}
+
+func (e *effects) undo(ctx context.Context, s drill.State, d drill.Debt, now event.Reading) drill.Command {
+	// An abort cancels what is under way, never the clean-up; only losing the
+	// lease or the process ends an undo early.
+	ctx, cancel := context.WithTimeout(ctx, undoTimeout)
+	defer cancel()
+	inj, err := e.injector(ctx, s, d.Target)
+	if err != nil {
+		return drill.Undone{Debt: d, Began: now, Ended: now, Err: err}
+	}
+	op := target.Operation{Drill: s.ID, Step: d.Step, Name: d.Operation, Seed: s.Seed, Fence: s.Lease.Epoch}
+	details, err := inj.Undo(ctx, op, d.Undo)
+	if err != nil {
+		err = fmt.Errorf("undoing %s on %s: %w", d.Operation, d.Target, err)
+	}
+	return drill.Undone{Debt: d, Began: now, Ended: e.Clock.Now(), Details: details, Err: err}
+}
+
+func (e *effects) operation(s drill.State, st drill.Step, now event.Reading) target.Operation {
+	return target.Operation{
+		Drill: s.ID, Step: st.ID, Name: st.Operation, Params: st.Params, Hold: st.Hold,
+		Limit: max(time.Second, s.Drill.Spec.Guards.Deadline.D()-drill.Elapsed(s.Accepted, now)),
+		Seed:  s.Seed, Fence: s.Lease.Epoch,
+	}
+}
+
+// injector opens a target once and returns its injector role.
+func (e *effects) injector(ctx context.Context, s drill.State, name string) (target.Injector, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	t, ok := e.targets[name]
+	if !ok {
+		var err error
+		if t, err = openTarget(ctx, e.Registry, s.Drill, name, e.Clock, e.log); err != nil {
+			return nil, err
+		}
+		e.targets[name] = t
+	}
+	if t.Injector == nil {
+		return nil, fmt.Errorf("target %q: its driver cannot inject faults or take actions", name)
+	}
+	return t.Injector, nil
+}

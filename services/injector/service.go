@@ -1,0 +1,89 @@
+// Package injector accepts drill requests, conducts drills, injects faults,
+// takes recovery actions and undoes both. It decides the next step from the
+// drill's own events and never judges.
+package injector
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/firedrill/firedrill/pkg/bus"
+	"github.com/firedrill/firedrill/pkg/target"
+)
+
+// DefaultLeaseTTL is how long a silent injector keeps a drill before another
+// one takes over.
+const DefaultLeaseTTL = 15 * time.Second
+
+// Config is what the service needs. Every field but LeaseTTL is required.
+type Config struct {
+	Bus      *bus.Bus
+	Registry target.Registry
+	Clock    target.Clock
+	Log      *slog.Logger
+	// LeaseTTL is how long a silent injector keeps a drill; 0 means DefaultLeaseTTL.
+	LeaseTTL time.Duration
+}
+
+// Run serves until the context ends: it accepts requests, follows every
+// unfinished drill and conducts those whose lease it holds. It returns nil on a
+// clean end, with every goroutine joined and every running effect cancelled
+// (what was intended stays on record for the next injector).
+func Run(ctx context.Context, c Config) error {
+	if c.LeaseTTL == 0 {
+		c.LeaseTTL = DefaultLeaseTTL
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	s := &service{Config: c, drills: map[string]bool{}}
+	tasks := []func(context.Context) error{s.serveRequests, s.watchDrills, s.serveAPI, s.serveClock, s.followExternal}
+	errs := make(chan error, len(tasks))
+	for _, task := range tasks {
+		go func() { errs <- task(ctx) }()
+	}
+	var first error
+	for range tasks {
+		err := <-errs
+		cancel()
+		if err != nil && !errors.Is(err, context.Canceled) && first == nil {
+			first = err
+		}
+	}
+	s.conductors.Wait()
+	return first
+}
+
+type service struct {
+	Config
+	conductors sync.WaitGroup
+
+	mu     sync.Mutex
+	drills map[string]bool // drills with a conductor in this process
+}
+
+// watchDrills gives every unfinished drill a conductor. One that does not hold
+// the drill's lease only watches it.
+func (s *service) watchDrills(ctx context.Context) error {
+	return s.Bus.WatchDrills(ctx, func(id string) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.drills[id] {
+			return
+		}
+		s.drills[id] = true
+		s.conductors.Add(1)
+		go func() {
+			defer s.conductors.Done()
+			log := s.Log.With("drill", id)
+			if err := newConductor(s.Config, id, log).run(ctx); err != nil && ctx.Err() == nil {
+				log.Error("conductor stopped", "error", err)
+			}
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			delete(s.drills, id)
+		}()
+	})
+}

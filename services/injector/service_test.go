@@ -1,0 +1,182 @@
+package injector
+
+import (
+	"context"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/firedrill/firedrill/pkg/bus"
+	"github.com/firedrill/firedrill/pkg/drill"
+	"github.com/firedrill/firedrill/pkg/event"
+	"github.com/firedrill/firedrill/pkg/target"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func TestDrillRunsToItsEnd(t *testing.T) {
+	r, d := newRig(t), newFakeDriver()
+	r.inject("i1", d, time.Second)
+	id := r.accepted(fakeDrill)
+	st := r.outcome(r.playOthers(id, nil), d)
+	if !st.Finished.Complete || st.Abort != nil {
+		t.Fatalf("%+v, abort %+v", st.Finished, st.Abort)
+	}
+}
+
+// TestTakeover: the injector is stopped at each of its events; another one ends
+// the drill, injects nothing twice and leaves nothing broken.
+func TestTakeover(t *testing.T) {
+	for k := range 14 {
+		r, d := newRig(t), newFakeDriver()
+		stop := r.inject("i0", d, 300*time.Millisecond)
+		id := r.accepted(fakeDrill)
+		n := 0
+		stopped := make(chan struct{})
+		history := r.playOthers(id, func(s bus.Stored) {
+			if s.Event.Service() != event.Injector {
+				return
+			}
+			if n == k {
+				go func() { defer close(stopped); stop(); r.inject("i1", d, 300*time.Millisecond) }()
+				<-stopped
+			}
+			n++
+		})
+		r.outcome(history, d)
+	}
+}
+
+// TestZombieIsFenced: an injector whose effect hangs past its lease is replaced;
+// when it wakes up, its outcome is not recorded and it does nothing more.
+func TestZombieIsFenced(t *testing.T) {
+	r := newRig(t)
+	asleep, wake := make(chan struct{}), make(chan struct{})
+	zombie := newFakeDriver()
+	zombie.do = func(ctx context.Context, op target.Operation) error {
+		if op.Step == "p/fault/break" {
+			close(asleep)
+			<-wake
+		}
+		return nil
+	}
+	stop := r.inject("zombie", zombie, time.Hour) // it never renews in time
+	id := r.accepted(fakeDrill)
+	go func() {
+		<-asleep
+		fresh := newFakeDriver()
+		r.inject("fresh", fresh, 300*time.Millisecond)
+	}()
+	history := r.playOthers(id, nil)
+	close(wake)
+	stop()
+	st := fold(history)
+	if st.Lease.Holder != "fresh" || st.Finished.Complete || st.Abort == nil {
+		t.Fatalf("lease %+v finished %+v", st.Lease, st.Finished)
+	}
+	for _, h := range history {
+		if h.Event.Type == event.TypeFaultInjected {
+			t.Fatal("the zombie's outcome was recorded")
+		}
+	}
+}
+
+func TestAbortUndoesEverything(t *testing.T) {
+	r, d := newRig(t), newFakeDriver()
+	r.inject("i1", d, time.Second)
+	id := r.accepted(fakeDrill)
+	history := r.playOthers(id, func(s bus.Stored) {
+		if s.Event.Type == event.TypeFaultInjected {
+			if err := r.bus.Command(t.Context(), id, "abort", []byte(`{"by":"me","reason":"enough"}`)); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	st := r.outcome(history, d)
+	if st.Abort == nil || st.Abort.By != "me" || st.Finished.Complete {
+		t.Fatalf("abort %+v finished %+v", st.Abort, st.Finished)
+	}
+}
+
+func TestHaltAbortsAndBlocks(t *testing.T) {
+	r, d := newRig(t), newFakeDriver()
+	r.inject("i1", d, time.Second)
+	id := r.accepted(fakeDrill)
+	history := r.playOthers(id, func(s bus.Stored) {
+		if s.Event.Type == event.TypeFaultInjected {
+			if err := r.bus.SetHalt(t.Context(), bus.Halt{Halted: true, By: "boss", Reason: "fire"}); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	if st := r.outcome(history, d); st.Abort == nil || st.Abort.Cause != drill.CauseHalt {
+		t.Fatalf("abort %+v", st.Abort)
+	}
+	if res := r.ask(fakeDrill); res.State != "rejected" || !strings.Contains(res.Reason, "boss") {
+		t.Fatalf("a halted firedrill answered %+v", res)
+	}
+	if err := r.bus.SetHalt(t.Context(), bus.Halt{By: "boss"}); err != nil {
+		t.Fatal(err)
+	}
+	r.outcome(r.playOthers(r.accepted(fakeDrill), nil), newFakeDriver())
+}
+
+// TestBusyTargetIsRefused: one target is under one drill at a time.
+func TestBusyTargetIsRefused(t *testing.T) {
+	r, d := newRig(t), newFakeDriver()
+	r.inject("i1", d, time.Second)
+	id := r.accepted(fakeDrill)
+	if res := r.ask(fakeDrill); res.State != "rejected" || !strings.Contains(res.Reason, id) {
+		t.Fatalf("answer: %+v", res)
+	}
+	r.outcome(r.playOthers(id, nil), d)
+}
+
+// TestDriverFailures: errors and panics of a driver end in a clean drill.
+func TestDriverFailures(t *testing.T) {
+	cases := map[string]func(*fakeDriver){
+		"fault fails": func(d *fakeDriver) {
+			d.do = func(_ context.Context, op target.Operation) error { return fakeError(op, "p/fault/break") }
+		},
+		"fault panics": func(d *fakeDriver) {
+			d.do = func(_ context.Context, op target.Operation) error { panic("boom") }
+		},
+		"undo fails": func(d *fakeDriver) {
+			d.undo = func(_ context.Context, op target.Operation) error { return fakeError(op, "p/fault/break") }
+		},
+		"undo panics": func(d *fakeDriver) {
+			d.undo = func(context.Context, target.Operation) error { panic("boom") }
+		},
+	}
+	for name, sabotage := range cases {
+		t.Run(name, func(t *testing.T) {
+			r, d := newRig(t), newFakeDriver()
+			sabotage(d)
+			r.inject("i1", d, time.Second)
+			st := r.outcome(r.playOthers(r.accepted(fakeDrill), nil), d)
+			if st.Finished.Complete || st.Finished.Reason == "" {
+				t.Fatalf("finished %+v", st.Finished)
+			}
+			if undo := d.undo != nil; undo != (len(st.Finished.Outstanding) > 0) {
+				t.Fatalf("outstanding %v", st.Finished.Outstanding)
+			}
+		})
+	}
+}
+
+func TestBadRequestsAreAnswered(t *testing.T) {
+	r, d := newRig(t), newFakeDriver()
+	r.inject("i1", d, time.Second)
+	for name, raw := range map[string]string{
+		"not a drill":    "hello",
+		"empty":          "",
+		"unknown driver": strings.Replace(fakeDrill, "driver: fake", "driver: oracle", 1),
+		"unknown fault":  strings.Replace(fakeDrill, "fault: break", "fault: smash", 1),
+	} {
+		if res := r.ask(raw); res.State != "rejected" || len(res.Problems) == 0 {
+			t.Errorf("%s: %+v", name, res)
+		}
+	}
+}
