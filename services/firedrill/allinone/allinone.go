@@ -1,0 +1,207 @@
+// Package allinone runs the five services and an embedded NATS server in one
+// process: the default for one machine. It is wiring only; the services are the
+// same code as the separate programs.
+package allinone
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/firedrill/firedrill/pkg/bus"
+	"github.com/firedrill/firedrill/pkg/clock"
+	"github.com/firedrill/firedrill/pkg/event"
+	"github.com/firedrill/firedrill/pkg/keys"
+	"github.com/firedrill/firedrill/pkg/target"
+	"github.com/firedrill/firedrill/services/injector"
+	"github.com/firedrill/firedrill/services/mirror"
+	"github.com/firedrill/firedrill/services/observer"
+	"github.com/firedrill/firedrill/services/reporter"
+	"github.com/firedrill/firedrill/services/validator"
+)
+
+// Options configure Start.
+type Options struct {
+	// StateDir holds the event store, the signing keys and up.json.
+	StateDir string
+	// Listen is the address that NATS clients connect to; "" serves this process only.
+	Listen string
+	// NATSConfig is a server configuration file, for accounts and TLS.
+	NATSConfig string
+	// HTTPAddr serves the page and the API; "" serves neither.
+	HTTPAddr string
+	// HTTPToken is what API clients must present.
+	HTTPToken string
+	// OutDir receives a folder of report files for each drill.
+	OutDir   string
+	Registry target.Registry
+	LeaseTTL time.Duration
+	Log      *slog.Logger
+}
+
+// Record is what up.json says about a running all-in-one, for the command line.
+type Record struct {
+	PID     int    `json:"pid"`
+	NATSURL string `json:"nats_url"`
+	HTTP    string `json:"http,omitempty"`
+	OutDir  string `json:"out_dir"`
+}
+
+// Stack is a running all-in-one.
+type Stack struct {
+	// Bus is a connection for the process's own use; it has no signing key.
+	Bus     *bus.Bus
+	Keyring event.Keyring
+
+	server *bus.Embedded
+	buses  []*bus.Bus
+	record string
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+
+	mu    sync.Mutex
+	err   error
+	ended chan struct{}
+}
+
+// Start starts the server and the services and returns when they are connected.
+// Close ends them.
+func Start(ctx context.Context, o Options) (*Stack, error) {
+	ring, err := keys.LoadOrCreate(filepath.Join(o.StateDir, "keys"))
+	if err != nil {
+		return nil, fmt.Errorf("signing keys: %w", err)
+	}
+	server, err := bus.StartEmbedded(bus.EmbeddedOptions{StoreDir: filepath.Join(o.StateDir, "nats"), Listen: o.Listen, ConfigFile: o.NATSConfig, Log: o.Log})
+	if err != nil {
+		return nil, err
+	}
+	s := &Stack{server: server, Keyring: ring.Keyring, ended: make(chan struct{})}
+	if err := s.start(ctx, o, ring); err != nil {
+		s.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+func (s *Stack) start(ctx context.Context, o Options, ring *keys.Set) error {
+	var err error
+	if s.Bus, err = s.connect(ctx, o, bus.Identity{Service: "cli", Instance: "cli", Clock: clock.System()}); err != nil {
+		return err
+	}
+	if err := s.Bus.Bootstrap(ctx, bus.BootstrapOptions{Replicas: 1}); err != nil {
+		return fmt.Errorf("creating the streams: %w", err)
+	}
+	runs := map[string]func(context.Context, *bus.Bus, *slog.Logger) error{
+		event.Injector: func(ctx context.Context, b *bus.Bus, l *slog.Logger) error {
+			return injector.Run(ctx, injector.Config{Bus: b, Registry: o.Registry, Clock: clock.System(), Log: l, LeaseTTL: o.LeaseTTL})
+		},
+		event.Observer: func(ctx context.Context, b *bus.Bus, l *slog.Logger) error {
+			return observer.Run(ctx, observer.Config{Bus: b, Registry: o.Registry, Clock: clock.System(), Log: l})
+		},
+		event.Validator: func(ctx context.Context, b *bus.Bus, l *slog.Logger) error {
+			return validator.Run(ctx, validator.Config{Bus: b, Registry: o.Registry, Clock: clock.System(), Log: l})
+		},
+		event.Mirror: func(ctx context.Context, b *bus.Bus, l *slog.Logger) error {
+			return mirror.Run(ctx, mirror.Config{Bus: b, Clock: clock.System(), Log: l})
+		},
+		event.Reporter: func(ctx context.Context, b *bus.Bus, l *slog.Logger) error {
+			return reporter.Run(ctx, reporter.Config{Bus: b, Log: l, OutDir: o.OutDir, HTTPAddr: o.HTTPAddr, HTTPToken: o.HTTPToken})
+		},
+	}
+	// The services outlive the caller's context only until Close.
+	ctx, s.cancel = context.WithCancel(ctx)
+	for name, run := range runs {
+		signer, err := ring.Signer(name)
+		if err != nil {
+			return err
+		}
+		b, err := s.connect(ctx, o, bus.Identity{Service: name, Instance: "allinone", Signer: signer, Clock: clock.System()})
+		if err != nil {
+			return err
+		}
+		s.wg.Add(1)
+		go func() {
+			defer s.wg.Done()
+			if err := run(ctx, b, o.Log.With("service", name)); err != nil && !errors.Is(err, context.Canceled) {
+				s.fail(fmt.Errorf("%s: %w", name, err))
+			}
+		}()
+	}
+	return s.writeRecord(o)
+}
+
+func (s *Stack) connect(ctx context.Context, o Options, id bus.Identity) (*bus.Bus, error) {
+	b, err := bus.Connect(ctx, bus.Options{Embedded: s.server, Identity: id, Keyring: s.Keyring, Log: o.Log.With("service", id.Service)})
+	if err != nil {
+		return nil, fmt.Errorf("connecting %s: %w", id.Service, err)
+	}
+	s.buses = append(s.buses, b)
+	return b, nil
+}
+
+// fail ends the stack when a service cannot go on: half a firedrill is worse
+// than none.
+func (s *Stack) fail(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.err == nil {
+		s.err = err
+		close(s.ended)
+	}
+}
+
+// Ended is closed when a service failed; Err says why.
+func (s *Stack) Ended() <-chan struct{} { return s.ended }
+
+// Err is the failure that ended the stack, if any.
+func (s *Stack) Err() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.err
+}
+
+// Close stops the services, then their connections, then the server.
+func (s *Stack) Close() {
+	if s.cancel != nil {
+		s.cancel()
+	}
+	s.wg.Wait()
+	for _, b := range s.buses {
+		b.Close()
+	}
+	s.server.Shutdown()
+	if s.record != "" {
+		_ = os.Remove(s.record) // a stale record is recognised by its pid
+	}
+}
+
+func (s *Stack) writeRecord(o Options) error {
+	if o.Listen == "" {
+		return nil
+	}
+	s.record = filepath.Join(o.StateDir, "up.json")
+	data, err := json.MarshalIndent(Record{PID: os.Getpid(), NATSURL: s.server.URL(), HTTP: o.HTTPAddr, OutDir: o.OutDir}, "", "  ")
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(s.record, append(data, '\n'), 0o600)
+}
+
+// ReadRecord finds the all-in-one that runs with a state directory; ok is false
+// when none does.
+func ReadRecord(stateDir string) (r Record, ok bool) {
+	data, err := os.ReadFile(filepath.Join(stateDir, "up.json"))
+	if err != nil || json.Unmarshal(data, &r) != nil || r.PID == 0 {
+		return Record{}, false
+	}
+	if _, err := os.Stat(fmt.Sprintf("/proc/%d", r.PID)); err != nil {
+		return Record{}, false
+	}
+	return r, true
+}

@@ -1,0 +1,113 @@
+package cli
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/firedrill/firedrill/pkg/bus"
+	"github.com/firedrill/firedrill/pkg/run"
+	"github.com/firedrill/firedrill/services/injector"
+)
+
+// withSession runs f with a connection to a running firedrill.
+func (a *app) withSession(f func(cmd *cobra.Command, s *session, args []string) error) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) error {
+		s, err := a.connect(cmd.Context())
+		if err != nil {
+			return err
+		}
+		defer s.close()
+		return f(cmd, s, args)
+	}
+}
+
+func (a *app) abortCmd() *cobra.Command {
+	var reason string
+	c := &cobra.Command{
+		Use: "abort DRILL", Short: "End a drill now and put everything back", Args: cobra.ExactArgs(1),
+		RunE: a.withSession(func(cmd *cobra.Command, s *session, args []string) error {
+			return call(cmd, s, "abort", injector.AbortRequest{Drill: args[0], By: requester(), Reason: reason})
+		}),
+	}
+	c.Flags().StringVar(&reason, "reason", "aborted at the command line", "what the report says")
+	return c
+}
+
+func (a *app) approveCmd() *cobra.Command {
+	return &cobra.Command{
+		Use: "approve DRILL", Short: "Let a drill that waits for approval go on", Args: cobra.ExactArgs(1),
+		RunE: a.withSession(func(cmd *cobra.Command, s *session, args []string) error {
+			return call(cmd, s, "approve", injector.ApproveRequest{Drill: args[0], By: requester()})
+		}),
+	}
+}
+
+func call(cmd *cobra.Command, s *session, endpoint string, in any) error {
+	data, err := json.Marshal(in)
+	if err != nil {
+		return err
+	}
+	_, err = s.bus.Call(cmd.Context(), endpoint, data)
+	return err
+}
+
+func (a *app) haltCmd() *cobra.Command {
+	var release bool
+	var reason string
+	c := &cobra.Command{
+		Use:   "halt",
+		Short: "Stop every drill and block new ones",
+		Long:  "Abort every drill that is running, put everything back, and reject new ones until `firedrill halt --release`.",
+		Args:  cobra.NoArgs,
+		RunE: a.withSession(func(cmd *cobra.Command, s *session, _ []string) error {
+			if err := s.bus.SetHalt(cmd.Context(), bus.Halt{Halted: !release, By: requester(), Reason: reason, At: time.Now()}); err != nil {
+				return failure(err)
+			}
+			if release {
+				fmt.Fprintln(a.Out, "released: new drills are accepted")
+				return nil
+			}
+			fmt.Fprintln(a.Out, "halted: running drills are being aborted, new ones are rejected")
+			return nil
+		}),
+	}
+	c.Flags().BoolVar(&release, "release", false, "accept drills again")
+	c.Flags().StringVar(&reason, "reason", "halted at the command line", "what rejected requests and reports say")
+	return c
+}
+
+func (a *app) deadCmd() *cobra.Command {
+	var replay uint64
+	c := &cobra.Command{
+		Use: "dead", Short: "List messages that no service could process, or hand one out again", Args: cobra.NoArgs,
+		RunE: a.withSession(func(cmd *cobra.Command, s *session, _ []string) error {
+			if replay > 0 {
+				if err := s.bus.ReplayDead(cmd.Context(), replay); err != nil {
+					return &exitError{code: run.Fail, err: err}
+				}
+				fmt.Fprintf(a.Out, "message %d is handed out again\n", replay)
+				return nil
+			}
+			dead, err := s.bus.DeadLetters(cmd.Context())
+			if err != nil {
+				return failure(err)
+			}
+			for _, d := range dead {
+				fmt.Fprintf(a.Out, "%d  %s  %s  %s: %s\n", d.Seq, d.Died.Format(time.RFC3339), d.Durable, d.Subject, d.Reason)
+			}
+			if len(dead) == 0 {
+				fmt.Fprintln(a.Out, "no dead letters")
+			}
+			return nil
+		}),
+	}
+	c.Flags().Uint64Var(&replay, "replay", 0, "hand this message to its service again")
+	return c
+}
+
+// errNoDrill says how to find the right id.
+var errNoDrill = errors.New("no such drill: `firedrill list` shows them")

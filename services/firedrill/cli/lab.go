@@ -1,0 +1,132 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	_ "embed"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"text/template"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/firedrill/firedrill/pkg/lab"
+	"github.com/firedrill/firedrill/pkg/lab/relay"
+	"github.com/firedrill/firedrill/schemas"
+)
+
+//go:embed drills/postgres-kill-primary.yaml
+var labDrill string
+
+func (a *app) labCmd() *cobra.Command {
+	c := &cobra.Command{Use: "lab", Short: "Start and stop a real PostgreSQL to practise on"}
+	c.AddCommand(a.labUpCmd(), a.labDownCmd(), a.labRelayCmd())
+	return c
+}
+
+func (a *app) labUpCmd() *cobra.Command {
+	o := lab.PostgresOptions{}
+	var dir, name string
+	var stable time.Duration
+	c := &cobra.Command{
+		Use:   "up",
+		Short: "Start a primary and a streaming standby, and write a drill for them",
+		Long: `Start PostgreSQL, a primary and a streaming standby with a service endpoint in
+front, on loopback, in a directory. It goes on running until firedrill lab down.
+A ready drill is written to drill.yaml in that directory.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return a.labUp(cmd.Context(), dir, name, stable, o) },
+	}
+	f := c.Flags()
+	f.StringVar(&dir, "dir", "out/lab", "directory of the lab")
+	f.StringVar(&name, "name", "postgres-kill-primary", "name of the drill that is written")
+	f.DurationVar(&stable, "stable", 30*time.Second, "stable window of the drill that is written")
+	f.BoolVar(&o.Synchronous, "sync", false, "commits wait for the standby")
+	f.DurationVar(&o.LinkDelay, "link-delay", 0, "one-way delay of the replication link")
+	f.Int64Var(&o.LinkRate, "link-rate", 0, "bytes per second of the replication link; 0 is unlimited")
+	f.IntVar(&o.Rows, "rows", 10000, "rows of the sample table")
+	f.BoolVar(&o.PgBouncer, "pgbouncer", false, "put PgBouncer in front of the service")
+	return c
+}
+
+func (a *app) labUp(ctx context.Context, dir, name string, stable time.Duration, o lab.PostgresOptions) error {
+	log, err := a.log()
+	if err != nil {
+		return err
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return failure(err)
+	}
+	o.Log = log
+	rec, err := lab.Up(ctx, dir, lab.UpOptions{Postgres: o, RelayCommand: []string{self, "lab", "relay"}})
+	if err != nil {
+		return failure(err)
+	}
+	path, err := writeLabDrill(rec, name, stable, o)
+	if err != nil {
+		return failure(err)
+	}
+	fmt.Fprintf(a.Out, "PostgreSQL is up: service 127.0.0.1:%d, nodes a (primary) and b (standby)\nnext: firedrill run %s\n", rec.ServicePort, path)
+	return nil
+}
+
+// writeLabDrill writes a drill that fits the lab, and the schema editors need.
+func writeLabDrill(rec lab.Record, name string, stable time.Duration, o lab.PostgresOptions) (string, error) {
+	tmpl, err := template.New("drill").Parse(labDrill)
+	if err != nil {
+		return "", err
+	}
+	title := "Loss of the primary, asynchronous standby"
+	if o.Synchronous {
+		title = "Loss of the primary, synchronous standby"
+	}
+	home, _ := rec.Node("a")
+	var out bytes.Buffer
+	err = tmpl.Execute(&out, map[string]any{
+		"Name": name, "Title": title, "Stable": stable, "Config": string(compact(rec.Config)),
+		"OldWAL": filepath.Join(home.DataDir, "pg_wal"), "Evidence": filepath.Join(rec.Dir, "evidence", "old-wal"),
+	})
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(rec.Dir, "drill.yaml")
+	if err := os.WriteFile(path, out.Bytes(), 0o644); err != nil {
+		return "", err
+	}
+	return path, os.WriteFile(filepath.Join(rec.Dir, "drill.schema.json"), schemas.Drill(), 0o644)
+}
+
+func compact(raw json.RawMessage) []byte {
+	var b bytes.Buffer
+	if json.Compact(&b, raw) != nil {
+		return raw
+	}
+	return b.Bytes()
+}
+
+func (a *app) labDownCmd() *cobra.Command {
+	var dir string
+	c := &cobra.Command{
+		Use: "down", Short: "Stop a lab and remove its files", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return failure(lab.Down(cmd.Context(), dir)) },
+	}
+	c.Flags().StringVar(&dir, "dir", "out/lab", "directory of the lab")
+	return c
+}
+
+func (a *app) labRelayCmd() *cobra.Command {
+	return &cobra.Command{
+		Use: "relay FILE", Short: "Serve a lab's TCP relays", Hidden: true, Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			log, err := a.log()
+			if err != nil {
+				return err
+			}
+			return failure(relay.ServeFile(cmd.Context(), args[0], log))
+		},
+	}
+}

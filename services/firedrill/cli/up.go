@@ -1,0 +1,70 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/firedrill/firedrill/pkg/telemetry"
+	"github.com/firedrill/firedrill/services/firedrill/allinone"
+)
+
+func (a *app) upCmd() *cobra.Command {
+	o := allinone.Options{}
+	c := &cobra.Command{
+		Use:   "up",
+		Short: "Run everything in one process until it is interrupted",
+		Long: `Run the five services and a NATS server in one process, until interrupted.
+Drills that were under way when it ended are taken up again at the next start.
+
+The HTTP API needs a token: put it in FIREDRILL_HTTP_TOKEN.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return a.up(cmd.Context(), o)
+		},
+	}
+	f := c.Flags()
+	f.StringVar(&o.Listen, "listen", "127.0.0.1:4222", "address for NATS clients")
+	f.StringVar(&o.NATSConfig, "nats-config", "", "NATS server configuration, for accounts and TLS")
+	f.StringVar(&o.HTTPAddr, "http", "127.0.0.1:8080", "address of the page and the API; empty for neither")
+	f.StringVar(&o.OutDir, "out", "out/drills", "folder for reports")
+	f.DurationVar(&o.LeaseTTL, "lease-ttl", 0, "how long a silent injector keeps a drill (default 15s)")
+	return c
+}
+
+func (a *app) up(ctx context.Context, o allinone.Options) error {
+	log, err := a.log()
+	if err != nil {
+		return err
+	}
+	o.StateDir, o.Registry, o.Log, o.HTTPToken = a.stateDir, a.registry, log, os.Getenv("FIREDRILL_HTTP_TOKEN")
+	if o.HTTPAddr != "" && o.HTTPToken == "" {
+		fmt.Fprintln(a.Err, "firedrill: FIREDRILL_HTTP_TOKEN is not set: the HTTP API is off")
+		o.HTTPAddr = ""
+	}
+	flush, err := telemetry.Setup(ctx, "firedrill", "allinone")
+	if err != nil {
+		return failure(err)
+	}
+	stack, err := allinone.Start(ctx, o)
+	if err != nil {
+		return failure(err)
+	}
+	rec, _ := allinone.ReadRecord(a.stateDir)
+	fmt.Fprintf(a.Out, "firedrill is up: NATS at %s", rec.NATSURL)
+	if o.HTTPAddr != "" {
+		fmt.Fprintf(a.Out, ", page and API at http://%s", o.HTTPAddr)
+	}
+	fmt.Fprintln(a.Out)
+	select {
+	case <-ctx.Done():
+	case <-stack.Ended():
+	}
+	stack.Close()
+	if err := flush(context.WithoutCancel(ctx)); err != nil {
+		log.Warn("traces not flushed", "error", err)
+	}
+	return failure(stack.Err())
+}

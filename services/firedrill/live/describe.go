@@ -1,0 +1,120 @@
+package live
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/firedrill/firedrill/pkg/bus"
+	"github.com/firedrill/firedrill/pkg/event"
+)
+
+// Describe is a line about an event for a person following the drill, or "" for
+// events that only machines read.
+func Describe(s bus.Stored) string {
+	switch p := s.Payload.(type) {
+	case *event.DrillAccepted:
+		return "accepted, asked by " + p.Requester
+	case *event.DrillPlanned:
+		return fmt.Sprintf("planned: %d steps touch targets, blast radius %d", len(p.Steps), p.BlastRadius)
+	case *event.LeaseTaken:
+		if p.Reason == "" {
+			return ""
+		}
+		return fmt.Sprintf("injector %s took over: %s", p.Holder, p.Reason)
+	case *event.ApprovalRequested:
+		return "waiting for approval: firedrill approve " + s.Event.Subject
+	case *event.ApprovalGiven:
+		return "approved by " + p.By
+	case *event.PhaseStarted:
+		return "phase " + p.Phase
+	case *event.SteadyEstablished:
+		return "steady state holds (" + p.Step + ")"
+	case *event.SteadyViolated:
+		return "steady state does NOT hold: " + strings.Join(p.Reasons, "; ")
+	case *event.BaselineRecorded:
+		return "baselines recorded"
+	case *event.EvidenceCollected:
+		return "evidence kept of " + p.Target + ": " + p.Cause
+	case *event.ExternalNoted:
+		return p.From + ": " + p.Note
+	case *event.AbortRequested:
+		return "ABORT by " + p.By + ": " + p.Reason
+	case *event.PhaseFinished:
+		if p.Complete {
+			return "phase " + p.Phase + " finished"
+		}
+		return "phase " + p.Phase + " cut short"
+	case *event.DrillFinished:
+		if len(p.Outstanding) > 0 {
+			return "finished, but STILL BROKEN: " + strings.Join(p.Outstanding, ", ")
+		}
+		return "finished: everything is put back"
+	case *event.ReportPublished:
+		return "report published: " + p.Verdict
+	}
+	return describeEffect(s)
+}
+
+func describeEffect(s bus.Stored) string {
+	switch p := s.Payload.(type) {
+	case *event.FaultIntended:
+		return fmt.Sprintf("fault %s on %s%s", p.Operation, p.Target, parts(p.Parts))
+	case *event.FaultInjected:
+		if !p.Proof.Proven {
+			return "fault has no proof of effect: " + p.Proof.How
+		}
+		return "fault took effect: " + p.Proof.How
+	case *event.FaultFailed:
+		return "fault FAILED: " + p.Reason
+	case *event.OutageStarted:
+		return fmt.Sprintf("outage on %s/%s: %s", p.Probe, p.Lane, p.Error)
+	case *event.OutageEnded:
+		return fmt.Sprintf("%s/%s answers again after %s", p.Probe, p.Lane, time.Duration(p.Lasted.Mid()).Round(time.Millisecond))
+	case *event.ActionIntended:
+		return fmt.Sprintf("%s on %s%s", p.Operation, p.Target, parts(p.Parts))
+	case *event.ActionDone:
+		return p.Step + " done" + took(p.Began, p.Ended)
+	case *event.ActionFailed:
+		return p.Step + " FAILED: " + p.Reason
+	case *event.RecoveryStable:
+		return "the system is stable"
+	case *event.RecoveryMissing:
+		return "NO recovery within " + p.Waited.String() + ": " + strings.Join(p.Reasons, "; ")
+	case *event.CheckCompleted:
+		var out []string
+		for _, pr := range p.Properties {
+			if pr.Result != event.ResultInfo {
+				out = append(out, pr.Name+" "+pr.Result+" ("+pr.Found+")")
+			}
+		}
+		return "check " + p.Check + ": " + strings.Join(out, ", ")
+	case *event.MirrorCompleted:
+		return fmt.Sprintf("kept %d files, %d bytes (%s verified)", p.Files, p.Bytes, p.Verified)
+	case *event.MirrorFailed:
+		return p.Step + " FAILED: " + p.Reason
+	case *event.UndoDone:
+		return p.Step + " undone" + took(p.Began, p.Ended)
+	case *event.UndoFailed:
+		return fmt.Sprintf("undo of %s FAILED (try %d): %s", p.Step, p.Try, p.Reason)
+	}
+	return ""
+}
+
+func parts(ps []event.Part) string {
+	if len(ps) == 0 {
+		return ""
+	}
+	ids := make([]string, len(ps))
+	for i, p := range ps {
+		ids[i] = p.ID
+	}
+	return " (" + strings.Join(ids, ", ") + ")"
+}
+
+func took(began, ended event.Reading) string {
+	if began.Clock != ended.Clock {
+		return ""
+	}
+	return fmt.Sprintf(" in %s", time.Duration(ended.Mono-began.Mono).Round(time.Millisecond))
+}
