@@ -1,0 +1,154 @@
+package e2e
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/firedrill/firedrill/pkg/bus"
+	"github.com/firedrill/firedrill/pkg/event"
+	"github.com/firedrill/firedrill/pkg/lab"
+	"github.com/firedrill/firedrill/pkg/verdict"
+	"github.com/firedrill/firedrill/services/reporter/fold"
+)
+
+// TestSynchronousFailoverLosesNothing: the whole path, from a plain publish to
+// the report on disk.
+func TestSynchronousFailoverLosesNothing(t *testing.T) {
+	p := startLab(t, lab.PostgresOptions{Synchronous: true})
+	stack, rec, out := startAllInOne(t)
+	publish(t, rec.NATSURL, "sync", quickDrill(t, "sync", p, nil))
+	id := accepted(t, stack.Bus, "sync")
+	history := await(t, stack.Bus, id, nil)
+	wholeHistory(t, history, stack.Keyring)
+	atHome(t, p)
+	r := foldReport(t, history)
+	if r.Verdict != verdict.Pass {
+		t.Fatalf("verdict %s: %+v\n%s", r.Verdict, r.Issues, outline(history))
+	}
+	for _, l := range r.Phases[0].Ledgers {
+		if l.LostCount != 0 || l.Acked == 0 {
+			t.Fatalf("a synchronous pair lost %d of %d acknowledged writes", l.LostCount, l.Acked)
+		}
+	}
+	checkFiles(t, filepath.Join(out, id), history, r)
+}
+
+// checkFiles: the files on disk are what the events give.
+func checkFiles(t *testing.T, dir string, history []bus.Stored, r fold.Report) {
+	t.Helper()
+	for _, f := range []string{"report.md", "report.html", "report.xml", "report.json", "events.jsonl"} {
+		if info, err := os.Stat(filepath.Join(dir, f)); err != nil || info.Size() == 0 {
+			t.Fatalf("%s: %v", f, err)
+		}
+	}
+	raw, err := os.ReadFile(filepath.Join(dir, "report.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := foldReport(t, history[:len(history)-1]).JSON()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(raw, again) {
+		t.Fatal("report.json is not what its events give")
+	}
+	if _, ok := bytes.CutPrefix(raw, []byte("{")); !ok || r.ID == "" {
+		t.Fatal("report.json is not a report")
+	}
+}
+
+// TestAsynchronousFailoverFindsTheLoss: behind a slowed link acknowledged writes
+// are really lost, and the drill says so and fails.
+func TestAsynchronousFailoverFindsTheLoss(t *testing.T) {
+	p := startLab(t, lab.PostgresOptions{LinkDelay: 200 * time.Millisecond})
+	stack, rec, _ := startAllInOne(t)
+	publish(t, rec.NATSURL, "async", quickDrill(t, "async", p, func(phase map[string]any) {
+		phase["checks"] = append(phase["checks"].([]any), map[string]any{"name": "wal", "target": "orders", "check": "wal-forensics"})
+	}))
+	id := accepted(t, stack.Bus, "async")
+	history := await(t, stack.Bus, id, nil)
+	wholeHistory(t, history, stack.Keyring)
+	atHome(t, p)
+	r := foldReport(t, history)
+	var lost int64
+	for _, l := range r.Phases[0].Ledgers {
+		lost += l.LostCount
+	}
+	if lost == 0 || r.Verdict != verdict.Fail {
+		t.Fatalf("verdict %s with %d lost writes behind a link of 200 ms\n%s", r.Verdict, lost, outline(history))
+	}
+}
+
+// TestSeparateProcesses: the same drill by five programs.
+func TestSeparateProcesses(t *testing.T) {
+	p := startLab(t, lab.PostgresOptions{Synchronous: true})
+	f := startFleet(t)
+	publish(t, f.url, "fleet", quickDrill(t, "fleet", p, nil))
+	history := await(t, f.bus, accepted(t, f.bus, "fleet"), nil)
+	wholeHistory(t, history, f.keyring)
+	atHome(t, p)
+	if r := foldReport(t, history); r.Verdict != verdict.Pass {
+		t.Fatalf("verdict %s: %+v\n%s", r.Verdict, r.Issues, outline(history))
+	}
+}
+
+// TestInjectorKilledAtEveryBoundary: the injector is killed with SIGKILL as soon
+// as each of its events is stored. Each time another one ends the drill clean.
+func TestInjectorKilledAtEveryBoundary(t *testing.T) {
+	p := startLab(t, lab.PostgresOptions{Synchronous: true})
+	f := startFleet(t)
+	// One undisturbed drill tells how many boundaries there are.
+	boundaries := f.drillKilledAt(p, "count", -1)
+	if boundaries < 15 {
+		t.Fatalf("only %d events by the injector", boundaries)
+	}
+	for k := range boundaries {
+		f.drillKilledAt(p, "kill-at", k)
+	}
+}
+
+// drillKilledAt runs a drill and kills the injector after its k-th event (never
+// for -1). It returns how many events injectors wrote.
+func (f *fleet) drillKilledAt(p *lab.Postgres, name string, k int) int {
+	f.t.Helper()
+	publish(f.t, f.url, name, quickDrill(f.t, name, p, nil))
+	id := f.newest(name)
+	n, reports, faults := 0, 0, 0
+	history := await(f.t, f.bus, id, func(s bus.Stored) {
+		switch s.Event.Type {
+		case event.TypeReportPublished:
+			reports++
+		case event.TypeFaultInjected:
+			faults++
+		}
+		if s.Event.Service() != event.Injector {
+			return
+		}
+		if n == k {
+			f.kill(event.Injector)
+			f.generation++
+			f.start(event.Injector, f.instance())
+		}
+		n++
+	})
+	wholeHistory(f.t, history, f.keyring)
+	atHome(f.t, p)
+	fin := finished(history)
+	if reports != 1 || faults > 1 || fin == nil || len(fin.Outstanding) > 0 {
+		f.t.Fatalf("killed at %d: %d reports, %d faults, %+v\n%s", k, reports, faults, fin, outline(history))
+	}
+	f.t.Logf("killed at event %d: complete=%v, %s", k, fin.Complete, foldReport(f.t, history).Verdict)
+	return n
+}
+
+func finished(history []bus.Stored) *event.DrillFinished {
+	for _, h := range history {
+		if p, ok := h.Payload.(*event.DrillFinished); ok {
+			return p
+		}
+	}
+	return nil
+}

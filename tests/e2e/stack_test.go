@@ -1,0 +1,359 @@
+// Package e2e runs whole drills against real servers, through the all-in-one and
+// through five separate processes.
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/firedrill/firedrill/pkg/bus"
+	"github.com/firedrill/firedrill/pkg/clock"
+	"github.com/firedrill/firedrill/pkg/event"
+	"github.com/firedrill/firedrill/pkg/keys"
+	"github.com/firedrill/firedrill/pkg/lab"
+	"github.com/firedrill/firedrill/pkg/target"
+	"github.com/firedrill/firedrill/pkg/target/postgres"
+	"github.com/firedrill/firedrill/services/firedrill/allinone"
+	"github.com/firedrill/firedrill/services/injector"
+	"github.com/firedrill/firedrill/services/reporter/fold"
+)
+
+func registry() target.Registry { return target.NewRegistry(postgres.New()) }
+
+func testLog(t *testing.T) *slog.Logger {
+	return slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelInfo}))
+}
+
+// startLab starts a real primary and standby and stops them with the test.
+func startLab(t *testing.T, o lab.PostgresOptions) *lab.Postgres {
+	t.Helper()
+	o.Log = slog.New(slog.DiscardHandler)
+	p, err := lab.StartPostgres(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := p.Stop(); err != nil {
+			t.Error(err)
+		}
+	})
+	return p
+}
+
+// quickDrill is the standard failover drill with short windows.
+func quickDrill(t *testing.T, name string, p *lab.Postgres, change func(phase map[string]any)) []byte {
+	t.Helper()
+	phase := map[string]any{
+		"name": "failover", "title": "DB Failover",
+		"objective":   map[string]any{"rto": "1m", "rpo": map[string]any{"records": 0}},
+		"probes":      []any{map[string]any{"name": "writes", "target": "orders", "probe": "write"}},
+		"steadyState": map[string]any{"window": "3500ms", "timeout": "1m"},
+		"faults":      []any{map[string]any{"name": "kill", "target": "orders", "fault": "kill"}},
+		"recovery": []any{
+			map[string]any{"name": "promote", "target": "orders", "action": "promote", "params": map[string]any{"node": "b"}},
+			map[string]any{"name": "redirect", "target": "orders", "action": "redirect", "params": map[string]any{"node": "b"}},
+		},
+		"stable": map[string]any{"window": "2s", "timeout": "1m"},
+		"checks": []any{map[string]any{"name": "canaries", "target": "orders", "check": "ledger"}},
+		"restore": map[string]any{"checks": []any{
+			map[string]any{"name": "home", "target": "orders", "check": "home"},
+		}},
+	}
+	if change != nil {
+		change(phase)
+	}
+	raw, err := json.Marshal(map[string]any{
+		"apiVersion": "firedrill/v1", "kind": "Drill", "metadata": map[string]any{"name": name},
+		"spec": map[string]any{
+			"guards":  map[string]any{"deadline": "5m"},
+			"targets": []any{map[string]any{"name": "orders", "driver": "postgres", "config": p.Config()}},
+			"phases":  []any{phase},
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return raw
+}
+
+// startAllInOne starts firedrill in this process, listening for NATS clients.
+func startAllInOne(t *testing.T) (*allinone.Stack, allinone.Record, string) {
+	t.Helper()
+	dir := t.TempDir()
+	out := filepath.Join(dir, "out")
+	s, err := allinone.Start(t.Context(), allinone.Options{StateDir: dir, Listen: "127.0.0.1:0", OutDir: out, Registry: registry(), Log: testLog(t), LeaseTTL: 2 * time.Second})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Close)
+	rec, ok := allinone.ReadRecord(dir)
+	if !ok {
+		t.Fatal("no up.json")
+	}
+	return s, rec, out
+}
+
+// publish asks for a drill as any program would: with a plain NATS client.
+func publish(t *testing.T, url, name string, raw []byte) {
+	t.Helper()
+	nc, err := nats.Connect(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	if err := nc.Publish("drill.req.me."+name, raw); err != nil {
+		t.Fatal(err)
+	}
+	if err := nc.Flush(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// await follows a drill until its report is published.
+func await(t *testing.T, b *bus.Bus, id string, each func(bus.Stored)) []bus.Stored {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
+	defer cancel()
+	var history []bus.Stored
+	err := b.Follow(ctx, id, func(s bus.Stored) error {
+		history = append(history, s)
+		if each != nil {
+			each(s)
+		}
+		if s.Event.Type == event.TypeReportPublished {
+			return bus.Stop
+		}
+		return nil
+	})
+	if err != nil || len(history) == 0 || history[len(history)-1].Event.Type != event.TypeReportPublished {
+		t.Fatalf("drill %s has no report: %v\n%s", id, err, outline(history))
+	}
+	return history
+}
+
+func outline(history []bus.Stored) string {
+	var b strings.Builder
+	for _, h := range history {
+		if h.Event.Type != event.TypeProbeBatch {
+			fmt.Fprintf(&b, "%4d %s %s\n", h.Event.ChainIndex, h.Event.Type, clip(h.Event.Data, 300))
+		}
+	}
+	return b.String()
+}
+
+func clip(b []byte, n int) []byte {
+	if len(b) > n {
+		return append(bytes.Clone(b[:n]), "…"...)
+	}
+	return b
+}
+
+func foldReport(t *testing.T, history []bus.Stored) fold.Report {
+	t.Helper()
+	in := make([]fold.Event, len(history))
+	for i, h := range history {
+		in[i] = fold.Event{Raw: h.Raw, Event: h.Event, Payload: h.Payload, Trust: h.Trust}
+	}
+	r, err := fold.Fold(in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// wholeHistory fails the test unless the history verifies and is closed.
+func wholeHistory(t *testing.T, history []bus.Stored, ring event.Keyring) {
+	t.Helper()
+	raws := make([][]byte, len(history))
+	for i, h := range history {
+		raws[i] = h.Raw
+	}
+	if v := event.VerifyHistory(raws, ring); !v.Complete || len(v.Findings) > 0 {
+		t.Fatalf("the history does not verify: %+v", v)
+	}
+}
+
+// atHome fails the test unless a is the primary, b streams and clients reach a.
+func atHome(t *testing.T, p *lab.Postgres) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 10*time.Second)
+	defer cancel()
+	conn, err := p.ConnectService(ctx)
+	if err != nil {
+		t.Fatalf("the service does not answer: %v", err)
+	}
+	defer conn.Close(ctx)
+	var recovering bool
+	var port int
+	if err := conn.QueryRow(ctx, "select pg_is_in_recovery(), inet_server_port()").Scan(&recovering, &port); err != nil {
+		t.Fatal(err)
+	}
+	home, _ := p.Node("a")
+	admin, err := p.Connect(ctx, "a")
+	if err != nil {
+		t.Fatalf("node a: %v", err)
+	}
+	defer admin.Close(ctx)
+	var streaming int
+	if err := admin.QueryRow(ctx, "select count(*) from pg_stat_replication where state = 'streaming'").Scan(&streaming); err != nil {
+		t.Fatal(err)
+	}
+	if recovering || port != home.Port || streaming != 1 {
+		t.Fatalf("not put back: recovering=%v port=%d (want %d) streaming standbys=%d", recovering, port, home.Port, streaming)
+	}
+}
+
+// fleet is firedrill as separate processes against a NATS server of its own.
+type fleet struct {
+	t       *testing.T
+	url     string
+	dir     string
+	keyring event.Keyring
+	bus     *bus.Bus
+
+	// generation counts the injectors started; requests counts those asked for.
+	generation, requests int
+
+	mu    sync.Mutex
+	procs map[string]*exec.Cmd
+	logs  map[string]*bytes.Buffer
+}
+
+// startFleet starts the NATS server and the five services' programs.
+func startFleet(t *testing.T) *fleet {
+	t.Helper()
+	dir := t.TempDir()
+	ring, err := keys.LoadOrCreate(filepath.Join(dir, "keys"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	server, err := bus.StartEmbedded(bus.EmbeddedOptions{StoreDir: filepath.Join(dir, "nats"), Listen: "127.0.0.1:0", Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(server.Shutdown)
+	f := &fleet{t: t, url: server.URL(), dir: dir, keyring: ring.Keyring, procs: map[string]*exec.Cmd{}, logs: map[string]*bytes.Buffer{}}
+	f.bus, err = bus.Connect(t.Context(), bus.Options{URL: f.url, Keyring: f.keyring, Log: testLog(t), Identity: bus.Identity{Service: "cli", Instance: "test", Clock: clock.System()}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(f.bus.Close)
+	if err := f.bus.Bootstrap(t.Context(), bus.BootstrapOptions{Replicas: 1}); err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range event.Services() {
+		f.start(s, s+"-1")
+	}
+	t.Cleanup(f.stopAll)
+	return f
+}
+
+// start runs one service's program under an instance name.
+func (f *fleet) start(service, instance string) {
+	f.t.Helper()
+	bin := os.Getenv("FIREDRILL_BIN")
+	if bin == "" {
+		f.t.Fatal("FIREDRILL_BIN is not set: run the tests with make, which builds the programs first")
+	}
+	args := []string{"--nats-url", f.url, "--instance", instance, "--signing-seed-file", filepath.Join(f.dir, "keys", service+".nk"),
+		"--keyring", filepath.Join(f.dir, "keys", "keyring.json"), "--log-format", "text"}
+	switch service {
+	case event.Injector:
+		args = append(args, "--lease-ttl", "1500ms")
+	case event.Reporter:
+		args = append(args, "--out", filepath.Join(f.dir, "out"))
+	}
+	cmd := exec.Command(filepath.Join(bin, "firedrill-"+service), args...)
+	log := &bytes.Buffer{}
+	cmd.Stdout, cmd.Stderr = log, log
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := cmd.Start(); err != nil {
+		f.t.Fatal(err)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.procs[service], f.logs[instance] = cmd, log
+}
+
+// kill ends a service's program with SIGKILL and waits until it is gone.
+func (f *fleet) kill(service string) {
+	f.mu.Lock()
+	cmd := f.procs[service]
+	delete(f.procs, service)
+	f.mu.Unlock()
+	_ = cmd.Process.Kill() // an error means that it is gone already
+	_ = cmd.Wait()
+}
+
+func (f *fleet) stopAll() {
+	for _, s := range event.Services() {
+		f.mu.Lock()
+		running := f.procs[s] != nil
+		f.mu.Unlock()
+		if running {
+			f.kill(s)
+		}
+	}
+	if f.t.Failed() {
+		for instance, log := range f.logs {
+			f.t.Logf("--- %s\n%s", instance, clip(log.Bytes(), 20000))
+		}
+	}
+}
+
+// accepted waits for the answer to a request and returns the drill's id.
+func accepted(t *testing.T, b *bus.Bus, name string) string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	var r injector.Result
+	err := b.FollowResults(ctx, "me", name, func(data []byte) error {
+		if err := json.Unmarshal(data, &r); err != nil {
+			return err
+		}
+		return bus.Stop
+	})
+	if err != nil || r.State != "accepted" {
+		t.Fatalf("request %s: %+v, %v", name, r, err)
+	}
+	return r.Drill
+}
+
+// instance alternates between a new name, which waits for the dead one's lease,
+// and the same name, which takes over at once.
+func (f *fleet) instance() string { return fmt.Sprintf("injector-%d", f.generation/2+1) }
+
+// newest is the drill that the latest request became, once it was accepted.
+func (f *fleet) newest(name string) string {
+	f.t.Helper()
+	f.requests++
+	ctx, cancel := context.WithTimeout(f.t.Context(), 30*time.Second)
+	defer cancel()
+	var last injector.Result
+	err := f.bus.FollowResults(ctx, "me", name, func(data []byte) error {
+		if err := json.Unmarshal(data, &last); err != nil {
+			return err
+		}
+		if last.Request.Sequence == uint64(f.requests) && last.State != "finished" {
+			return bus.Stop
+		}
+		return nil
+	})
+	if err != nil || last.State != "accepted" {
+		f.t.Fatalf("request %d: %+v, %v", f.requests, last, err)
+	}
+	return last.Drill
+}
