@@ -105,6 +105,7 @@ func TestBadTextsAreRefused(t *testing.T) {
 		{"only a document mark", "---\n", "2:1: a drill is a mapping"},
 		{"too large", good + strings.Repeat("#", drill.MaxSize), "1:1: the text has 1"},
 		{"too many values", good + "many:\n" + long, "the drill has more than 20000 values"},
+		{"one field again and again", strings.Repeat("a: b\n", 200_000), "the drill has more than 20000 values"},
 		{"not UTF-8", "apiVersion: firedrill/v1\nkind: Dr\xefll\n", "2:9: the text is not UTF-8"},
 		{"UTF-16", "\xff\xfea\x00", "1:1: the text is not UTF-8"},
 		{"nested beyond the reader", strings.Repeat("[", 20_000), "not well-formed YAML: exceeded max depth"},

@@ -77,8 +77,13 @@ func (d *decoder) structure(n *yaml.Node, path string, v reflect.Value) {
 		k := n.Content[i]
 		f, ok := fields[k.Value]
 		if !ok {
-			d.addAt(position{k.Line, k.Column}, join(path, k.Value), "",
-				"there is no such field here: "+elsewhere(k.Value, fields))
+			// Looking for the nearest name costs too much to do it for what is
+			// not going to be listed.
+			fix := "there is no such field here"
+			if len(d.findings.list) < MaxProblems {
+				fix += ": " + elsewhere(k.Value, fields)
+			}
+			d.addAt(position{k.Line, k.Column}, join(path, k.Value), "", fix)
 			continue
 		}
 		if set[k.Value] {

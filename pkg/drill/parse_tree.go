@@ -60,6 +60,10 @@ func (t *tree) screenMapping(n *yaml.Node, path string, depth int) bool {
 	seen := make(map[string]int, len(n.Content)/2)
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		k, v := n.Content[i], n.Content[i+1]
+		t.nodes++
+		if t.nodes > MaxNodes {
+			return t.screen(v, path, depth+1)
+		}
 		at := position{k.Line, k.Column}
 		if k.ShortTag() == "!!merge" {
 			t.addAt(at, path, "", "merge keys are not read: write the fields out")

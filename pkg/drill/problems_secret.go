@@ -7,7 +7,7 @@ import (
 
 // secretWords mark a field that holds a secret, wherever they stand in its name.
 func secretWords() []string {
-	return []string{"password", "passwd", "passphrase", "secret", "token", "apikey", "accesskey", "privatekey", "credential"}
+	return []string{"password", "passwd", "passphrase", "secret", "token", "apikey", "accesskey", "privatekey", "credential", "authorization"}
 }
 
 // referenceEndings mark a field that only points at a secret or describes it,
@@ -19,7 +19,7 @@ func referenceEndings() []string {
 // secretKey reports whether a field of this name holds a secret itself.
 func secretKey(key string) bool {
 	k := strings.ToLower(flat(key))
-	if k == "pwd" || k == "pass" {
+	if k == "pass" || strings.HasSuffix(k, "pwd") || strings.HasSuffix(key, "Pass") || strings.HasSuffix(key, "_pass") || strings.HasSuffix(key, "-pass") {
 		return true
 	}
 	for _, end := range referenceEndings() {
@@ -36,10 +36,11 @@ func secretKey(key string) bool {
 }
 
 // referenceKey reports whether a field inside a secret's mapping is part of a
-// reference: to the environment, a file, or a Kubernetes secret.
+// reference (to the environment, a file, or a Kubernetes secret) or says whose
+// secret it is.
 func referenceKey(key string) bool {
 	switch key {
-	case "env", "file", "secret", "namespace", "name", "key":
+	case "env", "file", "secret", "namespace", "name", "key", "user", "username":
 		return true
 	}
 	return false
