@@ -54,7 +54,7 @@ func (w *world) live() *Live {
 // compares the notices with the outages that Measure finds afterwards.
 func TestLiveNoticesAgreeWithMeasure(t *testing.T) {
 	compared := 0
-	for seed := range uint64(1500) {
+	for seed := range uint64(600) {
 		w := newWorld(seed)
 		l := w.live()
 		notices := map[LaneKey][]Notice{}
@@ -95,7 +95,7 @@ func TestLiveNoticesAgreeWithMeasure(t *testing.T) {
 // TestLiveStabilityAgreesWithMeasure asks both at many moments of each phase.
 func TestLiveStabilityAgreesWithMeasure(t *testing.T) {
 	stable, unstable := 0, 0
-	for seed := range uint64(250) {
+	for seed := range uint64(120) {
 		w := newWorld(seed)
 		l := w.live()
 		in := Input{Lanes: w.plain(), Faults: []FaultTime{{Step: "f", F0: w.f0, F1: w.f1, Proven: true}}, StableWindow: w.window}

@@ -190,6 +190,8 @@ func TestLatencyRunsFromTheSchedule(t *testing.T) {
 		l.Attempts[100+i].Started += 4 * ms
 		l.Attempts[100+i].Completed += 300 * ms
 	}
+	// In time from its start, too late from its schedule.
+	l.Attempts[100].Completed = l.Attempts[100].Started + 248*ms
 	in := inputOf(l)
 	in.Until = 3000 * ms
 	r := Measure(in).Lanes[0]

@@ -73,7 +73,8 @@ func newWorld(seed uint64) *world {
 		at += between(r, 0, 400*ms)
 	}
 	n := []int{0, 1, 1, 1, 1, 2, 3}[r.IntN(7)]
-	mode := downMode(r.IntN(3))
+	modes := []downMode{refuse, swallow, freeze}
+	mode := modes[r.IntN(3)]
 	for range n {
 		length := between(r, 60*ms, 1800*ms)
 		switch r.IntN(5) {
@@ -85,7 +86,7 @@ func newWorld(seed uint64) *world {
 		w.windows = append(w.windows, window{at, at + length, mode})
 		at += length + between(r, 20*ms, 700*ms)
 		if r.IntN(2) == 0 {
-			mode = downMode(r.IntN(3))
+			mode = modes[r.IntN(3)]
 		}
 	}
 	if r.IntN(4) == 0 {
@@ -133,11 +134,8 @@ func (w *world) slots(lane string) []int64 {
 
 // pool is the client's connections on the pooled lane.
 type pool struct {
-	// idle counts connections made at or before since.
-	idle  int
-	since int64
-	// drops and returns are moments at which the pool is dropped, and at which an
-	// attempt that owned a connection made at .since hands it back.
+	// drops are the moments at which the pool is dropped, returns those at which
+	// an attempt hands its connection back.
 	drops   []int64
 	returns []pooledConn
 }

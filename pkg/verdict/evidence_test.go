@@ -1,0 +1,107 @@
+package verdict
+
+import (
+	"math"
+	"testing"
+)
+
+// TestIndexesAgainstTheirDefinitions looks every bound up by brute force.
+func TestIndexesAgainstTheirDefinitions(t *testing.T) {
+	for seed := range uint64(150) {
+		w := newWorld(seed)
+		l := w.plain()[seed%2]
+		e := gather(&l, 0, w.end)
+		for range 60 {
+			at := between(w.rng, 0, w.end)
+			var lastStart, slowest, lastOK, lastBad int64 = -1, -1, -1, -1
+			firstStart, firstEnd := int64(math.MaxInt64), int64(math.MaxInt64)
+			for _, a := range l.Attempts {
+				switch {
+				case a.Outcome == Skipped || a.Completed > w.end:
+					continue
+				case a.Bad():
+					if a.Completed <= at {
+						lastBad = max(lastBad, a.Completed)
+					}
+					continue
+				case a.Completed <= at:
+					lastStart, slowest, lastOK = max(lastStart, a.Started), max(slowest, a.Completed-a.Started), max(lastOK, a.Completed)
+				default:
+					firstStart = min(firstStart, a.Started)
+				}
+				if a.Started >= at {
+					firstEnd = min(firstEnd, a.Completed)
+				}
+			}
+			if got, ok := e.lastOKStart(at); ok != (lastStart >= 0) || (ok && got != lastStart) {
+				t.Fatalf("seed %d at %d: last ok start %d %v, want %d", seed, at, got, ok, lastStart)
+			}
+			if got, ok := e.slowestBy(at); ok != (slowest >= 0) || (ok && got != slowest) {
+				t.Fatalf("seed %d at %d: slowest %d %v, want %d", seed, at, got, ok, slowest)
+			}
+			if got, ok := e.firstOKFrom(at); ok != (firstEnd < math.MaxInt64) || (ok && got.Completed != firstEnd) {
+				t.Fatalf("seed %d at %d: first ok %d %v, want %d", seed, at, got.Completed, ok, firstEnd)
+			}
+			if got := e.firstStartAfter(at); got != firstStart {
+				t.Fatalf("seed %d at %d: first start %d, want %d", seed, at, got, firstStart)
+			}
+			if got, want := e.fresh(at), l.Name != lanePooled || (lastBad >= 0 && lastBad > lastOK); got != want {
+				t.Fatalf("seed %d at %d: fresh %v, want %v", seed, at, got, want)
+			}
+		}
+	}
+}
+
+// delay makes the attempts of slots [from,to] complete at end.
+func delay(l Lane, from, to int, end int64) Lane {
+	for i := from; i <= to; i++ {
+		l.Attempts[i].Completed = end
+	}
+	return l
+}
+
+// TestAttemptsUnderWay checks the bounds where attempts overlap, each with what
+// made it necessary.
+func TestAttemptsUnderWay(t *testing.T) {
+	// The slowest answer before the fault took 100 ms: what hangs may have met an
+	// outage up to 100 ms after its start.
+	slowOnce := func(runs string) Lane { return delay(laneOf(t, lanePooled, 10*ms, runs), 50, 50, 600*ms) }
+
+	t.Run("all quiet: the first ok ends it, whatever still hangs", func(t *testing.T) {
+		m := Measure(inputOf(slowOnce("100k 40u 460k")))
+		check(t, "end", m.Lanes[0].Outages[0].End, ival(1390, 1402))
+	})
+	t.Run("delayed meanwhile: what hung may have met a later outage", func(t *testing.T) {
+		m := Measure(inputOf(delay(slowOnce("100k 40u 460k"), 143, 160, 1650*ms)))
+		check(t, "end", m.Lanes[0].Outages[0].End, ival(1390, 1612))
+	})
+	t.Run("failed meanwhile: one outage, as none can be told from the other", func(t *testing.T) {
+		m := Measure(inputOf(slowOnce("100k 40u 5k 10u 445k")))
+		check(t, "outages", len(m.Lanes[0].Outages), 1)
+		check(t, "end", m.Lanes[0].Outages[0].End, ival(1540, 1552))
+	})
+	t.Run("another lane failed meanwhile", func(t *testing.T) {
+		fresh := delay(laneOf(t, "fresh", 200*ms, "5k 3u 22k"), 2, 2, 440*ms)
+		m := Measure(inputOf(laneOf(t, lanePooled, 10*ms, "100k 40f 5k 16f 439k"), fresh))
+		check(t, "end", m.Lanes[1].Outages[0].End.Hi, 1602*ms)
+	})
+	t.Run("another lane quiet", func(t *testing.T) {
+		fresh := delay(laneOf(t, "fresh", 200*ms, "5k 3u 22k"), 2, 2, 440*ms)
+		m := Measure(inputOf(laneOf(t, lanePooled, 10*ms, "100k 40f 460k"), fresh))
+		check(t, "end", m.Lanes[1].Outages[0].End, ival(1400, 1402))
+	})
+	t.Run("old connections say nothing about new ones", func(t *testing.T) {
+		m := Measure(inputOf(laneOf(t, lanePooled, 10*ms, "600k"), laneOf(t, "fresh", 200*ms, "5k 3f 22k")))
+		check(t, "pooled outages", len(m.Lanes[0].Outages), 0)
+		check(t, "end", m.Lanes[1].Outages[0].End, ival(1400, 1602))
+		check(t, "decisive", m.Faults[0].Decisive, "orders/fresh")
+	})
+	t.Run("a success in the midst takes its surroundings out of the sure downtime", func(t *testing.T) {
+		m := Measure(inputOf(slowOnce("100k 1f 10u 4k 1k 4k 31u 449k")))
+		check(t, "outages", len(m.Lanes[0].Outages), 1)
+		// Slots 111 to 119 were served. Down for sure: from 1001 to 1010, the last
+		// start that had met its outage by 1110; and from 1450, the first timeout
+		// of those started after the last of them, to 1500.
+		check(t, "downtime", m.Downtime.Lo, (9+50)*ms)
+	})
+}
