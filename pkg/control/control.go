@@ -80,6 +80,9 @@ func (h *Host) Local() bool { return len(h.prefix) == 0 }
 
 // Command is a shell script to run.
 type Command struct {
+	// What says in a few words what the script does, for errors; its first line
+	// if empty.
+	What string
 	// Script is run by sh; Args are its $1, $2, ...: they need no quoting.
 	Script string
 	Args   []string
@@ -99,8 +102,8 @@ const stderrTail = 2048
 type CommandError struct {
 	// Where is the command that reaches the machine; empty for this one.
 	Where string
-	// Script is the start of the script.
-	Script string
+	// What is the command's, or the start of its script.
+	What string
 	// Code is the exit status, -1 if the command did not exit by itself.
 	Code int
 	// Stderr is the end of its standard error.
@@ -114,7 +117,7 @@ func (e *CommandError) Error() string {
 	if e.Where != "" {
 		where = "through " + e.Where
 	}
-	msg := fmt.Sprintf("run %q %s: %v", e.Script, where, e.Err)
+	msg := fmt.Sprintf("%s, %s: %v", e.What, where, e.Err)
 	if e.Stderr != "" {
 		msg += ": " + e.Stderr
 	}
@@ -147,7 +150,7 @@ func (h *Host) Run(ctx context.Context, c Command) ([]byte, error) {
 		err = fmt.Errorf("%w (%w)", context.Cause(ctx), err)
 	}
 	return out.Bytes(), &CommandError{
-		Where: strings.Join(h.prefix, " "), Script: firstLine(c.Script), Code: exitCode(err),
+		Where: strings.Join(h.prefix, " "), What: what(c), Code: exitCode(err),
 		Stderr: strings.TrimSpace(tail(errs.String(), stderrTail)), Err: err,
 	}
 }
@@ -226,15 +229,18 @@ func sortedKeys(m map[string]string) []string {
 	return out
 }
 
-func firstLine(s string) string {
-	s, rest, _ := strings.Cut(strings.TrimSpace(s), "\n")
+func what(c Command) string {
+	if c.What != "" {
+		return c.What
+	}
+	s, rest, _ := strings.Cut(strings.TrimSpace(c.Script), "\n")
 	if len(s) > 120 {
-		return s[:120] + "…"
+		s = s[:120]
 	}
 	if rest != "" {
-		return s + " …"
+		s += " …"
 	}
-	return s
+	return fmt.Sprintf("run %q", s)
 }
 
 func tail(s string, n int) string {
