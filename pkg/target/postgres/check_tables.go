@@ -45,8 +45,14 @@ func (s *servers) sumTable(ctx context.Context, c *session, table, how string) (
 		expr = "hashtextextended(t::text, %s)"
 	}
 	sql := fmt.Sprintf("SELECT count(*), coalesce(sum("+expr+"::numeric), 0), coalesce(sum("+expr+"::numeric), 0) FROM %s t", seedOne, seedTwo, table)
+	if _, err := c.simple(ctx, "SAVEPOINT sum"); err != nil {
+		return tableSum{}, err
+	}
 	r, err := c.row(ctx, sql)
 	if err != nil && how == "record" && sqlCode(err) == noHash {
+		if _, err := c.simple(ctx, "ROLLBACK TO sum"); err != nil {
+			return tableSum{}, err
+		}
 		return s.sumTable(ctx, c, table, "text")
 	}
 	if err != nil {

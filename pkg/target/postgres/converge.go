@@ -197,9 +197,6 @@ func (s *servers) follow(ctx context.Context, n, lead *node, r record, j *journa
 		if !supersedes(l, v) {
 			return s.rebuild(ctx, v, lead, s.method(r), j)
 		}
-		if err := s.becomeStandby(ctx, n, lead, j); err != nil {
-			return err
-		}
 	}
 	if v.Frozen {
 		if err := s.resumeProcesses(ctx, n, j); err != nil {
@@ -207,6 +204,9 @@ func (s *servers) follow(ctx context.Context, n, lead *node, r record, j *journa
 		}
 	}
 	if !v.Running() {
+		if err := s.becomeStandby(ctx, n, lead, j); err != nil {
+			return err
+		}
 		j.add("started node %s as a standby", n.Name)
 		if err := s.startNode(ctx, n); err != nil {
 			return err

@@ -16,6 +16,7 @@ import (
 	"github.com/firedrill/firedrill/pkg/lab"
 	"github.com/firedrill/firedrill/pkg/target"
 	"github.com/firedrill/firedrill/pkg/target/postgres"
+	"github.com/firedrill/firedrill/pkg/target/targettest"
 )
 
 // writer makes attempts every 5 ms, open-loop, until it is stopped.
@@ -23,6 +24,7 @@ type writer struct {
 	probe  target.Probe
 	spec   target.ProbeSpec
 	cancel context.CancelFunc
+	stalls *targettest.Stalls
 	wg     sync.WaitGroup
 
 	mu   sync.Mutex
@@ -32,7 +34,7 @@ type writer struct {
 
 func startWriter(t *testing.T, tg *target.Target, name string) *writer {
 	t.Helper()
-	w := &writer{seen: map[int64]byte{}, spec: target.ProbeSpec{
+	w := &writer{stalls: targettest.WatchStalls(t), seen: map[int64]byte{}, spec: target.ProbeSpec{
 		Drill: "test-0", Probe: postgres.ProbeWrite, Name: name, Lane: target.LanePooled, Epoch: 1, Deadline: 250 * time.Millisecond,
 	}}
 	var err error
@@ -61,8 +63,8 @@ func (w *writer) attempt(t *testing.T, seq int64) {
 	defer cancel()
 	began := time.Now()
 	o := w.probe.Attempt(ctx, seq)
-	if took := time.Since(began); took > 500*time.Millisecond {
-		t.Errorf("attempt %d took %v", seq, took)
+	if took, limit := time.Since(began), 400*time.Millisecond+2*w.stalls.Longest(); took > limit {
+		t.Errorf("attempt %d took %v, more than %v", seq, took, limit)
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()

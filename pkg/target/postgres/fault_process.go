@@ -276,7 +276,7 @@ func (s *servers) stop(ctx context.Context, o *operation) (target.Effect, error)
 
 // stopNode stops a running server in order and waits until it is gone.
 func (s *servers) stopNode(ctx context.Context, n *node, mode string) error {
-	_, err := s.change(ctx, n, login{}, `"$1/pg_ctl" stop -s -w -t 60 -D "$2" -m "$3"`, n.BinDir, n.DataDir, mode)
+	_, err := s.change(ctx, n, login{}, "pg_ctl stop", `"$1/pg_ctl" stop -s -w -t 60 -D "$2" -m "$3"`, n.BinDir, n.DataDir, mode)
 	return err
 }
 
@@ -305,9 +305,9 @@ how=start; [ -s "$d/postmaster.opts" ] && how=restart
 
 // startNode starts a stopped server and waits until it takes connections.
 func (s *servers) startNode(ctx context.Context, n *node) error {
-	_, err := s.change(ctx, n, login{}, startScript, n.BinDir, n.DataDir, n.LogFile)
+	_, err := s.change(ctx, n, login{}, "pg_ctl start", startScript, n.BinDir, n.DataDir, n.LogFile)
 	if err != nil {
-		return fmt.Errorf("start: %w", err)
+		return err
 	}
 	return poll(ctx, 2*time.Minute, 20*time.Millisecond, "node "+n.Name+" to take connections", func() (bool, string, error) {
 		_, err := s.ask(ctx, n, "SELECT 1")

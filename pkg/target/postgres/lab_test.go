@@ -21,7 +21,6 @@ import (
 	"github.com/firedrill/firedrill/pkg/target/postgres"
 )
 
-
 // rig is a lab with what the tests ask of it.
 type rig struct {
 	*lab.Postgres

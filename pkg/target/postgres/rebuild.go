@@ -74,7 +74,7 @@ func (s *servers) rebuild(ctx context.Context, v view, lead *node, method string
 	if err := s.awaitStreaming(ctx, n, l.Timeline, streamLimit); err != nil {
 		return err
 	}
-	_, err = s.run(ctx, n, `rm -f -- "$1/busy" && rm -rf -- "$2.firedrill-old"`, s.savedDir(n), n.DataDir)
+	_, err = s.run(ctx, n, `rm -rf -- "$1.firedrill-old"`, n.DataDir)
 	return err
 }
 
@@ -109,7 +109,7 @@ func (s *servers) keepLog(ctx context.Context, v view) (string, error) {
 		return "", err
 	}
 	to := path.Join(s.cfg.Failback.EvidenceDir, fmt.Sprintf("wal-%s-timeline%d-%s", n.Name, now.Timeline, strings.ReplaceAll(now.Checkpoint.String(), "/", "-")))
-	_, err = s.change(ctx, n, login{}, keepLogScript, n.DataDir, to, n.BinDir)
+	_, err = s.change(ctx, n, login{}, "copy the write-ahead log", keepLogScript, n.DataDir, to, n.BinDir)
 	if err != nil {
 		return "", fmt.Errorf("keep the write-ahead log as evidence: %w", err)
 	}
@@ -129,7 +129,7 @@ fi
 : >"$s/busy" && sync "$s/busy"`
 
 func (s *servers) saveSettings(ctx context.Context, n *node) error {
-	_, err := s.change(ctx, n, login{}, saveScript, s.savedDir(n), n.DataDir)
+	_, err := s.change(ctx, n, login{}, "copy the settings", saveScript, s.savedDir(n), n.DataDir)
 	if err != nil {
 		return fmt.Errorf("save the settings: %w", err)
 	}
@@ -152,7 +152,7 @@ const lockScript = `exec 9>"$FIREDRILL_LOCKS/$FIREDRILL_NODE.lock" && flock -w 9
 
 // change runs a script that changes a node's data directory or server, under the
 // node's lock, as the directory's owner, with a login's password in the environment.
-func (s *servers) change(ctx context.Context, n *node, l login, script string, args ...string) (string, error) {
+func (s *servers) change(ctx context.Context, n *node, l login, what, script string, args ...string) (string, error) {
 	if err := s.makeEvidenceDir(ctx, n); err != nil {
 		return "", err
 	}
@@ -160,7 +160,7 @@ func (s *servers) change(ctx context.Context, n *node, l login, script string, a
 	if l.password != "" {
 		env["PGPASSWORD"] = l.password
 	}
-	out, err := n.host.Output(ctx, control.Command{Script: lockScript + script, Args: args, User: n.OSUser, Env: env})
+	out, err := n.host.Output(ctx, control.Command{What: what, Script: lockScript + script, Args: args, User: n.OSUser, Env: env})
 	if err != nil {
 		return out, s.scrub(fmt.Errorf("node %s: %w", n.Name, err))
 	}
@@ -188,24 +188,25 @@ func (s *servers) rewind(ctx context.Context, n, lead *node) error {
 	}
 	// After a kill it has to recover the data directory first, by itself, with the
 	// node's own settings; the way of starting is given back afterwards.
-	_, err := s.change(ctx, n, s.admin, `s=$4
+	_, err := s.change(ctx, n, s.admin, "pg_rewind", `s=$4
 cfg=$(sed -n 's/.*"config_file=\([^"]*\)".*/\1/p' "$2/postmaster.opts" 2>/dev/null)
 rm -f -- "$2/postmaster.pid"
-"$1/pg_rewind" --target-pgdata="$2" --source-server="$3" ${cfg:+--config-file="$cfg"} >&2 && tar -xf "$s/settings.tar" -C "$2"`,
+"$1/pg_rewind" --target-pgdata="$2" --source-server="$3" ${cfg:+--config-file="$cfg"} >&2 && tar -xf "$s/settings.tar" -C "$2" && : >"$2/standby.signal" && rm -f -- "$s/busy"`,
 		n.BinDir, n.DataDir, s.libpq(lead.Address(), s.admin, s.cfg.Database), s.savedDir(n))
 	return err
 }
 
 // baseBackupScript copies lead beside the data directory, then changes places.
-// The old directory is removed when the new one streams. Tablespaces keep their
+// When it ends, the directory is whole and a standby's: a fresh process may find it
+// so. The old directory is removed when the new one streams. Tablespaces keep their
 // places on this machine: each is emptied first.
 const baseBackupScript = `bin=$1 d=$2 src=$3 s=$4; shift 4
 new="$d.firedrill-new"
 rm -rf -- "$new" || exit 1
 for m; do to=${m#*=}; [ -d "$to" ] && find "$to" -mindepth 1 -delete; set -- "$@" -T "$m"; shift; done
-"$bin/pg_basebackup" -D "$new" -d "$src" -X stream -c fast "$@" >&2 && tar -xf "$s/settings.tar" -C "$new" || exit 1
+"$bin/pg_basebackup" -D "$new" -d "$src" -X stream -c fast "$@" >&2 && tar -xf "$s/settings.tar" -C "$new" && : >"$new/standby.signal" || exit 1
 if [ -e "$d" ]; then rm -rf -- "$d.firedrill-old" && mv -- "$d" "$d.firedrill-old" || exit 1; fi
-mv -- "$new" "$d"`
+mv -- "$new" "$d" && rm -f -- "$s/busy"`
 
 func (s *servers) baseBackup(ctx context.Context, n, lead *node) error {
 	maps, err := s.tablespaceMaps(ctx, n, lead)
@@ -213,7 +214,7 @@ func (s *servers) baseBackup(ctx context.Context, n, lead *node) error {
 		return err
 	}
 	args := append([]string{n.BinDir, n.DataDir, s.libpq(lead.Address(), s.replication, s.cfg.Database), s.savedDir(n)}, maps...)
-	_, err = s.change(ctx, n, s.replication, baseBackupScript, args...)
+	_, err = s.change(ctx, n, s.replication, "pg_basebackup", baseBackupScript, args...)
 	if err != nil {
 		return fmt.Errorf("base backup from %s: %w", lead.Name, err)
 	}
@@ -340,7 +341,7 @@ if [ -e "$d/postgresql.auto.conf" ] && grep -q '# firedrill$' "$d/postgresql.aut
   sed '/# firedrill$/d' "$d/postgresql.auto.conf" >"$s/auto.part" && cat "$s/auto.part" >"$d/postgresql.auto.conf" || exit 1
   echo restored
 fi
-rm -rf -- "$s"`
+rm -rf -- "$s" "$d.firedrill-old"`
 
 // restoreSettings gives a node its own settings back after a rebuild. A standby
 // that had none keeps the ones that it streams by.

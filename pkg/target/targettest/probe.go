@@ -91,6 +91,7 @@ func (s suite) probes(t *testing.T) {
 // outage makes attempts under a fault: none may succeed, none may block, and one
 // whose fate is open may not be called failed when the server had taken it.
 func (s suite) outage(t *testing.T, probes map[string]target.Probe, hangs bool) {
+	stalls := WatchStalls(t)
 	for lane, p := range probes {
 		var wg sync.WaitGroup
 		for i := range int64(15) {
@@ -99,7 +100,7 @@ func (s suite) outage(t *testing.T, probes map[string]target.Probe, hangs bool) 
 				if o.Result == target.OK || o.Err == nil {
 					t.Errorf("lane %s: attempt %d under the fault: %+v", lane, i, o)
 				}
-				if took > deadline+slack {
+				if took > deadline+slack+2*stalls.Longest() {
 					t.Errorf("lane %s: attempt %d took %v, its deadline was %v", lane, i, took, deadline)
 				}
 				if o.Err != nil {
@@ -110,7 +111,7 @@ func (s suite) outage(t *testing.T, probes map[string]target.Probe, hangs bool) 
 		wg.Wait()
 		began := time.Now()
 		p.Reset()
-		if took := time.Since(began); took > slack {
+		if took := time.Since(began); took > slack+2*stalls.Longest() {
 			t.Errorf("lane %s: a reset took %v under the fault (hanging server: %v)", lane, took, hangs)
 		}
 	}
