@@ -17,7 +17,7 @@ import (
 func main() {
 	var ttl time.Duration
 	run.Service(event.Injector, func(ctx context.Context, p run.Process) error {
-		return injector.Run(ctx, injector.Config{Bus: p.Bus, Registry: target.NewRegistry(postgres.New()), Clock: clock.System(), Log: p.Log, LeaseTTL: ttl})
+		return injector.Run(ctx, injector.Config{Bus: p.Bus, Registry: target.NewRegistry(postgres.Driver{}), Clock: clock.System(), Log: p.Log, LeaseTTL: ttl})
 	}, run.WithFlags(func(f *flag.FlagSet) {
 		f.DurationVar(&ttl, "lease-ttl", injector.DefaultLeaseTTL, "how long a silent injector keeps a drill before another takes over")
 	}))
