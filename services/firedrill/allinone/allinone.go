@@ -111,7 +111,7 @@ func (s *Stack) start(ctx context.Context, o Options, ring *keys.Set) error {
 			return mirror.Run(ctx, mirror.Config{Bus: b, Clock: clock.System(), Log: l})
 		},
 		event.Reporter: func(ctx context.Context, b *bus.Bus, l *slog.Logger) error {
-			return reporter.Run(ctx, reporter.Config{Bus: b, Log: l, OutDir: o.OutDir, HTTPAddr: o.HTTPAddr, HTTPToken: o.HTTPToken})
+			return reporter.Run(ctx, reporter.Config{Bus: b, Log: l, Keyring: s.Keyring, OutDir: o.OutDir, HTTPAddr: o.HTTPAddr, Token: o.HTTPToken})
 		},
 	}
 	// The services outlive the caller's context only until Close.

@@ -35,6 +35,6 @@ func printTable(w io.Writer, r fold.Report) {
 	}
 	_ = t.Flush() // the terminal is the only place to complain to
 	for _, i := range r.Issues {
-		fmt.Fprintf(w, "issue: %s\n", i.Text)
+		fmt.Fprintf(w, "issue (%s): %s\n", i.Severity, i.Title)
 	}
 }

@@ -1,8 +1,6 @@
 package cli
 
 import (
-	"bufio"
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -20,12 +18,14 @@ import (
 	"github.com/firedrill/firedrill/pkg/run"
 	"github.com/firedrill/firedrill/schemas"
 	"github.com/firedrill/firedrill/services/reporter/fold"
+	"github.com/firedrill/firedrill/services/reporter/render"
 )
 
-func foldInput(history []bus.Stored) []fold.Event {
-	out := make([]fold.Event, len(history))
+// raws are the stored bytes of a history.
+func raws(history []bus.Stored) [][]byte {
+	out := make([][]byte, len(history))
 	for i, h := range history {
-		out[i] = fold.Event{Raw: h.Raw, Event: h.Event, Payload: h.Payload, Trust: h.Trust}
+		out[i] = h.Raw
 	}
 	return out
 }
@@ -171,21 +171,21 @@ func (a *app) reportCmd() *cobra.Command {
 		Short: "Print a drill's report, recomputed from its events",
 		Args:  cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			events, err := a.events(cmd.Context(), args, file)
+			h, ring, err := a.events(cmd.Context(), args, file)
 			if err != nil {
 				return err
 			}
-			rep, err := fold.Fold(events)
+			rep, err := fold.Fold(h, ring)
 			if err != nil {
 				return failure(err)
 			}
-			render, ok := map[string]func() ([]byte, error){"json": rep.JSON, "md": rep.Markdown, "html": rep.HTML, "xml": rep.JUnit}[format]
+			files, err := render.All(rep)
+			if err != nil {
+				return failure(err)
+			}
+			data, ok := files["report."+format]
 			if !ok {
 				return fmt.Errorf("--format %q: use md, html, json or xml", format)
-			}
-			data, err := render()
-			if err != nil {
-				return failure(err)
 			}
 			_, err = a.Out.Write(data)
 			return failure(err)
@@ -196,28 +196,21 @@ func (a *app) reportCmd() *cobra.Command {
 	return c
 }
 
-// events gets a history from the server or from an exported file.
-func (a *app) events(ctx context.Context, args []string, file string) ([]fold.Event, error) {
-	if file == "" && len(args) == 1 {
+// events gets a history from the server or from an exported file, and the
+// public keys to verify it with.
+func (a *app) events(ctx context.Context, args []string, file string) ([][]byte, event.Keyring, error) {
+	switch {
+	case file == "" && len(args) == 1:
 		s, err := a.connect(ctx)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		defer s.close()
 		h, err := history(ctx, s, args[0])
-		return foldInput(h), err
+		return raws(h), s.keyring, err
+	case file == "" || len(args) > 0:
+		return nil, nil, errors.New("name a drill, or a file with --file")
 	}
-	if file == "" || len(args) > 0 {
-		return nil, errors.New("name a drill, or a file with --file")
-	}
-	raws, ring, err := a.readExport(file)
-	if err != nil {
-		return nil, err
-	}
-	return fold.Read(raws, ring), nil
-}
-
-func (a *app) readExport(file string) ([][]byte, event.Keyring, error) {
 	f, err := os.Open(file)
 	if err != nil {
 		return nil, nil, err
@@ -227,15 +220,8 @@ func (a *app) readExport(file string) ([][]byte, event.Keyring, error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("keyring: %w: name it with --keyring", err)
 	}
-	var raws [][]byte
-	sc := bufio.NewScanner(f)
-	sc.Buffer(nil, 16<<20)
-	for sc.Scan() {
-		if line := bytes.TrimSpace(sc.Bytes()); len(line) > 0 {
-			raws = append(raws, bytes.Clone(line))
-		}
-	}
-	return raws, ring, sc.Err()
+	h, err := fold.Import(f)
+	return h, ring, err
 }
 
 func (a *app) verifyCmd() *cobra.Command {
@@ -249,32 +235,11 @@ an event was altered, removed, added or reordered, 2 when it is sound but not
 closed yet.`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			var raws [][]byte
-			var ring event.Keyring
-			switch {
-			case file != "" && len(args) == 0:
-				var err error
-				if raws, ring, err = a.readExport(file); err != nil {
-					return err
-				}
-			case file == "" && len(args) == 1:
-				s, err := a.connect(cmd.Context())
-				if err != nil {
-					return err
-				}
-				defer s.close()
-				h, err := history(cmd.Context(), s, args[0])
-				if err != nil {
-					return err
-				}
-				for _, ev := range h {
-					raws = append(raws, ev.Raw)
-				}
-				ring = s.keyring
-			default:
-				return errors.New("name a drill, or a file with --file")
+			h, ring, err := a.events(cmd.Context(), args, file)
+			if err != nil {
+				return err
 			}
-			return printVerification(a.Out, event.VerifyHistory(raws, ring))
+			return printVerification(a.Out, event.VerifyHistory(h, ring))
 		},
 	}
 	c.Flags().StringVar(&file, "file", "", "an exported events.jsonl")
@@ -283,11 +248,11 @@ closed yet.`,
 
 func printVerification(w io.Writer, v event.Verification) error {
 	for _, f := range v.Findings {
-		fmt.Fprintf(w, "event %d: %s\n", f.Index, f.Problem)
+		fmt.Fprintln(w, f)
 	}
 	switch {
 	case len(v.Findings) > 0:
-		return &exitError{code: run.Fail, err: fmt.Errorf("the history is NOT whole: %d findings in %d events", len(v.Findings), v.Events)}
+		return &exitError{code: run.Fail, err: fmt.Errorf("the history is NOT whole: %d findings in %d events", len(v.Findings), v.Messages)}
 	case !v.Complete:
 		return &exitError{code: run.Inconclusive, err: fmt.Errorf("%d events are sound, but the history is not closed: %s", v.Events, v.Why)}
 	}

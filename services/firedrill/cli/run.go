@@ -22,6 +22,7 @@ import (
 	"github.com/firedrill/firedrill/services/firedrill/live"
 	"github.com/firedrill/firedrill/services/injector"
 	"github.com/firedrill/firedrill/services/reporter/fold"
+	"github.com/firedrill/firedrill/services/reporter/render"
 )
 
 // runOptions are the flags of run and watch.
@@ -157,12 +158,12 @@ func (a *app) follow(ctx, alive context.Context, s *session, id string, o runOpt
 
 // conclude prints the outcome of a finished drill.
 func (a *app) conclude(s *session, id string, history []bus.Stored, o runOptions) error {
-	rep, err := fold.Fold(foldInput(history))
+	rep, err := fold.Fold(raws(history), s.keyring)
 	if err != nil {
 		return failure(fmt.Errorf("report of %s: %w", id, err))
 	}
 	if o.junit != "" {
-		data, err := rep.JUnit()
+		data, err := render.JUnit(rep)
 		if err != nil {
 			return failure(err)
 		}

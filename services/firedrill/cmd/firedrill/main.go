@@ -13,6 +13,6 @@ import (
 
 func main() {
 	run.Main(func(ctx context.Context, args []string, in io.Reader, out, errs io.Writer) int {
-		return cli.Run(ctx, args, cli.Streams{In: in, Out: out, Err: errs}, target.NewRegistry(postgres.New()))
+		return cli.Run(ctx, args, cli.Streams{In: in, Out: out, Err: errs}, target.NewRegistry(postgres.Driver{}))
 	})
 }
