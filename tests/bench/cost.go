@@ -144,7 +144,7 @@ func RequestToFault(ctx context.Context, n int, say func(string, ...any)) ([]Fig
 		return nil, err
 	}
 	defer os.RemoveAll(dir)
-	stack, err := allinone.Start(ctx, allinone.Options{StateDir: dir, OutDir: filepath.Join(dir, "out"), Registry: target.NewRegistry(postgres.New()), Log: quiet})
+	stack, err := allinone.Start(ctx, allinone.Options{StateDir: dir, OutDir: filepath.Join(dir, "out"), Registry: target.NewRegistry(postgres.Driver{}), Log: quiet})
 	if err != nil {
 		return nil, err
 	}

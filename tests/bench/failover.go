@@ -29,7 +29,7 @@ func Failovers(ctx context.Context, n int, say func(string, ...any)) ([]Figure, 
 		return nil, err
 	}
 	defer func() { _ = l.Stop() }() // Stop has said what was wrong by then
-	t, err := postgres.New().Open(ctx, target.Config{Name: "orders", Raw: l.Config(), Clock: clock.System(), Log: quiet})
+	t, err := postgres.Driver{}.Open(ctx, target.Config{Name: "orders", Raw: l.Config(), Clock: clock.System(), Log: quiet})
 	if err != nil {
 		return nil, err
 	}

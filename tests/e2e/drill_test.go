@@ -24,7 +24,7 @@ func TestSynchronousFailoverLosesNothing(t *testing.T) {
 	history := await(t, stack.Bus, id, nil)
 	wholeHistory(t, history, stack.Keyring)
 	atHome(t, p)
-	r := foldReport(t, history)
+	r := foldReport(t, history, stack.Keyring)
 	if r.Verdict != verdict.Pass {
 		t.Fatalf("verdict %s: %+v\n%s", r.Verdict, r.Issues, outline(history))
 	}
@@ -33,11 +33,11 @@ func TestSynchronousFailoverLosesNothing(t *testing.T) {
 			t.Fatalf("a synchronous pair lost %d of %d acknowledged writes", l.LostCount, l.Acked)
 		}
 	}
-	checkFiles(t, filepath.Join(out, id), history, r)
+	checkFiles(t, filepath.Join(out, id), r)
 }
 
 // checkFiles: the files on disk are what the events give.
-func checkFiles(t *testing.T, dir string, history []bus.Stored, r fold.Report) {
+func checkFiles(t *testing.T, dir string, r fold.Report) {
 	t.Helper()
 	for _, f := range []string{"report.md", "report.html", "report.xml", "report.json", "events.jsonl"} {
 		if info, err := os.Stat(filepath.Join(dir, f)); err != nil || info.Size() == 0 {
@@ -48,15 +48,12 @@ func checkFiles(t *testing.T, dir string, history []bus.Stored, r fold.Report) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	again, err := foldReport(t, history[:len(history)-1]).JSON()
+	again, err := r.JSON()
 	if err != nil {
 		t.Fatal(err)
 	}
 	if !bytes.Equal(raw, again) {
 		t.Fatal("report.json is not what its events give")
-	}
-	if _, ok := bytes.CutPrefix(raw, []byte("{")); !ok || r.ID == "" {
-		t.Fatal("report.json is not a report")
 	}
 }
 
@@ -72,7 +69,7 @@ func TestAsynchronousFailoverFindsTheLoss(t *testing.T) {
 	history := await(t, stack.Bus, id, nil)
 	wholeHistory(t, history, stack.Keyring)
 	atHome(t, p)
-	r := foldReport(t, history)
+	r := foldReport(t, history, stack.Keyring)
 	var lost int64
 	for _, l := range r.Phases[0].Ledgers {
 		lost += l.LostCount
@@ -90,7 +87,7 @@ func TestSeparateProcesses(t *testing.T) {
 	history := await(t, f.bus, accepted(t, f.bus, "fleet"), nil)
 	wholeHistory(t, history, f.keyring)
 	atHome(t, p)
-	if r := foldReport(t, history); r.Verdict != verdict.Pass {
+	if r := foldReport(t, history, f.keyring); r.Verdict != verdict.Pass {
 		t.Fatalf("verdict %s: %+v\n%s", r.Verdict, r.Issues, outline(history))
 	}
 }
@@ -140,7 +137,7 @@ func (f *fleet) drillKilledAt(p *lab.Postgres, name string, k int) int {
 	if reports != 1 || faults > 1 || fin == nil || len(fin.Outstanding) > 0 {
 		f.t.Fatalf("killed at %d: %d reports, %d faults, %+v\n%s", k, reports, faults, fin, outline(history))
 	}
-	f.t.Logf("killed at event %d: complete=%v, %s", k, fin.Complete, foldReport(f.t, history).Verdict)
+	f.t.Logf("killed at event %d: complete=%v, %s", k, fin.Complete, foldReport(f.t, history, f.keyring).Verdict)
 	return n
 }
 

@@ -31,7 +31,7 @@ import (
 	"github.com/firedrill/firedrill/services/reporter/fold"
 )
 
-func registry() target.Registry { return target.NewRegistry(postgres.New()) }
+func registry() target.Registry { return target.NewRegistry(postgres.Driver{}) }
 
 func testLog(t *testing.T) *slog.Logger {
 	return slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelInfo}))
@@ -161,13 +161,17 @@ func clip(b []byte, n int) []byte {
 	return b
 }
 
-func foldReport(t *testing.T, history []bus.Stored) fold.Report {
-	t.Helper()
-	in := make([]fold.Event, len(history))
+func raws(history []bus.Stored) [][]byte {
+	out := make([][]byte, len(history))
 	for i, h := range history {
-		in[i] = fold.Event{Raw: h.Raw, Event: h.Event, Payload: h.Payload, Trust: h.Trust}
+		out[i] = h.Raw
 	}
-	r, err := fold.Fold(in)
+	return out
+}
+
+func foldReport(t *testing.T, history []bus.Stored, ring event.Keyring) fold.Report {
+	t.Helper()
+	r, err := fold.Fold(raws(history), ring)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -177,11 +181,7 @@ func foldReport(t *testing.T, history []bus.Stored) fold.Report {
 // wholeHistory fails the test unless the history verifies and is closed.
 func wholeHistory(t *testing.T, history []bus.Stored, ring event.Keyring) {
 	t.Helper()
-	raws := make([][]byte, len(history))
-	for i, h := range history {
-		raws[i] = h.Raw
-	}
-	if v := event.VerifyHistory(raws, ring); !v.Complete || len(v.Findings) > 0 {
+	if v := event.VerifyHistory(raws(history), ring); !v.Complete || len(v.Findings) > 0 {
 		t.Fatalf("the history does not verify: %+v", v)
 	}
 }
