@@ -1,0 +1,194 @@
+package bus
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"golang.org/x/sys/unix"
+)
+
+// startWait bounds the start of the embedded server, which reads its store.
+const startWait = 30 * time.Second
+
+// lockFile lies in the store directory, locked while a server has it open.
+const lockFile = "firedrill.lock"
+
+// EmbeddedOptions configure StartEmbedded.
+type EmbeddedOptions struct {
+	// StoreDir holds the streams. It is made if it is missing.
+	StoreDir string
+	// Listen is host:port for clients of other processes; port 0 picks a free
+	// one. Empty means that only this process can connect.
+	Listen string
+	// ConfigFile is a nats-server configuration, for accounts, TLS or a cluster.
+	// StoreDir and Listen, where given, have precedence over it.
+	ConfigFile string
+	// Log receives the server's warnings and errors; nil means slog.Default.
+	Log *slog.Logger
+}
+
+// Embedded is a NATS server inside this process. Every acknowledged message is
+// on disk: the store is synchronised on each write.
+type Embedded struct {
+	server *server.Server
+	lock   *os.File
+	once   sync.Once
+}
+
+// StartEmbedded starts a server and returns once it is ready. ErrStoreLocked
+// says that another process has the store directory open, and which.
+func StartEmbedded(o EmbeddedOptions) (*Embedded, error) {
+	opts, err := serverOptions(o)
+	if err != nil {
+		return nil, fmt.Errorf("embedded NATS server: %w", err)
+	}
+	lock, err := lockStore(opts.StoreDir)
+	if err != nil {
+		return nil, fmt.Errorf("embedded NATS server: %w", err)
+	}
+	s, err := server.NewServer(opts)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("embedded NATS server: %w", err), lock.Close())
+	}
+	log := o.Log
+	if log == nil {
+		log = slog.Default()
+	}
+	s.SetLogger(serverLog{log}, false, false)
+	e := &Embedded{server: s, lock: lock}
+	s.Start()
+	if !s.ReadyForConnections(startWait) || !s.JetStreamEnabled() {
+		e.Shutdown()
+		return nil, fmt.Errorf("embedded NATS server: not ready within %s; see the log for what it says about %s", startWait, opts.StoreDir)
+	}
+	return e, nil
+}
+
+func serverOptions(o EmbeddedOptions) (*server.Options, error) {
+	opts := &server.Options{}
+	if o.ConfigFile != "" {
+		var err error
+		if opts, err = server.ProcessConfigFile(o.ConfigFile); err != nil {
+			return nil, fmt.Errorf("configuration %s: %w", o.ConfigFile, err)
+		}
+	}
+	if o.StoreDir != "" {
+		opts.StoreDir = o.StoreDir
+	}
+	if opts.StoreDir == "" {
+		return nil, errors.New("no store directory given")
+	}
+	if opts.ServerName == "" {
+		opts.ServerName = "firedrill"
+	}
+	opts.JetStream = true
+	// "Loses no data" is not true with the default of a sync every two minutes.
+	opts.SyncAlways = true
+	opts.NoSigs = true
+	opts.NoLog = true
+	opts.DontListen = o.Listen == "" && o.ConfigFile == ""
+	if o.Listen != "" {
+		host, port, err := net.SplitHostPort(o.Listen)
+		if err != nil {
+			return nil, fmt.Errorf("listen address %q: want host:port: %w", o.Listen, err)
+		}
+		n, err := strconv.Atoi(port)
+		if err != nil || n < 0 || n > 65535 {
+			return nil, fmt.Errorf("listen address %q: the port is no number from 0 to 65535", o.Listen)
+		}
+		opts.Host, opts.Port = host, n
+		if n == 0 {
+			opts.Port = server.RANDOM_PORT
+		}
+	}
+	return opts, nil
+}
+
+// lockStore takes the store directory for this process. The server itself does
+// not, and two servers on one directory destroy it.
+func lockStore(dir string) (*os.File, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("make the store directory: %w", err)
+	}
+	f, err := os.OpenFile(filepath.Join(dir, lockFile), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("lock the store directory: %w", err)
+	}
+	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		holder, _ := io.ReadAll(io.LimitReader(f, 32)) // Without the pid the message is still right.
+		_ = f.Close()
+		return nil, &StoreLockedError{Dir: dir, PID: strings.TrimSpace(string(holder))}
+	}
+	if err == nil {
+		err = writePID(f)
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("lock the store directory %s: %w", dir, err), f.Close())
+	}
+	return f, nil
+}
+
+func writePID(f *os.File) error {
+	if err := f.Truncate(0); err != nil {
+		return err
+	}
+	_, err := f.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
+	return err
+}
+
+// StoreLockedError says who holds the store directory. It is an ErrStoreLocked.
+type StoreLockedError struct {
+	Dir string
+	// PID is the holder's process id, or "" if it could not be read.
+	PID string
+}
+
+// Error names the directory and the holder.
+func (e *StoreLockedError) Error() string {
+	who := "another process"
+	if e.PID != "" {
+		who = "process " + e.PID
+	}
+	return fmt.Sprintf("store directory %s: %v: %s has it; stop that process, connect to its server, or use another directory", e.Dir, ErrStoreLocked, who)
+}
+
+// Unwrap returns ErrStoreLocked.
+func (e *StoreLockedError) Unwrap() error { return ErrStoreLocked }
+
+// URL is where clients of other processes connect; without Listen it is only a
+// name, and Options.Embedded is the way in.
+func (e *Embedded) URL() string { return e.server.ClientURL() }
+
+// Shutdown stops the server and gives the store directory free. Close every Bus
+// first. Calling it again does nothing.
+func (e *Embedded) Shutdown() {
+	e.once.Do(func() {
+		e.server.Shutdown()
+		e.server.WaitForShutdown()
+		// The lock goes with the file; there is nothing to do about an error.
+		_ = e.lock.Close()
+	})
+}
+
+// serverLog passes the server's log on, without its chatter.
+type serverLog struct{ log *slog.Logger }
+
+func (l serverLog) Noticef(format string, v ...any) { l.log.Debug(line(format, v)) }
+func (l serverLog) Warnf(format string, v ...any)   { l.log.Warn(line(format, v)) }
+func (l serverLog) Fatalf(format string, v ...any)  { l.log.Error(line(format, v)) }
+func (l serverLog) Errorf(format string, v ...any)  { l.log.Error(line(format, v)) }
+func (l serverLog) Debugf(string, ...any)           {}
+func (l serverLog) Tracef(string, ...any)           {}
+
+func line(format string, v []any) string { return "nats-server: " + fmt.Sprintf(format, v...) }

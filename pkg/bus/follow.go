@@ -1,0 +1,140 @@
+package bus
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/firedrill/firedrill/pkg/event"
+)
+
+// Follow calls fn for the drill's whole history and then for each new message,
+// in order and each once, until ctx ends (whose error it returns) or fn returns
+// an error (which it returns; Stop ends without one). It goes on by itself after
+// a lost connection or a restart of the server. Each message is verified: fn
+// must look at Trust, and fold only trusted ones.
+func (b *Bus) Follow(ctx context.Context, drill string, fn func(Stored) error) error {
+	if !event.IsDrillID(drill) {
+		return fmt.Errorf("follow drill %q: that is no drill id", drill)
+	}
+	var c chain
+	return b.read(ctx, feed{stream: StreamDrills, filter: drillFilter(drill)}, func(r record) error {
+		s := c.link(open(r, b.keyring))
+		b.tails.put(drill, s)
+		return fn(s)
+	})
+}
+
+// History returns everything stored on the drill's subjects so far, verified as
+// by Follow, trusted or not. It includes every append that was acknowledged
+// before the call. ErrNoDrill says that there is nothing.
+func (b *Bus) History(ctx context.Context, drill string) ([]Stored, error) {
+	if !event.IsDrillID(drill) {
+		return nil, fmt.Errorf("history of drill %q: that is no drill id: %w", drill, ErrNoDrill)
+	}
+	last, err := b.get(ctx, StreamDrills, getRequest{LastFor: drillFilter(drill)})
+	if errors.Is(err, errNoRecord) {
+		return nil, fmt.Errorf("history of drill %s: %w", drill, ErrNoDrill)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("history of drill %s: %w", drill, err)
+	}
+	var out []Stored
+	err = b.Follow(ctx, drill, func(s Stored) error {
+		out = append(out, s)
+		if s.Seq >= last.Seq {
+			return Stop
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("history of drill %s: %w", drill, err)
+	}
+	return out, nil
+}
+
+const acceptedFilter = "drill.evt.*.injector.drill-accepted"
+
+// WatchDrills calls fn once for every drill that is accepted and not finished,
+// oldest first, and then for each new one, until ctx ends. Only drills that a
+// trusted event opened count, and only trusted events finish one. fn must not
+// block for long.
+func (b *Bus) WatchDrills(ctx context.Context, fn func(drill string)) error {
+	seen := map[string]bool{}
+	return b.read(ctx, feed{stream: StreamDrills, filter: acceptedFilter}, func(r record) error {
+		s := open(r, b.keyring)
+		id := s.Event.Subject
+		if s.Trust != nil || seen[id] {
+			return nil
+		}
+		finished, err := b.lastOf(ctx, id, event.TypeDrillFinished)
+		if err != nil {
+			return err
+		}
+		seen[id] = true
+		if finished == nil {
+			fn(id)
+		}
+		return nil
+	})
+}
+
+// lastOf returns the drill's last trusted event of a type, or nil.
+func (b *Bus) lastOf(ctx context.Context, drill string, t event.Type) (*Stored, error) {
+	info, ok := event.Lookup(t)
+	if !ok {
+		return nil, fmt.Errorf("type %q is not in the table of types", t)
+	}
+	rec, err := b.get(ctx, StreamDrills, getRequest{LastFor: EventSubject(drill, info.Service, t)})
+	if errors.Is(err, errNoRecord) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	s := open(rec, b.keyring)
+	if s.Trust != nil {
+		return nil, nil
+	}
+	return &s, nil
+}
+
+// Summary is one drill of a list. Finished and Published are nil as long as the
+// drill has not come so far.
+type Summary struct {
+	Drill     string
+	Accepted  *Stored
+	Finished  *Stored
+	Published *Stored
+}
+
+// List returns every drill with a trusted opening event, oldest first.
+func (b *Bus) List(ctx context.Context) ([]Summary, error) {
+	var out []Summary
+	seen := map[string]bool{}
+	err := b.readAll(ctx, feed{stream: StreamDrills, filter: acceptedFilter}, func(r record) error {
+		if s := open(r, b.keyring); s.Trust == nil && !seen[s.Event.Subject] {
+			seen[s.Event.Subject] = true
+			out = append(out, Summary{Drill: s.Event.Subject, Accepted: &s})
+		}
+		return nil
+	})
+	for i := range out {
+		if err != nil {
+			break
+		}
+		if out[i].Finished, err = b.lastOf(ctx, out[i].Drill, event.TypeDrillFinished); err == nil {
+			out[i].Published, err = b.lastOf(ctx, out[i].Drill, event.TypeReportPublished)
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("list drills: %w", err)
+	}
+	return out, nil
+}
+
+// token reports whether s can stand as one token of a subject.
+func token(s string) bool {
+	return s != "" && len(s) <= 128 && !strings.ContainsAny(s, ".*> \t\r\n") && s[0] != '$'
+}

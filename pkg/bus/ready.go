@@ -1,0 +1,111 @@
+package bus
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/firedrill/firedrill/pkg/event"
+)
+
+// Ready reports whether this identity can do its work now: the server answers,
+// the streams and the service's durables exist, and the server permits what the
+// service publishes. It stores nothing. Without it a missing permission would
+// show only as timeouts in the middle of a drill. ErrDenied says that the server
+// refused a subject, now or earlier on this connection.
+func (b *Bus) Ready(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, storeBudget)
+	defer cancel()
+	if err := b.nc.FlushWithContext(ctx); err != nil {
+		return fmt.Errorf("not ready: NATS does not answer: %w", err)
+	}
+	if denied, _ := b.violations(); len(denied) > 0 {
+		return fmt.Errorf("not ready: %w: %s", ErrDenied, denied[0])
+	}
+	if _, err := b.get(ctx, StreamDrills, getRequest{LastFor: "drill.evt.>"}); err != nil && !errors.Is(err, errNoRecord) {
+		return fmt.Errorf("not ready: %w; was bootstrap run?", err)
+	}
+	if !slices.Contains(event.Services(), b.id.Service) {
+		return nil
+	}
+	for _, subject := range b.publishes() {
+		if err := b.mayPublish(ctx, subject); err != nil {
+			return fmt.Errorf("not ready: publish to %s: %w", subject, err)
+		}
+	}
+	for _, d := range Durables() {
+		if d.Service != b.id.Service {
+			continue
+		}
+		if err := b.hasDurable(ctx, d); err != nil {
+			return fmt.Errorf("not ready: %w", err)
+		}
+	}
+	return nil
+}
+
+// publishes lists a subject of each kind that the service publishes to.
+func (b *Bus) publishes() []string {
+	out := []string{"drill.evt.readiness." + b.id.Service + ".check"}
+	for _, d := range Durables() {
+		if d.Service == b.id.Service {
+			out = append(out, "dead."+d.Name)
+		}
+	}
+	if b.id.Service == event.Injector {
+		out = append(out, "drill.res.readiness.check")
+	}
+	return out
+}
+
+// mayPublish asks the server to store a message in a stream that the subject
+// does not belong to. The refusal of just that proves that the subject is
+// permitted and reaches JetStream.
+func (b *Bus) mayPublish(ctx context.Context, subject string) error {
+	_, changed := b.violations()
+	m := nats.NewMsg(subject)
+	m.Header.Set(jetstream.ExpectedStreamHeader, "firedrill-readiness")
+	answer := make(chan error, 1)
+	ask, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() {
+		_, err := b.publishOnce(ask, []*nats.Msg{m})
+		answer <- err
+	}()
+	select {
+	case <-changed:
+		cancel()
+		<-answer
+		denied, _ := b.violations()
+		return fmt.Errorf("%w: %s", ErrDenied, denied[len(denied)-1])
+	case err := <-answer:
+		switch {
+		case isCode(err, codeStreamMismatch):
+			return nil
+		case err == nil:
+			return errors.New("the server stored a message meant for no stream")
+		default:
+			return err
+		}
+	}
+}
+
+func (b *Bus) hasDurable(ctx context.Context, d Durable) error {
+	for _, at := range [][2]string{{d.Stream, d.Name}, {StreamRetry, d.retryName()}} {
+		ctx, cancel := context.WithTimeout(ctx, tryWait)
+		_, err := b.js.Consumer(ctx, at[0], at[1])
+		cancel()
+		if err == nil {
+			continue
+		}
+		if denied, _ := b.violations(); len(denied) > 0 {
+			return fmt.Errorf("durable %s: %w: %s", at[1], ErrDenied, denied[len(denied)-1])
+		}
+		return fmt.Errorf("durable %s of stream %s: %w; was bootstrap run?", at[1], at[0], err)
+	}
+	return nil
+}

@@ -1,0 +1,126 @@
+package bus
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/firedrill/firedrill/pkg/event"
+)
+
+// maxTails bounds the cache: far more drills than run at once.
+const maxTails = 256
+
+// tailCache remembers where drills' histories end, as far as this process knows.
+// A stale entry costs one conflict and nothing else.
+type tailCache struct {
+	mu sync.Mutex
+	m  map[string]Tail
+}
+
+func (c *tailCache) get(drill string) (Tail, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	t, ok := c.m[drill]
+	return t, ok
+}
+
+// put keeps the place after s, unless a later one is known.
+func (c *tailCache) put(drill string, s Stored) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if s.Event.Type == event.TypeReportPublished {
+		delete(c.m, drill)
+		return
+	}
+	if c.m == nil {
+		c.m = map[string]Tail{}
+	}
+	if c.m[drill].Seq >= s.tail.Seq {
+		return
+	}
+	if len(c.m) >= maxTails {
+		for other := range c.m {
+			delete(c.m, other)
+			break
+		}
+	}
+	c.m[drill] = s.tail
+}
+
+// drop forgets a place that turned out to be stale.
+func (c *tailCache) drop(drill string, stale Tail) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.m[drill] == stale {
+		delete(c.m, drill)
+	}
+}
+
+// tail reads where the drill's history ends. Where the last message is not a
+// verified event, the chain goes on from the last one that is.
+func (b *Bus) tail(ctx context.Context, drill string) (Tail, error) {
+	if !event.IsDrillID(drill) {
+		return Tail{}, fmt.Errorf("drill id %q: use 1 to 100 letters, digits, dashes or underscores", drill)
+	}
+	last, err := b.get(ctx, StreamDrills, getRequest{LastFor: drillFilter(drill)})
+	if errors.Is(err, errNoRecord) {
+		return Tail{}, nil
+	}
+	if err != nil {
+		return Tail{}, fmt.Errorf("end of drill %s: %w", drill, err)
+	}
+	if s := open(last, b.keyring); s.Trust == nil {
+		return s.tail, nil
+	}
+	history, err := b.History(ctx, drill)
+	if err != nil {
+		return Tail{}, err
+	}
+	return history[len(history)-1].tail, nil
+}
+
+// open turns a message of DRILLS into an event, without looking at its place in
+// the chain.
+func open(r record, k event.Keyring) Stored {
+	s := Stored{Seq: r.Seq, Raw: r.Data, Stored: r.Time, tail: Tail{Seq: r.Seq}}
+	e, err := event.Open(r.Data, k)
+	s.Event = e
+	if err == nil && r.Subject != EventSubject(e.Subject, e.Service(), e.Type) {
+		err = fmt.Errorf("event %s lies on subject %s, which is not its own", e.ID, r.Subject)
+	}
+	if err == nil {
+		s.Payload, err = event.Decode(e)
+	}
+	if err != nil {
+		s.Payload = nil
+		s.Trust = fmt.Errorf("message %d: %w: %w", r.Seq, ErrUntrusted, err)
+		return s
+	}
+	s.tail = Tail{Seq: r.Seq, Index: e.ChainIndex, Hash: event.Hash(r.Data)}
+	return s
+}
+
+// chain checks, from a drill's start on, that trusted events continue each
+// other. What does not is set aside, as the writers of later events did.
+type chain struct{ at Tail }
+
+func (c *chain) link(s Stored) Stored {
+	if s.Trust == nil {
+		prev := c.at.Hash
+		if c.at.Index == 0 {
+			prev = event.NoHash
+		}
+		if s.Event.ChainIndex != c.at.Index+1 || s.Event.PrevHash != prev {
+			s.Payload = nil
+			s.Trust = fmt.Errorf("message %d: %w: event %s claims chain index %d, but it does not continue the chain, which is at %d", s.Seq, ErrUntrusted, s.Event.ID, s.Event.ChainIndex, c.at.Index)
+		}
+	}
+	if s.Trust == nil {
+		c.at = s.tail
+	}
+	c.at.Seq = s.Seq
+	s.tail = c.at
+	return s
+}

@@ -1,0 +1,128 @@
+// Package mirror copies data from one location to another and proves that the
+// copy is whole. It copies when it is asked and decides nothing.
+package mirror
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+
+	"github.com/firedrill/firedrill/pkg/bus"
+	"github.com/firedrill/firedrill/pkg/event"
+	"github.com/firedrill/firedrill/pkg/target"
+	"github.com/firedrill/firedrill/services/mirror/tree"
+)
+
+// Config is what a mirror worker needs. Bus, Log and Clock are required.
+type Config struct {
+	Bus   *bus.Bus
+	Log   *slog.Logger
+	Clock target.Clock
+	// Jobs is how many copies this process makes at once; 0 means 2.
+	Jobs int
+	// Engine copies directories; its zero value will do.
+	Engine tree.Engine
+}
+
+// DefaultJobs is how many copies a process makes at once.
+const DefaultJobs = 2
+
+// durableJobs is the queue that all mirror workers share.
+const durableJobs = "mirror-jobs"
+
+// Run works off copies until ctx ends, and returns nil then. It may run in any
+// number of processes that see the same file systems: they share the work.
+func Run(ctx context.Context, c Config) error {
+	if c.Jobs == 0 {
+		c.Jobs = DefaultJobs
+	}
+	err := c.Bus.Work(ctx, durableJobs, bus.WorkOptions{Concurrency: c.Jobs}, c.onRequest)
+	if ctx.Err() != nil {
+		return nil
+	}
+	return fmt.Errorf("mirror: work on %s: %w", durableJobs, err)
+}
+
+// onRequest makes one copy and answers. A request that has an answer already, or
+// whose drill has moved on, is done.
+func (c Config) onRequest(ctx context.Context, m bus.Message) error {
+	st, err := m.Event()
+	if err != nil {
+		return bus.Poison(err)
+	}
+	req, ok := st.Payload.(*event.MirrorRequested)
+	if !ok {
+		return bus.Poison(fmt.Errorf("%s is not a request for a copy", st.Event.Type))
+	}
+	id := st.Event.Subject
+	if _, wanted, err := c.look(ctx, id, req.Step); err != nil || !wanted {
+		return err
+	}
+	answer := c.copy(ctx, req)
+	if ctx.Err() != nil {
+		return ctx.Err() // the process stops; another worker starts over
+	}
+	return c.answer(ctx, id, req.Step, answer)
+}
+
+// copy makes the copy; what goes wrong is an answer too.
+func (c Config) copy(ctx context.Context, req *event.MirrorRequested) (d event.Draft) {
+	failed := func(err error) event.Draft {
+		return event.Draft{Type: event.TypeMirrorFailed, Data: event.MirrorFailed{Step: req.Step, Reason: err.Error()}}
+	}
+	from, err := ParseLocation(req.From)
+	to, terr := ParseLocation(req.To)
+	if err := errors.Join(err, terr); err != nil {
+		return failed(err)
+	}
+	defer func() {
+		if r := recover(); r != nil {
+			d = failed(fmt.Errorf("copy %s to %s panicked: %v", from, to, r))
+		}
+	}()
+	began := c.Clock.Now()
+	got, err := c.Engine.Copy(ctx, from.Path, to.Path)
+	if err != nil {
+		return failed(err)
+	}
+	return event.Draft{Type: event.TypeMirrorCompleted, Data: event.MirrorCompleted{
+		Step: req.Step, Began: began, Ended: c.Clock.Now(),
+		Files: got.Files, Bytes: got.Bytes, Root: got.Root, Manifest: got.Manifest, Verified: got.Verified,
+	}}
+}
+
+// answer stores the answer unless there is one, or nobody waits for it any more.
+func (c Config) answer(ctx context.Context, id, step string, d event.Draft) error {
+	for {
+		tail, wanted, err := c.look(ctx, id, step)
+		if err != nil || !wanted {
+			return err
+		}
+		_, err = c.Bus.AppendAt(ctx, id, tail, d)
+		if !errors.Is(err, bus.ErrConflict) {
+			return err
+		}
+	}
+}
+
+// look reads whether a step still waits for its copy, and where the history ends.
+func (c Config) look(ctx context.Context, id, step string) (tail bus.Tail, wanted bool, err error) {
+	past, err := c.Bus.History(ctx, id)
+	if err != nil {
+		return tail, false, err
+	}
+	wanted = true
+	for _, st := range past {
+		tail = st.Tail()
+		switch p := st.Payload.(type) { // nil for what is not trusted
+		case *event.MirrorCompleted:
+			wanted = wanted && p.Step != step
+		case *event.MirrorFailed:
+			wanted = wanted && p.Step != step
+		case *event.DrillFinished:
+			wanted = false
+		}
+	}
+	return tail, wanted, nil
+}

@@ -1,0 +1,98 @@
+package observer
+
+import (
+	"context"
+	"time"
+
+	"github.com/firedrill/firedrill/pkg/drill"
+	"github.com/firedrill/firedrill/pkg/event"
+)
+
+// openingPatience is how long the claimed observer may take to open its lanes,
+// during which it has nothing to say.
+const openingPatience = 30 * time.Second
+
+// claim is who observes the drill, as the history says.
+type claim struct {
+	holder string
+	epoch  int64
+	// own is the epoch that this session claimed; 0 when it did not.
+	own int64
+	// restarted is true when the holder at the session's start had this
+	// instance's name: an earlier life of it.
+	restarted bool
+	// heard and started are when, on this process's clock, the holder's last
+	// event and the phase's start arrived.
+	heard, started int64
+	// heardBatch is true once the holder published attempts in the open phase.
+	heardBatch bool
+}
+
+func (c *claim) mine() bool { return c.own != 0 && c.own == c.epoch }
+
+func (c *claim) set(p *event.ObserverClaimed) {
+	if p.Epoch > c.epoch {
+		c.holder, c.epoch = p.Instance, p.Epoch
+		c.heardBatch = false
+	}
+}
+
+func (c *claim) atStart(me string) { c.restarted = c.holder == me }
+
+func (c *claim) hear(e event.Event, now int64) {
+	if e.Service() == event.Observer {
+		c.heard = now
+	}
+}
+
+func (c *claim) phaseStarted(now int64) { c.started, c.heardBatch = now, false }
+
+// wants says whether this session should claim the drill now. A second process
+// that runs under the same instance name is treated like any other instance.
+func (c *claim) wants(phaseOpen bool, now int64, silence, opening time.Duration) bool {
+	switch {
+	case c.mine():
+		return false
+	case c.epoch == 0, c.restarted && c.own == 0:
+		return true
+	case !phaseOpen:
+		return false
+	}
+	patience := silence
+	if !c.heardBatch {
+		patience = max(silence, opening)
+	}
+	return now-max(c.heard, c.started) > int64(patience)
+}
+
+// stepClaim claims the drill when nobody observes it, or nobody does any more.
+func (s *session) stepClaim(ctx context.Context) {
+	if s.state.Index == 0 || s.state.Finished != nil {
+		return
+	}
+	silence := s.c.Silence
+	if p, ok := s.phase(s.state.Phase); ok {
+		silence += quiet(p)
+	}
+	if !s.claim.wants(s.state.Phase != "", s.c.Clock.Now().Mono, silence, openingPatience) {
+		return
+	}
+	epoch := s.claim.epoch + 1
+	if s.append(ctx, event.Draft{Type: event.TypeObserverClaimed, Data: event.ObserverClaimed{Instance: s.me, Epoch: epoch}}) {
+		s.claim.own = epoch
+		s.log.InfoContext(ctx, "observing the drill", "epoch", epoch)
+	}
+}
+
+// quiet is how long a healthy observer of the phase may have nothing to publish:
+// its attempts may all last until their deadline, and be far apart.
+func quiet(p drill.Phase) time.Duration {
+	var d, interval time.Duration
+	for i, pr := range p.Probes {
+		d = max(d, pr.Deadline.D())
+		if i == 0 || pr.Interval.D() < interval {
+			interval = pr.Interval.D()
+		}
+	}
+	return 2*d + interval
+}

@@ -1,0 +1,337 @@
+package fold
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/firedrill/firedrill/pkg/drill"
+	"github.com/firedrill/firedrill/pkg/event"
+	"github.com/firedrill/firedrill/pkg/verdict"
+)
+
+// Severities of an issue.
+const (
+	Critical = "critical"
+	Major    = "major"
+	Minor    = "minor"
+)
+
+// docket collects issues and, with each, what to do about it.
+type docket struct {
+	issues []Issue
+	items  []ActionItem
+}
+
+// open adds an issue with its action items.
+func (d *docket) open(severity, phase, title, detail string, todo ...string) {
+	id := fmt.Sprintf("I%d", len(d.issues)+1)
+	d.issues = append(d.issues, Issue{ID: id, Severity: severity, Phase: phase, Title: title, Detail: detail})
+	for _, t := range todo {
+		d.items = append(d.items, ActionItem{Issue: id, Text: t})
+	}
+}
+
+// issues derives what was found wrong, and what to do about it, the gravest
+// first within the drill and then phase by phase.
+func issues(h *history, r Report) ([]Issue, []ActionItem) {
+	d := &docket{issues: []Issue{}, items: []ActionItem{}}
+	d.drill(h, r)
+	for _, p := range r.Phases {
+		if p.State == "waiting" && r.State == StateRunning {
+			continue
+		}
+		d.restore(p)
+		d.results(p)
+		d.conduct(p)
+	}
+	d.history(h, r)
+	return d.issues, d.items
+}
+
+func (d *docket) drill(h *history, r Report) {
+	if owed := owing(r); len(owed) > 0 {
+		list := strings.Join(owed, ", ")
+		d.open(Critical, "", "Something is still broken", "Never undone: "+list,
+			fmt.Sprintf("Put back by hand what %s left behind; the undo records are in the fault.intended and action.intended events.", list))
+	}
+	if h.specFault != "" {
+		d.open(Major, "", "The drill's definition cannot be read", h.specFault,
+			"Report this with the drill's events: an accepted drill must be readable.")
+	}
+	for _, a := range r.Conduct.Aborts {
+		d.open(Major, "", "The drill was aborted", fmt.Sprintf("%s, by %s: %s", a.Cause, a.By, a.Reason), abortAction(a.Cause))
+	}
+	if r.State == StateFinished && !r.Complete && len(r.Conduct.Aborts) == 0 {
+		d.open(Major, "", "The drill did not run to its end", r.Reason, "Remove the cause, then run the drill again.")
+	}
+}
+
+func abortAction(cause string) string {
+	switch cause {
+	case "stop-condition":
+		return "Decide whether the stop condition is right; if it is, treat the outage as the drill's finding before running it again."
+	case "deadline":
+		return "Find the step that used up the time; raise guards.deadline only if the time was well spent."
+	case "steady-state":
+		return "Repair the system until its steady state holds, then run the drill again."
+	case "halt":
+		return "Clear the reason for the halt, lift it, and run the drill again."
+	case "failure":
+		return "Repair the step that failed, then run the drill again."
+	}
+	return "Run the drill again when the reason for the abort is gone."
+}
+
+// owing lists the outstanding steps of which no undo was tried.
+func owing(r Report) []string {
+	var out []string
+	for _, step := range r.Outstanding {
+		tried := false
+		for _, p := range r.Phases {
+			tried = tried || slices.ContainsFunc(p.Undos, func(u UndoRun) bool { return u.Step == step && u.Status != statusDone })
+		}
+		if !tried {
+			out = append(out, step)
+		}
+	}
+	return out
+}
+
+// restore lists what did not go back to how it was.
+func (d *docket) restore(p Phase) {
+	for _, u := range p.Undos {
+		if u.Status == statusDone {
+			if len(u.Reasons) > 0 {
+				d.open(Minor, p.Name, "An undo needed several tries", fmt.Sprintf("%s: done at try %d; before: %s", u.Step, u.Tries, joinReasons(u.Reasons)),
+					fmt.Sprintf("Find out why the undo of %s does not work at once: the next drill may not be so lucky.", u.Step))
+			}
+			continue
+		}
+		d.open(Critical, p.Name, "An undo failed, so something is still broken", fmt.Sprintf("%s, after %s%s", u.Step, plural(u.Tries, "try"), suffix(counted(u.Reasons))),
+			fmt.Sprintf("Check the target of %s by hand and put it back; then repair what made the undo fail.", u.Step))
+	}
+	for _, a := range p.Actions {
+		if a.Status == statusFailed {
+			d.open(Major, p.Name, fmt.Sprintf("The %s action %s failed", a.Stage, a.Name), a.Reason,
+				fmt.Sprintf("Repair %q on %s and rehearse it alone before the next drill.", a.Operation, a.Target))
+		}
+	}
+	for _, c := range p.Copies {
+		if c.Status == statusFailed {
+			d.open(Major, p.Name, "Evidence was not kept", fmt.Sprintf("%s → %s: %s", c.From, c.To, c.Reason),
+				"Make the copy work before the next drill: the restore may destroy what it should have kept.")
+		}
+	}
+}
+
+// results lists every judgement that is not a PASS.
+func (d *docket) results(p Phase) {
+	for _, r := range p.Results {
+		if r.Verdict == verdict.Pass {
+			continue
+		}
+		severity := Major
+		switch {
+		case r.Verdict == verdict.Fail && (r.Of == verdict.OfRPORecords || r.Of == ofChecks || r.Of == ofRestore):
+			severity = Critical
+		case r.Verdict == verdict.Inconclusive:
+			severity = Minor
+		}
+		if p.invalid() && r.Of != verdict.OfValidity && r.Verdict != verdict.Fail {
+			continue // the validity line says it
+		}
+		if r.Of == ofRestore && r.Verdict == verdict.Fail && !p.unsteady() {
+			continue // each failed undo and action is an issue of its own
+		}
+		d.open(severity, p.Name, titleOf(r), r.Why, todo(p, r)...)
+	}
+}
+
+// unsteady reports whether the state after the restore was seen to be wrong.
+func (p Phase) unsteady() bool {
+	return slices.ContainsFunc(p.Steady, func(s Steady) bool { return s.When == drill.After && s.Status == statusViolated }) ||
+		slices.ContainsFunc(p.Checks, func(c CheckRun) bool {
+			return c.When == drill.Restored && slices.ContainsFunc(c.Properties, func(q event.Property) bool { return q.Result == event.ResultFail })
+		})
+}
+
+func (p Phase) invalid() bool {
+	return slices.ContainsFunc(p.Results, func(r Result) bool { return r.Of == verdict.OfValidity && r.Verdict == verdict.Invalid })
+}
+
+// Subject names what a result is of, for people.
+func Subject(of string) string {
+	switch of {
+	case verdict.OfRTO:
+		return "Recovery time"
+	case verdict.OfRPORecords:
+		return "Lost writes"
+	case verdict.OfRPOTime:
+		return "Recovery point"
+	case verdict.OfAvailability:
+		return "Availability"
+	case verdict.OfValidity:
+		return "Validity"
+	case ofChecks:
+		return "Data checks"
+	case ofRestore:
+		return "Restore"
+	}
+	return of
+}
+
+func titleOf(r Result) string {
+	switch r.Verdict {
+	case verdict.Fail:
+		switch r.Of {
+		case verdict.OfRTO:
+			return "The recovery took longer than its objective"
+		case verdict.OfRPORecords:
+			return "Acknowledged writes were lost beyond the objective"
+		case verdict.OfRPOTime:
+			return "The recovery point lies further back than its objective"
+		case verdict.OfAvailability:
+			return "The availability was below its objective"
+		case ofChecks:
+			return "A data check failed"
+		case ofRestore:
+			return "Not everything was put back"
+		}
+	case verdict.Inconclusive:
+		return Subject(r.Of) + ": could not be decided"
+	case verdict.Invalid:
+		if r.Of == verdict.OfValidity {
+			return "The measurement is not valid"
+		}
+		return Subject(r.Of) + ": not judged, the tool was late"
+	}
+	return Subject(r.Of)
+}
+
+// todo is what a result asks for.
+func todo(p Phase, r Result) []string {
+	if r.Verdict == verdict.Invalid {
+		return []string{"Remove the cause and run the phase again: this run proves nothing about the system. " + causeOf(r)}
+	}
+	if r.Verdict == verdict.Inconclusive {
+		switch r.Of {
+		case verdict.OfRTO:
+			return []string{"The interval straddles the objective: run the phase again, with a shorter probe interval if it stays so."}
+		case verdict.OfRPORecords, verdict.OfRPOTime:
+			return []string{"Add a ledger check for every write probe, so that lost writes can be counted."}
+		case ofRestore:
+			return []string{"Check by hand that the system is as it was before the drill."}
+		}
+		return []string{"Find out why it could not be decided; until then it counts as not shown."}
+	}
+	switch r.Of {
+	case verdict.OfRTO:
+		return []string{"Shorten the recovery: " + slowest(p), "Review whether the objective of " + ShowDuration(p.Objective.RTO) + " is the one the business needs."}
+	case verdict.OfRPORecords, verdict.OfRPOTime:
+		return []string{"Reconcile the lost writes listed in the ledger with their source.",
+			"Close the gap: synchronous replication, or an objective that allows for the replication lag."}
+	case verdict.OfAvailability:
+		return []string{"Find the lane with the lowest availability in the table and shorten or avoid its outages."}
+	case ofChecks:
+		return []string{"Compare the failed properties' samples with the evidence, and repair the data before it is relied on."}
+	case ofRestore:
+		return []string{"Bring the system back to its steady state by hand and check it before anything else is drilled."}
+	}
+	return []string{"Review: " + r.Why}
+}
+
+func causeOf(r Result) string {
+	switch {
+	case strings.Contains(r.Why, "jitter"), strings.Contains(r.Why, "scheduled attempts"):
+		return "Give the observer a host of its own, or fewer probes."
+	case strings.Contains(r.Why, "proof"):
+		return "Let the fault prove its effect."
+	case strings.Contains(r.Why, "steady state"):
+		return "Repair the system, or the steady state's definition."
+	case strings.Contains(r.Why, "replaced"):
+		return "Find out why the service died in mid-drill."
+	case strings.Contains(r.Why, "not whole"):
+		return "Find out who changed the stored events; run firedrill verify on them."
+	}
+	return "The reason is given above."
+}
+
+// slowest names the split that took longest.
+func slowest(p Phase) string {
+	if len(p.Recovery) == 0 {
+		return "see the timeline."
+	}
+	s := worstRecovery(p.Recovery).Splits
+	name, longest := "", int64(-1)
+	for _, x := range []struct {
+		name string
+		f    Figure
+	}{{"detecting the fault", s.Detect}, {"failing over", s.Failover}, {"getting stable after the failover", s.Restore}} {
+		if v := x.f.Lo; x.f.Known && v > longest {
+			name, longest = fmt.Sprintf("most of it went into %s (%s).", x.name, ShowFigure(x.f)), v
+		}
+	}
+	if name == "" {
+		return "see the timeline."
+	}
+	return name
+}
+
+// conduct lists problems of the drill's own running.
+func (d *docket) conduct(p Phase) {
+	for _, s := range p.Steady {
+		if s.When == drill.Before && s.Status == statusViolated {
+			d.open(Major, p.Name, "The steady state did not hold before the fault", joinReasons(s.Reasons),
+				"Repair the system until its steady state holds, then run the drill again.")
+		}
+	}
+	for _, l := range p.Availability {
+		if l.StaleReads > 0 {
+			d.open(Major, p.Name, "Reads were stale", fmt.Sprintf("%s/%s: %s reads missed a write that had been acknowledged before they began", l.Probe, l.Lane, ShowCount(l.StaleReads)),
+				"Find out which server answered those reads; route them away from lagging or fenced-off servers.")
+		}
+	}
+	for _, l := range p.Ledgers {
+		if l.PhantomCount+l.DuplicateCount > 0 {
+			d.open(Major, p.Name, "The ledger holds writes that it should not", fmt.Sprintf("%s/%s: %s never attempted, %s more than once", l.Probe, l.Lane, ShowCount(l.PhantomCount), ShowCount(l.DuplicateCount)),
+				"Look for a retrying client or proxy between the probe and the target, and for another writer of the ledger.")
+		}
+	}
+	if p.Failback != nil && p.Failback.Outages > 0 && p.Objective.RTO > 0 && p.Failback.Longest.Lo > p.Objective.RTO {
+		d.open(Minor, p.Name, "Failing back took the service down for longer than the objective", fmt.Sprintf("%s on %s", Show(*p.Failback.Longest), p.Failback.Lane),
+			"Plan the failback for a maintenance window, or use a switchover that keeps the service up.")
+	}
+}
+
+// history lists what is wrong with the events themselves.
+func (d *docket) history(h *history, r Report) {
+	if len(r.Verification.Problems) > 0 {
+		severity, todo := Major, "Find out who published messages into the drill's history that no service of the keyring signed."
+		if !h.sound {
+			severity, todo = Critical, "Find out who changed the stored events; run firedrill verify on them."
+		}
+		d.open(severity, "", fmt.Sprintf("%d of %d messages of the history cannot be trusted", len(r.Verification.Problems), r.Verification.Events),
+			joinReasons(first(r.Verification.Problems, 5)), todo)
+	}
+	if n := len(r.Verification.Unknown); n > 0 {
+		kinds := slices.Sorted(maps.Keys(r.Verification.Unknown))
+		d.open(Minor, "", "The history holds events of unknown types", strings.Join(kinds, ", "),
+			"Fold the history with the version of firedrill that wrote it: this one left those events out.")
+	}
+	for _, l := range h.turns {
+		if p := l.payload.(*event.LeaseTaken); p.Epoch > 1 {
+			d.open(Minor, "", "The injector was replaced", fmt.Sprintf("%s took over (epoch %d)%s", p.Holder, p.Epoch, suffix(p.Reason)),
+				"Find out why the injector died or fell silent in mid-drill.")
+		}
+	}
+	for _, c := range h.claims {
+		if p := c.payload.(*event.ObserverClaimed); p.Epoch > 1 {
+			d.open(Minor, "", "The observer was replaced", fmt.Sprintf("%s took over (claim %d)", p.Instance, p.Epoch),
+				"Find out why the observer died or fell silent in mid-drill.")
+		}
+	}
+}
+
+func first(list []string, n int) []string { return list[:min(n, len(list))] }

@@ -1,0 +1,452 @@
+package fold
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/firedrill/firedrill/pkg/drill"
+	"github.com/firedrill/firedrill/pkg/event"
+	"github.com/firedrill/firedrill/pkg/verdict"
+)
+
+// What a result is of, beyond verdict's own.
+const (
+	ofChecks  = "checks"
+	ofRestore = "restore"
+)
+
+// recovery is a fault's line of the recovery table.
+func (f *phaseFold) recovery(i int, r verdict.FaultResult) Recovery {
+	_, name := cutStep(r.Step)
+	out := Recovery{
+		Step: r.Step, Name: name, Objective: f.out.Objective.RTO, Achieved: r.TTStable, FirstSuccess: r.TTFS,
+		NeverFailed: r.NeverFailed, Censored: r.Censored, Decisive: r.Decisive,
+	}
+	at := slices.IndexFunc(f.faults, func(t verdict.FaultTime) bool { return t.Step == r.Step })
+	if at < 0 {
+		at = min(i, len(f.faults)-1)
+	}
+	out.Splits = f.splits(f.faults[at], r)
+	return out
+}
+
+// splits cuts the way from a fault to verified data.
+func (f *phaseFold) splits(t verdict.FaultTime, r verdict.FaultResult) Splits {
+	var s Splits
+	fault := event.Interval{Lo: t.F0, Hi: t.F1}
+	stable := event.Interval{Lo: add(t.F1, r.TTStable.Lo), Hi: add(t.F0, r.TTStable.Hi), Open: r.TTStable.Open}
+	stable.Hi = max(stable.Hi, stable.Lo)
+	first := event.Interval{Lo: add(t.F1, r.TTFS.Lo), Hi: max(add(t.F0, r.TTFS.Hi), add(t.F1, r.TTFS.Lo)), Open: r.TTFS.Open}
+	began, ended, acted := f.recoveryActions(t.F0)
+	switch {
+	case acted:
+		s.Detect = known(distance(began, fault))
+		s.Failover = known(distance(ended, began))
+		s.Restore = known(distance(stable, ended))
+	case !r.NeverFailed:
+		if start, ok := f.outageStart(r.Step); ok {
+			s.Detect = known(distance(start, fault))
+			s.Failover = known(distance(first, start))
+			s.Restore = known(distance(stable, first))
+		}
+	}
+	if done, ok := f.axis.exact(f.checksDone); ok && !f.checksDone.IsZero() && !stable.Open {
+		s.Verify = known(distance(done, stable))
+	}
+	return s
+}
+
+func known(i event.Interval) Figure { return Figure{Known: true, Interval: i} }
+
+// recoveryActions bounds the recovery actions after a fault.
+func (f *phaseFold) recoveryActions(after int64) (began, ended event.Interval, ok bool) {
+	for _, n := range f.log.entries {
+		p, is := n.payload.(*event.ActionDone)
+		if !is {
+			continue
+		}
+		if kind, _ := cutStep(p.Step); kind != drill.StepRecovery {
+			continue
+		}
+		b, okB := f.axis.exact(p.Began)
+		e, okE := f.axis.exact(p.Ended)
+		if !okB || !okE || b.Hi < after {
+			continue
+		}
+		if !ok || b.Lo < began.Lo {
+			began = b
+		}
+		if !ok || e.Hi > ended.Hi {
+			ended = e
+		}
+		ok = true
+	}
+	return began, ended, ok
+}
+
+// outageStart is when the first lane saw the fault.
+func (f *phaseFold) outageStart(step string) (event.Interval, bool) {
+	var first event.Interval
+	ok := false
+	for _, o := range f.out.Outages {
+		if o.Fault != step || o.Restore {
+			continue
+		}
+		if !ok {
+			first, ok = o.Start, true
+		}
+		first.Lo, first.Hi = min(first.Lo, o.Start.Lo), min(first.Hi, o.Start.Hi)
+	}
+	return first, ok
+}
+
+// judge gives the phase its verdict and says why, line by line.
+func (f *phaseFold) judge() {
+	if f.out.State != StateFinished && f.settleOrder < 0 {
+		return // nothing can be said yet
+	}
+	f.judgeMeasured()
+	for i := range f.out.Recovery {
+		f.out.Recovery[i].Status = f.statusOf(f.out.Recovery[i])
+	}
+	f.judgeChecks()
+	f.judgeRestore()
+	var all []verdict.Measurement
+	for _, r := range f.out.Results {
+		all = append(all, verdict.Measurement{Verdict: r.Verdict})
+	}
+	f.out.Verdict = verdict.Total(all)
+	if !f.h.sound {
+		f.out.Verdict = verdict.Invalid
+	}
+}
+
+// judgeMeasured takes over verdict's judgements and applies what it cannot know:
+// drills cut short and injectors replaced.
+func (f *phaseFold) judgeMeasured() {
+	if f.out.Window == nil {
+		f.unmeasured()
+		return
+	}
+	cut := f.out.State == StateFinished && !f.out.Window.Complete
+	replaced := f.takenOver()
+	if cut {
+		f.invalid("%s", f.cutReason())
+	}
+	if !f.h.sound {
+		f.invalid("the history is not whole: events are missing or were altered")
+	}
+	invalid := len(f.out.Invalidities) > 0
+	for _, j := range f.measured.Judgements {
+		r := Result{Of: j.Of, Verdict: j.Verdict, Why: j.Why}
+		r.Objective, r.Achieved = f.figures(j)
+		switch {
+		case j.Of == verdict.OfValidity && invalid:
+			r.Verdict, r.Why = verdict.Invalid, joinReasons(append(slices.Clone(f.out.Invalidities), unlessSaid(j, f.out.Invalidities)...))
+		case replaced != "" && j.Verdict == verdict.Fail && j.Of != verdict.OfRPORecords && j.Of != verdict.OfRPOTime:
+			r.Verdict = verdict.Invalid
+			r.Why += "; the injector was replaced meanwhile (by " + replaced + "): the tool, not the system, may have been late"
+		}
+		f.out.Results = append(f.out.Results, r)
+	}
+	f.settleInvalid(cut)
+}
+
+// settleInvalid lets an invalid measurement speak for all that was measured in
+// it. Only a cut-short one keeps the failures that were proven before the cut:
+// what was too late, or lost, by then stays so.
+func (f *phaseFold) settleInvalid(cut bool) {
+	validity := slices.IndexFunc(f.out.Results, func(r Result) bool { return r.Of == verdict.OfValidity })
+	if validity < 0 || f.out.Results[validity].Verdict != verdict.Invalid {
+		return
+	}
+	keep := cut && f.measured.Verdict != verdict.Invalid && f.h.sound
+	for i := range f.out.Results {
+		r := &f.out.Results[i]
+		if late := r.Of == verdict.OfRTO || r.Of == verdict.OfRPORecords; !keep || !late || r.Verdict != verdict.Fail {
+			r.Verdict = verdict.Invalid
+		}
+	}
+}
+
+// unlessSaid returns a failed validity judgement's reasons that were not known
+// before the measurement.
+func unlessSaid(j verdict.Judgement, said []string) []string {
+	if j.Verdict != verdict.Invalid {
+		return nil
+	}
+	why := j.Why
+	for _, s := range said {
+		why = strings.ReplaceAll(why, s, "")
+	}
+	var rest []string
+	for _, part := range strings.Split(why, "; ") {
+		if part != "" {
+			rest = append(rest, part)
+		}
+	}
+	return rest
+}
+
+// unmeasured is for phases without anything to measure.
+func (f *phaseFold) unmeasured() {
+	before := f.steadyBefore()
+	switch {
+	case before != nil && before.Status == statusViolated:
+		f.invalid("the steady state did not hold before the fault, so nothing was broken: %s", joinReasons(before.Reasons))
+	case f.steadyOrder < 0:
+		f.invalid("the steady state was not established before the fault")
+	case len(f.lanes) == 0:
+		f.invalid("no attempts were recorded")
+	default:
+		f.invalid("the measured window is empty")
+	}
+	if f.out.State == StateFinished && !f.out.Complete {
+		f.invalid("%s", f.cutReason())
+	}
+	f.addResult(verdict.OfValidity, Never, Never, verdict.Invalid, joinReasons(f.out.Invalidities))
+}
+
+func (f *phaseFold) steadyBefore() *Steady {
+	for i := range f.out.Steady {
+		if f.out.Steady[i].When == drill.Before {
+			return &f.out.Steady[i]
+		}
+	}
+	return nil
+}
+
+func (f *phaseFold) cutReason() string {
+	for _, a := range f.h.aborts {
+		if p := a.payload.(*event.AbortRequested); f.during(a.order) {
+			return fmt.Sprintf("the drill was aborted before the measurement was complete (%s, by %s: %s)", p.Cause, p.By, p.Reason)
+		}
+	}
+	return "the phase was cut short before the measurement was complete" + suffix(f.out.Reason)
+}
+
+func suffix(reason string) string {
+	if reason == "" {
+		return ""
+	}
+	return ": " + reason
+}
+
+// counted joins reasons, with repeated ones once.
+func counted(rs []string) string {
+	var parts []string
+	for i, r := range rs {
+		if slices.Contains(rs[:i], r) {
+			continue
+		}
+		n := 0
+		for _, x := range rs {
+			if x == r {
+				n++
+			}
+		}
+		if n > 1 {
+			r = fmt.Sprintf("%s (%d times)", r, n)
+		}
+		parts = append(parts, r)
+	}
+	return joinReasons(parts)
+}
+
+func joinReasons(rs []string) string { return strings.Join(rs, "; ") }
+
+func (f *phaseFold) addResult(of, objective, achieved string, v verdict.Verdict, why string) {
+	f.out.Results = append(f.out.Results, Result{Of: of, Objective: objective, Achieved: achieved, Verdict: v, Why: why})
+}
+
+// figures writes a judgement's objective and what was achieved.
+func (f *phaseFold) figures(j verdict.Judgement) (objective, achieved string) {
+	o := f.out.Objective
+	objective, achieved = Never, Never
+	switch j.Of {
+	case verdict.OfRTO:
+		if o.RTO > 0 {
+			objective = "≤ " + ShowDuration(o.RTO)
+		}
+		if len(f.out.Recovery) > 0 {
+			achieved = Show(worstRecovery(f.out.Recovery).Achieved)
+		}
+	case verdict.OfRPORecords:
+		if o.RPORecords != nil {
+			objective = "≤ " + ShowCount(*o.RPORecords) + " records"
+		}
+		if n, ok := lostRecovered(f.out); ok {
+			achieved = ShowCount(n) + " records"
+		}
+	case verdict.OfRPOTime:
+		if o.RPOTime != nil {
+			objective = "≤ " + ShowDuration(*o.RPOTime)
+		}
+		if len(f.measured.Ledgers) > 0 {
+			worst := slices.MaxFunc(f.measured.Ledgers, func(a, b verdict.LedgerResult) int { return longer(a.RPA, b.RPA) })
+			achieved = Show(worst.RPA)
+		}
+	case verdict.OfAvailability:
+		objective = "≥ " + ShowPercent(o.Availability)
+		if len(f.measured.Lanes) > 0 {
+			worst := slices.MinFunc(f.measured.Lanes, func(a, b verdict.LaneResult) int { return cmp.Compare(a.Availability, b.Availability) })
+			achieved = ShowPercent(worst.Availability)
+		}
+	}
+	return objective, achieved
+}
+
+func worstRecovery(rs []Recovery) Recovery {
+	return slices.MaxFunc(rs, func(a, b Recovery) int { return longer(a.Achieved, b.Achieved) })
+}
+
+// longer orders intervals by their upper end; an open one has none.
+func longer(a, b event.Interval) int {
+	switch {
+	case a.Open != b.Open && a.Open:
+		return 1
+	case a.Open != b.Open:
+		return -1
+	case a.Open:
+		return cmp.Compare(a.Lo, b.Lo)
+	}
+	return cmp.Compare(a.Hi, b.Hi)
+}
+
+// lostRecovered counts the acknowledged writes that were not there after the
+// recovery: per lane, the most that any ledger missed.
+func lostRecovered(p Phase) (int64, bool) {
+	most := map[string]int64{}
+	for _, l := range p.Ledgers {
+		if _, when := cutStep(l.Step); when == drill.Recovered {
+			most[l.Probe+"/"+l.Lane] = max(most[l.Probe+"/"+l.Lane], l.LostCount)
+		}
+	}
+	var sum int64
+	for _, n := range most {
+		sum += n
+	}
+	return sum, len(most) > 0
+}
+
+// statusOf judges one fault's recovery by itself; what the whole measurement
+// lacks, a line of it lacks too.
+func (f *phaseFold) statusOf(r Recovery) verdict.Verdict {
+	var rto *Result
+	for i := range f.out.Results {
+		if f.out.Results[i].Of == verdict.OfRTO {
+			rto = &f.out.Results[i]
+		}
+		if f.out.Results[i].Of == verdict.OfValidity && f.out.Results[i].Verdict == verdict.Invalid {
+			return verdict.Invalid
+		}
+	}
+	switch {
+	case rto == nil || r.Objective == 0:
+		return verdict.Inconclusive
+	case len(f.out.Recovery) == 1 || rto.Verdict == verdict.Invalid || rto.Verdict == verdict.Pass:
+		return rto.Verdict
+	case r.Achieved.Lo > r.Objective:
+		return verdict.Fail
+	case !r.Achieved.Open && r.Achieved.Hi <= r.Objective:
+		return verdict.Pass
+	}
+	return verdict.Inconclusive
+}
+
+// judgeChecks judges what the validator found after the recovery.
+func (f *phaseFold) judgeChecks() {
+	if len(f.spec.Checks) == 0 && !slices.ContainsFunc(f.out.Checks, func(c CheckRun) bool { return c.When == drill.Recovered }) {
+		return
+	}
+	v, n, why := f.properties(drill.Recovered)
+	if f.checksDone.IsZero() {
+		why = append(why, "the checks were not completed")
+		if v == verdict.Pass {
+			v = verdict.Inconclusive
+		}
+	}
+	f.addResult(ofChecks, "every property holds", n, v, reasonOr(why, "every property holds"))
+}
+
+func reasonOr(why []string, otherwise string) string {
+	if len(why) == 0 {
+		return otherwise
+	}
+	return joinReasons(why)
+}
+
+// properties sums up the properties that were checked at one moment.
+func (f *phaseFold) properties(when string) (verdict.Verdict, string, []string) {
+	v, good, judged := verdict.Pass, 0, 0
+	var why []string
+	for _, c := range f.out.Checks {
+		if c.When != when {
+			continue
+		}
+		for _, p := range c.Properties {
+			switch p.Result {
+			case event.ResultInfo:
+				continue
+			case event.ResultPass:
+				good++
+			case event.ResultFail:
+				v = verdict.Fail
+				why = append(why, fmt.Sprintf("%s: %s: %s", c.Check, p.Name, p.Found))
+			default:
+				if v == verdict.Pass {
+					v = verdict.Inconclusive
+				}
+				why = append(why, fmt.Sprintf("%s: %s could not be decided: %s", c.Check, p.Name, p.Found))
+			}
+			judged++
+		}
+	}
+	return v, fmt.Sprintf("%d of %d properties", good, judged), why
+}
+
+// judgeRestore judges the way back: nothing may stay broken.
+func (f *phaseFold) judgeRestore() {
+	if f.out.State != StateFinished || f.faultOrder < 0 && len(f.out.Undos) == 0 {
+		return
+	}
+	v, _, why := f.properties(drill.Restored)
+	worsen := func(w verdict.Verdict, format string, args ...any) {
+		why = append(why, fmt.Sprintf(format, args...))
+		if w == verdict.Fail || v == verdict.Pass {
+			v = w
+		}
+	}
+	for _, a := range f.out.Actions {
+		if a.Stage == string(drill.StepRestore) && a.Status == statusFailed {
+			worsen(verdict.Fail, "%s failed: %s", a.Name, a.Reason)
+		}
+	}
+	for _, u := range f.out.Undos {
+		if u.Status != statusDone {
+			worsen(verdict.Fail, "%s was not undone%s", u.Step, suffix(counted(u.Reasons)))
+		}
+	}
+	if f.h.finished != nil {
+		for _, step := range f.h.finished.Outstanding {
+			owed := slices.ContainsFunc(f.out.Undos, func(u UndoRun) bool { return u.Step == step && u.Status != statusDone })
+			if strings.HasPrefix(step, f.out.Name+"/") && !owed {
+				worsen(verdict.Fail, "%s is still in effect", step)
+			}
+		}
+	}
+	after := slices.IndexFunc(f.out.Steady, func(s Steady) bool { return s.When == drill.After })
+	switch {
+	case after >= 0 && f.out.Steady[after].Status == statusViolated:
+		worsen(verdict.Fail, "the steady state did not come back: %s", joinReasons(f.out.Steady[after].Reasons))
+	case after < 0 || f.out.Steady[after].Status != statusEstablished:
+		worsen(verdict.Inconclusive, "the steady state after the restore was not observed")
+	}
+	achieved := "everything is back"
+	if v != verdict.Pass {
+		achieved = "not shown"
+	}
+	f.addResult(ofRestore, "everything is put back", achieved, v, reasonOr(why, "everything was put back and the steady state holds"))
+}

@@ -1,0 +1,411 @@
+package fold
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/firedrill/firedrill/pkg/drill"
+	"github.com/firedrill/firedrill/pkg/event"
+	"github.com/firedrill/firedrill/pkg/verdict"
+)
+
+// settleMargin is how long after the observer's word the measured window goes
+// on at most: the lanes' last slots before it must be seen to have gone well. It
+// never reaches into the restore.
+const settleMargin = 1_000_000_000
+
+// phaseFold is one phase being folded.
+type phaseFold struct {
+	h    *history
+	log  *phaseLog
+	spec drill.Phase
+	axis axis
+	out  Phase
+	// lanes are all lanes on the observer's clock, faults the injected ones.
+	lanes  []verdict.Lane
+	faults []verdict.FaultTime
+	// claim is the observer's epoch that the measurement is taken from.
+	claim int64
+	// measured is the phase's measurement; ledgers were checked after recovery.
+	measured verdict.Measurement
+	ledgers  []found
+	marks    []Mark
+	// orders of events in the history: -1 when there was none.
+	steadyOrder, faultOrder, settleOrder, restoreOrder int
+	steadyFrom, settleAt, restoreAt                    int64
+	settled, missing                                   bool
+	checksDone                                         event.Reading
+	// targets maps a probe to its target.
+	targets map[string]string
+}
+
+// found is one ledger as a check read it.
+type found struct {
+	step string
+	verdict.Ledger
+}
+
+func foldPhase(h *history, name string) Phase {
+	spec, known := h.spec(name)
+	log := h.phases[name]
+	f := &phaseFold{h: h, log: log, spec: spec, steadyOrder: -1, faultOrder: -1, settleOrder: -1, restoreOrder: -1, targets: map[string]string{}}
+	f.out = emptyPhase(name, spec)
+	if !known {
+		f.invalid("the drill's spec has no phase %q", name)
+	}
+	if log == nil {
+		f.neverStarted()
+		return f.out
+	}
+	f.openAxis()
+	f.walk()
+	f.openLanes()
+	f.setZero()
+	f.describe()
+	f.times()
+	f.conduct()
+	f.measure()
+	f.failback()
+	f.judge()
+	f.draw()
+	return f.out
+}
+
+func emptyPhase(name string, spec drill.Phase) Phase {
+	p := Phase{
+		Name: name, Title: spec.Title, State: "waiting",
+		Results: []Result{}, Recovery: []Recovery{}, Availability: []LaneRow{}, Outages: []Outage{}, Ledgers: []Ledger{},
+		Faults: []FaultRun{}, Actions: []ActionRun{}, Undos: []UndoRun{}, Steady: []Steady{}, Checks: []CheckRun{},
+		Objective: Objective{RTO: int64(spec.Objective.RTO), Availability: spec.Objective.Availability},
+	}
+	if p.Title == "" {
+		p.Title = name
+	}
+	if r := spec.Objective.RPO; r != nil {
+		p.Objective.RPORecords = r.Records
+		if r.Time != nil {
+			t := int64(*r.Time)
+			p.Objective.RPOTime = &t
+		}
+	}
+	return p
+}
+
+func (f *phaseFold) neverStarted() {
+	if f.h.finished == nil {
+		return
+	}
+	f.invalid("the phase never began")
+	f.out.Reason = f.h.finished.Reason
+	f.out.Verdict = verdict.Invalid
+	f.addResult("validity", Never, Never, verdict.Invalid, joinReasons(f.out.Invalidities))
+}
+
+func (f *phaseFold) invalid(format string, args ...any) {
+	f.out.Invalidities = append(f.out.Invalidities, fmt.Sprintf(format, args...))
+}
+
+// openAxis chooses the observer's clock: that of the claim under which the fault
+// was injected, or the first one that wrote attempts.
+func (f *phaseFold) openAxis() {
+	faultAt := -1
+	for _, n := range f.log.entries {
+		if _, ok := n.payload.(*event.FaultInjected); ok {
+			faultAt = n.order
+			break
+		}
+	}
+	for _, c := range f.h.claims {
+		if p := c.payload.(*event.ObserverClaimed); f.claim == 0 || c.order < faultAt {
+			f.claim = p.Epoch
+		}
+	}
+	for _, b := range f.log.batches {
+		if f.axis.clock == "" || b.Epoch == f.claim {
+			f.axis.clock, f.axis.anchor = b.Origin.Clock, b.Origin
+			if b.Epoch == f.claim {
+				break
+			}
+		}
+	}
+	if f.axis.clock == "" {
+		r := f.log.entries[0].at()
+		f.axis.clock, f.axis.anchor = r.Clock, r
+	}
+	f.axis.clks = verdict.NewClockMap(f.axis.clock)
+	for _, c := range f.h.clocks {
+		p := c.payload.(*event.ClockCompared)
+		if p.Observer != f.axis.clock {
+			continue
+		}
+		if err := f.axis.clks.Add(*p, int64(c.event.Mono)); err != nil {
+			f.invalid("a comparison of clocks cannot be used: %v", err)
+		}
+	}
+}
+
+// openLanes unpacks the attempts and keeps what lies on the observer's clock.
+func (f *phaseFold) openLanes() {
+	lanes, err := verdict.LanesFromBatches(f.log.batches)
+	if err != nil {
+		f.invalid("the recorded attempts cannot be read: %v", err)
+	}
+	for _, l := range lanes {
+		if l.Clock == f.axis.clock && len(l.Attempts) > 0 {
+			f.lanes = append(f.lanes, l)
+		}
+	}
+	for _, b := range f.log.batches {
+		f.targets[b.Probe] = b.Target
+	}
+}
+
+// walk notes the moments that bound the measurement.
+func (f *phaseFold) walk() {
+	for _, n := range f.log.entries {
+		kind, name := cutStep(stepOf(n.payload))
+		switch p := n.payload.(type) {
+		case *event.SteadyEstablished:
+			if name == drill.Before && f.steadyOrder < 0 {
+				f.steadyOrder, f.steadyFrom = n.order, sub(f.axis.moment(n.at()), int64(p.Window))
+			}
+		case *event.FaultInjected:
+			f.injected(n, p)
+		case *event.FaultFailed:
+			f.invalid("fault %s was not injected: %s", p.Step, p.Reason)
+		case *event.RecoveryStable:
+			if f.settleOrder < 0 {
+				f.settled, f.settleOrder = true, n.order
+				f.settleAt = max(f.axis.moment(n.at()), add(f.axis.moment(p.At), int64(f.spec.Stable.Window)))
+			}
+		case *event.RecoveryMissing:
+			if f.settleOrder < 0 {
+				f.missing, f.settleOrder, f.settleAt = true, n.order, f.axis.moment(n.at())
+			}
+		case *event.ChecksCompleted:
+			if name == drill.Recovered {
+				f.checksDone = n.at()
+			}
+		case *event.ActionIntended:
+			if kind == drill.StepRestore {
+				f.restoring(n)
+			}
+		case *event.UndoIntended:
+			if f.settleOrder >= 0 || f.aborted(n.order) {
+				f.restoring(n)
+			}
+		}
+	}
+}
+
+func (f *phaseFold) injected(n entry, p *event.FaultInjected) {
+	if f.faultOrder < 0 {
+		f.faultOrder = n.order
+	}
+	t, err := f.axis.clks.Fault(*p)
+	if err != nil {
+		f.invalid("fault %s cannot be placed on the observer's clock: %v", p.Step, err)
+		t = verdict.FaultTime{Step: p.Step, F0: f.axis.moment(p.F0), F1: f.axis.moment(p.F1), Proven: p.Proof.Proven, How: p.Proof.How}
+	}
+	f.faults = append(f.faults, t)
+}
+
+func (f *phaseFold) restoring(n entry) {
+	if f.restoreOrder < 0 {
+		f.restoreOrder, f.restoreAt = n.order, f.axis.moment(n.at())
+	}
+}
+
+// aborted reports whether the drill was being aborted at that place.
+func (f *phaseFold) aborted(order int) bool {
+	return slices.ContainsFunc(f.h.aborts, func(a entry) bool { return a.order < order })
+}
+
+func (f *phaseFold) setZero() {
+	f.axis.zero = f.axis.moment(f.log.entries[0].at())
+	if len(f.faults) > 0 {
+		f.axis.zero = slices.MinFunc(f.faults, func(a, b verdict.FaultTime) int {
+			if a.F0 < b.F0 {
+				return -1
+			}
+			return 1
+		}).F0
+	}
+}
+
+// times fills in when the phase ran and how it ended.
+func (f *phaseFold) times() {
+	first, last := f.log.entries[0], f.log.entries[len(f.log.entries)-1]
+	if f.log.started != nil {
+		first = *f.log.started
+	}
+	f.out.Started, f.out.State = first.event.Time, StateRunning
+	if f.log.finished != nil {
+		last = *f.log.finished
+		p := last.payload.(*event.PhaseFinished)
+		f.out.State, f.out.Complete, f.out.Reason = StateFinished, p.Complete, p.Reason
+	} else if f.h.finished != nil {
+		f.out.State = StateFinished
+		f.out.Reason = "the drill ended without closing the phase"
+	}
+	f.out.Ended = last.event.Time
+	f.out.Duration = int64(f.out.Ended.Sub(f.out.Started))
+	if first.event.Clock == last.event.Clock {
+		f.out.Duration = sub(int64(last.event.Mono), int64(first.event.Mono))
+	}
+}
+
+// conduct notes what happened to the tool itself while it measured.
+func (f *phaseFold) conduct() {
+	end := f.settleOrder
+	if end < 0 {
+		end = f.log.entries[len(f.log.entries)-1].order
+	}
+	if f.steadyOrder < 0 {
+		return
+	}
+	for _, c := range f.h.claims {
+		if p := c.payload.(*event.ObserverClaimed); c.order > f.steadyOrder && c.order < end && p.Epoch > 1 {
+			f.invalid("the observer was replaced in the middle of the measurement (by %s, claim %d)", p.Instance, p.Epoch)
+		}
+	}
+}
+
+// takenOver names the injector that took over between the fault and the settled
+// system, or "".
+func (f *phaseFold) takenOver() string {
+	if f.steadyOrder < 0 {
+		return ""
+	}
+	from := f.steadyOrder
+	for _, n := range f.log.entries {
+		if _, ok := n.payload.(*event.FaultIntended); ok {
+			from = n.order
+			break
+		}
+	}
+	end := f.settleOrder
+	if end < 0 {
+		end = f.h.last.order
+	}
+	for _, t := range f.h.turns {
+		if p := t.payload.(*event.LeaseTaken); t.order > from && t.order < end && p.Epoch > 1 {
+			return p.Holder
+		}
+	}
+	return ""
+}
+
+// measure builds the verdict's input and takes its result.
+func (f *phaseFold) measure() {
+	from, until, ok := f.window()
+	if !ok {
+		return
+	}
+	w := &Window{Clock: f.axis.clock, From: from, Until: until, Complete: f.complete()}
+	f.out.Window = w
+	in := verdict.Input{
+		Lanes: lanesIn(f.lanes, from, until), Faults: f.faults, From: from, Until: until,
+		StableWindow: int64(f.spec.Stable.Window), RTO: f.out.Objective.RTO, Availability: f.out.Objective.Availability,
+		RPORecords: f.out.Objective.RPORecords, RPOTime: f.out.Objective.RPOTime,
+		Invalidities: f.out.Invalidities,
+	}
+	for _, l := range f.ledgers {
+		if _, when := cutStep(l.step); when == drill.Recovered {
+			in.Ledgers = append(in.Ledgers, l.Ledger)
+		}
+	}
+	f.measured = verdict.Measure(in)
+	for _, l := range f.measured.Lanes {
+		f.out.Availability = append(f.out.Availability, LaneRow{Target: f.targets[l.Probe], LaneResult: l})
+		f.addOutages(l.Outages, false)
+	}
+	f.out.Downtime = Figure{Known: len(f.measured.Lanes) > 0, Interval: f.measured.Downtime}
+	for i, r := range f.measured.Faults {
+		f.out.Recovery = append(f.out.Recovery, f.recovery(i, r))
+	}
+	f.foldLedgers()
+}
+
+// window is the stretch to measure. Without a steady state before it, there is
+// none.
+func (f *phaseFold) window() (from, until int64, ok bool) {
+	if f.steadyOrder < 0 || len(f.lanes) == 0 {
+		return 0, 0, false
+	}
+	last := f.lastAttempt()
+	switch {
+	case f.settled:
+		until = min(add(f.settleAt, settleMargin), last)
+		until = max(until, f.settleAt)
+	case f.missing:
+		until = f.settleAt
+	default:
+		until = last
+	}
+	// Whatever the restore does to the service is the failback's.
+	if f.restoreOrder >= 0 && f.restoreAt < until {
+		until = f.restoreAt
+	}
+	for _, a := range f.h.aborts {
+		if at := f.axis.moment(a.at()); a.order > f.steadyOrder && at < until && f.settleOrder < 0 {
+			until = at
+		}
+	}
+	return f.steadyFrom, until, until > f.steadyFrom
+}
+
+func (f *phaseFold) lastAttempt() int64 {
+	last := f.lanes[0].Attempts[0].Completed
+	for _, l := range f.lanes {
+		last = max(last, l.Attempts[len(l.Attempts)-1].Completed)
+	}
+	return last
+}
+
+// complete reports whether everything that the verdict rests on was measured.
+func (f *phaseFold) complete() bool {
+	return f.settleOrder >= 0 && (len(f.spec.Checks) == 0 || !f.checksDone.IsZero())
+}
+
+// lanesIn leaves out lanes without an attempt in the window, such as those of an
+// observer that was replaced before or after it.
+func lanesIn(all []verdict.Lane, from, until int64) []verdict.Lane {
+	var out []verdict.Lane
+	for _, l := range all {
+		if slices.ContainsFunc(l.Attempts, func(a verdict.Attempt) bool { return a.Scheduled >= from && a.Scheduled <= until }) {
+			out = append(out, l)
+		}
+	}
+	return out
+}
+
+func (f *phaseFold) addOutages(os []verdict.Outage, restore bool) {
+	for _, o := range os {
+		f.out.Outages = append(f.out.Outages, Outage{Outage: o, From: f.axis.from(o.Start), To: f.axis.from(o.End), Restore: restore})
+	}
+}
+
+// failback measures what the way back cost.
+func (f *phaseFold) failback() {
+	if f.restoreOrder < 0 || len(f.lanes) == 0 {
+		return
+	}
+	from, until := f.restoreAt, f.lastAttempt()
+	if from >= until {
+		return
+	}
+	m := verdict.Measure(verdict.Input{Lanes: lanesIn(f.lanes, from, until), From: from, Until: until})
+	b := &Failback{Downtime: m.Downtime}
+	for _, l := range m.Lanes {
+		b.Outages += len(l.Outages)
+		for _, o := range l.Outages {
+			if b.Longest == nil || longer(o.Length, *b.Longest) > 0 {
+				length := o.Length
+				b.Longest, b.Lane = &length, l.Probe+"/"+l.Lane
+			}
+		}
+		f.addOutages(l.Outages, true)
+	}
+	f.out.Failback = b
+}

@@ -1,0 +1,188 @@
+package fold
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/firedrill/firedrill/pkg/drill"
+	"github.com/firedrill/firedrill/pkg/verdict"
+)
+
+// summarise writes the executive summary.
+func summarise(r Report) []string {
+	out := []string{opening(r)}
+	for _, p := range r.Phases {
+		if s := phaseSentence(p); s != "" {
+			out = append(out, s)
+		}
+	}
+	if r.State == StateFinished {
+		out = append(out, closing(r))
+	}
+	return out
+}
+
+func opening(r Report) string {
+	if r.State == StateRunning {
+		return fmt.Sprintf("The drill is running; what is shown is provisional (%s so far).", ShowDuration(r.Duration))
+	}
+	passed := 0
+	for _, p := range r.Phases {
+		if p.Verdict == verdict.Pass {
+			passed++
+		}
+	}
+	s := fmt.Sprintf("%d of %s passed in %s.", passed, plural(len(r.Phases), "phase"), ShowDuration(r.Duration))
+	switch r.Verdict {
+	case verdict.Pass:
+		return "The drill passed: " + s
+	case verdict.Fail:
+		return "The drill failed: " + s
+	case verdict.Inconclusive:
+		return "The drill could not be decided: " + s
+	}
+	return "The drill is not valid, so it proves nothing about the system as a whole: " + s
+}
+
+func plural(n int, thing string) string {
+	if n == 1 {
+		return "1 " + thing
+	}
+	if stem, ok := strings.CutSuffix(thing, "y"); ok {
+		return fmt.Sprintf("%d %sies", n, stem)
+	}
+	return fmt.Sprintf("%d %ss", n, thing)
+}
+
+// phaseSentence says in a sentence what came of a phase.
+func phaseSentence(p Phase) string {
+	if p.Verdict == "" {
+		return ""
+	}
+	s := fmt.Sprintf("%s: %s. ", p.Title, p.Verdict)
+	if p.Verdict == verdict.Invalid {
+		for _, r := range p.Results {
+			if r.Verdict == verdict.Invalid {
+				return s + capital(r.Why) + "."
+			}
+		}
+	}
+	if len(p.Recovery) > 0 {
+		r := worstRecovery(p.Recovery)
+		switch {
+		case r.NeverFailed:
+			s += fmt.Sprintf("No attempt failed; an outage, if there was one, was shorter than %s", ShowDuration(r.Achieved.Hi))
+		case r.Achieved.Open:
+			s += fmt.Sprintf("The service was not stable again within %s of the fault", ShowDuration(r.Achieved.Lo))
+		default:
+			s += fmt.Sprintf("The service was back and stable %s after the fault", Show(r.Achieved))
+		}
+		if p.Objective.RTO > 0 {
+			s += fmt.Sprintf(" (objective %s)", ShowDuration(p.Objective.RTO))
+		}
+	}
+	if lost, ok := lostRecovered(p); ok {
+		s += fmt.Sprintf("; %s of %s acknowledged writes were lost", ShowCount(lost), ShowCount(ackedRecovered(p)))
+	}
+	return strings.TrimSpace(s) + "."
+}
+
+func capital(s string) string {
+	if s == "" {
+		return s
+	}
+	return strings.ToUpper(s[:1]) + s[1:]
+}
+
+// ackedRecovered counts the acknowledged writes that the ledgers were compared
+// with after the recovery.
+func ackedRecovered(p Phase) int64 {
+	most := map[string]int64{}
+	for _, l := range p.Ledgers {
+		if _, when := cutStep(l.Step); when == drill.Recovered {
+			most[l.Probe+"/"+l.Lane] = max(most[l.Probe+"/"+l.Lane], l.Acked)
+		}
+	}
+	var sum int64
+	for _, n := range most {
+		sum += n
+	}
+	return sum
+}
+
+func closing(r Report) string {
+	var s string
+	switch {
+	case len(r.Outstanding) > 0:
+		s = "Not everything was put back: " + strings.Join(r.Outstanding, ", ") + " still has to be undone by hand."
+	case restoreFailed(r):
+		s = "Everything that the drill broke was undone, but not every restore could be shown to have worked."
+	default:
+		s = "Everything that the drill broke was put back."
+	}
+	for _, p := range r.Phases {
+		if p.Failback != nil && p.Failback.Longest != nil {
+			s += fmt.Sprintf(" The way back after “%s” cost its users an outage of %s.", p.Title, Show(*p.Failback.Longest))
+		}
+	}
+	if r.Verification.Whole {
+		s += fmt.Sprintf(" All %s events are signed and chained.", ShowCount(int64(r.Verification.Events)))
+	} else {
+		s += " The history of events is not in order; see Verification."
+	}
+	return s
+}
+
+func restoreFailed(r Report) bool {
+	for _, p := range r.Phases {
+		for _, x := range p.Results {
+			if x.Of == ofRestore && x.Verdict != verdict.Pass {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// agenda is the review meeting's: the runbook's points, with this drill's own.
+func agenda(r Report) []AgendaItem {
+	overview := []string{"What was tested: " + r.Title, "Who took part: " + orNone(r.Participants, "nobody was named; requested by "+r.Requester)}
+	var results []string
+	for _, p := range r.Phases {
+		line := p.Title + ": " + string(p.Verdict)
+		if len(p.Recovery) > 0 {
+			line += ", recovery " + Show(worstRecovery(p.Recovery).Achieved)
+			if p.Objective.RTO > 0 {
+				line += " against " + ShowDuration(p.Objective.RTO)
+			}
+		}
+		results = append(results, line)
+	}
+	var problems, todos []string
+	for _, i := range r.Issues {
+		problems = append(problems, i.ID+": "+i.Title)
+	}
+	for _, a := range r.ActionItems {
+		todos = append(todos, a.Issue+": "+a.Text)
+	}
+	if len(problems) == 0 {
+		problems = []string{"No issues were identified"}
+	}
+	if len(todos) == 0 {
+		todos = []string{"None were derived; add what the meeting finds"}
+	}
+	return []AgendaItem{
+		{Title: "Drill Overview", Minutes: 5, Points: overview},
+		{Title: "Results Review", Minutes: 15, Points: append(results, "RTO achievement of each phase")},
+		{Title: "Issues Discussion", Minutes: 20, Points: append(problems, "Root causes")},
+		{Title: "Action Items", Minutes: 10, Points: append(todos, "Assign owners and set deadlines")},
+		{Title: "Process Improvements", Minutes: 10, Points: []string{"Runbook updates", "Automation opportunities"}},
+	}
+}
+
+func orNone(list []string, none string) string {
+	if len(list) == 0 {
+		return none
+	}
+	return strings.Join(list, ", ")
+}

@@ -1,0 +1,290 @@
+package reporter
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"regexp"
+	"strings"
+	"time"
+
+	"github.com/firedrill/firedrill/pkg/drill"
+	"github.com/firedrill/firedrill/services/reporter/fold"
+	"github.com/firedrill/firedrill/services/reporter/render"
+)
+
+const (
+	// maxBody is the largest request for a drill: what the stream of requests
+	// takes in a message.
+	maxBody = 512 << 10
+	// writeWait bounds an answer to a slow reader.
+	writeWait = 30 * time.Second
+	// maxKey bounds an Idempotency-Key.
+	maxKey = 128
+	// shutdownWait bounds the wait for requests under way at the end.
+	shutdownWait = 5 * time.Second
+)
+
+// problem is an error's JSON.
+type problem struct {
+	Error string `json:"error"`
+	// Problems say which field is wrong and how to mend it.
+	Problems drill.Problems `json:"problems,omitempty"`
+}
+
+// serveHTTP serves until ctx ends.
+func (s *service) serveHTTP(ctx context.Context) error {
+	var lc net.ListenConfig
+	l, err := lc.Listen(ctx, "tcp", s.HTTPAddr)
+	if err != nil {
+		return fmt.Errorf("listen on %s: %w; is another process there?", s.HTTPAddr, err)
+	}
+	server := &http.Server{
+		Handler: s.handler(), ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 30 * time.Second, IdleTimeout: time.Minute,
+		BaseContext: func(net.Listener) context.Context { return ctx },
+		ErrorLog:    slog.NewLogLogger(s.Log.Handler(), slog.LevelDebug),
+	}
+	s.Log.Info("HTTP is served", "address", l.Addr().String())
+	if s.Listening != nil {
+		s.Listening(l.Addr().String())
+	}
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(l) }()
+	select {
+	case err := <-served:
+		return fmt.Errorf("serve on %s: %w", s.HTTPAddr, err)
+	case <-ctx.Done():
+	}
+	wait, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownWait)
+	defer cancel()
+	err = server.Shutdown(wait)
+	if errors.Is(err, context.DeadlineExceeded) {
+		err = server.Close()
+	}
+	<-served
+	return err
+}
+
+func (s *service) handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { writeText(w, http.StatusOK, "ok\n") })
+	mux.HandleFunc("GET /readyz", s.ready)
+	mux.Handle("POST /v1/drills", s.guard(false, s.postDrill))
+	mux.Handle("GET /v1/drills", s.guard(true, s.getDrills))
+	mux.Handle("GET /v1/drills/{id}", s.guard(true, s.getDrill))
+	mux.Handle("GET /v1/drills/{id}/events", s.guard(true, s.getEvents))
+	mux.Handle("GET /v1/drills/{id}/{file}", s.guard(true, s.getReport))
+	mux.Handle("GET /{$}", s.guard(true, s.getIndex))
+	return mux
+}
+
+// guard lets those through who hold the token, and readers where reading is public.
+func (s *service) guard(read bool, next http.HandlerFunc) http.Handler {
+	want := sha256.Sum256([]byte(s.Token))
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Cache-Control", "no-store")
+		w.Header().Set("X-Content-Type-Options", "nosniff")
+		if err := http.NewResponseController(w).SetWriteDeadline(time.Now().Add(writeWait)); err != nil && !errors.Is(err, http.ErrNotSupported) {
+			s.Log.Debug("no write deadline", "error", err)
+		}
+		if read && s.PublicReads {
+			next(w, r)
+			return
+		}
+		token, bearer := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+		// Hashes have one length, so the comparison tells nothing about the token's.
+		got := sha256.Sum256([]byte(token))
+		if s.Token == "" || !bearer || subtle.ConstantTimeCompare(got[:], want[:]) != 1 {
+			w.Header().Set("WWW-Authenticate", "Bearer")
+			s.refuse(w, http.StatusUnauthorized, "the bearer token is missing or wrong", drill.Problem{Field: "Authorization", Fix: "send the header Authorization: Bearer <token>, with the reporter's token"})
+			return
+		}
+		next(w, r)
+	})
+}
+
+func (s *service) ready(w http.ResponseWriter, r *http.Request) {
+	ctx, cancel := context.WithTimeout(r.Context(), 3*time.Second)
+	defer cancel()
+	if err := s.Bus.Ready(ctx); err != nil {
+		s.Log.Warn("not ready", "error", err)
+		writeText(w, http.StatusServiceUnavailable, "not ready: the connection to NATS does not work; see the log\n")
+		return
+	}
+	writeText(w, http.StatusOK, "ready\n")
+}
+
+// whoPattern is what can stand as <who> in a subject.
+var whoPattern = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
+
+// postDrill stores a request for a drill and answers with the drill's id, which
+// is fixed as soon as the request is stored.
+func (s *service) postDrill(w http.ResponseWriter, r *http.Request) {
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	var large *http.MaxBytesError
+	switch {
+	case errors.As(err, &large):
+		s.refuse(w, http.StatusRequestEntityTooLarge, "the drill is too large", drill.Problem{Fix: fmt.Sprintf("send at most %d bytes", maxBody)})
+		return
+	case err != nil:
+		s.refuse(w, http.StatusBadRequest, "the body could not be read", drill.Problem{Fix: "send the drill as YAML or JSON in the body"})
+		return
+	}
+	d, err := drill.Parse(body)
+	if err != nil {
+		s.refuse(w, http.StatusBadRequest, "the drill has problems", drill.AsProblems(err)...)
+		return
+	}
+	who := r.URL.Query().Get("who")
+	if who == "" {
+		who = "http"
+	}
+	key := r.Header.Get("Idempotency-Key")
+	switch {
+	case !whoPattern.MatchString(who):
+		s.refuse(w, http.StatusBadRequest, "the requester's name cannot be used", drill.Problem{Field: "who", Fix: "use up to 64 letters, digits, dashes and underscores"})
+		return
+	case len(key) > maxKey || strings.ContainsFunc(key, func(c rune) bool { return c < '!' || c > '~' }):
+		s.refuse(w, http.StatusBadRequest, "the idempotency key cannot be used", drill.Problem{Field: "Idempotency-Key", Fix: fmt.Sprintf("use up to %d visible ASCII characters", maxKey)})
+		return
+	}
+	if key != "" {
+		// Two requesters, or two drills, may choose the same key.
+		key = "http/" + who + "/" + d.Metadata.Name + "/" + key
+	}
+	ack, err := s.Bus.Publish(r.Context(), "drill.req."+who+"."+d.Metadata.Name, body, key)
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	id := drill.ID(d.Metadata.Name, ack.Seq)
+	s.Log.Info("drill asked for over HTTP", "drill", id, "who", who, "duplicate", ack.Duplicate)
+	w.Header().Set("Location", "/v1/drills/"+id)
+	s.writeJSON(w, http.StatusAccepted, struct {
+		Drill     string `json:"drill"`
+		StatusURL string `json:"status_url"`
+		EventsURL string `json:"events_url"`
+		Duplicate bool   `json:"duplicate,omitempty"`
+	}{id, "/v1/drills/" + id, "/v1/drills/" + id + "/events", ack.Duplicate})
+}
+
+func (s *service) getDrills(w http.ResponseWriter, r *http.Request) {
+	l, err := s.list(r.Context())
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	s.writeJSON(w, http.StatusOK, struct {
+		Drills []Line `json:"drills"`
+	}{l})
+}
+
+func (s *service) getDrill(w http.ResponseWriter, r *http.Request) {
+	id := r.PathValue("id")
+	v, err := s.render(r.Context(), id)
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	st := statusOf(v)
+	st.Reports = map[string]string{}
+	for _, format := range []string{"json", "md", "html", "xml"} {
+		st.Reports[format] = "/v1/drills/" + id + "/report." + format
+	}
+	s.writeJSON(w, http.StatusOK, st)
+}
+
+func (s *service) getReport(w http.ResponseWriter, r *http.Request) {
+	file := r.PathValue("file")
+	types := map[string]string{
+		render.FileJSON: "application/json", render.FileMarkdown: "text/markdown; charset=utf-8", render.FileHTML: "text/html; charset=utf-8",
+		render.FileJUnit: "application/xml", FileEvents: "application/jsonl",
+	}
+	kind, ok := types[file]
+	if !ok {
+		s.refuse(w, http.StatusNotFound, "there is no such file", drill.Problem{Field: "file", Fix: "ask for report.json, report.md, report.html, report.xml, events.jsonl or events"})
+		return
+	}
+	v, err := s.render(r.Context(), r.PathValue("id"))
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	if file == render.FileHTML {
+		w.Header().Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'")
+	}
+	w.Header().Set("Content-Type", kind)
+	s.sent(w.Write(v.files[file]))
+}
+
+func (s *service) getIndex(w http.ResponseWriter, r *http.Request) {
+	l, err := s.list(r.Context())
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	entries := make([]render.Entry, 0, len(l))
+	for _, x := range l {
+		entries = append(entries, render.Entry{ID: x.Drill, Title: x.Title, State: x.State, Verdict: x.Verdict, Requester: x.Requester, When: x.Accepted})
+	}
+	page, err := render.Index(entries)
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	w.Header().Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'")
+	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	s.sent(w.Write(page))
+}
+
+// refuse answers a request that is wrong.
+func (s *service) refuse(w http.ResponseWriter, code int, text string, ps ...drill.Problem) {
+	s.writeJSON(w, code, problem{Error: text, Problems: ps})
+}
+
+// fail answers a request that could not be carried out. What went wrong inside
+// stays in the log.
+func (s *service) fail(w http.ResponseWriter, r *http.Request, err error) {
+	if errors.Is(err, errUnknownDrill) || errors.Is(err, fold.ErrNoDrill) {
+		s.refuse(w, http.StatusNotFound, "there is no such drill", drill.Problem{Field: "id", Fix: errUnknownDrill.Error()})
+		return
+	}
+	if r.Context().Err() != nil {
+		return // nobody listens any more
+	}
+	s.Log.Error("HTTP request failed", "method", r.Method, "path", r.URL.Path, "error", err)
+	s.refuse(w, http.StatusServiceUnavailable, "the request could not be carried out", drill.Problem{Fix: "try again; the reporter's log has the cause"})
+}
+
+func (s *service) writeJSON(w http.ResponseWriter, code int, v any) {
+	data, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		s.Log.Error("answer cannot be encoded", "error", err)
+		writeText(w, http.StatusInternalServerError, "the answer cannot be encoded; see the log\n")
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(code)
+	s.sent(w.Write(append(data, '\n')))
+}
+
+// sent notes an answer that did not reach its reader.
+func (s *service) sent(_ int, err error) {
+	if err != nil {
+		s.Log.Debug("answer not sent", "error", err)
+	}
+}
+
+func writeText(w http.ResponseWriter, code int, text string) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.WriteHeader(code)
+	// A reader that went away needs no answer.
+	_, _ = io.WriteString(w, text)
+}

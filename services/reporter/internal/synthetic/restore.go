@@ -1,0 +1,89 @@
+package synthetic
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/firedrill/firedrill/pkg/event"
+	"github.com/firedrill/firedrill/pkg/verdict"
+)
+
+// checks writes the checks after the recovery.
+func (r *run) checks(lanes []verdict.Lane) {
+	b, p, step := r.b, r.p, r.step("checks/recovered")
+	cut := r.settled + 100*time.Millisecond
+	b.Add(r.settled+10*time.Millisecond, event.TypeChecksRequested, event.ChecksRequested{Step: step})
+	found := []event.LedgerFound{held(lanes[0], cut, r.f0, p.Lost), held(lanes[1], cut, r.f0, 0)}
+	var cuts []event.LaneCut
+	for _, l := range found {
+		cuts = append(cuts, event.LaneCut{Probe: l.Probe, Lane: l.Lane, Epoch: l.Epoch, UpTo: l.UpTo})
+	}
+	b.Add(cut+20*time.Millisecond, event.TypeLedgerCut, event.LedgerCut{Step: step, Lanes: cuts})
+	lost := event.Property{Name: "lost", Result: event.ResultInfo, Found: fmt.Sprintf("%d acknowledged writes are not there", p.Lost)}
+	b.Add(cut+300*time.Millisecond, event.TypeCheckCompleted, event.CheckCompleted{
+		Step: step, Check: "ledger", Target: "orders", Kind: "ledger", Began: b.Reading(cut + 40*time.Millisecond), Ended: b.Reading(cut + 280*time.Millisecond), Ledgers: found,
+		Properties: []event.Property{lost, {Name: "no phantoms", Result: event.ResultPass, Found: "0"}, {Name: "no duplicates", Result: event.ResultPass, Found: "0"}}})
+	rows := []event.Property{{Name: "rows unchanged", Result: event.ResultPass, Found: "2000000 rows, sum 7d1c…", Wanted: "as before the fault"}}
+	if p.CheckFails {
+		rows = []event.Property{{Name: "rows unchanged", Result: event.ResultFail, Found: "2 of 200 chunks differ", Wanted: "as before the fault", Samples: []string{"orders: keys 120001–130000", "orders: keys 130001–140000"}}}
+	}
+	b.Add(cut+800*time.Millisecond, event.TypeCheckCompleted, event.CheckCompleted{
+		Step: step, Check: "rows", Target: "orders", Kind: "hashes", Began: b.Reading(cut + 300*time.Millisecond), Ended: b.Reading(cut + 790*time.Millisecond), Properties: rows})
+	b.Add(cut+820*time.Millisecond, event.TypeChecksCompleted, event.ChecksCompleted{Step: step, Passed: !p.CheckFails})
+}
+
+// putBack writes the restore, the steady state after it, and its checks.
+func (r *run) putBack() {
+	b, p := r.b, r.p
+	r.action(r.step("restore/failback"), "failback", r.restore+10*time.Millisecond, r.restore+1600*time.Millisecond, map[string]string{"method": "pg_rewind", "rewound_bytes": "41943040"})
+	r.undo(r.restore + 1700*time.Millisecond)
+	b.Add(r.steady, event.TypeSteadyRequested, event.SteadyRequested{Step: r.step("steady/after")})
+	if p.UndoFails {
+		b.Add(r.steady+5100*time.Millisecond, event.TypeSteadyViolated, event.SteadyViolated{Step: r.step("steady/after"), Reasons: []string{"orders has no standby"}})
+		return
+	}
+	b.Add(r.steady+5100*time.Millisecond, event.TypeSteadyEstablished, event.SteadyEstablished{Step: r.step("steady/after"), Window: event.Duration(5 * time.Second),
+		Lanes: []event.LaneSummary{{Probe: "orders-write", Lane: "pooled", Scheduled: 50, OK: 50, P50: 1_150_000, P95: 1_480_000, P99: 1_500_000}}})
+	step := r.step("checks/restored")
+	b.Add(r.steady+5120*time.Millisecond, event.TypeChecksRequested, event.ChecksRequested{Step: step})
+	b.Add(r.steady+5300*time.Millisecond, event.TypeCheckCompleted, event.CheckCompleted{
+		Step: step, Check: "replication", Target: "orders", Kind: "replication", Began: b.Reading(r.steady + 5200*time.Millisecond), Ended: b.Reading(r.steady + 5290*time.Millisecond),
+		Properties: []event.Property{{Name: "standby streams", Result: event.ResultPass, Found: "orders-b, lag 0 bytes"}}})
+	b.Add(r.steady+5310*time.Millisecond, event.TypeChecksCompleted, event.ChecksCompleted{Step: step, Passed: true})
+}
+
+func (r *run) undo(at time.Duration) {
+	b, step := r.b, r.step("fault/primary")
+	if r.p.UndoFails {
+		for i := 1; i <= 3; i++ {
+			b.Add(at+time.Duration(i)*100*time.Millisecond, event.TypeUndoIntended, event.UndoIntended{Step: step, Epoch: 1, Try: i})
+			b.Add(at+time.Duration(i)*100*time.Millisecond+50*time.Millisecond, event.TypeUndoFailed, event.UndoFailed{Step: step, Try: i, Reason: "pg_ctl start on orders-a: could not bind port 5432: address in use"})
+		}
+		return
+	}
+	b.Add(at, event.TypeUndoIntended, event.UndoIntended{Step: step, Epoch: 1, Try: 1})
+	b.Add(at+700*time.Millisecond, event.TypeUndoDone, event.UndoDone{Step: step, Began: b.Reading(at + 5*time.Millisecond), Ended: b.Reading(at + 690*time.Millisecond), Details: map[string]string{"orders-a": "was running already: nothing to do"}})
+}
+
+// abort writes an operator's abort and the clean-up.
+func (r *run) abort() {
+	b, p := r.b, r.p
+	b.Add(r.f0+p.AbortAt, event.TypeAbortRequested, event.AbortRequested{By: "ada", Cause: "operator", Reason: "customers called"})
+	r.undo(r.restore)
+	b.Add(r.end, event.TypePhaseFinished, event.PhaseFinished{Phase: p.Name, Complete: false, Reason: "aborted by ada: customers called"})
+}
+
+// Variants are the scenarios of the golden files, by name.
+func Variants() map[string]*Builder {
+	kill := Phase{Name: "kill-sync", Title: "Kill of the primary", Operation: "kill", RTO: 30 * time.Second, Back: 2310 * time.Millisecond}
+	freeze := Phase{Name: "freeze", Title: "Freeze of the primary", Operation: "freeze", RTO: 30 * time.Second, Back: 2600 * time.Millisecond, Hang: true, Flap: 3100 * time.Millisecond}
+	with := func(p Phase, f func(*Phase)) Phase { f(&p); return p }
+	return map[string]*Builder{
+		"pass":         Build("orders-failover", "Failover of the orders database", kill, freeze),
+		"fail":         Build("orders-async", "Failover of an asynchronous standby", with(kill, func(p *Phase) { p.Name, p.Lost, p.RTO, p.CheckFails = "kill-async", 24, 2*time.Second, true })),
+		"inconclusive": Build("orders-edge", "Recovery at the edge of its objective", with(kill, func(p *Phase) { p.RTO = 2308 * time.Millisecond })),
+		"invalid":      Build("orders-blind", "A fault that could not be proven", with(kill, func(p *Phase) { p.Unproven, p.Late = true, 9*time.Millisecond })),
+		"aborted":      Build("orders-abort", "A drill that was aborted", with(kill, func(p *Phase) { p.AbortAt = 1400 * time.Millisecond })),
+		"missing":      Build("orders-missing", "A recovery that did not come", with(kill, func(p *Phase) { p.RTO, p.Back, p.UndoFails = 10*time.Second, 0, true })),
+	}
+}

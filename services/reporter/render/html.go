@@ -1,0 +1,190 @@
+package render
+
+import (
+	"bytes"
+	_ "embed"
+	"fmt"
+	"html/template"
+	"strings"
+
+	"github.com/firedrill/firedrill/pkg/event"
+	"github.com/firedrill/firedrill/pkg/verdict"
+	"github.com/firedrill/firedrill/services/reporter/fold"
+)
+
+//go:embed report.css
+var reportCSS string
+
+//go:embed report.html.tmpl
+var reportTemplate string
+
+//go:embed index.html.tmpl
+var indexTemplate string
+
+// table is a table for the HTML template.
+type table struct {
+	Head []string
+	Rows [][]string
+	// Status is the column that holds verdicts, -1 for none.
+	Status int
+}
+
+// card is a phase's figure at the top.
+type card struct {
+	Title, Achieved, Objective, Lost string
+	Verdict                          string
+}
+
+// section is one phase of the page.
+type section struct {
+	fold.Phase
+	Verdict  string
+	Timeline template.HTML
+	Close    template.HTML
+	Splits   []splitRow
+	Tables   []named
+	Results  table
+}
+
+type splitRow struct {
+	Name string
+	Bar  template.HTML
+}
+
+type named struct {
+	Title string
+	table
+}
+
+// page is what the template gets.
+type page struct {
+	fold.Report
+	CSS         template.CSS
+	Verdict     string
+	Cards       []card
+	Recovery    table
+	Splits      table
+	Lanes       table
+	Ledgers     table
+	Conduct     table
+	Plan        table
+	Proof       table
+	Sections    []section
+	Definitions [][2]string
+	SpecText    string
+}
+
+// HTML writes the report as one self-contained page: no scripts, and nothing
+// that is loaded from elsewhere.
+func HTML(r fold.Report) ([]byte, error) {
+	t, err := template.New("report").Funcs(template.FuncMap{
+		"duration": fold.ShowDuration, "time": fold.ShowTime, "clock": clock, "join": orDash, "class": classOf, "count": count,
+	}).Parse(reportTemplate)
+	if err != nil {
+		return nil, fmt.Errorf("parse the report's template: %w", err)
+	}
+	var b bytes.Buffer
+	if err := t.Execute(&b, pageOf(r)); err != nil {
+		return nil, fmt.Errorf("report of drill %s as HTML: %w", r.ID, err)
+	}
+	return b.Bytes(), nil
+}
+
+func pageOf(r fold.Report) page {
+	p := page{
+		Report: r, CSS: template.CSS(reportCSS), Verdict: string(r.Verdict),
+		Recovery: table{recoveryHead, recoveryRows(r), 5}, Splits: table{splitHead, splitRows(r), -1},
+		Lanes: table{availabilityHead, availabilityRows(r), -1}, Ledgers: table{ledgerHead, ledgerRows(r), -1},
+		Conduct: table{conductHead, conductRows(r), -1}, Plan: table{planHead, planRows(r), -1},
+		Proof: table{[]string{"What", "Found"}, verificationRows(r), -1}, Definitions: definitions(), SpecText: specText(r),
+	}
+	if r.State == fold.StateRunning {
+		p.Verdict = "RUNNING"
+	}
+	for i, x := range r.Phases {
+		p.Cards = append(p.Cards, cardOf(x))
+		p.Sections = append(p.Sections, sectionOf(x, i))
+	}
+	return p
+}
+
+func cardOf(p fold.Phase) card {
+	c := card{Title: p.Title, Achieved: fold.Never, Verdict: orRunning(p)}
+	for i, x := range p.Recovery {
+		if i == 0 || x.Achieved.Open || x.Achieved.Hi > p.Recovery[0].Achieved.Hi {
+			c.Achieved = fold.Show(x.Achieved)
+		}
+	}
+	if p.Objective.RTO > 0 {
+		c.Objective = fold.ShowDuration(p.Objective.RTO)
+	}
+	for _, x := range p.Results {
+		if x.Of == verdict.OfRPORecords && x.Achieved != fold.Never {
+			c.Lost = x.Achieved + " lost"
+		}
+	}
+	return c
+}
+
+func sectionOf(p fold.Phase, i int) section {
+	s := section{Phase: p, Verdict: orRunning(p), Timeline: timeline(p, i), Close: closeUp(p, i), Results: table{resultHead, resultRows(p), 3}}
+	for _, x := range p.Recovery {
+		if bar := splitBar(x.Splits); bar != "" {
+			s.Splits = append(s.Splits, splitRow{x.Name, bar})
+		}
+	}
+	for _, n := range []named{
+		{"Faults and their proof", table{faultHead, faultRows(p), -1}},
+		{"Actions and undos", table{actionHead, actionRows(p), 4}},
+		{"Outages", table{outageHead, outageRows(p), -1}},
+		{"Checks", table{checkHead, checkRows(p), 3}},
+		{"Steady state", table{steadyHead, steadyRows(p), 1}},
+		{"Evidence kept", table{copyHead, copyRows(p), 3}},
+		{"Observer quality", table{observerHead, observerRows(p), -1}},
+	} {
+		if len(n.Rows) > 0 {
+			s.Tables = append(s.Tables, n)
+		}
+	}
+	return s
+}
+
+// classOf maps a verdict or a status to its colour.
+func classOf(s string) string {
+	s, _, _ = strings.Cut(s, ":")
+	switch s {
+	case string(verdict.Pass), event.ResultPass, "done", "established":
+		return "pass"
+	case string(verdict.Fail), event.ResultFail, "failed", "violated", fold.Critical:
+		return "fail"
+	case string(verdict.Inconclusive), event.ResultInconclusive, fold.Minor:
+		return "unsure"
+	case string(verdict.Invalid), fold.Major:
+		return "invalid"
+	}
+	return "plain"
+}
+
+func count(n int) string { return fold.ShowCount(int64(n)) }
+
+// Entry is a drill in the list.
+type Entry struct {
+	ID, Title, State, Verdict, Requester, When string
+}
+
+// Index writes the page that lists the drills.
+func Index(entries []Entry) ([]byte, error) {
+	t, err := template.New("index").Funcs(template.FuncMap{"class": classOf}).Parse(indexTemplate)
+	if err != nil {
+		return nil, fmt.Errorf("parse the index's template: %w", err)
+	}
+	var b bytes.Buffer
+	err = t.Execute(&b, struct {
+		CSS     template.CSS
+		Entries []Entry
+	}{template.CSS(reportCSS), entries})
+	if err != nil {
+		return nil, fmt.Errorf("list of %d drills as HTML: %w", len(entries), err)
+	}
+	return b.Bytes(), nil
+}

@@ -1,0 +1,226 @@
+// Package render writes a folded report for people and for machines: Markdown,
+// self-contained HTML and JUnit XML. It is pure; the same report gives the same
+// bytes.
+package render
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/firedrill/firedrill/pkg/event"
+	"github.com/firedrill/firedrill/pkg/verdict"
+	"github.com/firedrill/firedrill/services/reporter/fold"
+)
+
+// markdown is a Markdown text being written.
+type markdown struct{ strings.Builder }
+
+func (m *markdown) line(format string, args ...any) { fmt.Fprintf(&m.Builder, format+"\n", args...) }
+
+// table writes a table, or nothing without rows.
+func (m *markdown) table(head []string, rows [][]string) {
+	if len(rows) == 0 {
+		return
+	}
+	m.line("| %s |", strings.Join(head, " | "))
+	m.line("|%s", strings.Repeat("---|", len(head)))
+	for _, r := range rows {
+		for i := range r {
+			r[i] = inline(r[i])
+		}
+		m.line("| %s |", strings.Join(r, " | "))
+	}
+	m.line("")
+}
+
+// inline makes text safe inside a line or a cell: what it quotes from servers
+// and users must not become markup.
+func inline(s string) string {
+	s = strings.Join(strings.Fields(s), " ")
+	return strings.NewReplacer("|", `\|`, "<", "&lt;", "`", "'", "*", `\*`, "_", `\_`, "[", `\[`).Replace(s)
+}
+
+// Markdown writes the report in the form of the runbook's report template.
+func Markdown(r fold.Report) []byte {
+	m := &markdown{}
+	m.line("# DR Drill Report: %s\n", r.ID)
+	m.line("**%s**\n", inline(r.Title))
+	m.line("**Verdict**: %s  ", verdictOf(r))
+	m.line("**Date**: %s  ", r.Accepted.UTC().Format("2 January 2006"))
+	m.line("**Duration**: %s (%s – %s)  ", fold.ShowDuration(r.Duration), fold.ShowTime(r.Accepted), fold.ShowTime(r.Ended))
+	m.line("**Requested by**: %s  ", inline(r.Requester))
+	m.line("**Participants**: %s\n", inline(orDash(r.Participants)))
+	if r.Description != "" {
+		m.line("%s\n", inline(r.Description))
+	}
+	m.line("## Executive Summary\n")
+	for _, s := range r.Summary {
+		m.line("- %s", inline(s))
+	}
+	m.line("\n## Metrics\n")
+	m.metrics(r)
+	m.line("## Phases\n")
+	for _, p := range r.Phases {
+		m.phase(p)
+	}
+	m.issues(r)
+	m.audit(r)
+	return []byte(m.String())
+}
+
+func verdictOf(r fold.Report) string {
+	if r.State == fold.StateRunning {
+		return "running" + suffixIf(string(r.Verdict), " (so far %s)")
+	}
+	return string(r.Verdict)
+}
+
+func suffixIf(s, format string) string {
+	if s == "" {
+		return ""
+	}
+	return fmt.Sprintf(format, s)
+}
+
+func orDash(list []string) string {
+	if len(list) == 0 {
+		return fold.Never
+	}
+	return strings.Join(list, ", ")
+}
+
+func (m *markdown) metrics(r fold.Report) {
+	m.line("### Recovery Times\n")
+	m.table(recoveryHead, recoveryRows(r))
+	m.line("### Where the Time Went\n")
+	m.table(splitHead, splitRows(r))
+	m.line("### Availability During Drill\n")
+	m.table(availabilityHead, availabilityRows(r))
+	m.line("### Acknowledged Writes\n")
+	if rows := ledgerRows(r); len(rows) > 0 {
+		m.table(ledgerHead, rows)
+	} else {
+		m.line("No ledger was read.\n")
+	}
+}
+
+func (m *markdown) phase(p fold.Phase) {
+	m.line("### %s: %s\n", inline(p.Title), orRunning(p))
+	if p.State == "waiting" {
+		m.line("The phase did not begin.\n")
+	} else {
+		m.line("%s – %s (%s)%s\n", fold.ShowTime(p.Started), fold.ShowTime(p.Ended), fold.ShowDuration(p.Duration), suffixIf(inline(p.Reason), "; %s"))
+	}
+	m.table(resultHead, resultRows(p))
+	m.section("Faults", faultHead, faultRows(p))
+	m.section("Actions and undos", actionHead, actionRows(p))
+	m.section("Outages", outageHead, outageRows(p))
+	m.section("Steady state", steadyHead, steadyRows(p))
+	m.section("Checks", checkHead, checkRows(p))
+	m.section("Evidence kept", copyHead, copyRows(p))
+	m.section("Observer", observerHead, observerRows(p))
+	for _, e := range p.Evidence {
+		m.line("**Evidence: %s** (%s)\n", inline(e.Target), inline(e.Cause))
+		for _, a := range e.Items {
+			m.line("%s%s:\n", inline(a.Name), map[bool]string{true: " (end only)"}[a.Truncated])
+			m.line("%s\n", indent(a.Text))
+		}
+	}
+}
+
+func orRunning(p fold.Phase) string {
+	if p.Verdict == "" {
+		return p.State
+	}
+	return string(p.Verdict)
+}
+
+// indent makes a code block that no text can end.
+func indent(text string) string {
+	lines := strings.Split(strings.TrimRight(text, "\n"), "\n")
+	return "    " + strings.Join(lines, "\n    ")
+}
+
+func (m *markdown) section(title string, head []string, rows [][]string) {
+	if len(rows) == 0 {
+		return
+	}
+	m.line("**%s**\n", title)
+	m.table(head, rows)
+}
+
+func (m *markdown) issues(r fold.Report) {
+	m.line("## Issues Identified\n")
+	if len(r.Issues) == 0 {
+		m.line("None.")
+	}
+	for i, x := range r.Issues {
+		m.line("%d. **%s** %s (%s%s)%s", i+1, x.ID, inline(x.Title), x.Severity, suffixIf(inline(x.Phase), ", %s"), suffixIf(inline(x.Detail), ": %s"))
+	}
+	m.line("\n## Action Items\n")
+	if len(r.ActionItems) == 0 {
+		m.line("None.")
+	}
+	for _, a := range r.ActionItems {
+		m.line("- [ ] **%s** %s", a.Issue, inline(a.Text))
+	}
+	m.line("\n## Lessons Learned\n\n_To be written at the review._\n")
+	m.line("## Review Meeting Agenda\n")
+	for i, a := range r.Agenda {
+		m.line("%d. **%s** (%d min)", i+1, a.Title, a.Minutes)
+		for _, p := range a.Points {
+			m.line("   - %s", inline(p))
+		}
+	}
+	m.line("")
+}
+
+// audit is what an auditor needs to trust and to repeat the figures.
+func (m *markdown) audit(r fold.Report) {
+	m.line("## Conduct\n")
+	m.table(conductHead, conductRows(r))
+	if r.Plan != nil {
+		m.line("**Plan** (blast radius %d)\n", r.Plan.BlastRadius)
+		m.table(planHead, planRows(r))
+	}
+	m.line("## Verification\n")
+	m.table([]string{"What", "Found"}, verificationRows(r))
+	for _, p := range r.Verification.Problems {
+		m.line("- %s", inline(p))
+	}
+	if len(r.Verification.Problems) > 0 {
+		m.line("")
+	}
+	m.line("## How to Read the Figures\n")
+	for _, d := range definitions() {
+		m.line("- **%s**: %s", d[0], d[1])
+	}
+	m.line("\n## The Drill as Run\n")
+	m.line("Seed %d, SHA-256 of the specification %s.\n", r.Seed, orNone(r.SpecHash))
+	m.line("%s", indent(specText(r)))
+}
+
+func orNone(s string) string {
+	if s == "" {
+		return fold.Never
+	}
+	return s
+}
+
+func status(v verdict.Verdict) string {
+	if v == "" {
+		return fold.Never
+	}
+	return string(v)
+}
+
+func parts(ps []event.Part) string {
+	var out []string
+	for _, p := range ps {
+		out = append(out, p.ID+" ("+p.Kind+")")
+	}
+	return orDash(out)
+}
+
+func number(n int64) string { return strconv.FormatInt(n, 10) }

@@ -1,0 +1,304 @@
+package render
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/firedrill/firedrill/pkg/event"
+	"github.com/firedrill/firedrill/services/reporter/fold"
+)
+
+// The report's tables, the same in Markdown and in HTML.
+var (
+	recoveryHead     = []string{"Phase", "Fault", "Target RTO", "Achieved", "First success", "Status"}
+	splitHead        = []string{"Phase", "Fault", "Detect", "Fail over", "Restore service", "Verify data"}
+	availabilityHead = []string{"Phase", "Service", "Lane", "Availability", "Min availability (1 s)", "Latency P95", "P95 of successes", "Attempts", "Downtime"}
+	ledgerHead       = []string{"Phase", "Checked", "Lane", "Acknowledged", "Lost", "Recovery point", "Recovered", "Phantom", "Duplicate", "Lost numbers"}
+	resultHead       = []string{"Judged", "Objective", "Achieved", "Status", "Why"}
+	faultHead        = []string{"Fault", "Target", "Operation", "Parts", "When", "Took", "Status", "Proof of effect"}
+	actionHead       = []string{"Step", "Operation", "When", "Took", "Status", "Details"}
+	outageHead       = []string{"Lane", "Stretch", "Began", "Ended", "Length", "Attempts"}
+	steadyHead       = []string{"When", "Status", "Watched for", "Reasons"}
+	checkHead        = []string{"Check", "When", "Property", "Result", "Found", "Wanted", "Samples"}
+	copyHead         = []string{"Copy", "From", "To", "Status", "Files", "Bytes", "Verified", "Root"}
+	observerHead     = []string{"Lane", "Attempts made", "Scheduling jitter P99", "Skipped", "Stale reads"}
+	conductHead      = []string{"What", "Who", "When", "Why"}
+	planHead         = []string{"Step", "Operation", "Parts", "Does", "Undo", "Dead man"}
+)
+
+func recoveryRows(r fold.Report) [][]string {
+	var rows [][]string
+	for _, p := range r.Phases {
+		target := fold.Never
+		if p.Objective.RTO > 0 {
+			target = fold.ShowDuration(p.Objective.RTO)
+		}
+		if len(p.Recovery) == 0 {
+			rows = append(rows, []string{p.Title, fold.Never, target, fold.Never, fold.Never, status(p.Verdict)})
+		}
+		for _, x := range p.Recovery {
+			rows = append(rows, []string{p.Title, x.Name, target, achieved(x), fold.Show(x.FirstSuccess), status(x.Status)})
+		}
+	}
+	return rows
+}
+
+func achieved(x fold.Recovery) string {
+	s := fold.Show(x.Achieved)
+	if x.NeverFailed {
+		s += " (no attempt failed)"
+	}
+	if x.Censored {
+		s += " (cut off by the next fault)"
+	}
+	return s
+}
+
+func splitRows(r fold.Report) [][]string {
+	var rows [][]string
+	for _, p := range r.Phases {
+		for _, x := range p.Recovery {
+			s := x.Splits
+			rows = append(rows, []string{p.Title, x.Name, fold.ShowFigure(s.Detect), fold.ShowFigure(s.Failover), fold.ShowFigure(s.Restore), fold.ShowFigure(s.Verify)})
+		}
+	}
+	return rows
+}
+
+func availabilityRows(r fold.Report) [][]string {
+	var rows [][]string
+	for _, p := range r.Phases {
+		for _, l := range p.Availability {
+			rows = append(rows, []string{p.Title, service(l), l.Lane, fold.ShowPercent(l.LaneResult.Availability), fold.ShowPercent(l.MinAvailability),
+				fold.ShowLatency(l.Latency.P95), fold.ShowLatency(l.LatencyOK.P95), fold.ShowCount(l.Scheduled), fold.Show(l.Downtime)})
+		}
+	}
+	return rows
+}
+
+func service(l fold.LaneRow) string {
+	if l.Target == "" {
+		return l.Probe
+	}
+	return l.Target + ": " + l.Probe
+}
+
+func ledgerRows(r fold.Report) [][]string {
+	var rows [][]string
+	for _, p := range r.Phases {
+		for _, l := range p.Ledgers {
+			when := l.Step[strings.LastIndex(l.Step, "/")+1:]
+			rows = append(rows, []string{p.Title, when, l.Probe + "/" + l.Lane, fold.ShowCount(l.Acked), fold.ShowCount(l.LostCount), fold.Show(l.RPA),
+				fold.ShowCount(l.RecoveredCount), fold.ShowCount(l.PhantomCount), fold.ShowCount(l.DuplicateCount), fold.ShowRanges(l.Lost, 5)})
+		}
+	}
+	return rows
+}
+
+func resultRows(p fold.Phase) [][]string {
+	var rows [][]string
+	for _, x := range p.Results {
+		rows = append(rows, []string{fold.Subject(x.Of), x.Objective, x.Achieved, status(x.Verdict), x.Why})
+	}
+	return rows
+}
+
+// offset writes a moment as a distance from the fault.
+func offset(ns int64) string {
+	if ns < 0 {
+		return "−" + fold.ShowDuration(-ns)
+	}
+	return "+" + fold.ShowDuration(ns)
+}
+
+func offsets(i event.Interval) string {
+	if i.Open {
+		return "not seen"
+	}
+	lo, hi := offset(i.Lo), offset(i.Hi)
+	if lo == hi {
+		return lo
+	}
+	return lo + " – " + hi
+}
+
+func faultRows(p fold.Phase) [][]string {
+	var rows [][]string
+	for _, f := range p.Faults {
+		proof := f.Proof.How
+		if !f.Proof.Proven {
+			proof = "none" + suffixIf(proof, ": %s")
+		}
+		state := f.Status + suffixIf(f.Reason, ": %s")
+		rows = append(rows, []string{f.Name, f.Target, f.Operation, parts(f.Parts), fold.ShowTime(f.At), fold.ShowDuration(f.To - f.From), state, proof})
+	}
+	return rows
+}
+
+func actionRows(p fold.Phase) [][]string {
+	var rows [][]string
+	for _, a := range p.Actions {
+		rows = append(rows, []string{a.Stage + ": " + a.Name, a.Operation, offset(a.From), fold.ShowDuration(a.Took), a.Status, details(a.Details, a.Reason)})
+	}
+	for _, u := range p.Undos {
+		why := strings.Join(u.Reasons, "; ")
+		rows = append(rows, []string{"undo: " + u.Step, fmt.Sprintf("try %d", u.Tries), offset(u.From), fold.ShowDuration(u.Took), u.Status, details(u.Details, why)})
+	}
+	return rows
+}
+
+func details(d map[string]string, reason string) string {
+	var out []string
+	for _, k := range slices.Sorted(maps.Keys(d)) {
+		out = append(out, k+": "+d[k])
+	}
+	if reason != "" {
+		out = append(out, reason)
+	}
+	return orDash(out)
+}
+
+func outageRows(p fold.Phase) [][]string {
+	var rows [][]string
+	for _, o := range p.Outages {
+		stretch := "recovery"
+		if o.Restore {
+			stretch = "restore"
+		}
+		rows = append(rows, []string{o.Probe + "/" + o.Lane, stretch, offsets(o.From), offsets(o.To), fold.Show(o.Length), number(o.FirstBad) + "–" + number(o.LastBad)})
+	}
+	return rows
+}
+
+func steadyRows(p fold.Phase) [][]string {
+	var rows [][]string
+	for _, s := range p.Steady {
+		watched := fold.Never
+		if s.Window > 0 {
+			watched = fold.ShowDuration(s.Window)
+		}
+		rows = append(rows, []string{s.When, s.Status, watched, orDash(s.Reasons)})
+	}
+	return rows
+}
+
+func checkRows(p fold.Phase) [][]string {
+	var rows [][]string
+	for _, c := range p.Checks {
+		for _, q := range c.Properties {
+			rows = append(rows, []string{c.Check, c.When, q.Name, q.Result, q.Found, orNone(q.Wanted), orDash(q.Samples)})
+		}
+	}
+	return rows
+}
+
+func copyRows(p fold.Phase) [][]string {
+	var rows [][]string
+	for _, c := range p.Copies {
+		rows = append(rows, []string{c.Step, c.From, c.To, c.Status + suffixIf(c.Reason, ": %s"), fold.ShowCount(c.Files), fold.ShowCount(c.Bytes), orNone(c.Verified), orNone(c.Root)})
+	}
+	return rows
+}
+
+func observerRows(p fold.Phase) [][]string {
+	var rows [][]string
+	for _, l := range p.Availability {
+		rows = append(rows, []string{l.Probe + "/" + l.Lane, fold.ShowPercent(100 * l.RateShare), fold.ShowLatency(l.JitterP99), fold.ShowCount(l.Skipped), fold.ShowCount(l.StaleReads)})
+	}
+	return rows
+}
+
+func conductRows(r fold.Report) [][]string {
+	rows := [][]string{{"request", r.Requester, fold.ShowTime(r.Accepted), fmt.Sprintf("%s, sequence %d", r.Request.Subject, r.Request.Sequence)}}
+	for _, l := range r.Conduct.Leases {
+		rows = append(rows, []string{fmt.Sprintf("injector, epoch %d", l.Epoch), l.Holder, fold.ShowTime(l.At), orNone(l.Reason)})
+	}
+	for _, o := range r.Conduct.Observers {
+		rows = append(rows, []string{fmt.Sprintf("observer, claim %d", o.Epoch), o.Instance, fold.ShowTime(o.At), fold.Never})
+	}
+	for _, a := range r.Conduct.Approvals {
+		rows = append(rows, []string{"approval", a, fold.Never, fold.Never})
+	}
+	for _, a := range r.Conduct.Aborts {
+		rows = append(rows, []string{"abort (" + a.Cause + ")", a.By, fold.ShowTime(a.At), orNone(a.Reason)})
+	}
+	for _, c := range r.Conduct.Clocks {
+		rows = append(rows, []string{"clock " + c.Name, fold.Never, fold.Never, fmt.Sprintf("offset %s ± %s", offset(c.Offset), fold.ShowDuration(c.Error))})
+	}
+	for _, n := range r.External {
+		rows = append(rows, []string{"note", n.From, fold.ShowTime(n.At), n.Note})
+	}
+	return rows
+}
+
+func planRows(r fold.Report) [][]string {
+	var rows [][]string
+	if r.Plan == nil {
+		return nil
+	}
+	for _, s := range r.Plan.Steps {
+		dead := fold.Never
+		if s.DeadMan > 0 {
+			dead = fold.ShowDuration(int64(s.DeadMan))
+		}
+		does := strings.Join(s.Does, "; ") + suffixIf(s.Problem, " (problem: %s)")
+		rows = append(rows, []string{s.Step, s.Operation, parts(s.Parts), orNone(does), orNone(s.Undo), dead})
+	}
+	return rows
+}
+
+func verificationRows(r fold.Report) [][]string {
+	v := r.Verification
+	whole := "every event is signed by its service and chained to the one before"
+	if !v.Whole {
+		whole = "no: see the findings"
+	}
+	unknown := "none"
+	if len(v.Unknown) > 0 {
+		var kinds []string
+		for _, k := range slices.Sorted(maps.Keys(v.Unknown)) {
+			kinds = append(kinds, fmt.Sprintf("%s (%d)", k, v.Unknown[k]))
+		}
+		unknown = strings.Join(kinds, ", ")
+	}
+	return [][]string{
+		{"History whole", whole},
+		{"Events", fmt.Sprintf("%d, of which %d trusted", v.Events, v.Trusted)},
+		{"Folded up to", fmt.Sprintf("chain index %d, SHA-256 %s", v.Of, orNone(v.Hash))},
+		{"Events of unknown types", unknown},
+	}
+}
+
+// definitions explain the figures.
+func definitions() [][2]string {
+	return [][2]string{
+		{"Interval", "a figure is known to lie between the two ends; “≥” means that the end was not seen. It passes if its upper end is within the objective, fails if its lower end is beyond it, and is inconclusive in between."},
+		{"Achieved recovery time", "from the fault to the first success of the stretch that stayed without a failed attempt for the stable window, over the slowest lane."},
+		{"Detect, fail over, restore service, verify data", "from the fault to the first recovery action (without one: to the first failed attempt); from there to the end of the last one (without one: to the first success); from there to the stable service; from there to the end of the data checks."},
+		{"Availability", "attempts that succeeded within their deadline, of all that were scheduled; a slot that the observer skipped counts as bad. The minimum is the worst second's."},
+		{"Latency", "from the moment an attempt was scheduled, so that a hang is not hidden; a failed attempt counts as endless (+∞)."},
+		{"Lost writes", "acknowledged to the client and not present afterwards. Recovered: not acknowledged and yet present. Phantom: present and never attempted."},
+		{"Recovery point", "how far before the fault the surviving data ends. Without losses its upper end is the time since the last acknowledged write."},
+		{"INVALID", "the measurement, not the system, failed: no proof of the fault, a late observer, a drill cut short, or a history that is not whole."},
+	}
+}
+
+func specText(r fold.Report) string {
+	var b bytes.Buffer
+	if len(r.Spec) == 0 || json.Indent(&b, r.Spec, "", "  ") != nil {
+		return "(not readable)"
+	}
+	return b.String()
+}
+
+func clock(t time.Time) string {
+	if t.IsZero() {
+		return fold.Never
+	}
+	return t.UTC().Format("15:04:05")
+}
