@@ -13,11 +13,11 @@ rm -rf "$work"
 status=0
 for kind in sync async; do
   case $kind in
-    sync) link=(--sync) ;;
-    async) link=(--link-delay 50ms) ;;
+    sync) title='Synchronous standby' link=(--sync) ;;
+    async) title='Asynchronous standby behind a link of 50 ms, lost with the primary' link=(--link-delay 50ms) ;;
   esac
   echo
-  echo "=== A primary with a${kind/sync/ sync}hronous standby: kill -9, promote, check, fail back ===" | sed 's/aasync/an async/'
+  echo "=== $title: kill -9, promote, check, fail back ==="
   "$fd" lab up --dir "$work/$kind" --name "postgres-$kind" --stable 10s "${link[@]}"
   code=0
   "$fd" run "$work/$kind/drill.yaml" --state-dir out/demo-state --out out/demo || code=$?

@@ -58,15 +58,19 @@ type watcher struct {
 	known map[string]bool
 }
 
-// leftOver takes up drills that finished while no observer ran and whose report
-// is still to come: their canaries have to be cleaned up.
+// cleanUpAge is how long ago a report may have been published for its drill's
+// canaries to be looked for at the start. Cleaning up twice does no harm.
+const cleanUpAge = time.Hour
+
+// leftOver takes up drills that finished while no observer ran: their canaries
+// have to be cleaned up once the report is out.
 func (w *watcher) leftOver(ctx context.Context) error {
 	drills, err := w.c.Bus.List(ctx)
 	if err != nil {
 		return fmt.Errorf("list the drills: %w", err)
 	}
 	for _, d := range drills {
-		if d.Finished != nil && d.Published == nil {
+		if d.Finished != nil && (d.Published == nil || time.Since(d.Published.Stored) < cleanUpAge) {
 			w.take(ctx, d.Drill)
 		}
 	}

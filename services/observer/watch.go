@@ -85,16 +85,25 @@ func (s *session) openWatch(ctx context.Context, p drill.Phase) *watch {
 			w.missing[laneID{pr.Name, lane}] = "it is being opened"
 		}
 	}
+	o := opening{c: s.c, drill: s.state.Drill, id: s.id, epoch: s.claim.own}
 	for name, probes := range byTarget {
-		w.openers.Go(func() { w.open(ctx, s, s.state.Drill, s.claim.own, name, probes) })
+		w.openers.Go(func() { w.open(ctx, o, name, probes) })
 	}
 	return w
 }
 
+// opening is what the openers need; they must not look into the session.
+type opening struct {
+	c     Config
+	drill drill.Drill
+	id    string
+	epoch int64
+}
+
 // open opens a target and then its lanes, and keeps trying.
-func (w *watch) open(ctx context.Context, s *session, d drill.Drill, epoch int64, name string, probes []drill.Probe) {
+func (w *watch) open(ctx context.Context, o opening, name string, probes []drill.Probe) {
 	for {
-		t, drv, err := s.c.openTarget(ctx, d, name)
+		t, drv, err := o.c.openTarget(ctx, o.drill, name)
 		if err == nil {
 			w.targets.Lock()
 			w.targets.open = append(w.targets.open, t)
@@ -102,8 +111,8 @@ func (w *watch) open(ctx context.Context, s *session, d drill.Drill, epoch int64
 			for _, pr := range probes {
 				for _, lane := range []string{target.LanePooled, target.LaneFresh} {
 					spec := target.ProbeSpec{
-						Drill: s.id, Probe: pr.Probe, Name: pr.Name, Lane: lane,
-						Params: pr.Params, Epoch: epoch, Deadline: pr.Deadline.D(),
+						Drill: o.id, Probe: pr.Probe, Name: pr.Name, Lane: lane,
+						Params: pr.Params, Epoch: o.epoch, Deadline: pr.Deadline.D(),
 					}
 					w.openers.Go(func() { w.openLane(ctx, t.Observer, spec, kindOf(drv, pr.Probe)) })
 				}

@@ -61,33 +61,55 @@ func (d *dialer) abort() {
 	}
 }
 
-// connect opens a session. It ends with ctx, also against a server that accepts
-// and never answers.
-func connect(ctx context.Context, to Address, l login, database, sslMode string) (*session, error) {
+// connector opens sessions to one server as one role. It is immutable and safe
+// for concurrent use.
+type connector struct {
+	to       Address
+	database string
+	cfg      *pgconn.Config
+}
+
+func newConnector(to Address, l login, database, sslMode string) (*connector, error) {
 	c, err := pgconn.ParseConfig(fmt.Sprintf("host=%s port=%d user=%s dbname=%s sslmode=%s application_name=firedrill",
 		dsnQuote(to.Host), to.Port, dsnQuote(l.user), dsnQuote(database), sslMode))
 	if err != nil {
 		return nil, fmt.Errorf("connection to %s as %s: %w", to, l.user, err)
 	}
-	s, d := &session{}, &dialer{}
 	c.Password = l.password
 	c.Fallbacks, c.ValidateConnect, c.AfterConnect = nil, nil, nil
-	c.ConnectTimeout = 0 // ctx has the deadline
-	c.DialFunc = d.dial
+	c.ConnectTimeout = 0 // the context has the deadline
 	// The name is left to net.Dialer, which tries a name's addresses side by side.
 	c.LookupFunc = func(_ context.Context, host string) ([]string, error) { return []string{host}, nil }
+	return &connector{to: to, database: database, cfg: c}, nil
+}
+
+// open opens a session. It ends with ctx, also against a server that accepts and
+// never answers.
+func (k *connector) open(ctx context.Context) (*session, error) {
+	s, d, c := &session{}, &dialer{}, k.cfg.Copy()
+	c.DialFunc = d.dial
 	c.OnNotice = func(_ *pgconn.PgConn, n *pgconn.Notice) {
 		if n.SeverityUnlocalized == "WARNING" {
 			s.warned = true
 		}
 	}
+	var err error
 	s.pg, err = pgconn.ConnectConfig(ctx, c)
 	if err != nil {
 		d.abort()
-		return nil, fmt.Errorf("connect to %s, database %s: %w", to, database, err)
+		return nil, fmt.Errorf("connect to %s, database %s: %w", k.to, k.database, err)
 	}
 	s.raw = d.raw
 	return s, nil
+}
+
+// connect opens one session.
+func connect(ctx context.Context, to Address, l login, database, sslMode string) (*session, error) {
+	k, err := newConnector(to, l, database, sslMode)
+	if err != nil {
+		return nil, err
+	}
+	return k.open(ctx)
 }
 
 // close ends the session without waiting for the server.

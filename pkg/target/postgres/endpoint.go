@@ -317,7 +317,7 @@ func (s *servers) serving(ctx context.Context, views []view) *node {
 func (s *servers) servedBy(ctx context.Context) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
-	c, err := connect(ctx, s.cfg.Service, s.client, s.cfg.Database, s.cfg.SSLMode)
+	c, err := s.service.open(ctx)
 	if err != nil {
 		return "", s.scrub(fmt.Errorf("service: %w", err))
 	}

@@ -277,7 +277,14 @@ func (s *servers) stop(ctx context.Context, o *operation) (target.Effect, error)
 // stopNode stops a running server in order and waits until it is gone.
 func (s *servers) stopNode(ctx context.Context, n *node, mode string) error {
 	_, err := s.change(ctx, n, login{}, "pg_ctl stop", `"$1/pg_ctl" stop -s -w -t 60 -D "$2" -m "$3"`, n.BinDir, n.DataDir, mode)
-	return err
+	if err != nil {
+		return err
+	}
+	// pg_ctl waits for the postmaster only; its logger may last a little longer.
+	return poll(ctx, 20*time.Second, 5*time.Millisecond, "the last process of node "+n.Name+" to end", func() (bool, string, error) {
+		procs, err := s.processes(ctx, n)
+		return len(procs) == 0, fmt.Sprintf("processes %v are left", pidsOf(procs)), err
+	})
 }
 
 // killNode ends every process of a server at once.

@@ -138,7 +138,7 @@ CREATE INDEX IF NOT EXISTS %s_ledger_seq ON %s (ledger, seq); COMMIT`, name, nam
 }
 
 func (s *servers) openService(ctx context.Context) (*session, error) {
-	c, err := connect(ctx, s.cfg.Service, s.client, s.cfg.Database, s.cfg.SSLMode)
+	c, err := s.service.open(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("service %s as %s: %w", s.cfg.Service, s.client.user, err)
 	}

@@ -55,6 +55,7 @@ type servers struct {
 	client      login
 	admin       login
 	replication login
+	service     *connector
 	nodes       []*node
 	endpoint    endpoint
 	secrets     []string
@@ -87,6 +88,9 @@ func newServers(cfg Config, c target.Config) (*servers, error) {
 	s.client = login{cfg.User, resolve("password", cfg.Password)}
 	s.admin = login{cfg.Admin.User, resolve("admin.password", cfg.Admin.Password)}
 	s.replication = login{cfg.Replication.User, resolve("replication.password", cfg.Replication.Password)}
+	var err error
+	s.service, err = newConnector(cfg.Service, s.client, cfg.Database, cfg.SSLMode)
+	errs = append(errs, err)
 	for _, n := range cfg.Nodes {
 		h, err := control.New(n.Control)
 		if err != nil {

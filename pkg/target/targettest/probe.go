@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"reflect"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -94,14 +95,17 @@ func (s suite) outage(t *testing.T, probes map[string]target.Probe, hangs bool) 
 	stalls := WatchStalls(t)
 	for lane, p := range probes {
 		var wg sync.WaitGroup
+		var longest atomic.Int64
 		for i := range int64(15) {
 			wg.Go(func() {
 				o, took := attempt(t.Context(), p, 1000+i)
+				for old := longest.Load(); int64(took) > old && !longest.CompareAndSwap(old, int64(took)); old = longest.Load() {
+				}
 				if o.Result == target.OK || o.Err == nil {
 					t.Errorf("lane %s: attempt %d under the fault: %+v", lane, i, o)
 				}
-				if took > deadline+slack+2*stalls.Longest() {
-					t.Errorf("lane %s: attempt %d took %v, its deadline was %v", lane, i, took, deadline)
+				if took > deadline+slack+6*stalls.Longest() {
+					t.Errorf("lane %s: attempt %d took %v, its deadline was %v, the longest stall %v", lane, i, took, deadline, stalls.Longest())
 				}
 				if o.Err != nil {
 					s.noSecrets(t, "an attempt's error", o.Err.Error())
@@ -109,9 +113,10 @@ func (s suite) outage(t *testing.T, probes map[string]target.Probe, hangs bool) 
 			})
 		}
 		wg.Wait()
+		t.Logf("lane %s: the longest attempt took %v, the longest stall %v", lane, time.Duration(longest.Load()), stalls.Longest())
 		began := time.Now()
 		p.Reset()
-		if took := time.Since(began); took > slack+2*stalls.Longest() {
+		if took := time.Since(began); took > slack+6*stalls.Longest() {
 			t.Errorf("lane %s: a reset took %v under the fault (hanging server: %v)", lane, took, hangs)
 		}
 	}

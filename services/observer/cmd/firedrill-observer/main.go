@@ -17,7 +17,7 @@ import (
 func main() {
 	var silence time.Duration
 	run.Service(event.Observer, func(ctx context.Context, p run.Process) error {
-		return observer.Run(ctx, observer.Config{Bus: p.Bus, Registry: target.NewRegistry(postgres.New()), Log: p.Log, Clock: clock.System(), Silence: silence})
+		return observer.Run(ctx, observer.Config{Bus: p.Bus, Registry: target.NewRegistry(postgres.Driver{}), Log: p.Log, Clock: clock.System(), Silence: silence})
 	}, run.WithFlags(func(f *flag.FlagSet) {
 		f.DurationVar(&silence, "silence", observer.DefaultSilence, "how long an observer may be silent before another takes over")
 	}))

@@ -117,11 +117,17 @@ func (b *Builder) Accept(d drill.Drill, requester string) {
 	b.Add(20*time.Millisecond, event.TypeObserverClaimed, event.ObserverClaimed{Instance: "observer-1", Epoch: 1})
 }
 
-// Drafts returns the events' drafts in order, for publishing on a real bus.
-func (b *Builder) Drafts() []event.Draft {
-	out := make([]event.Draft, 0, len(b.events))
+// Timed is an event before it is stored, and when it is to have been written.
+type Timed struct {
+	event.Draft
+	At event.Reading
+}
+
+// Drafts returns the events in order, for publishing on a real bus.
+func (b *Builder) Drafts() []Timed {
+	out := make([]Timed, 0, len(b.events))
 	for _, d := range b.sorted() {
-		out = append(out, d.draft)
+		out = append(out, Timed{d.draft, b.Reading(d.at)})
 	}
 	return out
 }

@@ -1,0 +1,128 @@
+package observer
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/firedrill/firedrill/pkg/event"
+	"github.com/firedrill/firedrill/pkg/verdict"
+	"github.com/firedrill/firedrill/services/observer/probe"
+)
+
+// However the delays of both ways lie, the true offset is inside the bounds.
+func TestCompareClocksHoldsTheTruth(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		truth := rapid.Int64Range(-1e15, 1e15).Draw(t, "offset")
+		now := int64(1e12)
+		var samples []sample
+		for range rapid.IntRange(1, 8).Draw(t, "trips") {
+			out := rapid.Int64Range(0, 1e9).Draw(t, "out")
+			back := rapid.Int64Range(0, 1e9).Draw(t, "back")
+			samples = append(samples, sample{sent: now, got: now + out + back, other: event.Reading{Clock: "b", Mono: now + out + truth}})
+			now += out + back + 1
+		}
+		c, err := compareClocks("a", "b", samples)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if d := int64(c.Offset) - truth; d > int64(c.Error) || -d > int64(c.Error) {
+			t.Fatalf("offset %d ± %d, the truth is %d", c.Offset, c.Error, truth)
+		}
+	})
+}
+
+func TestCompareClocksNeedsTheClock(t *testing.T) {
+	_, err := compareClocks("a", "b", []sample{{sent: 1, got: 2, other: event.Reading{Clock: "c", Mono: 1}}})
+	if !errors.Is(err, errNoSample) {
+		t.Fatalf("got %v: an instance that restarted elsewhere was taken for the old one", err)
+	}
+}
+
+func TestWants(t *testing.T) {
+	const silence, opening = 5 * time.Second, 30 * time.Second
+	at := func(s int) int64 { return int64(s) * int64(time.Second) }
+	cases := map[string]struct {
+		c    claim
+		open bool
+		now  int
+		want bool
+	}{
+		"nobody":                          {claim{}, false, 100, true},
+		"mine":                            {claim{holder: "a", epoch: 2, own: 2}, true, 1000, false},
+		"an earlier life of mine":         {claim{holder: "a", epoch: 2, restarted: true}, false, 0, true},
+		"lost to another after a restart": {claim{holder: "b", epoch: 4, own: 3, restarted: true, heard: at(99), heardBatch: true}, true, 100, false},
+		"alive":                           {claim{holder: "b", epoch: 1, heard: at(96), heardBatch: true}, true, 100, false},
+		"silent":                          {claim{holder: "b", epoch: 1, heard: at(94), heardBatch: true}, true, 100, true},
+		"silent between phases":           {claim{holder: "b", epoch: 1, heard: at(10), heardBatch: true}, false, 100, false},
+		"opening its lanes":               {claim{holder: "b", epoch: 1, heard: at(10), started: at(80)}, true, 100, false},
+		"never opened its lanes":          {claim{holder: "b", epoch: 1, heard: at(10), started: at(69)}, true, 100, true},
+	}
+	for name, c := range cases {
+		if got := c.c.wants(c.open, at(c.now), silence, opening); got != c.want {
+			t.Errorf("%s: %v, want %v", name, got, c.want)
+		}
+	}
+}
+
+// records are n attempts from first on; every third failed with one of many texts.
+func records(first int64, n int, d time.Duration) []probe.Record {
+	out := make([]probe.Record, n)
+	for i := range out {
+		seq := first + int64(i)
+		out[i] = probe.Record{Deadline: d, Attempt: verdict.Attempt{
+			Seq: seq, Scheduled: seq * 1000, Started: seq*1000 + 1, Completed: seq*1000 + 500, Outcome: verdict.OK,
+		}}
+		if i%3 == 0 {
+			out[i].Outcome, out[i].Err = verdict.Failed, fmt.Sprint("error ", i%30)
+		}
+	}
+	return out
+}
+
+// What is published leaves the outbox only when it is seen in the history, each
+// attempt exactly once, whatever part of it was stored.
+func TestOutboxLosesAndDoublesNothing(t *testing.T) {
+	var o outbox
+	id := laneID{"w", "pooled"}
+	meta := verdict.BatchMeta{Phase: "p", Probe: "w", Lane: "pooled", Kind: "write", Epoch: 1}
+	o.add(id, meta, records(1, 1000, time.Second))
+	o.add(id, meta, records(1001, 500, 2*time.Second)) // a raised deadline begins a new batch
+	var all []event.ProbeBatch
+	for range 20 {
+		drafts, _ := o.batches(1, event.Reading{Clock: "a"})
+		if len(drafts) == 0 {
+			break
+		}
+		again, _ := o.batches(1, event.Reading{Clock: "a"}) // an append that failed is repeated
+		b, c := drafts[0].Data.(event.ProbeBatch), again[0].Data.(event.ProbeBatch)
+		if b.FirstSeq != c.FirstSeq || b.Outcomes != c.Outcomes {
+			t.Fatal("a batch that was not stored changed")
+		}
+		if len(b.Outcomes) > maxBatch || len(b.Errors) > maxErrors+1 {
+			t.Fatalf("a batch of %d attempts and %d error texts", len(b.Outcomes), len(b.Errors))
+		}
+		all = append(all, b)
+		o.published("p", id, b.FirstSeq+int64(len(b.Outcomes))-1)
+	}
+	lanes, err := verdict.LanesFromBatches(all)
+	if err != nil || len(lanes) != 1 || len(lanes[0].Attempts) != 1500 {
+		t.Fatalf("%d lanes, error %v", len(lanes), err)
+	}
+	if len(o.lanes) != 0 {
+		t.Fatal("published attempts are kept")
+	}
+}
+
+func TestNoticesAreBounded(t *testing.T) {
+	var o outbox
+	for range 10 * maxNotices {
+		o.notice(event.Draft{})
+	}
+	if len(o.notices) != maxNotices || o.dropped != 9*maxNotices {
+		t.Fatalf("%d notices, %d dropped", len(o.notices), o.dropped)
+	}
+}
