@@ -36,6 +36,7 @@ var (
 	// ErrUnavailable means that nobody answers on the endpoint.
 	ErrUnavailable = errors.New("no service answers")
 	// Stop, returned by a follower's function, ends the following without error.
+	//lint:ignore ST1012 it is no failure, and reads as bus.Stop where it is returned
 	Stop = errors.New("stop following")
 )
 

@@ -107,6 +107,7 @@ func leader(t *testing.T, js jetstream.JetStream) string {
 // and a follower: no acknowledged event is lost, none is stored twice, and the
 // chain verifies.
 func TestClusterSurvivesItsLeader(t *testing.T) {
+	t.Parallel()
 	nodes := startCluster(t)
 	var urls []string
 	for _, n := range nodes {

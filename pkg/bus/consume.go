@@ -41,6 +41,7 @@ func (e *handlerError) Error() string { return e.err.Error() }
 func (b *Bus) read(ctx context.Context, f feed, fn func(record) error) error {
 	r := &reader{bus: b, feed: f, fn: fn}
 	var missingSince time.Time
+	known, _ := b.violations()
 	for try := 0; ; try++ {
 		before := r.last
 		err := r.run(ctx)
@@ -60,13 +61,13 @@ func (b *Bus) read(ctx context.Context, f feed, fn func(record) error) error {
 		case missingSince.IsZero():
 			missingSince = time.Now()
 		case time.Since(missingSince) > storeBudget:
-			return fmt.Errorf("read %s of stream %s: %w; was bootstrap run?", f.filter, f.stream, err)
+			return fmt.Errorf("read %s of stream %s: %w; run bootstrap", f.filter, f.stream, err)
 		}
 		if r.last > before {
 			try = 0
 		}
 		b.log.Debug("reading again", "stream", f.stream, "filter", f.filter, "after", r.last, "error", err)
-		if denied, _ := b.violations(); len(denied) > 0 && try > 2 {
+		if denied, _ := b.violations(); len(denied) > len(known) && try > 2 {
 			return fmt.Errorf("read %s of stream %s: %w: %s", f.filter, f.stream, ErrDenied, denied[len(denied)-1])
 		}
 		if err := pause(ctx, backoff(try)); err != nil {

@@ -68,7 +68,7 @@ func (b *Bus) WatchDrills(ctx context.Context, fn func(drill string)) error {
 		if s.Trust != nil || seen[id] {
 			return nil
 		}
-		finished, err := b.lastOf(ctx, id, event.TypeDrillFinished)
+		finished, err := b.lastOfPatiently(ctx, id, event.TypeDrillFinished)
 		if err != nil {
 			return err
 		}
@@ -98,6 +98,19 @@ func (b *Bus) lastOf(ctx context.Context, drill string, t event.Type) (*Stored, 
 		return nil, nil
 	}
 	return &s, nil
+}
+
+// lastOfPatiently is lastOf for watchers, which outlast any outage of the server.
+func (b *Bus) lastOfPatiently(ctx context.Context, drill string, t event.Type) (*Stored, error) {
+	for try := 0; ; try++ {
+		s, err := b.lastOf(ctx, drill, t)
+		if err == nil || !isTransient(err) {
+			return s, err
+		}
+		if err := pause(ctx, backoff(try)); err != nil {
+			return nil, err
+		}
+	}
 }
 
 // Summary is one drill of a list. Finished and Published are nil as long as the

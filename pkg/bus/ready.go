@@ -26,8 +26,13 @@ func (b *Bus) Ready(ctx context.Context) error {
 	if denied, _ := b.violations(); len(denied) > 0 {
 		return fmt.Errorf("not ready: %w: %s", ErrDenied, denied[0])
 	}
-	if _, err := b.get(ctx, StreamDrills, getRequest{LastFor: "drill.evt.>"}); err != nil && !errors.Is(err, errNoRecord) {
-		return fmt.Errorf("not ready: %w; was bootstrap run?", err)
+	_, err := b.get(ctx, StreamDrills, getRequest{LastFor: "drill.evt.>"})
+	switch {
+	case err == nil, errors.Is(err, errNoRecord):
+	case isCode(err, codeStreamNotFound):
+		return fmt.Errorf("not ready: %w; run bootstrap", err)
+	default:
+		return fmt.Errorf("not ready: %w", err)
 	}
 	if !slices.Contains(event.Services(), b.id.Service) {
 		return nil
@@ -105,7 +110,7 @@ func (b *Bus) hasDurable(ctx context.Context, d Durable) error {
 		if denied, _ := b.violations(); len(denied) > 0 {
 			return fmt.Errorf("durable %s: %w: %s", at[1], ErrDenied, denied[len(denied)-1])
 		}
-		return fmt.Errorf("durable %s of stream %s: %w; was bootstrap run?", at[1], at[0], err)
+		return fmt.Errorf("durable %s of stream %s: %w; run bootstrap", at[1], at[0], err)
 	}
 	return nil
 }

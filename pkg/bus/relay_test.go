@@ -100,6 +100,7 @@ func TestLostAck(t *testing.T) {
 		"a batch at a place, and others": {drafts: []event.Draft{phase(1), phase(2)}, after: true, place: true},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			w := &world{t: t, dir: t.TempDir(), signers: newSigners(t)}
 			w.server = startServer(t, bus.EmbeddedOptions{StoreDir: w.dir, Listen: "127.0.0.1:0"})
 			near := w.connect(event.Observer)

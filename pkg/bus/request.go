@@ -142,10 +142,14 @@ func (b *Bus) get(ctx context.Context, stream string, r getRequest) (record, err
 		return record{}, fmt.Errorf("read from stream %s: %w", stream, err)
 	}
 	give := time.Now().Add(storeBudget)
+	before, _ := b.violations()
 	for try := 0; ; try++ {
 		rec, err := b.getOnce(ctx, stream, body)
 		if err == nil || errors.Is(err, errNoRecord) {
 			return rec, err
+		}
+		if denied, _ := b.violations(); len(denied) > len(before) {
+			return record{}, fmt.Errorf("read from stream %s: %w: %s", stream, ErrDenied, denied[len(denied)-1])
 		}
 		if ctx.Err() != nil || !isTransient(err) || time.Now().After(give) {
 			return record{}, fmt.Errorf("read from stream %s: %w", stream, err)

@@ -159,9 +159,9 @@ func (w *worker) fetch(ctx context.Context) (worked bool, err error) {
 func giveBack(it jetstream.MessagesContext) {
 	it.Drain()
 	for {
-		m, err := it.Next()
+		// Without a connection the drain does not end; nothing can be there then.
+		m, err := it.Next(jetstream.NextMaxWait(time.Second))
 		if err != nil {
-			it.Stop()
 			return
 		}
 		// Without the nak the message comes back all the same, only later.

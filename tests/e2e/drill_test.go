@@ -21,7 +21,7 @@ func TestSynchronousFailoverLosesNothing(t *testing.T) {
 	stack, rec, out := startAllInOne(t)
 	publish(t, rec.NATSURL, "sync", quickDrill(t, "sync", p, nil))
 	id := accepted(t, stack.Bus, "sync")
-	history := await(t, stack.Bus, id, nil)
+	history := await(t.Context(), t, stack.Bus, id, nil)
 	wholeHistory(t, history, stack.Keyring)
 	atHome(t, p)
 	r := foldReport(t, history, stack.Keyring)
@@ -66,7 +66,7 @@ func TestAsynchronousFailoverFindsTheLoss(t *testing.T) {
 		phase["checks"] = append(phase["checks"].([]any), map[string]any{"name": "wal", "target": "orders", "check": "wal-forensics"})
 	}))
 	id := accepted(t, stack.Bus, "async")
-	history := await(t, stack.Bus, id, nil)
+	history := await(t.Context(), t, stack.Bus, id, nil)
 	wholeHistory(t, history, stack.Keyring)
 	atHome(t, p)
 	r := foldReport(t, history, stack.Keyring)
@@ -84,7 +84,7 @@ func TestSeparateProcesses(t *testing.T) {
 	p := startLab(t, lab.PostgresOptions{Synchronous: true})
 	f := startFleet(t)
 	publish(t, f.url, "fleet", quickDrill(t, "fleet", p, nil))
-	history := await(t, f.bus, accepted(t, f.bus, "fleet"), nil)
+	history := await(f.ctx, t, f.bus, accepted(t, f.bus, "fleet"), nil)
 	wholeHistory(t, history, f.keyring)
 	atHome(t, p)
 	if r := foldReport(t, history, f.keyring); r.Verdict != verdict.Pass {
@@ -114,7 +114,7 @@ func (f *fleet) drillKilledAt(p *lab.Postgres, name string, k int) int {
 	publish(f.t, f.url, name, quickDrill(f.t, name, p, nil))
 	id := f.newest(name)
 	n, reports, faults := 0, 0, 0
-	history := await(f.t, f.bus, id, func(s bus.Stored) {
+	history := await(f.ctx, f.t, f.bus, id, func(s bus.Stored) {
 		switch s.Event.Type {
 		case event.TypeReportPublished:
 			reports++

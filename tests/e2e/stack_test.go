@@ -13,7 +13,6 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -123,9 +122,9 @@ func publish(t *testing.T, url, name string, raw []byte) {
 }
 
 // await follows a drill until its report is published.
-func await(t *testing.T, b *bus.Bus, id string, each func(bus.Stored)) []bus.Stored {
+func await(ctx context.Context, t *testing.T, b *bus.Bus, id string, each func(bus.Stored)) []bus.Stored {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, 4*time.Minute)
 	defer cancel()
 	var history []bus.Stored
 	err := b.Follow(ctx, id, func(s bus.Stored) error {
@@ -223,13 +222,23 @@ type fleet struct {
 	dir     string
 	keyring event.Keyring
 	bus     *bus.Bus
+	// ctx ends when a program ended by itself.
+	ctx    context.Context
+	cancel context.CancelFunc
 
 	// generation counts the injectors started; requests counts those asked for.
 	generation, requests int
 
 	mu    sync.Mutex
-	procs map[string]*exec.Cmd
-	logs  map[string]*bytes.Buffer
+	procs map[string]*process
+	logs  map[string]*os.File
+}
+
+// process is one running program; ended is closed when it is gone.
+type process struct {
+	cmd    *exec.Cmd
+	ended  chan struct{}
+	wanted bool // it was killed by the test
 }
 
 // startFleet starts the NATS server and the five services' programs.
@@ -245,7 +254,9 @@ func startFleet(t *testing.T) *fleet {
 		t.Fatal(err)
 	}
 	t.Cleanup(server.Shutdown)
-	f := &fleet{t: t, url: server.URL(), dir: dir, keyring: ring.Keyring, procs: map[string]*exec.Cmd{}, logs: map[string]*bytes.Buffer{}}
+	f := &fleet{t: t, url: server.URL(), dir: dir, keyring: ring.Keyring, procs: map[string]*process{}, logs: map[string]*os.File{}}
+	f.ctx, f.cancel = context.WithCancel(t.Context())
+	t.Cleanup(f.cancel)
 	f.bus, err = bus.Connect(t.Context(), bus.Options{URL: f.url, Keyring: f.keyring, Log: testLog(t), Identity: bus.Identity{Service: "cli", Instance: "test", Clock: clock.System()}})
 	if err != nil {
 		t.Fatal(err)
@@ -274,43 +285,57 @@ func (f *fleet) start(service, instance string) {
 	case event.Injector:
 		args = append(args, "--lease-ttl", "1500ms")
 	case event.Reporter:
-		args = append(args, "--out", filepath.Join(f.dir, "out"))
+		args = append(args, "--out-dir", filepath.Join(f.dir, "out"))
 	}
 	cmd := exec.Command(filepath.Join(bin, "firedrill-"+service), args...)
-	log := &bytes.Buffer{}
+	log, err := os.CreateTemp(f.dir, instance+"-*.log")
+	if err != nil {
+		f.t.Fatal(err)
+	}
 	cmd.Stdout, cmd.Stderr = log, log
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Start(); err != nil {
 		f.t.Fatal(err)
 	}
+	p := &process{cmd: cmd, ended: make(chan struct{})}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.procs[service], f.logs[instance] = cmd, log
+	f.procs[service], f.logs[instance] = p, log
+	go func() {
+		defer close(p.ended)
+		err := cmd.Wait()
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		if !p.wanted {
+			f.t.Errorf("%s ended by itself: %v", instance, err)
+			f.cancel()
+		}
+	}()
 }
 
 // kill ends a service's program with SIGKILL and waits until it is gone.
 func (f *fleet) kill(service string) {
 	f.mu.Lock()
-	cmd := f.procs[service]
+	p := f.procs[service]
 	delete(f.procs, service)
+	if p != nil {
+		p.wanted = true
+	}
 	f.mu.Unlock()
-	_ = cmd.Process.Kill() // an error means that it is gone already
-	_ = cmd.Wait()
+	if p != nil {
+		_ = p.cmd.Process.Kill() // an error means that it is gone already
+		<-p.ended
+	}
 }
 
 func (f *fleet) stopAll() {
 	for _, s := range event.Services() {
-		f.mu.Lock()
-		running := f.procs[s] != nil
-		f.mu.Unlock()
-		if running {
-			f.kill(s)
-		}
+		f.kill(s)
 	}
-	if f.t.Failed() {
-		for instance, log := range f.logs {
-			f.t.Logf("--- %s\n%s", instance, clip(log.Bytes(), 20000))
+	for instance, log := range f.logs {
+		if raw, err := os.ReadFile(log.Name()); f.t.Failed() && err == nil {
+			f.t.Logf("--- %s\n%s", instance, clip(raw, 20000))
 		}
+		_ = log.Close()
 	}
 }
 

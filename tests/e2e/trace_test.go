@@ -32,7 +32,7 @@ type trace struct {
 // TestTimelineInJaeger: a real Jaeger shows the drill as one trace, under the id
 // that follows from the drill's, with the times at which things really happened.
 func TestTimelineInJaeger(t *testing.T) {
-	j, err := lab.StartJaeger(t.Context(), lab.JaegerOptions{Binary: filepath.Join(os.Getenv("FIREDRILL_BIN"), "jaeger")})
+	j, err := lab.StartJaeger(t.Context(), lab.JaegerOptions{Binary: filepath.Join(os.Getenv("FIREDRILL_BIN"), "jaeger"), Dir: t.TempDir()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -46,7 +46,7 @@ func TestTimelineInJaeger(t *testing.T) {
 	stack, rec, _ := startAllInOne(t)
 	publish(t, rec.NATSURL, "traced", quickDrill(t, "traced", p, nil))
 	id := accepted(t, stack.Bus, "traced")
-	history := await(t, stack.Bus, id, nil)
+	history := await(t.Context(), t, stack.Bus, id, nil)
 	if err := flush(t.Context()); err != nil {
 		t.Fatal(err)
 	}

@@ -218,8 +218,15 @@ func failover(t *testing.T, r *rig, fault, method string) (lost event.Ranges) {
 	undo(t, r.open(t), promoteOp, promoteUndo)
 	eventually(t, "home", r.healthy)
 
-	if got := r.timeline(t, "a"); got != first+2 {
-		t.Errorf("timeline %d after failover and failback from %d", got, first)
+	r.atHome(t, tg, first+2, fault)
+	return lost
+}
+
+// atHome checks what must hold after the way back.
+func (r *rig) atHome(t *testing.T, tg *target.Target, timeline int, fault string) {
+	t.Helper()
+	if got := r.timeline(t, "a"); got != timeline {
+		t.Errorf("timeline %d after failover and failback, want %d", got, timeline)
 	}
 	for name, p := range check(t, tg, postgres.CheckHome, nil, nil) {
 		if p.Result != event.ResultPass {
@@ -241,7 +248,6 @@ func failover(t *testing.T, r *rig, fault, method string) (lost event.Ranges) {
 		r.evidenceKept(t)
 	}
 	r.nothingLeft(t)
-	return lost
 }
 
 // evidenceKept checks the sums of every kept log, past the driver.

@@ -299,7 +299,7 @@ func (d *docket) conduct(p Phase) {
 				"Look for a retrying client or proxy between the probe and the target, and for another writer of the ledger.")
 		}
 	}
-	if p.Failback != nil && p.Failback.Outages > 0 && p.Objective.RTO > 0 && p.Failback.Longest.Lo > p.Objective.RTO {
+	if p.Failback != nil && p.Failback.Outages > 0 && !p.Failback.StillDown && p.Objective.RTO > 0 && p.Failback.Longest.Lo > p.Objective.RTO {
 		d.open(Minor, p.Name, "Failing back took the service down for longer than the objective", fmt.Sprintf("%s on %s", Show(*p.Failback.Longest), p.Failback.Lane),
 			"Plan the failback for a maintenance window, or use a switchover that keeps the service up.")
 	}

@@ -445,7 +445,11 @@ func (f *phaseFold) judgeRestore() {
 		worsen(verdict.Inconclusive, "the steady state after the restore was not observed")
 	}
 	achieved := "everything is back"
-	if v != verdict.Pass {
+	switch v {
+	case verdict.Pass:
+	case verdict.Fail:
+		achieved = "not everything is back"
+	default:
 		achieved = "not shown"
 	}
 	f.addResult(ofRestore, "everything is put back", achieved, v, reasonOr(why, "everything was put back and the steady state holds"))

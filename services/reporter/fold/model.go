@@ -241,6 +241,9 @@ type Failback struct {
 	Longest *event.Interval `json:"longest,omitempty"`
 	// Lane is the lane that saw it, as "probe/lane".
 	Lane string `json:"lane,omitempty"`
+	// StillDown is true when the service was still down from the fault as the
+	// restore began: the outages are then not the way back's alone.
+	StillDown bool `json:"still_down,omitempty"`
 }
 
 // Steady is one look at the steady state.

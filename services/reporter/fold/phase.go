@@ -397,6 +397,7 @@ func (f *phaseFold) failback() {
 	}
 	m := verdict.Measure(verdict.Input{Lanes: lanesIn(f.lanes, from, until), From: from, Until: until})
 	b := &Failback{Downtime: m.Downtime}
+	b.StillDown = slices.ContainsFunc(f.out.Outages, func(o Outage) bool { return o.Length.Open })
 	for _, l := range m.Lanes {
 		b.Outages += len(l.Outages)
 		for _, o := range l.Outages {

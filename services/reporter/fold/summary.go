@@ -121,7 +121,7 @@ func closing(r Report) string {
 		s = "Everything that the drill broke was put back."
 	}
 	for _, p := range r.Phases {
-		if p.Failback != nil && p.Failback.Longest != nil {
+		if p.Failback != nil && p.Failback.Longest != nil && !p.Failback.StillDown {
 			s += fmt.Sprintf(" The way back after “%s” cost its users an outage of %s.", p.Title, Show(*p.Failback.Longest))
 		}
 	}

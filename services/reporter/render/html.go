@@ -78,7 +78,7 @@ type page struct {
 // that is loaded from elsewhere.
 func HTML(r fold.Report) ([]byte, error) {
 	t, err := template.New("report").Funcs(template.FuncMap{
-		"duration": fold.ShowDuration, "time": fold.ShowTime, "clock": clock, "join": orDash, "class": classOf, "count": count,
+		"duration": fold.ShowDuration, "time": fold.ShowTime, "clock": clock, "join": orDash, "class": classOf, "count": count, "failback": failbackText,
 	}).Parse(reportTemplate)
 	if err != nil {
 		return nil, fmt.Errorf("parse the report's template: %w", err)

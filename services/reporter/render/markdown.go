@@ -116,6 +116,9 @@ func (m *markdown) phase(p fold.Phase) {
 	m.section("Faults", faultHead, faultRows(p))
 	m.section("Actions and undos", actionHead, actionRows(p))
 	m.section("Outages", outageHead, outageRows(p))
+	if p.Failback != nil {
+		m.line("%s\n", inline(failbackText(p.Failback)))
+	}
 	m.section("Steady state", steadyHead, steadyRows(p))
 	m.section("Checks", checkHead, checkRows(p))
 	m.section("Evidence kept", copyHead, copyRows(p))

@@ -67,6 +67,9 @@ func draw(p fold.Phase, from, to int64, strips []fold.Strip, id, title string) t
 		d.strip(p, s)
 	}
 	d.y += axisHeight
+	if rto := p.Objective.RTO; rto > 0 && len(p.Faults) > 0 && rto >= from && rto <= to {
+		d.y += 14 // the objective's label
+	}
 	var out strings.Builder
 	fmt.Fprintf(&out, `<svg class="timeline" viewBox="0 0 %.0f %.0f" role="img" aria-label="%s">`, svgWidth, d.y, html.EscapeString(title+" of "+p.Title))
 	fmt.Fprintf(&out, `<title>%s</title>`, html.EscapeString(title+" of "+p.Title+", seconds from the fault"))
@@ -216,7 +219,7 @@ func (d *drawing) moments(p fold.Phase, top, bottom float64) {
 	if rto := p.Objective.RTO; rto > 0 && len(p.Faults) > 0 {
 		line(rto, "objective-line", "objective: "+fold.ShowDuration(rto))
 		if rto >= d.from && rto <= d.to {
-			d.text(d.x(rto)-4, bottom-2, "objective-text", "end", "RTO "+fold.ShowDuration(rto))
+			d.text(d.x(rto), bottom+29, "objective-text", "middle", "RTO "+fold.ShowDuration(rto))
 		}
 	}
 	for _, m := range p.Timeline.Marks {
@@ -299,6 +302,17 @@ func (d *drawing) bars(digits string, top float64) string {
 	return b.String()
 }
 
+// pieceOf is how long a split is drawn: its middle, or what was seen of it.
+func pieceOf(f fold.Figure) float64 {
+	switch {
+	case !f.Known:
+		return 0
+	case f.Open:
+		return math.Max(0, float64(f.Lo))
+	}
+	return math.Max(0, float64(f.Mid()))
+}
+
 // splitBar draws the four splits of a recovery as one bar, by their midpoints.
 func splitBar(s fold.Splits) template.HTML {
 	pieces := []struct {
@@ -307,9 +321,7 @@ func splitBar(s fold.Splits) template.HTML {
 	}{{"detect", "detect", s.Detect}, {"failover", "fail over", s.Failover}, {"service", "restore service", s.Restore}, {"verify", "verify data", s.Verify}}
 	var total float64
 	for _, p := range pieces {
-		if p.f.Known && !p.f.Open {
-			total += math.Max(0, float64(p.f.Mid()))
-		}
+		total += pieceOf(p.f)
 	}
 	if total == 0 {
 		return ""
@@ -318,12 +330,16 @@ func splitBar(s fold.Splits) template.HTML {
 	fmt.Fprintf(&b, `<svg class="splits" viewBox="0 0 %.0f 58" role="img" aria-label="where the time went">`, svgWidth)
 	x := 0.0
 	for _, p := range pieces {
-		if !p.f.Known || p.f.Open {
+		if !p.f.Known {
 			continue
 		}
-		w := math.Max(0, float64(p.f.Mid())) / total * svgWidth
+		class := p.class
+		if p.f.Open {
+			class += " open"
+		}
+		w := pieceOf(p.f) / total * svgWidth
 		label := p.name + " " + fold.Show(p.f.Interval)
-		fmt.Fprintf(&b, `<rect x="%.1f" y="0" width="%.1f" height="26" class="split %s"><title>%s</title></rect>`, x, math.Max(w-1.5, 0.5), p.class, html.EscapeString(label))
+		fmt.Fprintf(&b, `<rect x="%.1f" y="0" width="%.1f" height="26" class="split %s"><title>%s</title></rect>`, x, math.Max(w-1.5, 0.5), class, html.EscapeString(label))
 		x += w
 	}
 	x = 0

@@ -146,7 +146,7 @@ func actionRows(p fold.Phase) [][]string {
 		rows = append(rows, []string{a.Stage + ": " + a.Name, a.Operation, offset(a.From), fold.ShowDuration(a.Took), a.Status, details(a.Details, a.Reason)})
 	}
 	for _, u := range p.Undos {
-		why := strings.Join(u.Reasons, "; ")
+		why := strings.Join(slices.Compact(slices.Clone(u.Reasons)), "; ")
 		rows = append(rows, []string{"undo: " + u.Step, fmt.Sprintf("try %d", u.Tries), offset(u.From), fold.ShowDuration(u.Took), u.Status, details(u.Details, why)})
 	}
 	return rows
@@ -272,6 +272,17 @@ func verificationRows(r fold.Report) [][]string {
 		{"Folded up to", fmt.Sprintf("chain index %d, SHA-256 %s", v.Of, orNone(v.Hash))},
 		{"Events of unknown types", unknown},
 	}
+}
+
+// failbackText says what the way back cost.
+func failbackText(b *fold.Failback) string {
+	switch {
+	case b.StillDown:
+		return "The service was still down from the fault when the restore began, so the way back cannot be judged apart."
+	case b.Outages == 0:
+		return "The way back, measured apart: no attempt failed."
+	}
+	return fmt.Sprintf("The way back, measured apart: its longest outage took %s (%s); over all lanes the service was down for %s.", fold.Show(*b.Longest), b.Lane, fold.Show(b.Downtime))
 }
 
 // definitions explain the figures.

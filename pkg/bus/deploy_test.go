@@ -1,0 +1,341 @@
+package bus_test
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/firedrill/firedrill/pkg/bus"
+	"github.com/firedrill/firedrill/pkg/event"
+	"github.com/firedrill/firedrill/pkg/keys"
+)
+
+// guarded is a server that runs deploy/nats/firedrill.conf.
+type guarded struct {
+	t      *testing.T
+	server *bus.Embedded
+	seeds  string
+	ring   event.Keyring
+}
+
+const deployedConfig = "../../deploy/nats/firedrill.conf"
+
+func newGuarded(t *testing.T) *guarded {
+	t.Helper()
+	g := &guarded{t: t, seeds: t.TempDir()}
+	set, err := keys.LoadOrCreate(g.seeds)
+	if err != nil {
+		t.Fatal(err)
+	}
+	g.ring = set.Keyring
+	for _, service := range event.Services() {
+		s, err := set.Signer(service)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Setenv("FIREDRILL_NKEY_"+strings.ToUpper(service), s.Public())
+	}
+	for _, other := range []string{"bootstrap", "cli"} {
+		// The package makes seeds for services only; take one of a second directory.
+		dir := filepath.Join(t.TempDir(), other)
+		more, err := keys.LoadOrCreate(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, err := more.Signer(event.Injector)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(keys.SeedFile(dir, event.Injector), keys.SeedFile(g.seeds, other)); err != nil {
+			t.Fatal(err)
+		}
+		t.Setenv("FIREDRILL_NKEY_"+strings.ToUpper(other), s.Public())
+	}
+	t.Setenv("FIREDRILL_NATS_NAME", "test")
+	t.Setenv("FIREDRILL_PASSWORD_CI", `"ci secret"`)
+	t.Setenv("FIREDRILL_PASSWORD_ALERTS", `"12345"`)
+	g.server = startServer(t, bus.EmbeddedOptions{ConfigFile: deployedConfig, StoreDir: t.TempDir(), Listen: "127.0.0.1:0"})
+	if err := g.connect("bootstrap").Bootstrap(t.Context(), bus.BootstrapOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	return g
+}
+
+// connect connects as a service that signs with the key it logs in with.
+func (g *guarded) connect(service string) *bus.Bus { return g.connectAs(service, service) }
+
+// connectAs logs in with one identity's key and plays another one.
+func (g *guarded) connectAs(login, play string) *bus.Bus {
+	g.t.Helper()
+	w := signers{by: map[string]*keys.Signer{}}
+	s, err := keys.Load(keys.SeedFile(g.seeds, login))
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	w.by[play] = s
+	return connect(g.t, bus.Options{
+		URL: g.server.URL(), Identity: w.identity(play, play+"-1"), Keyring: g.ring,
+		NKeySeedFile: keys.SeedFile(g.seeds, login),
+	})
+}
+
+// requester is a plain NATS client in the account REQUESTERS.
+func (g *guarded) requester(user, password string) (*nats.Conn, chan error) {
+	g.t.Helper()
+	refused := make(chan error, 100)
+	closed := make(chan struct{})
+	nc, err := nats.Connect(g.server.URL(), nats.UserInfo(user, password), nats.CustomInboxPrefix("_INBOX_"+user),
+		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { refused <- err }),
+		nats.ClosedHandler(func(*nats.Conn) { close(closed) }))
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	g.t.Cleanup(func() { nc.Close(); <-closed })
+	return nc, refused
+}
+
+// TestDeployedServicesWork runs each service's part against the guarded server.
+func TestDeployedServicesWork(t *testing.T) {
+	g := newGuarded(t)
+	services := map[string]*bus.Bus{}
+	for _, service := range append(event.Services(), "cli") {
+		services[service] = g.connect(service)
+		if err := services[service].Ready(t.Context()); err != nil {
+			t.Errorf("%s: %v", service, err)
+		}
+	}
+	injector, cli := services[event.Injector], services["cli"]
+	requests := make(chan bus.Message, 10)
+	spawn(t, func(ctx context.Context) error {
+		return injector.Work(ctx, "injector-requests", bus.WorkOptions{}, func(_ context.Context, m bus.Message) error {
+			requests <- m
+			return injector.PublishResult(ctx, "ci", "weekly", map[string]string{"state": "accepted"})
+		})
+	})
+	spawn(t, func(ctx context.Context) error {
+		return injector.Serve(ctx, event.Injector, map[string]bus.Endpoint{
+			"validate": func(context.Context, []byte) ([]byte, error) { return []byte("fine"), nil },
+			"clock.i":  func(context.Context, []byte) ([]byte, error) { return []byte("tick"), nil },
+		})
+	})
+	nc, _ := g.requester("ci", "ci secret")
+	live, err := nc.SubscribeSync("drill.res.ci.>")
+	if err != nil {
+		t.Fatal(err)
+	}
+	answer, err := nc.RequestWithContext(t.Context(), "drill.req.ci.weekly", []byte("please"))
+	if err != nil || !strings.Contains(string(answer.Data), bus.StreamRequests) {
+		t.Fatalf("request: %v", err)
+	}
+	if m := await(t, requests, 10*time.Second, "request"); m.Subject != "drill.req.ci.weekly" {
+		t.Errorf("the injector saw %s", m.Subject)
+	}
+	if m, err := live.NextMsg(10 * time.Second); err != nil || !strings.Contains(string(m.Data), "accepted") {
+		t.Errorf("live result: %v", err)
+	}
+	stored, err := nc.RequestWithContext(t.Context(), "$JS.API.DIRECT.GET.RESULTS.drill.res.ci.weekly", nil)
+	if err != nil || !strings.Contains(string(stored.Data), "accepted") {
+		t.Errorf("stored result: %v", err)
+	}
+	eventually(t, 10*time.Second, "API across the accounts", func() bool {
+		m, err := nc.RequestWithContext(t.Context(), "firedrill.api.validate", nil)
+		return err == nil && string(m.Data) == "fine"
+	})
+	if out, err := services[event.Observer].Call(t.Context(), "clock.i", nil); err != nil || string(out) != "tick" {
+		t.Errorf("clock: %q, %v", out, err)
+	}
+	g.drill(t, services)
+	if err := cli.SetHalt(t.Context(), bus.Halt{Halted: true, By: "me"}); err != nil {
+		t.Error(err)
+	}
+	if h, err := injector.HaltState(t.Context()); err != nil || !h.Halted {
+		t.Errorf("halt: %+v, %v", h, err)
+	}
+	for name, b := range services {
+		if err := b.Ready(t.Context()); err != nil {
+			t.Errorf("after its work the %s is not ready: %v", name, err)
+		}
+	}
+}
+
+// drill lets the services write, watch, work, command and bury.
+func (g *guarded) drill(t *testing.T, services map[string]*bus.Bus) {
+	t.Helper()
+	injector, cli := services[event.Injector], services["cli"]
+	mustAppend := func(b *bus.Bus, drafts ...event.Draft) {
+		t.Helper()
+		if _, err := b.Append(t.Context(), "d", drafts...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	mustAppend(injector, accepted(), phase(1))
+	mustAppend(services[event.Observer], outage(1))
+	mustAppend(injector, finished())
+	spawn(t, func(ctx context.Context) error {
+		return services[event.Reporter].Work(ctx, "reporter-finished", bus.WorkOptions{}, func(context.Context, bus.Message) error {
+			return bus.Poison(errors.New("no ink"))
+		})
+	})
+	var letters []bus.DeadLetter
+	eventually(t, 20*time.Second, "dead letter", func() bool {
+		var err error
+		letters, err = cli.DeadLetters(t.Context())
+		return err == nil && len(letters) == 1
+	})
+	if err := cli.ReplayDead(t.Context(), letters[0].Seq); err != nil {
+		t.Error(err)
+	}
+	if err := cli.Command(t.Context(), "d", "abort", nil); err != nil {
+		t.Error(err)
+	}
+	err := injector.FollowCommands(t.Context(), "d", func(string, []byte) error { return bus.Stop })
+	if err != nil {
+		t.Error(err)
+	}
+	if list, err := cli.List(t.Context()); err != nil || len(list) != 1 {
+		t.Errorf("list %v, %v", list, err)
+	}
+	mustVerify(t, cli, g.ring, "d", 4)
+}
+
+// TestRequesterCannotForge tries everything a requester could try.
+func TestRequesterCannotForge(t *testing.T) {
+	g := newGuarded(t)
+	injector := g.connect(event.Injector)
+	written, err := injector.Append(t.Context(), "d", accepted())
+	if err != nil {
+		t.Fatal(err)
+	}
+	nc, refused := g.requester("ci", "ci secret")
+	const forged = "drill.evt.d.injector.fault-injected"
+	// The server does not refuse this one: the subject is the requester's own.
+	// The acknowledgement must not become an event.
+	if err := nc.PublishRequest("drill.req.ci.x", forged, []byte("one")); err != nil {
+		t.Fatal(err)
+	}
+	// The same by way of the API and of the stored results.
+	for _, subject := range []string{"firedrill.api.validate", "$JS.API.DIRECT.GET.RESULTS.drill.res.ci.x"} {
+		if err := nc.PublishRequest(subject, forged, written[0].Raw); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := nc.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	for _, subject := range []string{
+		forged, "drill.req.alerts.x", "drill.cmd.d.abort", "drill.halt", "drill.res.ci.x", "dead.x", "retry.injector-requests",
+		"$JS.API.STREAM.DELETE.DRILLS", "$JS.API.STREAM.UPDATE.DRILLS", "$JS.API.STREAM.PURGE.DRILLS", "$JS.API.STREAM.MSG.DELETE.DRILLS",
+		"$JS.API.DIRECT.GET.DRILLS", "$JS.API.STREAM.MSG.GET.DRILLS", "$JS.API.DIRECT.GET.RESULTS.drill.res.alerts.x", "firedrill.api.abort",
+	} {
+		if err := nc.Publish(subject, written[0].Raw); err != nil {
+			t.Fatal(err)
+		}
+		if err := await(t, refused, 10*time.Second, "refusal of "+subject); !errors.Is(err, nats.ErrPermissionViolation) {
+			t.Errorf("%s: %v", subject, err)
+		}
+	}
+	for _, subject := range []string{"drill.res.alerts.>", "drill.evt.>", "_INBOX.>", "_INBOX_alerts.>", "drill.req.>"} {
+		sub, err := nc.SubscribeSync(subject)
+		if err != nil {
+			t.Fatal(err)
+		}
+		await(t, refused, 10*time.Second, "refusal of subscribing "+subject)
+		_ = sub.Unsubscribe() // It was never made.
+	}
+	// A further request is answered after all of the above was dealt with.
+	if _, err := nc.RequestWithContext(t.Context(), "drill.req.ci.last", nil); err != nil {
+		t.Fatal(err)
+	}
+	mustVerify(t, g.connect("cli"), g.ring, "d", 1)
+}
+
+// TestServiceCannotBeAnother: not by permission, and not by signature.
+func TestServiceCannotBeAnother(t *testing.T) {
+	g := newGuarded(t)
+	if _, err := g.connect(event.Injector).Append(t.Context(), "d", accepted()); err != nil {
+		t.Fatal(err)
+	}
+	// With the observer's login and key, playing the injector. Its inbox is
+	// refused as well, so this fails already at readiness.
+	impostor := g.connectAs(event.Observer, event.Injector)
+	if err := impostor.Ready(t.Context()); !errors.Is(err, bus.ErrDenied) {
+		t.Errorf("ready as another service: %v, want ErrDenied", err)
+	}
+	// A plain client with the observer's key publishes to the injector's subject.
+	nc, refused := g.login(event.Observer)
+	for _, subject := range []string{
+		"drill.evt.d.injector.drill-finished", "drill.evt.d.validator.checks-completed", "drill.req.me.x", "drill.halt",
+		"$JS.API.STREAM.DELETE.DRILLS", "$JS.API.STREAM.UPDATE.DRILLS", "$JS.API.STREAM.PURGE.DRILLS", "$JS.API.STREAM.MSG.DELETE.DRILLS",
+		"$JS.API.CONSUMER.DELETE.DRILLS.validator-checks", "$JS.API.CONSUMER.MSG.NEXT.DRILLS.validator-checks",
+		"$JS.API.CONSUMER.CREATE.DRILLS.validator-checks.drill.evt.>", "$JS.API.DIRECT.GET.DRILLS", "$JS.API.CONSUMER.CREATE.REQUESTS.x.drill.req.>",
+	} {
+		if err := nc.Publish(subject, []byte("{}")); err != nil {
+			t.Fatal(err)
+		}
+		if err := await(t, refused, 10*time.Second, "refusal of "+subject); !errors.Is(err, nats.ErrPermissionViolation) {
+			t.Errorf("%s: %v", subject, err)
+		}
+	}
+	// On its own subject it can store what it likes, also by the reply attack,
+	// and nobody believes it.
+	js, err := jetstream.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := js.Publish(t.Context(), "drill.evt.d.observer.drill-finished", []byte(`{"type":"drill.finished"}`)); err != nil {
+		t.Fatal(err)
+	}
+	if err := nc.PublishRequest("drill.evt.d.observer.x", "drill.evt.d.injector.drill-finished", []byte("{}")); err != nil {
+		t.Fatal(err)
+	}
+	var history []bus.Stored
+	cli := g.connect("cli")
+	eventually(t, 10*time.Second, "the attack's messages", func() bool {
+		history, err = cli.History(t.Context(), "d")
+		return err == nil && len(history) >= 4
+	})
+	for _, s := range history[1:] {
+		if s.Trust == nil {
+			t.Errorf("message %d of the attack is trusted", s.Seq)
+		}
+	}
+	if list, err := cli.List(t.Context()); err != nil || len(list) != 1 || list[0].Finished != nil {
+		t.Errorf("the attack finished the drill: %+v, %v", list, err)
+	}
+}
+
+// login is a plain client with a service's key.
+func (g *guarded) login(service string) (*nats.Conn, chan error) {
+	g.t.Helper()
+	nkey, err := nats.NkeyOptionFromSeed(keys.SeedFile(g.seeds, service))
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	refused := make(chan error, 100)
+	closed := make(chan struct{})
+	nc, err := nats.Connect(g.server.URL(), nkey, nats.CustomInboxPrefix("_INBOX_"+service),
+		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { refused <- err }),
+		nats.ClosedHandler(func(*nats.Conn) { close(closed) }))
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	g.t.Cleanup(func() { nc.Close(); <-closed })
+	return nc, refused
+}
+
+// TestWrongLoginIsRefusedAtOnce: no retries on bad credentials.
+func TestWrongLoginIsRefusedAtOnce(t *testing.T) {
+	g := newGuarded(t)
+	began := time.Now()
+	_, err := bus.Connect(t.Context(), bus.Options{URL: g.server.URL(), Identity: newSigners(t).identity("cli", "c"), Log: quiet()})
+	if !errors.Is(err, nats.ErrAuthorization) || time.Since(began) > 5*time.Second {
+		t.Errorf("without credentials: %v after %s", err, time.Since(began))
+	}
+}

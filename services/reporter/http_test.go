@@ -1,0 +1,301 @@
+package reporter_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"log/slog"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/firedrill/firedrill/pkg/event"
+	"github.com/firedrill/firedrill/services/reporter"
+	"github.com/firedrill/firedrill/services/reporter/internal/synthetic"
+)
+
+const token = "correct-horse-battery-staple"
+
+// client talks to a reporter's HTTP server.
+type client struct {
+	t    *testing.T
+	base string
+	log  *lockedBuffer
+}
+
+// lockedBuffer is a log that may be written and read at once.
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+func (w *world) http(change func(*reporter.Config)) *client {
+	w.t.Helper()
+	c := &client{t: w.t, log: &lockedBuffer{}}
+	addr := make(chan string, 1)
+	w.run(func(rc *reporter.Config) {
+		rc.HTTPAddr, rc.Token = "127.0.0.1:0", token
+		rc.Listening = func(a string) { addr <- a }
+		rc.Log = slog.New(slog.NewTextHandler(c.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+		if change != nil {
+			change(rc)
+		}
+	})
+	select {
+	case a := <-addr:
+		c.base = "http://" + a
+	case <-time.After(10 * time.Second):
+		w.t.Fatalf("the HTTP server did not come up: %s", c.log)
+	}
+	w.t.Cleanup(http.DefaultClient.CloseIdleConnections)
+	return c
+}
+
+// do sends a request with the token, unless the header sets another one.
+func (c *client) do(method, path, body string, header ...string) (int, string, http.Header) {
+	c.t.Helper()
+	req, err := http.NewRequestWithContext(c.t.Context(), method, c.base+path, strings.NewReader(body))
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	req.Header.Set("Authorization", "Bearer "+token)
+	for i := 0; i+1 < len(header); i += 2 {
+		req.Header.Set(header[i], header[i+1])
+	}
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	defer res.Body.Close()
+	out, err := io.ReadAll(res.Body)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return res.StatusCode, string(out), res.Header
+}
+
+const smallDrill = `apiVersion: firedrill/v1
+kind: Drill
+metadata: {name: small}
+spec:
+  targets: [{name: orders, driver: postgres, config: {}}]
+  phases:
+    - name: kill
+      objective: {rto: 30s}
+      probes: [{name: write, target: orders, probe: write}]
+      faults: [{name: primary, target: orders, fault: kill}]
+`
+
+func TestPostDrill(t *testing.T) {
+	w := newWorld(t)
+	c := w.http(nil)
+	code, body, header := c.do("POST", "/v1/drills?who=ci", smallDrill, "Idempotency-Key", "build-42")
+	if code != http.StatusAccepted || !strings.Contains(body, `"drill": "small-1"`) || header.Get("Location") != "/v1/drills/small-1" {
+		t.Fatalf("%d %s", code, body)
+	}
+	if code, body, _ := c.do("POST", "/v1/drills?who=ci", smallDrill, "Idempotency-Key", "build-42"); code != http.StatusAccepted || !strings.Contains(body, `"drill": "small-1"`) || !strings.Contains(body, `"duplicate": true`) {
+		t.Errorf("the same key again: %d %s, want the same drill", code, body)
+	}
+	if code, body, _ := c.do("POST", "/v1/drills?who=cd", smallDrill, "Idempotency-Key", "build-42"); code != http.StatusAccepted || !strings.Contains(body, `"drill": "small-2"`) {
+		t.Errorf("the same key of another requester: %d %s, want another drill", code, body)
+	}
+	code, body, _ = c.do("GET", "/v1/drills/small-1", "")
+	if code != http.StatusNotFound || !strings.Contains(body, "not accepted yet") {
+		t.Errorf("a drill that no injector accepted yet: %d %s", code, body)
+	}
+}
+
+func TestPostDrillRefusals(t *testing.T) {
+	w := newWorld(t)
+	c := w.http(nil)
+	for name, x := range map[string]struct {
+		body, path string
+		header     []string
+		code       int
+		want       string
+	}{
+		"not a drill":  {body: "hello", code: 400, want: `"fix"`},
+		"empty":        {body: "", code: 400, want: `"fix"`},
+		"wrong field":  {body: strings.Replace(smallDrill, "rto: 30s", "rto: soon", 1), code: 400, want: "spec.phases[0].objective.rto"},
+		"too large":    {body: smallDrill + strings.Repeat("# x\n", 200_000), code: 413, want: "bytes"},
+		"bad who":      {body: smallDrill, path: "?who=a.b", code: 400, want: `"field": "who"`},
+		"wildcard":     {body: smallDrill, path: "?who=%3E", code: 400, want: `"field": "who"`},
+		"bad key":      {body: smallDrill, header: []string{"Idempotency-Key", strings.Repeat("k", 200)}, code: 400, want: "Idempotency-Key"},
+		"no token":     {body: smallDrill, header: []string{"Authorization", ""}, code: 401, want: "Authorization"},
+		"wrong token":  {body: smallDrill, header: []string{"Authorization", "Bearer " + token + "x"}, code: 401, want: "Authorization"},
+		"wrong scheme": {body: smallDrill, header: []string{"Authorization", token}, code: 401, want: "Authorization"},
+	} {
+		code, body, _ := c.do("POST", "/v1/drills"+x.path, x.body, x.header...)
+		if code != x.code || !strings.Contains(body, x.want) || !json.Valid([]byte(body)) {
+			t.Errorf("%s: %d %s, want %d with %q", name, code, body, x.code, x.want)
+		}
+	}
+	if strings.Contains(c.log.String(), token) {
+		t.Error("the token is in the log")
+	}
+}
+
+func TestReads(t *testing.T) {
+	w := newWorld(t)
+	c := w.http(nil)
+	w.write("orders-failover-7", drafts("pass"))
+	w.published("orders-failover-7")
+	w.write("orders-missing-7", drafts("missing")[:70])
+	for path, want := range map[string][]string{
+		"/healthz":                     {"ok"},
+		"/readyz":                      {"ready"},
+		"/":                            {"orders-failover-7/report.html", "PASS", "running"},
+		"/v1/drills":                   {`"drill": "orders-failover-7"`, `"state": "published"`, `"verdict": "PASS"`, `"state": "running"`},
+		"/v1/drills/orders-failover-7": {`"state": "published"`, "/report.html"},
+		"/v1/drills/orders-missing-7":  {`"state": "running"`, `"phase": "kill-sync"`},
+		"/v1/drills/orders-failover-7/report.json":            {`"verdict": "PASS"`},
+		"/v1/drills/orders-failover-7/report.md":              {"## Executive Summary"},
+		"/v1/drills/orders-failover-7/report.html":            {"<svg class=\"timeline\""},
+		"/v1/drills/orders-failover-7/report.xml":             {"<testsuites"},
+		"/v1/drills/orders-failover-7/" + reporter.FileEvents: {`"type":"drill.finished"`},
+		"/v1/drills/orders-missing-7/report.html":             {"RUNNING"},
+	} {
+		code, body, _ := c.do("GET", path, "")
+		if code != http.StatusOK {
+			t.Errorf("GET %s: %d %.200s", path, code, body)
+		}
+		for _, x := range want {
+			if !strings.Contains(body, x) {
+				t.Errorf("GET %s: no %q in %.400s", path, x, body)
+			}
+		}
+	}
+	for path, code := range map[string]int{"/v1/drills/none-1": 404, "/v1/drills/a%20b": 404, "/v1/drills/none-1/events": 404, "/v1/drills/orders-failover-7/report.pdf": 404, "/v2": 404} {
+		if got, body, _ := c.do("GET", path, ""); got != code {
+			t.Errorf("GET %s: %d %s, want %d", path, got, body, code)
+		}
+	}
+	for _, path := range []string{"/", "/v1/drills", "/v1/drills/orders-failover-7", "/v1/drills/orders-failover-7/report.html", "/v1/drills/orders-failover-7/events"} {
+		if code, _, _ := c.do("GET", path, "", "Authorization", ""); code != http.StatusUnauthorized {
+			t.Errorf("GET %s without the token: %d", path, code)
+		}
+	}
+}
+
+func TestPublicReads(t *testing.T) {
+	w := newWorld(t)
+	c := w.http(func(rc *reporter.Config) { rc.Token, rc.PublicReads = "", true })
+	if code, _, _ := c.do("GET", "/v1/drills", "", "Authorization", ""); code != http.StatusOK {
+		t.Errorf("a public read: %d", code)
+	}
+	for _, header := range []string{"", "Bearer ", "Bearer x"} {
+		if code, _, _ := c.do("POST", "/v1/drills", smallDrill, "Authorization", header); code != http.StatusUnauthorized {
+			t.Errorf("a drill asked for with %q of a reporter without a token: %d", header, code)
+		}
+	}
+}
+
+func TestNoTokenNoServer(t *testing.T) {
+	w := newWorld(t)
+	err := reporter.Run(t.Context(), reporter.Config{Bus: w.buses[event.Reporter], Log: quiet(), Keyring: w.ring, HTTPAddr: "127.0.0.1:0"})
+	if err == nil || !strings.Contains(err.Error(), "token") {
+		t.Errorf("Run without a token: %v", err)
+	}
+}
+
+// TestEvents reads the stream while the drill goes on, loses the connection, and
+// goes on where it was: every event once, in order, until the report.
+func TestEvents(t *testing.T) {
+	w := newWorld(t)
+	c := w.http(nil)
+	all := drafts("aborted")
+	w.write("orders-abort-7", all[:20])
+	ids, last := c.events("orders-abort-7", "", 20)
+	if len(ids) != 20 || last != "20" {
+		t.Fatalf("first %d events, last %s", len(ids), last)
+	}
+	done := make(chan []string, 1)
+	go func() {
+		more, _ := c.events("orders-abort-7", last, 1000)
+		done <- more
+	}()
+	w.write("orders-abort-7", all[20:])
+	select {
+	case more := <-done:
+		if want := len(all) - 20 + 1; len(more) != want || more[len(more)-1] != string(event.TypeReportPublished) {
+			t.Errorf("%d more events ending in %q, want %d ending in the report", len(more), more[len(more)-1], want)
+		}
+	case <-time.After(20 * time.Second):
+		t.Fatal("the stream did not end with the report")
+	}
+}
+
+// events reads up to n events and returns their types, and the last one's id.
+func (c *client) events(drill, after string, n int) (types []string, last string) {
+	ctx, cancel := context.WithCancel(c.t.Context())
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, "GET", c.base+"/v1/drills/"+drill+"/events", nil)
+	if err != nil {
+		c.t.Error(err)
+		return nil, ""
+	}
+	req.Header.Set("Authorization", "Bearer "+token)
+	req.Header.Set("Last-Event-ID", after)
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		c.t.Error(err)
+		return nil, ""
+	}
+	defer res.Body.Close()
+	in := bufio.NewScanner(res.Body)
+	in.Buffer(nil, 1<<20)
+	for len(types) < n && in.Scan() {
+		if id, ok := strings.CutPrefix(in.Text(), "id: "); ok {
+			last = id
+		}
+		if kind, ok := strings.CutPrefix(in.Text(), "event: "); ok {
+			types = append(types, kind)
+		}
+	}
+	return types, last
+}
+
+// TestStopWithOpenStream: a stream that nobody ends must not hold up the end.
+func TestStopWithOpenStream(t *testing.T) {
+	w := newWorld(t)
+	addr := make(chan string, 1)
+	stop := w.run(func(rc *reporter.Config) {
+		rc.HTTPAddr, rc.PublicReads = "127.0.0.1:0", true
+		rc.Listening = func(a string) { addr <- a }
+	})
+	w.write("open-1", synthetic.Variants()["aborted"].Drafts()[:5])
+	req, err := http.NewRequestWithContext(t.Context(), "GET", "http://"+<-addr+"/v1/drills/open-1/events", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	t.Cleanup(http.DefaultClient.CloseIdleConnections)
+	if _, err := res.Body.Read(make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	stop()
+	if took := time.Since(began); took > 4*time.Second {
+		t.Errorf("stopping took %v", took)
+	}
+}

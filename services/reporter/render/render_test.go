@@ -1,0 +1,176 @@
+package render_test
+
+import (
+	"encoding/xml"
+	"errors"
+	"io"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/firedrill/firedrill/pkg/event"
+	"github.com/firedrill/firedrill/pkg/verdict"
+	"github.com/firedrill/firedrill/services/reporter/fold"
+	"github.com/firedrill/firedrill/services/reporter/internal/synthetic"
+	"github.com/firedrill/firedrill/services/reporter/render"
+)
+
+// TestHTMLIsSelfContained: an auditor opens the file offline, years later.
+func TestHTMLIsSelfContained(t *testing.T) {
+	for name := range synthetic.Variants() {
+		b, err := render.HTML(folded(t, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		page := string(b)
+		for _, bad := range []string{"<script", "src=", "href=", "@import", "http://", "<link", "<iframe", "javascript:"} {
+			if strings.Contains(page, bad) {
+				t.Errorf("%s: the page holds %q", name, bad)
+			}
+		}
+		if m := regexp.MustCompile(`url\([^#)][^)]*\)`).FindString(page); m != "" {
+			t.Errorf("%s: the page loads %s", name, m)
+		}
+		if strings.Contains(page, "NaN") || strings.Contains(page, "Inf") || strings.Contains(page, "%!") {
+			t.Errorf("%s: a figure could not be drawn", name)
+		}
+		wellFormedSVG(t, page)
+	}
+}
+
+func wellFormedSVG(t *testing.T, page string) {
+	t.Helper()
+	for _, svg := range regexp.MustCompile(`(?s)<svg.*?</svg>`).FindAllString(page, -1) {
+		d := xml.NewDecoder(strings.NewReader(svg))
+		for {
+			_, err := d.Token()
+			if errors.Is(err, io.EOF) {
+				break
+			}
+			if err != nil {
+				t.Errorf("an SVG is not well formed: %v", err)
+				break
+			}
+		}
+	}
+}
+
+const evil = `</text><script>alert(1)</script> | "x" & 'y' [link](http://evil) ` + "`code`\n# head"
+
+// TestHostileText puts markup wherever a server or a user can put text.
+func TestHostileText(t *testing.T) {
+	b := synthetic.Build("d", evil, synthetic.Phase{Name: "kill", Title: evil, Operation: "kill", RTO: time.Minute, Back: time.Second})
+	b.Add(2*time.Second, event.TypeExternalNoted, event.ExternalNoted{From: evil, Note: evil})
+	b.Add(9*time.Second, event.TypeEvidenceCollected, event.EvidenceCollected{Phase: "kill", Target: evil, Cause: evil, Items: []event.Artifact{{Name: evil, Text: evil + "\x00\x1b[31m"}}})
+	b.Add(9*time.Second, event.TypeActionFailed, event.ActionFailed{Step: "kill/recovery/" + evil, Reason: evil})
+	_, ring := synthetic.Keys()
+	r, err := fold.Fold(b.History(), ring)
+	if err != nil {
+		t.Fatal(err)
+	}
+	files, err := render.All(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if page := string(files[render.FileHTML]); strings.Contains(page, "<script") {
+		t.Error("the HTML runs a script")
+	} else {
+		wellFormedSVG(t, page)
+	}
+	for _, line := range strings.Split(string(files[render.FileMarkdown]), "\n") {
+		code := strings.HasPrefix(line, "    ")
+		if !code && (strings.Contains(line, "<script") || strings.Contains(line, "[link]") && !strings.Contains(line, `\[link]`) || strings.HasPrefix(line, "# head")) {
+			t.Errorf("Markdown markup came through: %s", line)
+		}
+	}
+	var any struct{}
+	if err := xml.Unmarshal(files[render.FileJUnit], &any); err != nil {
+		t.Errorf("JUnit: %v", err)
+	}
+}
+
+type junit struct {
+	Tests    int `xml:"tests,attr"`
+	Failures int `xml:"failures,attr"`
+	Errors   int `xml:"errors,attr"`
+	Suites   []struct {
+		Name  string `xml:"name,attr"`
+		Cases []struct {
+			Name    string    `xml:"name,attr"`
+			Failure *struct{} `xml:"failure"`
+			Error   *struct{} `xml:"error"`
+		} `xml:"testcase"`
+	} `xml:"testsuite"`
+}
+
+// TestJUnit: what a CI system shows red must be what the report calls failed.
+func TestJUnit(t *testing.T) {
+	for name := range synthetic.Variants() {
+		r := folded(t, name)
+		b, err := render.JUnit(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var j junit
+		if err := xml.Unmarshal(b, &j); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if len(j.Suites) != len(r.Phases) {
+			t.Errorf("%s: %d suites for %d phases", name, len(j.Suites), len(r.Phases))
+		}
+		cases, failures, failed := 0, 0, 0
+		for _, s := range j.Suites {
+			cases += len(s.Cases)
+			for _, c := range s.Cases {
+				if c.Failure != nil {
+					failures++
+				}
+				if c.Error != nil {
+					failed++
+				}
+			}
+		}
+		if cases != j.Tests || failures != j.Failures || failed != j.Errors {
+			t.Errorf("%s: counts %d/%d/%d, cases %d/%d/%d", name, j.Tests, j.Failures, j.Errors, cases, failures, failed)
+		}
+		switch r.Verdict {
+		case verdict.Pass:
+			if j.Failures+j.Errors != 0 {
+				t.Errorf("%s passed and has %d failures and %d errors", name, j.Failures, j.Errors)
+			}
+		case verdict.Fail:
+			if j.Failures == 0 {
+				t.Errorf("%s failed and has no failure", name)
+			}
+		default:
+			if j.Errors == 0 {
+				t.Errorf("%s is %s and has no error", name, r.Verdict)
+			}
+		}
+	}
+}
+
+// TestMarkdownForm keeps the sections of the runbook's own report template.
+func TestMarkdownForm(t *testing.T) {
+	text := string(render.Markdown(folded(t, "fail")))
+	at := 0
+	for _, want := range []string{"# DR Drill Report: ", "**Date**", "**Duration**", "**Participants**", "## Executive Summary", "## Metrics",
+		"### Recovery Times", "### Availability During Drill", "## Issues Identified", "## Action Items", "- [ ] ", "## Lessons Learned", "## Review Meeting Agenda", "Drill Overview", "Results Review", "Issues Discussion", "Process Improvements"} {
+		i := strings.Index(text[at:], want)
+		if i < 0 {
+			t.Fatalf("%q is missing, or not where the template has it", want)
+		}
+		at += i
+	}
+}
+
+func TestIndex(t *testing.T) {
+	b, err := render.Index([]render.Entry{{ID: "x-1", Title: "<b>", State: "published", Verdict: "FAIL"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if page := string(b); !strings.Contains(page, `href="v1/drills/x-1/report.html"`) || strings.Contains(page, "<b>") {
+		t.Errorf("index: %s", page)
+	}
+}
