@@ -68,7 +68,7 @@ func TestTimelineInJaeger(t *testing.T) {
 	if !found {
 		t.Errorf("no span starts when the fault did (%s): %+v", fault.F0.Wall.Format(time.RFC3339Nano), tr.Spans)
 	}
-	for _, want := range []string{event.Injector, event.Observer, event.Validator, event.Reporter} {
+	for _, want := range []string{event.Injector, event.Observer, event.Validator, "firedrill"} {
 		if !hasService(services, want) {
 			t.Errorf("no span of the %s: %v", want, services)
 		}
