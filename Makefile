@@ -41,10 +41,12 @@ lint: $(BIN)/staticcheck-$(STATICCHECK_VERSION) ## gofmt, vet, staticcheck
 	@for m in $(MODULES); do (cd $$m && $(CURDIR)/$< ./...) || exit 1; done
 
 verify: ## fail if a generated file is out of date (mend with make fix)
-	go run ./pkg/schemagen/cmd/schemagen -check -out schemas -docs docs
+	go run ./pkg/schemagen/cmd/schemagen -check
+	go run ./services/reporter/fold/reportschema -check
 
 fix: ## write the generated files
-	go run ./pkg/schemagen/cmd/schemagen -out schemas -docs docs
+	go run ./pkg/schemagen/cmd/schemagen
+	go run ./services/reporter/fold/reportschema
 
 test: setup build lint verify jaeger test-go ## set up and run everything
 

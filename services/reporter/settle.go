@@ -96,6 +96,14 @@ func (t *trailing) take(s bus.Stored) {
 		t.wanted[phaseOf(p.Step)]++
 	case *event.ActionFailed:
 		t.wanted[phaseOf(p.Step)]++
+	case *event.SteadyViolated:
+		t.wanted[phaseOf(p.Step)]++
+	case *event.UndoFailed:
+		t.wanted[phaseOf(p.Step)]++
+	case *event.ChecksCompleted:
+		if !p.Passed {
+			t.wanted[phaseOf(p.Step)]++
+		}
 	case *event.EvidenceCollected:
 		t.kept[p.Phase]++
 	}

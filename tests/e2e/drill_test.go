@@ -111,7 +111,10 @@ func TestInjectorKilledAtEveryBoundary(t *testing.T) {
 // for -1). It returns how many events injectors wrote.
 func (f *fleet) drillKilledAt(p *lab.Postgres, name string, k int) int {
 	f.t.Helper()
-	publish(f.t, f.url, name, quickDrill(f.t, name, p, nil))
+	publish(f.t, f.url, name, quickDrill(f.t, name, p, func(phase map[string]any) {
+		phase["steadyState"] = map[string]any{"window": "1s", "timeout": "1m"}
+		phase["stable"] = map[string]any{"window": "1s", "timeout": "1m"}
+	}))
 	id := f.newest(name)
 	n, reports, faults := 0, 0, 0
 	history := await(f.ctx, f.t, f.bus, id, func(s bus.Stored) {
@@ -121,7 +124,7 @@ func (f *fleet) drillKilledAt(p *lab.Postgres, name string, k int) int {
 		case event.TypeFaultInjected:
 			faults++
 		}
-		if s.Event.Service() != event.Injector {
+		if s.Event.Service() != event.Injector || s.Event.Type == event.TypeLeaseRenewed {
 			return
 		}
 		if n == k {

@@ -262,22 +262,22 @@ func printVerification(w io.Writer, v event.Verification) error {
 
 func (a *app) schemaCmd() *cobra.Command {
 	return &cobra.Command{
-		Use:   "schema [drill|asyncapi|EVENT-TYPE]",
+		Use:   "schema [drill|report|asyncapi|EVENT-TYPE]",
 		Short: "Print a JSON Schema, or list them",
 		Args:  cobra.MaximumNArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			if len(args) == 0 {
-				fmt.Fprintln(a.Out, "drill\nasyncapi")
+				fmt.Fprintln(a.Out, "drill\nreport\nasyncapi")
 				for _, i := range event.Table() {
 					fmt.Fprintf(a.Out, "%-22s %s\n", i.Type, i.Summary)
 				}
 				return nil
 			}
-			data, ok := schemas.Event(args[0])
-			switch args[0] {
-			case "drill":
-				data, ok = schemas.Drill(), true
-			case "asyncapi":
+			data, ok := schemas.Named(args[0])
+			if !ok {
+				data, ok = schemas.Event(args[0])
+			}
+			if args[0] == "asyncapi" {
 				data, ok = schemas.AsyncAPI(), true
 			}
 			if !ok {
