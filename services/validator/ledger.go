@@ -59,7 +59,7 @@ func (s *stepRun) ledger(ctx context.Context, k drill.Check, t *target.Target, d
 			found = append(found, f)
 		}
 	}
-	if len(found) == 0 {
+	if len(found)+len(errs) == 0 {
 		errs = append(errs, fmt.Errorf("no ledger of a write probe at target %s was read", k.Target))
 	}
 	props := sum.properties(s.phase.Objective.RPO, len(errs) == 0)

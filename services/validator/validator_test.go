@@ -185,8 +185,10 @@ func TestDriverChecks(t *testing.T) {
 			<-ctx.Done()
 			return nil, ctx.Err()
 		}, "state", event.ResultInconclusive, "deadline", false},
-		"says nothing":    {func(context.Context, target.CheckSpec, json.RawMessage) (props, error) { return nil, nil }, "state", event.ResultInconclusive, "said nothing", false},
-		"foreign result":  {func(context.Context, target.CheckSpec, json.RawMessage) (props, error) { return props{{Result: "ok"}}, nil }, "state", event.ResultInconclusive, "unknown result", false},
+		"says nothing": {func(context.Context, target.CheckSpec, json.RawMessage) (props, error) { return nil, nil }, "state", event.ResultInconclusive, "said nothing", false},
+		"foreign result": {func(context.Context, target.CheckSpec, json.RawMessage) (props, error) {
+			return props{{Result: "ok"}}, nil
+		}, "state", event.ResultInconclusive, "unknown result", false},
 		"no baseline":     {nil, "rows", event.ResultInconclusive, "no baseline", false},
 		"unknown check":   {nil, "nope", event.ResultInconclusive, "no check", false},
 		"huge properties": {func(context.Context, target.CheckSpec, json.RawMessage) (props, error) { return huge(), nil }, "state", event.ResultPass, "xxx", true},
@@ -299,7 +301,8 @@ func TestDuplicateWork(t *testing.T) {
 		p.cut(event.LaneCut{Probe: "w", Lane: "pooled", Epoch: 1, UpTo: 2})
 	}
 	await[event.ChecksCompleted](p, nil)
-	// Evidence follows checks.completed in the queue's order, so all is done then.
+	// Each answer is a compare-and-set against the history that has none, so a
+	// late delivery finds the first one's answer; other work shows that time passed.
 	p.fake.collect = func(context.Context) ([]event.Artifact, error) {
 		return []event.Artifact{{Name: "x", Text: "x"}}, nil
 	}

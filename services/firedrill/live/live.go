@@ -36,7 +36,6 @@ type lane struct {
 	head    int64 // bucket number of the newest cell
 	down    bool
 	since   time.Time
-	slowest time.Duration
 }
 
 // New returns a view; fancy redraws in place and needs a terminal.
