@@ -44,9 +44,10 @@ verify: ## fail if a generated file is out of date (mend with make fix)
 	go run ./pkg/schemagen/cmd/schemagen -check
 	go run ./services/reporter/fold/reportschema -check
 
-fix: ## write the generated files
+fix: ## write the generated files and the recorded reports
 	go run ./pkg/schemagen/cmd/schemagen
 	go run ./services/reporter/fold/reportschema
+	cd services/reporter && go test ./render -run Golden -update
 
 test: setup build lint verify jaeger test-go ## set up and run everything
 

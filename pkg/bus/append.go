@@ -19,6 +19,9 @@ import (
 // maxBatch is JetStream's limit for one atomic batch.
 const maxBatch = 1000
 
+// minConflicts is how many conflicts Append takes before its budget counts.
+const minConflicts = 20
+
 // The headers of an atomic batch, which nats.go does not offer yet.
 const (
 	headerBatchID     = "Nats-Batch-Id"
@@ -49,7 +52,8 @@ type sealed struct {
 //
 // A *ConflictError (ErrConflict) says that somebody else wrote and nothing was
 // stored. ErrOutcomeUnknown says that the server did not answer within 10 s, or
-// before ctx ended; read the history to find out. A lost answer alone does not
+// before ctx ended; read the history to find out. ErrNoAnswer says the same of a
+// server that was never reached: nothing was stored. A lost answer alone does not
 // lead to an error: the try is repeated, and what was stored already is found.
 func (b *Bus) AppendAt(ctx context.Context, drill string, at Tail, drafts ...event.Draft) ([]Stored, error) {
 	ids := newIDs(len(drafts))
@@ -62,7 +66,8 @@ func (b *Bus) AppendAt(ctx context.Context, drill string, at Tail, drafts ...eve
 
 // Append is AppendAt at wherever the drill's history ends, for writers whose
 // events do not depend on what others wrote meanwhile. It repeats on conflict
-// until ctx ends or 10 s have passed. The end of the history is remembered, so
+// until ctx ends, or 10 s have passed with at least 20 tries: one conflict after
+// a long election is no reason to give up. The end of the history is remembered, so
 // that a writer in a row does not read it each time.
 func (b *Bus) Append(ctx context.Context, drill string, drafts ...event.Draft) ([]Stored, error) {
 	ids := newIDs(len(drafts))
@@ -80,7 +85,7 @@ func (b *Bus) Append(ctx context.Context, drill string, drafts ...event.Draft) (
 			return nil, err
 		}
 		out, err := b.store(ctx, drill, at, events)
-		if !errors.Is(err, ErrConflict) || time.Now().After(give) {
+		if !errors.Is(err, ErrConflict) || (try >= minConflicts && time.Now().After(give)) {
 			return out, err
 		}
 		cached = false
@@ -171,19 +176,20 @@ func (b *Bus) store(ctx context.Context, drill string, at Tail, events []sealed)
 		}
 		open = open || !isUnsent(err)
 		if ctx.Err() != nil || time.Now().After(give) || pause(ctx, backoff(try)) != nil {
-			return nil, b.undecided(drill, open, try+1, err)
+			return nil, b.undecided(drill, open, noAnswer(ctx, try+1, err))
 		}
 	}
 }
 
-func (b *Bus) undecided(drill string, open bool, tries int, err error) error {
+func (b *Bus) undecided(drill string, open bool, err error) error {
 	if denied, _ := b.violations(); len(denied) > 0 {
 		err = fmt.Errorf("%w (the server also refused: %s)", err, denied[len(denied)-1])
 	}
 	if !open {
-		return fmt.Errorf("append to drill %s: not stored after %d tries: %w", drill, tries, err)
+		return fmt.Errorf("append to drill %s: not stored: %w", drill, err)
 	}
-	return fmt.Errorf("append to drill %s: %w after %d tries: %w", drill, ErrOutcomeUnknown, tries, err)
+	// Not wrapped: ErrNoAnswer promises that nothing was stored.
+	return fmt.Errorf("append to drill %s: %w: %v", drill, ErrOutcomeUnknown, err)
 }
 
 // messages builds the messages of one try. A batch needs a new id at each try,

@@ -23,6 +23,10 @@ var (
 	// ErrOutcomeUnknown means that the server did not answer in time, and that
 	// the message may or may not be stored.
 	ErrOutcomeUnknown = errors.New("nobody knows whether it was stored")
+	// ErrNoAnswer means that JetStream did not answer within 10 s, as when a
+	// cluster elects a leader for longer than that. Nothing was stored; trying
+	// again later is safe.
+	ErrNoAnswer = errors.New("JetStream does not answer")
 	// ErrStoreLocked means that another process has the store directory open.
 	ErrStoreLocked = errors.New("the store directory is in use by another process")
 	// ErrNoDrill means that no event of the drill is stored.

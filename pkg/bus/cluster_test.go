@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -142,7 +143,7 @@ func TestClusterSurvivesItsLeader(t *testing.T) {
 	var wg sync.WaitGroup
 	for i := range 4 {
 		b := dial(event.Injector, fmt.Sprintf("i%d", i))
-		wg.Go(func() { acked.write(ctx, t, b, i%2+1) })
+		wg.Go(func() { acked.write(ctx, t, b, i) })
 	}
 	for range 2 {
 		acked.more(t, 50)
@@ -160,6 +161,9 @@ func TestClusterSurvivesItsLeader(t *testing.T) {
 	stored := map[string]bool{}
 	for _, e := range history {
 		stored[e.Event.ID] = true
+		if p := e.Payload.(*event.PhaseStarted).Phase; slices.Contains(acked.not, p) {
+			t.Errorf("event %s of %s is stored, but its writer was told that it is not", e.Event.ID, p)
+		}
 		if got := await(t, followed, 30*time.Second, "followed event"); got != e.Event.ID {
 			t.Fatalf("the follower saw %s in place of %s", got, e.Event.ID)
 		}
@@ -169,22 +173,26 @@ func TestClusterSurvivesItsLeader(t *testing.T) {
 			t.Errorf("acknowledged event %s is lost", id)
 		}
 	}
-	t.Logf("%d events, %d acknowledged, %d tries undecided", len(history), len(acked.ids), acked.undecided)
+	t.Logf("%d events stored, %d acknowledged, appends given up: %v", len(history), len(acked.ids), acked.refused)
 }
 
 // ackLog keeps what the writers were told is stored.
 type ackLog struct {
-	mu        sync.Mutex
-	ids       []string
-	undecided int
-	grown     chan struct{}
+	mu      sync.Mutex
+	ids     []string
+	refused map[string]int
+	not     []string // what a writer was told is not stored
+	grown   chan struct{}
 }
 
-func newAckLog() *ackLog { return &ackLog{grown: make(chan struct{}, 1)} }
+func newAckLog() *ackLog {
+	return &ackLog{refused: map[string]int{}, grown: make(chan struct{}, 1)}
+}
 
-func (a *ackLog) write(ctx context.Context, t *testing.T, b *bus.Bus, batch int) {
-	for i := 0; ctx.Err() == nil; i++ {
-		drafts := []event.Draft{phase(i), phase(i)}[:batch]
+// write appends until ctx ends, every second writer in batches of two.
+func (a *ackLog) write(ctx context.Context, t *testing.T, b *bus.Bus, writer int) {
+	for i := writer * 100000; ctx.Err() == nil; i++ {
+		drafts := []event.Draft{phase(i), phase(i)}[:writer%2+1]
 		out, err := b.Append(context.WithoutCancel(ctx), "d", drafts...)
 		a.mu.Lock()
 		switch {
@@ -192,9 +200,17 @@ func (a *ackLog) write(ctx context.Context, t *testing.T, b *bus.Bus, batch int)
 			for _, s := range out {
 				a.ids = append(a.ids, s.Event.ID)
 			}
-		case errors.Is(err, bus.ErrOutcomeUnknown), errors.Is(err, nats.ErrNoResponders), errors.Is(err, bus.ErrConflict):
-			// The budget ran out during the election: allowed, and not acknowledged.
-			a.undecided++
+		// The budget may run out during a long election. That is an answer too:
+		// it must be one of these three, and then nothing was acknowledged.
+		case errors.Is(err, bus.ErrOutcomeUnknown):
+			t.Logf("given up: %v", err)
+			a.refused["outcome unknown"]++
+		case errors.Is(err, bus.ErrNoAnswer):
+			a.refused["no answer"]++
+			a.not = append(a.not, drafts[0].Data.(event.PhaseStarted).Phase)
+		case errors.Is(err, bus.ErrConflict):
+			a.refused["conflict"]++
+			a.not = append(a.not, drafts[0].Data.(event.PhaseStarted).Phase)
 		default:
 			t.Errorf("append: %v", err)
 		}

@@ -200,11 +200,12 @@ func (b *Bus) violations() ([]string, <-chan struct{}) {
 	return append([]string(nil), b.denied...), b.changed
 }
 
-// backoff is the delay before try number n+1: 50 ms doubling up to 2 s, with
-// jitter so that many clients do not come back in step.
+// backoff is the delay before try number n+1: 50 ms doubling up to half a
+// second, with jitter so that many clients do not come back in step. It stays
+// short because an election's end must not be slept through.
 func backoff(n int) time.Duration {
-	d := 2 * time.Second
-	if n < 6 {
+	d := 500 * time.Millisecond
+	if n < 4 {
 		d = 50 * time.Millisecond << max(n, 0)
 	}
 	return d/2 + rand.N(d/2)

@@ -24,7 +24,8 @@ type PubAck struct {
 // Publish stores a message on a subject of any stream but DRILLS, whose events
 // go through Append. msgID makes it idempotent for the stream's duplicate
 // window (a day for requests); an empty one is replaced by a random id, which
-// only makes the retries idempotent. It retries for up to 10 s.
+// only makes the retries idempotent. It retries for up to 10 s; then ErrNoAnswer
+// says that nothing was stored, and ErrOutcomeUnknown that it may be.
 func (b *Bus) Publish(ctx context.Context, subject string, data []byte, msgID string) (PubAck, error) {
 	if strings.HasPrefix(subject, "drill.evt.") {
 		return PubAck{}, fmt.Errorf("publish to %s: events are appended, not published", subject)
@@ -43,16 +44,25 @@ func (b *Bus) publish(ctx context.Context, m *nats.Msg, msgID string) (PubAck, e
 		telemetry.Inject(ctx, m.Header)
 	}
 	give := time.Now().Add(storeBudget)
+	open := false // whether an earlier try may have been stored
 	for try := 0; ; try++ {
 		ack, err := b.publishOnce(ctx, []*nats.Msg{m})
 		if err == nil {
 			return PubAck{Stream: ack.Stream, Seq: ack.Seq, Duplicate: ack.Duplicate}, nil
 		}
-		if !isTransient(err) || ctx.Err() != nil || time.Now().After(give) || pause(ctx, backoff(try)) != nil {
+		if !isTransient(err) {
+			return PubAck{}, fmt.Errorf("publish to %s: %w", m.Subject, err)
+		}
+		open = open || !isUnsent(err)
+		if time.Now().After(give) || pause(ctx, backoff(try)) != nil {
+			err = noAnswer(ctx, try+1, err)
+			if open {
+				err = fmt.Errorf("%w: %v", ErrOutcomeUnknown, err)
+			}
 			if denied, _ := b.violations(); len(denied) > 0 {
 				err = fmt.Errorf("%w (the server also refused: %s)", err, denied[len(denied)-1])
 			}
-			return PubAck{}, fmt.Errorf("publish to %s, %d tries: %w", m.Subject, try+1, err)
+			return PubAck{}, fmt.Errorf("publish to %s: %w", m.Subject, err)
 		}
 	}
 }

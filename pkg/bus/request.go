@@ -64,7 +64,7 @@ func isTransient(err error) bool {
 		return api.Code >= 500
 	}
 	for _, target := range []error{
-		context.DeadlineExceeded, nats.ErrTimeout, nats.ErrNoResponders, nats.ErrDisconnected,
+		ErrNoAnswer, context.DeadlineExceeded, nats.ErrTimeout, nats.ErrNoResponders, nats.ErrDisconnected,
 		nats.ErrReconnectBufExceeded, nats.ErrConnectionReconnecting, nats.ErrStaleConnection,
 	} {
 		if errors.Is(err, target) {
@@ -72,6 +72,16 @@ func isTransient(err error) bool {
 		}
 	}
 	return false
+}
+
+// noAnswer is the error of a call given up after some tries. It wraps the
+// context's error only if the caller's own context ended: the deadline of a
+// single try is no business of the caller.
+func noAnswer(ctx context.Context, tries int, last error) error {
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("%w after %d tries (last: %v)", err, tries, last)
+	}
+	return fmt.Errorf("%w after %d tries (last: %v)", ErrNoAnswer, tries, last)
 }
 
 // isUnsent reports whether a failed try certainly never reached the server.
@@ -151,11 +161,11 @@ func (b *Bus) get(ctx context.Context, stream string, r getRequest) (record, err
 		if denied, _ := b.violations(); len(denied) > len(before) {
 			return record{}, fmt.Errorf("read from stream %s: %w: %s", stream, ErrDenied, denied[len(denied)-1])
 		}
-		if ctx.Err() != nil || !isTransient(err) || time.Now().After(give) {
+		if !isTransient(err) {
 			return record{}, fmt.Errorf("read from stream %s: %w", stream, err)
 		}
-		if err := pause(ctx, backoff(try)); err != nil {
-			return record{}, fmt.Errorf("read from stream %s: %w", stream, err)
+		if time.Now().After(give) || pause(ctx, backoff(try)) != nil {
+			return record{}, fmt.Errorf("read from stream %s: %w", stream, noAnswer(ctx, try+1, err))
 		}
 	}
 }

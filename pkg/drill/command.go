@@ -104,7 +104,7 @@ func Decide(s State, c Command) ([]event.Draft, error) {
 }
 
 func decidePlanned(s State, c Planned) ([]event.Draft, error) {
-	if s.Planned != nil {
+	if s.Planned != nil || s.Abort != nil {
 		return nil, nil
 	}
 	plan := event.DrillPlanned{Steps: c.Steps}
@@ -133,6 +133,9 @@ func decidePlanned(s State, c Planned) ([]event.Draft, error) {
 }
 
 func decideResolved(s State, c Resolved) ([]event.Draft, error) {
+	if i := s.Position(); s.Abort != nil || i == len(s.Program) || s.Program[i].ID != c.Step.ID {
+		return nil, nil // what was resolved is no longer wanted
+	}
 	fault := c.Step.Kind == StepFault
 	err := c.Err
 	if err == nil && fault {

@@ -70,6 +70,13 @@ func ID(name string, sequence uint64) string { return fmt.Sprintf("%s-%d", name,
 // given up: time for a restart.
 const answerGrace = 30 * time.Second
 
+// How long the validator may take for a step's baselines or checks, and the
+// mirror for a copy, before the drill goes back rather than stay broken.
+const (
+	checksLimit = 30 * time.Minute
+	keepLimit   = 2 * time.Hour
+)
+
 // Compile turns a drill with its defaults filled in (WithDefaults) into the
 // sequence of steps that is the drill.
 func Compile(d Drill) []Step {
@@ -89,7 +96,7 @@ func compilePhase(p Phase) []Step {
 	steady := p.SteadyState.Timeout.D() + p.SteadyState.Window.D() + answerGrace
 	add(StepBegin, "", Step{})
 	if len(p.Checks)+len(p.Restore.Checks) > 0 {
-		add(StepBaseline, "", Step{})
+		add(StepBaseline, "", Step{Limit: checksLimit})
 	}
 	add(StepSteady, Before, Step{Limit: steady})
 	for _, f := range p.Faults {
@@ -100,10 +107,10 @@ func compilePhase(p Phase) []Step {
 	}
 	add(StepSettle, "", Step{Limit: p.Stable.Timeout.D() + p.Stable.Window.D() + answerGrace})
 	if len(p.Checks) > 0 {
-		add(StepChecks, Recovered, Step{})
+		add(StepChecks, Recovered, Step{Limit: checksLimit})
 	}
 	for _, k := range p.Keep {
-		add(StepKeep, k.Name, Step{From: k.From, To: k.To})
+		add(StepKeep, k.Name, Step{From: k.From, To: k.To, Limit: keepLimit})
 	}
 	for _, a := range p.Restore.Actions {
 		add(StepRestore, a.Name, Step{Target: a.Target, Operation: a.Action, Params: a.Params, After: a.After.D()})
@@ -111,7 +118,7 @@ func compilePhase(p Phase) []Step {
 	add(StepUndo, "", Step{})
 	add(StepSteady, After, Step{Limit: steady})
 	if len(p.Restore.Checks) > 0 {
-		add(StepChecks, Restored, Step{})
+		add(StepChecks, Restored, Step{Limit: checksLimit})
 	}
 	add(StepEnd, "", Step{})
 	return out

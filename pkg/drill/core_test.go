@@ -117,6 +117,10 @@ func (w *world) run() {
 		case MoveUndo:
 			w.undo(m.Debt)
 		case MoveWait:
+			if w.state.Abort != nil {
+				w.now += int64(m.Wait) // only a pause between tries
+				continue
+			}
 			w.answer(m)
 		}
 	}
@@ -124,6 +128,14 @@ func (w *world) run() {
 }
 
 func (w *world) resolve(st Step) {
+	if w.aborts && w.chance(10, "abort meanwhile") {
+		w.decide(Abort{By: "op", Reason: "enough", Cause: CauseOperator})
+		defer func(n int) {
+			if len(w.history) != n {
+				w.t.Fatalf("%s was intended after the abort", st.ID)
+			}
+		}(len(w.history))
+	}
 	var err error
 	if w.chance(20, "resolve fails") {
 		err = errors.New("cannot be resolved")
@@ -138,6 +150,9 @@ func (w *world) perform(st Step) {
 	w.broken[st.ID] = true
 	if st.Kind == StepFault {
 		w.performed[st.ID]++
+	}
+	if w.aborts && w.chance(10, "abort meanwhile") {
+		w.decide(Abort{By: "op", Reason: "enough", Cause: CauseOperator})
 	}
 	if w.kill() {
 		return

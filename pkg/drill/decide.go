@@ -7,8 +7,15 @@ import (
 	"github.com/firedrill/firedrill/pkg/event"
 )
 
-// MaxUndoTries is how often an undo is tried before a person is called.
-const MaxUndoTries = 3
+// MaxUndoTries is how many tries of an undo may fail before a person is called.
+// A try whose injector died does not count.
+const MaxUndoTries = 4
+
+// undoPause is the wait after so many failed tries: a node that restarts gets
+// the time to.
+func undoPause(failed int) time.Duration {
+	return []time.Duration{0, time.Second, 3 * time.Second, 10 * time.Second}[min(failed, MaxUndoTries-1)]
+}
 
 // Causes of an abort.
 const (
@@ -62,17 +69,29 @@ func Next(s State, now event.Reading) Move {
 	case s.Program == nil:
 		return Move{Kind: MoveWait}
 	case s.Abort != nil:
-		return nextCleanUp(s)
+		return nextCleanUp(s, now)
 	}
-	left := s.Drill.Spec.Guards.Deadline.D() - Elapsed(s.Accepted, now)
+	left := TimeLeft(s, now)
 	if left <= 0 {
-		return abort("firedrill", fmt.Sprintf("the drill's deadline of %s has passed", s.Drill.Spec.Guards.Deadline), CauseDeadline)
+		c := PastDeadline(s)
+		return abort(c.By, c.Reason, c.Cause)
 	}
 	m := nextForward(s, now)
 	if m.Kind == MoveWait && (m.Wait == 0 || m.Wait > left) {
 		m.Wait = left
 	}
 	return m
+}
+
+// TimeLeft is what remains until the drill's deadline; not above 0 once it has passed.
+func TimeLeft(s State, now event.Reading) time.Duration {
+	return s.Drill.Spec.Guards.Deadline.D() - Elapsed(s.Accepted, now)
+}
+
+// PastDeadline is the command that ends a drill at its deadline. Next gives it
+// by itself; a conductor with an effect under way has to.
+func PastDeadline(s State) Abort {
+	return Abort{By: "firedrill", Reason: fmt.Sprintf("the drill's deadline of %s has passed", s.Drill.Spec.Guards.Deadline), Cause: CauseDeadline}
 }
 
 func nextForward(s State, now event.Reading) Move {
@@ -88,7 +107,7 @@ func nextForward(s State, now event.Reading) Move {
 		return abort("firedrill", fmt.Sprintf("could not be undone: %v", out), CauseFailure)
 	}
 	if d := heldTooLong(s, now); d != nil {
-		return undo(s, *d)
+		return undo(s, *d, now)
 	}
 	i := s.Position()
 	if i == len(s.Program) {
@@ -185,7 +204,7 @@ func nextStep(s State, i int, now event.Reading) Move {
 	case StepKeep:
 		return draft(event.TypeMirrorRequested, event.MirrorRequested{Step: st.ID, From: st.From, To: st.To})
 	case StepUndo:
-		return undo(s, *lastDebt(s)) // Position stays here only while the phase owes something
+		return undo(s, *lastDebt(s), now) // Position stays here only while the phase owes something
 	}
 	return draft(event.TypePhaseFinished, event.PhaseFinished{Phase: st.Phase, Complete: true})
 }
@@ -209,15 +228,28 @@ func nextAsked(s State, st Step, p Progress, now event.Reading) Move {
 		if wait := st.Limit - Elapsed(p.At, now); wait > 0 {
 			return Move{Kind: MoveWait, Wait: wait}
 		}
-		return abort("firedrill", fmt.Sprintf("%s: nobody answered within %s: is the observer running?", st.ID, st.Limit), CauseFailure)
+		return abort("firedrill", fmt.Sprintf("%s: the %s did not answer within %s: is it running?", st.ID, answerer(st.Kind), st.Limit), CauseFailure)
 	}
 	return Move{Kind: MoveWait}
+}
+
+// answerer is the service that a step waits for.
+func answerer(k StepKind) string {
+	switch k {
+	case StepBaseline, StepChecks:
+		return event.Validator
+	case StepKeep:
+		return event.Mirror
+	}
+	return event.Observer
 }
 
 // waitAnswer waits for an answer that was not asked for by an event.
 func waitAnswer(s State, i int, now event.Reading) Move {
 	st := s.Program[i]
-	if wait := st.Limit - Elapsed(endOf(s, i), now); wait > 0 {
+	// A fault with a hold ends after its step: the recovery counts from there.
+	since := min(Elapsed(endOf(s, i), now), Elapsed(s.HoldEnded, now))
+	if wait := st.Limit - since; wait > 0 {
 		return Move{Kind: MoveWait, Wait: wait}
 	}
 	return abort("firedrill", fmt.Sprintf("%s: nobody said within %s whether the system recovered: is the observer running?", st.ID, st.Limit), CauseFailure)
@@ -225,9 +257,9 @@ func waitAnswer(s State, i int, now event.Reading) Move {
 
 // nextCleanUp is the way out after an abort: undo in reverse order, close the
 // phase, finish.
-func nextCleanUp(s State) Move {
+func nextCleanUp(s State, now event.Reading) Move {
 	if d := lastDebt(s); d != nil {
-		return undo(s, *d)
+		return undo(s, *d, now)
 	}
 	if s.Phase != "" {
 		return draft(event.TypePhaseFinished, event.PhaseFinished{Phase: s.Phase, Reason: s.Abort.Reason})
@@ -236,9 +268,12 @@ func nextCleanUp(s State) Move {
 }
 
 // undo intends or performs the next try for a debt.
-func undo(s State, d Debt) Move {
+func undo(s State, d Debt, now event.Reading) Move {
 	if d.Asked && d.Epoch == s.Lease.Epoch {
 		return Move{Kind: MoveUndo, Debt: d}
+	}
+	if wait := undoPause(d.Failed) - Elapsed(d.FailedAt, now); d.Failed > 0 && wait > 0 {
+		return Move{Kind: MoveWait, Wait: wait}
 	}
 	return draft(event.TypeUndoIntended, event.UndoIntended{Step: d.Step, Epoch: s.Lease.Epoch, Try: d.Tries + 1})
 }

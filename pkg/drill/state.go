@@ -42,6 +42,9 @@ type Debt struct {
 	// Tries counts undo.intended; Asked is true while one has no outcome.
 	Tries int
 	Asked bool
+	// Failed counts the tries that failed; FailedAt is when the last one did.
+	Failed   int
+	FailedAt event.Reading
 	// Epoch is the lease of the last try.
 	Epoch int64
 	// GaveUp is true when the last try failed: somebody must look.
@@ -75,9 +78,11 @@ type State struct {
 	Steps    map[string]Progress
 	Debts    []Debt
 	// Phase is the open phase, or "".
-	Phase    string
-	Abort    *event.AbortRequested
-	Finished *event.DrillFinished
+	Phase string
+	// HoldEnded is when the last fault with a hold was undone.
+	HoldEnded event.Reading
+	Abort     *event.AbortRequested
+	Finished  *event.DrillFinished
 	// Published is true when the report is out: the history is closed.
 	Published bool
 	// Index is the chain index of the last event applied; events up to it are
@@ -106,6 +111,11 @@ func (s State) Position() int {
 		}
 	}
 	return len(s.Program)
+}
+
+// holds reports whether a step is a fault that lasts for a time of its own.
+func (s State) holds(id string) bool {
+	return slices.ContainsFunc(s.Program, func(st Step) bool { return st.ID == id && st.Kind == StepFault && st.Hold > 0 })
 }
 
 func (s State) owes(phase string) bool {
@@ -228,23 +238,27 @@ func applyStep(s *State, e event.Event, payload any) bool {
 	case *event.ActionFailed:
 		set(p.Step, Failed, p.Reason)
 	default:
-		return applyUndo(s, payload)
+		return applyUndo(s, e, payload)
 	}
 	return true
 }
 
-func applyUndo(s *State, payload any) bool {
+func applyUndo(s *State, e event.Event, payload any) bool {
 	switch p := payload.(type) {
 	case *event.UndoIntended:
 		if d := s.debt(p.Step); d != nil {
 			d.Tries, d.Asked, d.Epoch = p.Try, true, p.Epoch
 		}
 	case *event.UndoDone:
+		if s.holds(p.Step) {
+			s.HoldEnded = e.At()
+		}
 		s.Debts = slices.DeleteFunc(s.Debts, func(d Debt) bool { return d.Step == p.Step })
 	case *event.UndoFailed:
 		if d := s.debt(p.Step); d != nil {
-			d.Asked = false
-			d.GaveUp = d.Tries >= MaxUndoTries
+			d.Asked, d.FailedAt = false, e.At()
+			d.Failed++
+			d.GaveUp = d.Failed >= MaxUndoTries
 		}
 	case *event.ObserverClaimed, *event.ClockCompared, *event.ProbeBatch, *event.OutageStarted, *event.OutageEnded,
 		*event.LedgerCut, *event.CheckCompleted, *event.EvidenceCollected, *event.ExternalNoted:

@@ -39,6 +39,11 @@ func (s *service) handleRequest(ctx context.Context, m bus.Message) error {
 	}
 	d, err := s.readDrill(m.Data)
 	if err == nil {
+		// A redelivered request must not be refused because of its own drill.
+		id := drill.ID(d.Metadata.Name, m.Seq)
+		if st, err := s.state(ctx, id); err == nil && st.ID == id && st.Request.Sequence == m.Seq {
+			return s.Bus.PublishResult(ctx, who, name, Result{State: "accepted", Drill: id, Request: ref})
+		}
 		err = s.admissible(ctx, d)
 	}
 	if err != nil {

@@ -79,7 +79,7 @@ func PlanDrill(ctx context.Context, c Config, d drill.Drill) []event.PlannedStep
 	defer e.close()
 	now := c.Clock.Now()
 	st := drill.State{ID: "plan", Drill: d, Program: drill.Compile(d), Accepted: now, Seed: d.Spec.Seed}
-	planned, _ := e.run(ctx, st, drill.Move{Kind: drill.MovePlan}, now).(drill.Planned)
+	planned, _ := e.run(ctx, st, drill.Move{Kind: drill.MovePlan}, now, nil).(drill.Planned)
 	return planned.Steps
 }
 
@@ -104,6 +104,9 @@ func (s *service) commandEndpoint(verb string) bus.Endpoint {
 			return nil, fmt.Errorf("drill: %q: no such drill; `firedrill list` shows them", to.Drill)
 		case st.Finished != nil:
 			return nil, fmt.Errorf("drill: %q: it has finished already", to.Drill)
+		case verb == "approve" && st.Approval != "requested":
+			// An approval is of a plan that can be read, not of whatever comes.
+			return nil, fmt.Errorf("drill: %q: it does not wait for approval", to.Drill)
 		}
 		if err := s.Bus.Command(ctx, to.Drill, verb, data); err != nil {
 			return nil, err

@@ -28,14 +28,24 @@ type conductor struct {
 	epoch int64
 	// heard is when the lease's holder last gave a sign of life, by this
 	// process's clock.
-	heard   time.Time
-	halted  bus.Halt
+	heard time.Time
+	// restarted is true until this conductor has held the lease or waited for it:
+	// a lease under its own name is then one that its predecessor left.
+	restarted bool
+	// halted is the kill switch; nil until it was read once, and until then the
+	// lease is not taken.
+	halted *bus.Halt
+	// pending are commands not yet in the history. Every injector hears every
+	// command and keeps it, so that none is lost with the lease's holder.
+	pending []drill.Command
 	effects *effects
 
 	events   chan bus.Stored
 	commands chan drill.Command
 	results  chan drill.Command
 	halts    chan bus.Halt
+	// feeds tells when one of the three feeds has ended.
+	feeds chan error
 	// running cancels the effect under way; nil while there is none. undoing
 	// tells that it is an undo, which an abort does not cancel.
 	running context.CancelFunc
@@ -50,6 +60,7 @@ func newConductor(c Config, id string, log *slog.Logger) *conductor {
 		commands: make(chan drill.Command),
 		results:  make(chan drill.Command, 1),
 		halts:    make(chan bus.Halt),
+		feeds:    make(chan error, 3), restarted: true,
 	}
 }
 
@@ -57,11 +68,11 @@ func newConductor(c Config, id string, log *slog.Logger) *conductor {
 // cannot be followed.
 func (c *conductor) run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(telemetry.DrillContext(ctx, c.id))
-	feeds := c.feed(ctx)
+	c.feed(ctx)
 	defer func() {
 		cancel()
-		for range cap(feeds) {
-			<-feeds
+		for range cap(c.feeds) {
+			<-c.feeds
 		}
 		if c.running != nil {
 			<-c.results // an effect never outlives its conductor
@@ -79,16 +90,15 @@ func (c *conductor) run(ctx context.Context) error {
 		case <-ctx.Done():
 			timer.Stop()
 			return nil
-		case err := <-feeds:
-			feeds <- err // keep the count for the deferred join
+		case err := <-c.feeds:
 			timer.Stop()
-			return err
+			return c.feedEnded(err)
 		case ev := <-c.events:
 			c.apply(ev)
 		case cmd := <-c.commands:
-			err = c.command(ctx, cmd)
+			c.pending = append(c.pending, cmd)
 		case h := <-c.halts:
-			c.halted = h
+			c.halted = &h
 		case res := <-c.results:
 			c.running = nil
 			err = c.command(ctx, res)
@@ -102,13 +112,12 @@ func (c *conductor) run(ctx context.Context) error {
 }
 
 // feed starts the goroutines that hand events, commands and halts to the loop.
-func (c *conductor) feed(ctx context.Context) chan error {
-	feeds := make(chan error, 3)
+func (c *conductor) feed(ctx context.Context) {
 	go func() {
-		feeds <- c.Bus.Follow(ctx, c.id, func(ev bus.Stored) error { return send(ctx, c.events, ev) })
+		c.feeds <- c.Bus.Follow(ctx, c.id, func(ev bus.Stored) error { return send(ctx, c.events, ev) })
 	}()
 	go func() {
-		feeds <- c.Bus.FollowCommands(ctx, c.id, func(verb string, data []byte) error {
+		c.feeds <- c.Bus.FollowCommands(ctx, c.id, func(verb string, data []byte) error {
 			cmd, err := readCommand(verb, data)
 			if err != nil {
 				c.log.Warn("command ignored", "verb", verb, "error", err)
@@ -118,9 +127,18 @@ func (c *conductor) feed(ctx context.Context) chan error {
 		})
 	}()
 	go func() {
-		feeds <- c.Bus.WatchHalt(ctx, func(h bus.Halt) { _ = send(ctx, c.halts, h) })
+		c.feeds <- c.Bus.WatchHalt(ctx, func(h bus.Halt) { _ = send(ctx, c.halts, h) })
 	}()
-	return feeds
+}
+
+// feedEnded turns the end of a feed into run's error, and keeps the count for
+// the join.
+func (c *conductor) feedEnded(err error) error {
+	c.feeds <- err
+	if err == nil {
+		err = errors.New("it ended")
+	}
+	return fmt.Errorf("drill %s: following it: %w", c.id, err)
 }
 
 func send[T any](ctx context.Context, ch chan<- T, v T) error {
@@ -163,7 +181,7 @@ func (c *conductor) step(ctx context.Context) (time.Duration, error) {
 		return c.awaitLease(ctx)
 	}
 	for c.state.Finished == nil && c.epoch != 0 {
-		if err := c.enforceHalt(ctx); err != nil {
+		if err := c.interrupt(ctx); err != nil {
 			return 0, err
 		}
 		renew := c.LeaseTTL/3 - time.Since(c.heard)
@@ -176,6 +194,9 @@ func (c *conductor) step(ctx context.Context) (time.Duration, error) {
 		if c.running != nil {
 			if c.state.Abort != nil && !c.undoing {
 				c.stopEffect()
+			}
+			if left := drill.TimeLeft(c.state, c.Clock.Now()); c.state.Abort == nil {
+				return min(renew, max(left, time.Millisecond)), nil
 			}
 			return renew, nil
 		}
@@ -203,16 +224,20 @@ func (c *conductor) step(ctx context.Context) (time.Duration, error) {
 	return time.Minute, nil
 }
 
-// awaitLease takes the lease if it is free, this instance's own (it was
-// restarted), or silent for longer than its TTL.
+// awaitLease takes the lease if it is free, if it was left by a predecessor of
+// this very instance, or if its holder has been silent for longer than its TTL.
 func (c *conductor) awaitLease(ctx context.Context) (time.Duration, error) {
+	if c.halted == nil || c.running != nil {
+		return time.Minute, nil // woken by the switch's state, or by the effect's end
+	}
 	l := c.state.Lease
 	take := drill.TakeLease{Holder: c.holder, TTL: c.LeaseTTL}
 	switch {
 	case l.Epoch == 0:
-	case l.Holder == c.holder:
+	case l.Holder == c.holder && c.restarted:
 		take.Reason = "the injector was restarted"
 	default:
+		c.restarted = false
 		if left := c.LeaseTTL - time.Since(c.heard); left > 0 {
 			return left, nil
 		}
@@ -227,7 +252,7 @@ func (c *conductor) awaitLease(ctx context.Context) (time.Duration, error) {
 	if err != nil || !moved {
 		return time.Minute, err
 	}
-	c.epoch = epoch
+	c.epoch, c.restarted = epoch, false
 	c.log.Info("conducting", "epoch", epoch, "reason", take.Reason)
 	return 0, nil
 }
@@ -277,16 +302,31 @@ func (c *conductor) catchUp(ctx context.Context) error {
 	case ev := <-c.events:
 		c.apply(ev)
 		return nil
+	case err := <-c.feeds:
+		return c.feedEnded(err)
 	case <-ctx.Done():
 		return ctx.Err()
 	}
 }
 
-func (c *conductor) enforceHalt(ctx context.Context) error {
-	if !c.halted.Halted || c.state.Abort != nil {
-		return nil
+// interrupt lets in what cuts into a drill's course, also while an effect is
+// under way: the kill switch, commands, the deadline.
+func (c *conductor) interrupt(ctx context.Context) error {
+	if h := c.halted; h.Halted && c.state.Abort == nil {
+		if err := c.command(ctx, drill.Abort{By: h.By, Reason: "halted: " + h.Reason, Cause: drill.CauseHalt}); err != nil {
+			return err
+		}
 	}
-	return c.command(ctx, drill.Abort{By: c.halted.By, Reason: "halted: " + c.halted.Reason, Cause: drill.CauseHalt})
+	for len(c.pending) > 0 && c.epoch != 0 {
+		if err := c.command(ctx, c.pending[0]); err != nil {
+			return err
+		}
+		c.pending = c.pending[1:]
+	}
+	if c.running != nil && c.epoch != 0 && c.state.Abort == nil && drill.TimeLeft(c.state, c.Clock.Now()) <= 0 {
+		return c.command(ctx, drill.PastDeadline(c.state))
+	}
+	return nil
 }
 
 // start runs a move's effect beside the loop, which stays free to renew the
@@ -294,11 +334,21 @@ func (c *conductor) enforceHalt(ctx context.Context) error {
 func (c *conductor) start(ctx context.Context, m drill.Move) {
 	ctx, cancel := context.WithCancel(ctx)
 	c.running, c.undoing = cancel, m.Kind == drill.MoveUndo
-	st := c.state
+	st, heard := c.state, c.heard
 	go func() {
 		defer cancel()
-		c.results <- c.effects.run(ctx, st, m, c.Clock.Now())
+		c.results <- c.effects.run(ctx, st, m, c.Clock.Now(), func() error { return c.fenced(heard) })
 	}()
+}
+
+// fenced says whether too much time has passed since the lease was last known to
+// be held: a process that was suspended between the stored intent and the effect
+// must not wake up and act on a drill that has another conductor.
+func (c *conductor) fenced(heard time.Time) error {
+	if silent := time.Since(heard); silent > c.LeaseTTL/2 {
+		return fmt.Errorf("not done: this process stood still for %s and may have lost the drill", silent.Round(time.Millisecond))
+	}
+	return nil
 }
 
 func (c *conductor) stopEffect() {

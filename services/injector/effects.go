@@ -12,9 +12,9 @@ import (
 	"github.com/firedrill/firedrill/pkg/target"
 )
 
-// undoTimeout bounds one try of an undo: an undo must end even when the drill's
-// deadline is long over.
-const undoTimeout = 10 * time.Minute
+// undoTimeout bounds one try of an undo, unless the drill's deadline is longer:
+// an undo must end even when the deadline is over, and a base backup takes long.
+const undoTimeout = 2 * time.Hour
 
 // effects carries out moves on the drill's targets, which it opens when first
 // needed. run is called by one goroutine at a time.
@@ -47,7 +47,9 @@ func (e *effects) close() {
 
 // run carries out one move and returns the command that records its outcome. A
 // panic in a driver becomes that outcome's error.
-func (e *effects) run(ctx context.Context, s drill.State, m drill.Move, now event.Reading) (out drill.Command) {
+//
+// fence is asked right before something is done to a target.
+func (e *effects) run(ctx context.Context, s drill.State, m drill.Move, now event.Reading, fence func() error) (out drill.Command) {
 	defer func() {
 		if p := recover(); p != nil {
 			out = failed(m, fmt.Errorf("the driver panicked: %v", p), now)
@@ -60,9 +62,9 @@ func (e *effects) run(ctx context.Context, s drill.State, m drill.Move, now even
 		p, err := e.resolve(ctx, s, m.Step, now)
 		return drill.Resolved{Step: m.Step, Parts: p.Parts, Undo: p.Undo, DeadMan: p.DeadMan, Err: err}
 	case drill.MovePerform:
-		return e.perform(ctx, s, m.Step, now)
+		return e.perform(ctx, s, m.Step, now, fence)
 	}
-	return e.undo(ctx, s, m.Debt, now)
+	return e.undo(ctx, s, m.Debt, now, fence)
 }
 
 func failed(m drill.Move, err error, now event.Reading) drill.Command {
@@ -108,24 +110,33 @@ func (e *effects) resolve(ctx context.Context, s drill.State, st drill.Step, now
 	return p, nil
 }
 
-func (e *effects) perform(ctx context.Context, s drill.State, st drill.Step, now event.Reading) drill.Command {
+func (e *effects) perform(ctx context.Context, s drill.State, st drill.Step, now event.Reading, fence func() error) drill.Command {
+	op := e.operation(s, st, now)
+	ctx, cancel := context.WithTimeout(ctx, op.Limit)
+	defer cancel()
 	inj, err := e.injector(ctx, s, st.Target)
+	if err == nil {
+		err = fence()
+	}
 	if err != nil {
 		return drill.Performed{Step: st, Began: now, Ended: now, Err: err}
 	}
-	eff, err := inj.Do(ctx, e.operation(s, st, now), e.plans[st.ID])
+	eff, err := inj.Do(ctx, op, e.plans[st.ID])
 	if err != nil {
 		err = fmt.Errorf("%s on %s: %w", st.Operation, st.Target, err)
 	}
 	return drill.Performed{Step: st, Began: eff.Began, Ended: eff.Ended, Proof: eff.Proof, Details: eff.Details, Err: err}
 }
 
-func (e *effects) undo(ctx context.Context, s drill.State, d drill.Debt, now event.Reading) drill.Command {
+func (e *effects) undo(ctx context.Context, s drill.State, d drill.Debt, now event.Reading, fence func() error) drill.Command {
 	// An abort cancels what is under way, never the clean-up; only losing the
 	// lease or the process ends an undo early.
-	ctx, cancel := context.WithTimeout(ctx, undoTimeout)
+	ctx, cancel := context.WithTimeout(ctx, max(undoTimeout, s.Drill.Spec.Guards.Deadline.D()))
 	defer cancel()
 	inj, err := e.injector(ctx, s, d.Target)
+	if err == nil {
+		err = fence()
+	}
 	if err != nil {
 		return drill.Undone{Debt: d, Began: now, Ended: now, Err: err}
 	}

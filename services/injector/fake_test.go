@@ -281,3 +281,5 @@ func fakeError(op target.Operation, step string) error {
 	}
 	return nil
 }
+
+func (r *rig) log() *slog.Logger { return slog.New(slog.NewTextHandler(r.t.Output(), nil)) }

@@ -77,13 +77,31 @@ func (s *service) watchDrills(ctx context.Context) error {
 		s.conductors.Add(1)
 		go func() {
 			defer s.conductors.Done()
-			log := s.Log.With("drill", id)
-			if err := newConductor(s.Config, id, log).run(ctx); err != nil && ctx.Err() == nil {
-				log.Error("conductor stopped", "error", err)
-			}
+			s.conduct(ctx, id)
 			s.mu.Lock()
 			defer s.mu.Unlock()
 			delete(s.drills, id)
 		}()
 	})
+}
+
+// conductPause is the wait before a drill whose conductor failed is taken up again.
+const conductPause = time.Second
+
+// conduct keeps a conductor on a drill until it is finished. One that fails,
+// because NATS could not be reached for a while, is replaced by one that folds
+// the history anew: a drill is never left alone.
+func (s *service) conduct(ctx context.Context, id string) {
+	log := s.Log.With("drill", id)
+	for ctx.Err() == nil {
+		err := newConductor(s.Config, id, log).run(ctx)
+		if err == nil || ctx.Err() != nil {
+			return
+		}
+		log.Error("the drill's conductor failed; it is taken up again", "error", err)
+		select {
+		case <-time.After(conductPause):
+		case <-ctx.Done():
+		}
+	}
 }

@@ -2,6 +2,7 @@ package reporter
 
 import (
 	"context"
+	"fmt"
 	"sync"
 	"time"
 
@@ -47,7 +48,12 @@ func (s *service) settled(ctx context.Context, drill string) (history, error) {
 				return h, nil
 			}
 		case <-quiet.C:
-			if h.finished && !trailing.complete() {
+			if !h.finished {
+				// Silence before the end says nothing about the drill: the stream may
+				// be without a leader. The message is tried again.
+				return h, fmt.Errorf("%s: its end was announced but cannot be read yet", drill)
+			}
+			if !trailing.complete() {
 				s.Log.Warn("the drill is reported without its last batches", "drill", drill, "quiet", s.Quiet.String())
 			}
 			return h, nil

@@ -2,7 +2,6 @@ package postgres
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"path/filepath"
 	"syscall"
@@ -238,7 +237,10 @@ func (s *servers) thaw(ctx context.Context, r record, j *journal) error {
 	} else {
 		err = s.resumeProcesses(ctx, n, j)
 	}
-	return errors.Join(err, s.disarm(ctx, n, r))
+	if err != nil {
+		return err // the timer stays armed: it is what is left
+	}
+	return s.disarm(ctx, n, r)
 }
 
 // resumeProcesses sends SIGCONT until no process is stopped.

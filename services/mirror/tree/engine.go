@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/zeebo/blake3"
+	"golang.org/x/sys/unix"
 )
 
 // Engine copies trees. Its zero value is ready; it may be used concurrently for
@@ -68,7 +69,7 @@ func (e Engine) Copy(ctx context.Context, from, to string) (Result, error) {
 	}
 	defer func() { _ = src.Close() }() // opened for reading
 	r := &run{e: e, src: src, dst: dst, known: map[string]known{}}
-	res, err := r.all(ctx, to)
+	res, err := r.alone(ctx, to)
 	if cerr := dst.Close(); err == nil {
 		err = cerr
 	}
@@ -158,6 +159,34 @@ type known struct {
 	node  node
 	entry Entry
 }
+
+// alone holds the destination's lock while it copies: two runs into one place
+// would take each other's unfinished files for an interrupted run's. The lock
+// goes with the process.
+func (r *run) alone(ctx context.Context, to string) (Result, error) {
+	d, err := r.dst.Open(".")
+	if err != nil {
+		return Result{}, err
+	}
+	defer func() { _ = d.Close() }() // gives the lock back
+	for {
+		err := unix.Flock(int(d.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if err == nil {
+			return r.all(ctx, to)
+		}
+		if !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) {
+			return Result{}, fmt.Errorf("lock the destination: %w", err)
+		}
+		select {
+		case <-ctx.Done():
+			return Result{}, fmt.Errorf("wait for another copy to the same place: %w", ctx.Err())
+		case <-time.After(lockPoll):
+		}
+	}
+}
+
+// lockPoll is how often a destination that is in use is looked at again.
+const lockPoll = 50 * time.Millisecond
 
 func (r *run) all(ctx context.Context, to string) (Result, error) {
 	if err := r.sweep(); err != nil {

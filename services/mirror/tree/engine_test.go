@@ -406,3 +406,21 @@ func TestCancelledCopyLeavesNothingHalf(t *testing.T) {
 	must(t, err)
 	sameTree(t, from, to)
 }
+
+// Two runs into one place wait for each other.
+func TestRunsIntoOnePlace(t *testing.T) {
+	from, to := t.TempDir(), filepath.Join(t.TempDir(), "to")
+	for i := range 20 {
+		write(t, filepath.Join(from, fmt.Sprint(i)), strings.Repeat("x", 50_000))
+	}
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			if _, err := (tree.Engine{}).Copy(t.Context(), from, to); err != nil {
+				t.Errorf("a run beside others: %v", err)
+			}
+		})
+	}
+	wg.Wait()
+	sameTree(t, from, to)
+}

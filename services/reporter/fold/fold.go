@@ -106,8 +106,11 @@ func (h *history) total(phases []Phase) verdict.Verdict {
 		return ""
 	}
 	v := verdict.Total(judged)
-	if v == verdict.Pass && h.finished != nil && len(h.finished.Outstanding) > 0 {
+	switch {
+	case v == verdict.Pass && h.finished != nil && len(h.finished.Outstanding) > 0:
 		return verdict.Fail
+	case v == verdict.Pass && h.finished != nil && !h.finished.Complete:
+		return verdict.Inconclusive // cut short after everything that was measured had passed
 	}
 	return v
 }

@@ -437,6 +437,9 @@ func (f *phaseFold) judgeRestore() {
 			}
 		}
 	}
+	if len(f.spec.Restore.Checks) > 0 && !f.restoredDone {
+		worsen(verdict.Inconclusive, "the checks after the restore were not made")
+	}
 	after := slices.IndexFunc(f.out.Steady, func(s Steady) bool { return s.When == drill.After })
 	switch {
 	case after >= 0 && f.out.Steady[after].Status == statusViolated:

@@ -35,6 +35,8 @@ type phaseFold struct {
 	steadyFrom, settleAt, restoreAt                    int64
 	settled, missing                                   bool
 	checksDone                                         event.Reading
+	// restoredDone is true when the checks after the restore are all in.
+	restoredDone bool
 	// targets maps a probe to its target.
 	targets map[string]string
 }
@@ -185,6 +187,8 @@ func (f *phaseFold) walk() {
 		case *event.ChecksCompleted:
 			if name == drill.Recovered {
 				f.checksDone = n.at()
+			} else {
+				f.restoredDone = true
 			}
 		case *event.ActionIntended:
 			if kind == drill.StepRestore {

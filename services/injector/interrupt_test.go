@@ -1,0 +1,109 @@
+package injector
+
+import (
+	"context"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/firedrill/firedrill/pkg/bus"
+	"github.com/firedrill/firedrill/pkg/drill"
+	"github.com/firedrill/firedrill/pkg/event"
+	"github.com/firedrill/firedrill/pkg/target"
+)
+
+// TestAbortWhileNobodyConducts: an abort stored while no injector runs is heard
+// by the one that comes next.
+func TestAbortWhileNobodyConducts(t *testing.T) {
+	r, d := newRig(t), newFakeDriver()
+	stop := r.inject("i0", d, 300*time.Millisecond)
+	id := r.accepted(fakeDrill)
+	once := false
+	history := r.playOthers(id, func(s bus.Stored) {
+		if s.Event.Type != event.TypeFaultInjected || once {
+			return
+		}
+		once = true
+		stop()
+		if err := r.bus.Command(t.Context(), id, "abort", []byte(`{"by":"me","reason":"enough"}`)); err != nil {
+			t.Error(err)
+		}
+		r.inject("i1", d, 300*time.Millisecond)
+	})
+	if st := r.outcome(history, d); st.Abort == nil || st.Abort.By != "me" || st.Finished.Complete {
+		t.Fatalf("abort %+v finished %+v", st.Abort, st.Finished)
+	}
+}
+
+// TestDeadlineCutsAHangingEffect: a driver that hangs does not keep the drill
+// past its deadline.
+func TestDeadlineCutsAHangingEffect(t *testing.T) {
+	r, d := newRig(t), newFakeDriver()
+	d.do = func(ctx context.Context, op target.Operation) error {
+		if op.Step == "p/recovery/mend" {
+			<-ctx.Done()
+			return ctx.Err()
+		}
+		return nil
+	}
+	r.inject("i1", d, time.Second)
+	id := r.accepted(strings.NewReplacer("spec:", "spec:\n  guards: {deadline: 3s}", "objective: {rto: 1m}",
+		"objective: {rto: 1s}\n      steadyState: {window: 100ms, timeout: 500ms}\n      stable: {window: 100ms, timeout: 500ms}").Replace(fakeDrill))
+	st := r.outcome(r.playOthers(id, nil), d)
+	if st.Abort == nil || st.Abort.Cause != drill.CauseDeadline {
+		t.Fatalf("abort %+v", st.Abort)
+	}
+}
+
+// TestApproval: a drill that asks for approval waits for it; one given before
+// there is a plan to read is refused.
+func TestApproval(t *testing.T) {
+	r, d := newRig(t), newFakeDriver()
+	r.inject("i1", d, time.Second)
+	id := r.accepted(strings.Replace(fakeDrill, "spec:", "spec:\n  guards: {approval: true}", 1))
+	approve := []byte(`{"drill":"` + id + `","by":"boss"}`)
+	history := r.playOthers(id, func(s bus.Stored) {
+		if s.Event.Type == event.TypeApprovalRequested {
+			if _, err := r.bus.Call(t.Context(), "approve", approve); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	if st := r.outcome(history, d); st.Approval != "given" || !st.Finished.Complete {
+		t.Fatalf("approval %q finished %+v", st.Approval, st.Finished)
+	}
+	if _, err := r.bus.Call(t.Context(), "approve", approve); err == nil {
+		t.Error("a finished drill was approved")
+	}
+}
+
+// TestRedeliveredRequestIsNotRefused: the second delivery of a request finds its
+// own drill on the target, and is told that it was accepted.
+func TestRedeliveredRequestIsNotRefused(t *testing.T) {
+	r, d := newRig(t), newFakeDriver()
+	b := r.connect(event.Injector, "i1")
+	s := &service{Config: Config{Bus: b, Registry: target.NewRegistry(d), Log: r.log()}}
+	ack, err := r.bus.Publish(t.Context(), "drill.req.me.d", []byte(fakeDrill), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := bus.Message{Subject: "drill.req.me.d", Data: []byte(fakeDrill), Seq: ack.Seq}
+	for range 2 {
+		if err := s.handleRequest(t.Context(), m); err != nil {
+			t.Fatal(err)
+		}
+	}
+	n := 0
+	err = r.bus.FollowResults(t.Context(), "me", "d", func(data []byte) error {
+		if !strings.Contains(string(data), `"accepted"`) {
+			t.Errorf("answer %d: %s", n, data)
+		}
+		if n++; n == 2 {
+			return bus.Stop
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}

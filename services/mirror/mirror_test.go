@@ -1,0 +1,242 @@
+package mirror_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/firedrill/firedrill/pkg/bus"
+	"github.com/firedrill/firedrill/pkg/clock"
+	"github.com/firedrill/firedrill/pkg/event"
+	"github.com/firedrill/firedrill/pkg/keys"
+	"github.com/firedrill/firedrill/services/mirror"
+	"github.com/firedrill/firedrill/services/mirror/tree"
+)
+
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m,
+		// nats-server starts these once a process and never ends them.
+		goleak.IgnoreTopFunction("github.com/nats-io/nats-server/v2/server/ats.init.0.func1"),
+		goleak.IgnoreAnyFunction("github.com/nats-io/nats-server/v2/server/ats.Register.func1"))
+}
+
+func TestParseLocation(t *testing.T) {
+	for in, want := range map[string]mirror.Location{
+		"dir:/var/lib/x":     {Scheme: "dir", Path: "/var/lib/x"},
+		"dir:/var//lib/./x/": {Scheme: "dir", Path: "/var/lib/x"},
+		"dir:/a:b":           {Scheme: "dir", Path: "/a:b"},
+	} {
+		got, err := mirror.ParseLocation(in)
+		if err != nil || got != want {
+			t.Errorf("%q: %+v, %v", in, got, err)
+		}
+		if again, err := mirror.ParseLocation(got.String()); err != nil || again != got {
+			t.Errorf("%q does not read back: %+v, %v", got, again, err)
+		}
+	}
+	for _, in := range []string{"", "/var/lib", "dir:", "dir:relative", "dir:../x", "dir:/", "dir:/x/..", "s3:bucket", "dir:/a\x00b", "DIR:/x"} {
+		if got, err := mirror.ParseLocation(in); !errors.Is(err, mirror.ErrLocation) {
+			t.Errorf("%q: %+v, %v", in, got, err)
+		}
+	}
+}
+
+// play is one drill whose injector is the test.
+type play struct {
+	t      *testing.T
+	server *bus.Embedded
+	keys   *keys.Set
+	inject *bus.Bus
+}
+
+const (
+	id   = "d-1"
+	step = "p/keep/wal"
+)
+
+func newPlay(t *testing.T) *play {
+	t.Helper()
+	dir := t.TempDir()
+	set, err := keys.LoadOrCreate(filepath.Join(dir, "keys"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	server, err := bus.StartEmbedded(bus.EmbeddedOptions{StoreDir: filepath.Join(dir, "nats"), Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(server.Shutdown)
+	p := &play{t: t, server: server, keys: set}
+	p.inject = p.connect(event.Injector, "i1")
+	if err := p.inject.Bootstrap(t.Context(), bus.BootstrapOptions{Replicas: 1}); err != nil {
+		t.Fatal(err)
+	}
+	p.say(event.TypeDrillAccepted, event.DrillAccepted{Requester: "me", Spec: json.RawMessage(`{}`)})
+	return p
+}
+
+func (p *play) connect(service, instance string) *bus.Bus {
+	p.t.Helper()
+	signer, err := p.keys.Signer(service)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	b, err := bus.Connect(p.t.Context(), bus.Options{
+		Embedded: p.server, Keyring: p.keys.Keyring, Log: slog.New(slog.DiscardHandler),
+		Identity: bus.Identity{Service: service, Instance: instance, Signer: signer, Clock: clock.System()},
+	})
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	p.t.Cleanup(b.Close)
+	return b
+}
+
+func (p *play) mirror(instance string) {
+	p.t.Helper()
+	c := mirror.Config{Bus: p.connect(event.Mirror, instance), Log: slog.New(slog.NewTextHandler(p.t.Output(), nil)), Clock: clock.System()}
+	ctx, cancel := context.WithCancel(p.t.Context())
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if err := mirror.Run(ctx, c); err != nil {
+			p.t.Errorf("mirror: %v", err)
+		}
+	})
+	p.t.Cleanup(func() { cancel(); wg.Wait() })
+}
+
+func (p *play) say(t event.Type, data any) {
+	p.t.Helper()
+	if _, err := p.inject.Append(p.t.Context(), id, event.Draft{Type: t, Data: data}); err != nil {
+		p.t.Fatalf("append %s: %v", t, err)
+	}
+}
+
+// await waits for an event with a payload of type P that fits.
+func await[P any](p *play, fits func(*P) bool) *P {
+	p.t.Helper()
+	ctx, cancel := context.WithTimeout(p.t.Context(), 30*time.Second)
+	defer cancel()
+	var out *P
+	err := p.inject.Follow(ctx, id, func(s bus.Stored) error {
+		if x, ok := s.Payload.(*P); ok && (fits == nil || fits(x)) {
+			out = x
+			return bus.Stop
+		}
+		return nil
+	})
+	if err != nil {
+		p.t.Fatalf("no %T: %v", out, err)
+	}
+	return out
+}
+
+func source(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "000000010000000000000001"), []byte("wal"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(filepath.Join(dir, "archive_status"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+func TestCopy(t *testing.T) {
+	p := newPlay(t)
+	p.mirror("m1")
+	p.mirror("m2")
+	from, to := source(t), filepath.Join(t.TempDir(), "kept")
+	req := event.MirrorRequested{Step: step, From: "dir:" + from, To: "dir:" + to}
+	for range 4 { // requests and deliveries may repeat
+		p.say(event.TypeMirrorRequested, req)
+	}
+	got := await[event.MirrorCompleted](p, nil)
+	if got.Step != step || got.Files != 1 || got.Bytes != 3 || got.Verified != tree.Level4 || got.Ended.Mono < got.Began.Mono {
+		t.Fatalf("%+v", got)
+	}
+	if _, root, err := tree.ReadManifest(got.Manifest); err != nil || root != got.Root {
+		t.Fatalf("manifest root %s, event %s, %v", root, got.Root, err)
+	}
+	if b, err := os.ReadFile(filepath.Join(to, "000000010000000000000001")); err != nil || string(b) != "wal" {
+		t.Fatalf("%q, %v", b, err)
+	}
+	// Work on another step shows that the repeated requests were seen.
+	p.say(event.TypeMirrorRequested, event.MirrorRequested{Step: "p/keep/other", From: "dir:" + from, To: "dir:" + to + "2"})
+	await(p, func(c *event.MirrorCompleted) bool { return c.Step == "p/keep/other" })
+	h, err := p.inject.History(t.Context(), id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	for _, s := range h {
+		if s.Event.Service() == event.Mirror {
+			n++
+		}
+	}
+	if n != 2 {
+		t.Fatalf("%d answers to two steps", n)
+	}
+}
+
+func TestFailuresAreAnswers(t *testing.T) {
+	from := source(t)
+	cases := map[string]struct {
+		from, to, want string
+	}{
+		"missing source": {"dir:" + from + "/none", "dir:" + t.TempDir() + "/x", "no source directory"},
+		"empty source":   {"dir:" + t.TempDir(), "dir:" + t.TempDir() + "/x", "empty"},
+		"overlap":        {"dir:" + from, "dir:" + from + "/x", "overlap"},
+		"scheme":         {"s3:bucket", "dir:" + t.TempDir() + "/x", "s3"},
+		"relative":       {"dir:" + from, "dir:x", "absolute"},
+		"a file":         {"dir:" + from, "dir:" + from + "/000000010000000000000001", "overlap"},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			p := newPlay(t)
+			p.say(event.TypeMirrorRequested, event.MirrorRequested{Step: step, From: c.from, To: c.to})
+			p.mirror("m1")
+			if got := await[event.MirrorFailed](p, nil); got.Step != step || !strings.Contains(got.Reason, c.want) {
+				t.Fatalf("%+v", got)
+			}
+		})
+	}
+}
+
+// TestFinishedDrill: nobody waits for a copy of a drill that is over.
+func TestFinishedDrill(t *testing.T) {
+	p := newPlay(t)
+	to := filepath.Join(t.TempDir(), "kept")
+	p.say(event.TypeMirrorRequested, event.MirrorRequested{Step: step, From: "dir:" + source(t), To: "dir:" + to})
+	p.say(event.TypeDrillFinished, event.DrillFinished{})
+	_, err := p.inject.Append(t.Context(), "d-2", event.Draft{Type: event.TypeDrillAccepted, Data: event.DrillAccepted{Requester: "me", Spec: json.RawMessage(`{}`)}},
+		event.Draft{Type: event.TypeMirrorRequested, Data: event.MirrorRequested{Step: step, From: "dir:/none", To: "dir:/tmp/none"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.mirror("m1")
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	err = p.inject.Follow(ctx, "d-2", func(s bus.Stored) error {
+		if s.Event.Type == event.TypeMirrorFailed {
+			return bus.Stop
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Lstat(to); !errors.Is(err, os.ErrNotExist) {
+		t.Fatal("a finished drill's copy was made")
+	}
+}
