@@ -2,6 +2,7 @@ package injector
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -30,22 +31,31 @@ func TestDrillRunsToItsEnd(t *testing.T) {
 // the drill, injects nothing twice and leaves nothing broken.
 func TestTakeover(t *testing.T) {
 	for k := range 14 {
-		r, d := newRig(t), newFakeDriver()
-		stop := r.inject("i0", d, 300*time.Millisecond)
-		id := r.accepted(fakeDrill)
-		n := 0
-		stopped := make(chan struct{})
-		history := r.playOthers(id, func(s bus.Stored) {
-			if s.Event.Service() != event.Injector {
-				return
-			}
-			if n == k {
-				go func() { defer close(stopped); stop(); r.inject("i1", d, 300*time.Millisecond) }()
-				<-stopped
-			}
-			n++
+		t.Run(fmt.Sprintf("event %d", k), func(t *testing.T) {
+			t.Parallel()
+			takeoverAt(t, k)
 		})
-		r.outcome(history, d)
+	}
+}
+
+func takeoverAt(t *testing.T, k int) {
+	r, d := newRig(t), newFakeDriver()
+	stop := r.inject("i0", d, 300*time.Millisecond)
+	id := r.accepted(fakeDrill)
+	n := 0
+	history := r.playOthers(id, func(s bus.Stored) {
+		if s.Event.Service() != event.Injector {
+			return
+		}
+		if n == k {
+			stop()
+			r.inject("i1", d, 300*time.Millisecond)
+		}
+		n++
+	})
+	r.outcome(history, d)
+	if n <= k {
+		t.Fatalf("the injector wrote only %d events", n)
 	}
 }
 
@@ -152,6 +162,7 @@ func TestDriverFailures(t *testing.T) {
 	}
 	for name, sabotage := range cases {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			r, d := newRig(t), newFakeDriver()
 			sabotage(d)
 			r.inject("i1", d, time.Second)
