@@ -45,6 +45,15 @@ func (n *node) kill() {
 	_ = n.cmd.Wait()         // The error says that it was killed.
 }
 
+// answers reports whether clients can connect again.
+func (n *node) answers() bool {
+	c, err := net.DialTimeout("tcp", strings.TrimPrefix(n.url, "nats://"), time.Second)
+	if err != nil {
+		return false
+	}
+	return c.Close() == nil
+}
+
 // TestHelperNode is not a test of its own: it is a cluster node's process.
 func TestHelperNode(t *testing.T) {
 	config := os.Getenv("FIREDRILL_HELPER_NODE")
@@ -104,6 +113,18 @@ func leader(t *testing.T, js jetstream.JetStream) string {
 	return s.CachedInfo().Cluster.Leader
 }
 
+// allCurrent reports whether every replica of DRILLS has caught up.
+func allCurrent(t *testing.T, js jetstream.JetStream) bool {
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+	defer cancel()
+	s, err := js.Stream(ctx, bus.StreamDrills)
+	if err != nil || s.CachedInfo().Cluster == nil {
+		return false
+	}
+	peers := s.CachedInfo().Cluster.Replicas
+	return len(peers) == 2 && !slices.ContainsFunc(peers, func(p *jetstream.PeerInfo) bool { return !p.Current || p.Offline || p.Active > 2*time.Second })
+}
+
 // TestClusterSurvivesItsLeader kills -9 the leader of DRILLS under four writers
 // and a follower: no acknowledged event is lost, none is stored twice, and the
 // chain verifies.
@@ -154,6 +175,8 @@ func TestClusterSurvivesItsLeader(t *testing.T) {
 		acked.more(t, 50)
 		t.Logf("killed the leader %s; 50 more acknowledged after %s", name, time.Since(began).Round(time.Millisecond))
 		nodes[name].start(t)
+		// One failure at a time: without a majority nothing can be stored.
+		eventually(t, 60*time.Second, "whole cluster", func() bool { return nodes[name].answers() && allCurrent(t, js) })
 	}
 	cancel()
 	wg.Wait()

@@ -1,0 +1,65 @@
+{{- define "firedrill.image" -}}
+{{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
+{{- end -}}
+
+{{- define "firedrill.labels" -}}
+app.kubernetes.io/name: firedrill
+app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/component: {{ .service }}
+{{- end -}}
+
+{{/* A service's container: .root, .service, .args (further arguments) and .mounts. */}}
+{{- define "firedrill.container" -}}
+- name: {{ .service }}
+  image: {{ include "firedrill.image" .root }}
+  imagePullPolicy: {{ .root.Values.image.pullPolicy }}
+  command: [firedrill-{{ .service }}]
+  args:
+    - --nats-url={{ .root.Values.nats.url }}
+    # The pod's name is stable over restarts: a restarted instance goes on at once.
+    - --instance=$(POD_NAME)
+    - --signing-seed-file=/keys/{{ .service }}.nk
+    - --keyring=/keys/keyring.json
+    {{- if .root.Values.nats.nkeys }}
+    - --nkey-seed-file=/keys/{{ .service }}.nk
+    {{- end }}
+    - --log-format=json
+    {{- range .args }}
+    - {{ . | quote }}
+    {{- end }}
+  env:
+    - name: POD_NAME
+      valueFrom: {fieldRef: {fieldPath: metadata.name}}
+    {{- with .root.Values.otlpEndpoint }}
+    - name: OTEL_EXPORTER_OTLP_ENDPOINT
+      value: {{ . | quote }}
+    {{- end }}
+  {{- if and .root.Values.targetSecret (has .service (list "injector" "observer" "validator")) }}
+  envFrom:
+    - secretRef: {name: {{ .root.Values.targetSecret }}}
+  {{- end }}
+  securityContext:
+    allowPrivilegeEscalation: false
+    readOnlyRootFilesystem: true
+    capabilities: {drop: [ALL]}
+  resources: {{- toYaml .root.Values.resources | nindent 4 }}
+  volumeMounts:
+    - {name: keys, mountPath: /keys, readOnly: true}
+    - {name: tmp, mountPath: /tmp}
+    {{- range .mounts }}
+    - {{ toJson . }}
+    {{- end }}
+{{- end -}}
+
+{{/* The volumes of every service: its own key, the keyring, scratch space. */}}
+{{- define "firedrill.volumes" -}}
+- name: keys
+  secret:
+    secretName: {{ .root.Values.keysSecret }}
+    defaultMode: 0440
+    items:
+      - {key: {{ .service }}.nk, path: {{ .service }}.nk}
+      - {key: keyring.json, path: keyring.json}
+- name: tmp
+  emptyDir: {}
+{{- end -}}
