@@ -13,3 +13,5 @@ func (e *Embedded) InMsgs() int64 {
 	}
 	return v.InMsgs
 }
+
+func (b *Bus) ServerName() string { return b.nc.ConnectedServerName() }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"reflect"
 	"strings"
+	"sync"
 )
 
 // Type is an event's type, such as "fault.injected". One token is the type, the
@@ -149,14 +150,19 @@ func Table() []Info {
 	}
 }
 
+// byType indexes the table once: every event that is read is looked up.
+var byType = sync.OnceValue(func() map[Type]Info {
+	m := map[Type]Info{}
+	for _, i := range Table() {
+		m[i.Type] = i
+	}
+	return m
+})
+
 // Lookup finds a type's row.
 func Lookup(t Type) (Info, bool) {
-	for _, i := range Table() {
-		if i.Type == t {
-			return i, true
-		}
-	}
-	return Info{}, false
+	i, ok := byType()[t]
+	return i, ok
 }
 
 // Unknown is the payload of a type that this build does not know. It is kept

@@ -175,7 +175,7 @@ func lane(name string, l *probe.Lane) verdict.Lane {
 func (b *failoverBench) judge(m verdict.Measurement, kill target.Effect) {
 	got := event.Interval{Lo: math.MaxInt64}
 	if len(m.Faults) == 1 {
-		got = m.Faults[0].TTStable
+		got = m.Faults[0].TTFS // the relay's switch is the first moment that clients can be served
 	}
 	switched := b.lab.Service().State().SwitchedAt
 	truth := switched - (kill.Began.Mono+kill.Ended.Mono)/2

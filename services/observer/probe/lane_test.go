@@ -169,6 +169,9 @@ func TestStuckAttemptsAreReported(t *testing.T) {
 		return target.Outcome{Result: target.OK}
 	}}
 	l := start(t, p, func(c *probe.Config) { c.Deadline = 10 * time.Millisecond; c.Interval = time.Hour })
+	for l.LastSeq() == 0 {
+		<-time.After(time.Millisecond)
+	}
 	err := l.Stop(t.Context())
 	recs := l.Take(nil)
 	close(release)
