@@ -13,5 +13,3 @@ func (e *Embedded) InMsgs() int64 {
 	}
 	return v.InMsgs
 }
-
-func (b *Bus) ServerName() string { return b.nc.ConnectedServerName() }
