@@ -11,6 +11,7 @@ require (
 	github.com/firedrill/firedrill/services/observer v0.0.0
 	github.com/firedrill/firedrill/services/reporter v0.0.0
 	github.com/nats-io/nats.go v1.55.0
+	github.com/santhosh-tekuri/jsonschema/v6 v6.0.3
 )
 
 require (
