@@ -19,8 +19,13 @@ for kind in sync async; do
   echo
   echo "=== $title: kill -9, promote, check, fail back ==="
   "$fd" lab up --dir "$work/$kind" --name "postgres-$kind" --stable 10s "${link[@]}"
-  code=0
-  "$fd" run "$work/$kind/drill.yaml" --state-dir out/demo-state --out out/demo || code=$?
+  for try in 1 2; do
+    code=0
+    "$fd" run "$work/$kind/drill.yaml" --state-dir out/demo-state --out out/demo || code=$?
+    [ "$code" = 2 ] || break
+    # Honest figures need an observer that kept its schedule.
+    echo "This measurement does not count (see above), most likely because the machine is busy."
+  done
   "$fd" lab down --dir "$work/$kind"
   # The synchronous drill must pass; the asynchronous one really loses writes,
   # which its objective of 0 records does not allow: FAIL is the right answer.

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"bytes"
+	"context"
 	"os"
 	"path/filepath"
 	"testing"
@@ -14,17 +15,30 @@ import (
 	"github.com/firedrill/firedrill/services/reporter/fold"
 )
 
+// validDrill runs a drill whose measurement is valid. On a machine that is too
+// busy for the observer's schedule firedrill rightly says INVALID: that one is
+// asked for again, three times at most.
+func validDrill(ctx context.Context, t *testing.T, b *bus.Bus, ring event.Keyring, url, name string, raw []byte) ([]bus.Stored, fold.Report) {
+	t.Helper()
+	for try := 1; ; try++ {
+		publish(t, url, name, raw)
+		history := await(ctx, t, b, newest(t, b, name, uint64(try)), nil)
+		wholeHistory(t, history, ring)
+		r := foldReport(t, history, ring)
+		if r.Verdict != verdict.Invalid || try == 3 {
+			return history, r
+		}
+		t.Logf("try %d is INVALID: %+v", try, r.Phases[0].Results)
+	}
+}
+
 // TestSynchronousFailoverLosesNothing: the whole path, from a plain publish to
 // the report on disk.
 func TestSynchronousFailoverLosesNothing(t *testing.T) {
 	p := startLab(t, lab.PostgresOptions{Synchronous: true})
 	stack, rec, out := startAllInOne(t)
-	publish(t, rec.NATSURL, "sync", quickDrill(t, "sync", p, nil))
-	id := accepted(t, stack.Bus, "sync")
-	history := await(t.Context(), t, stack.Bus, id, nil)
-	wholeHistory(t, history, stack.Keyring)
+	history, r := validDrill(t.Context(), t, stack.Bus, stack.Keyring, rec.NATSURL, "sync", quickDrill(t, "sync", p, nil))
 	atHome(t, p)
-	r := foldReport(t, history, stack.Keyring)
 	if r.Verdict != verdict.Pass {
 		t.Fatalf("verdict %s: %+v\n%s", r.Verdict, r.Issues, outline(history))
 	}
@@ -33,7 +47,7 @@ func TestSynchronousFailoverLosesNothing(t *testing.T) {
 			t.Fatalf("a synchronous pair lost %d of %d acknowledged writes", l.LostCount, l.Acked)
 		}
 	}
-	checkFiles(t, filepath.Join(out, id), r)
+	checkFiles(t, filepath.Join(out, r.ID), r)
 }
 
 // checkFiles: the files on disk are what the events give.
@@ -62,14 +76,10 @@ func checkFiles(t *testing.T, dir string, r fold.Report) {
 func TestAsynchronousFailoverFindsTheLoss(t *testing.T) {
 	p := startLab(t, lab.PostgresOptions{LinkDelay: 200 * time.Millisecond})
 	stack, rec, _ := startAllInOne(t)
-	publish(t, rec.NATSURL, "async", quickDrill(t, "async", p, func(phase map[string]any) {
+	history, r := validDrill(t.Context(), t, stack.Bus, stack.Keyring, rec.NATSURL, "async", quickDrill(t, "async", p, func(phase map[string]any) {
 		phase["checks"] = append(phase["checks"].([]any), map[string]any{"name": "wal", "target": "orders", "check": "wal-forensics"})
 	}))
-	id := accepted(t, stack.Bus, "async")
-	history := await(t.Context(), t, stack.Bus, id, nil)
-	wholeHistory(t, history, stack.Keyring)
 	atHome(t, p)
-	r := foldReport(t, history, stack.Keyring)
 	var lost int64
 	for _, l := range r.Phases[0].Ledgers {
 		lost += l.LostCount
@@ -83,11 +93,9 @@ func TestAsynchronousFailoverFindsTheLoss(t *testing.T) {
 func TestSeparateProcesses(t *testing.T) {
 	p := startLab(t, lab.PostgresOptions{Synchronous: true})
 	f := startFleet(t)
-	publish(t, f.url, "fleet", quickDrill(t, "fleet", p, nil))
-	history := await(f.ctx, t, f.bus, accepted(t, f.bus, "fleet"), nil)
-	wholeHistory(t, history, f.keyring)
+	history, r := validDrill(f.ctx, t, f.bus, f.keyring, f.url, "fleet", quickDrill(t, "fleet", p, nil))
 	atHome(t, p)
-	if r := foldReport(t, history, f.keyring); r.Verdict != verdict.Pass {
+	if r.Verdict != verdict.Pass {
 		t.Fatalf("verdict %s: %+v\n%s", r.Verdict, r.Issues, outline(history))
 	}
 }
@@ -115,7 +123,8 @@ func (f *fleet) drillKilledAt(p *lab.Postgres, name string, k int) int {
 		phase["steadyState"] = map[string]any{"window": "1s", "timeout": "1m"}
 		phase["stable"] = map[string]any{"window": "1s", "timeout": "1m"}
 	}))
-	id := f.newest(name)
+	f.requests++
+	id := newest(f.t, f.bus, name, uint64(f.requests))
 	n, reports, faults := 0, 0, 0
 	history := await(f.ctx, f.t, f.bus, id, func(s bus.Stored) {
 		switch s.Event.Type {

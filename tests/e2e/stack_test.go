@@ -361,24 +361,24 @@ func accepted(t *testing.T, b *bus.Bus, name string) string {
 // and the same name, which takes over at once.
 func (f *fleet) instance() string { return fmt.Sprintf("injector-%d", f.generation/2+1) }
 
-// newest is the drill that the latest request became, once it was accepted.
-func (f *fleet) newest(name string) string {
-	f.t.Helper()
-	f.requests++
-	ctx, cancel := context.WithTimeout(f.t.Context(), 30*time.Second)
+// newest is the drill that the request with this sequence became, once it was
+// accepted.
+func newest(t *testing.T, b *bus.Bus, name string, sequence uint64) string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	var last injector.Result
-	err := f.bus.FollowResults(ctx, "me", name, func(data []byte) error {
+	err := b.FollowResults(ctx, "me", name, func(data []byte) error {
 		if err := json.Unmarshal(data, &last); err != nil {
 			return err
 		}
-		if last.Request.Sequence == uint64(f.requests) && last.State != "finished" {
+		if last.Request.Sequence == sequence && last.State != "finished" {
 			return bus.Stop
 		}
 		return nil
 	})
 	if err != nil || last.State != "accepted" {
-		f.t.Fatalf("request %d: %+v, %v", f.requests, last, err)
+		t.Fatalf("request %d: %+v, %v", sequence, last, err)
 	}
 	return last.Drill
 }
