@@ -112,17 +112,14 @@ func decidePlanned(s State, c Planned) ([]event.Draft, error) {
 	for _, st := range s.Program {
 		kinds[st.ID] = st.Kind
 	}
+	// A recovery that cannot even be resolved is no reason to break anything.
 	var problem string
 	for _, st := range c.Steps {
-		if kinds[st.Step] != StepFault {
-			continue
+		if st.Problem != "" && problem == "" {
+			problem = st.Step + ": " + st.Problem
 		}
-		plan.BlastRadius = max(plan.BlastRadius, len(st.Parts))
-		if problem == "" {
-			problem = st.Problem
-		}
-		if err := guardParts(s.Drill.Spec.Guards, st.Step, st.Parts); err != nil && problem == "" {
-			problem = err.Error()
+		if kinds[st.Step] == StepFault {
+			plan.BlastRadius = max(plan.BlastRadius, len(st.Parts))
 		}
 	}
 	drafts := []event.Draft{{Type: event.TypeDrillPlanned, Data: plan}}
@@ -139,7 +136,7 @@ func decideResolved(s State, c Resolved) ([]event.Draft, error) {
 	fault := c.Step.Kind == StepFault
 	err := c.Err
 	if err == nil && fault {
-		err = guardParts(s.Drill.Spec.Guards, c.Step.ID, c.Parts)
+		err = GuardParts(s.Drill.Spec.Guards, c.Step.ID, c.Parts)
 	}
 	if err != nil {
 		if fault {
@@ -180,8 +177,9 @@ func decideUndone(s State, c Undone) ([]event.Draft, error) {
 	return one(event.TypeUndoDone, event.UndoDone{Step: d.Step, Began: c.Began, Ended: c.Ended, Details: c.Details})
 }
 
-// guardParts applies the blast-radius guards to what a fault would hit.
-func guardParts(g Guards, step string, parts []event.Part) error {
+// GuardParts applies the blast-radius guards to what a fault would hit: the
+// protect list and the cap.
+func GuardParts(g Guards, step string, parts []event.Part) error {
 	if limit := max(1, g.MaxParts); len(parts) > limit {
 		return fmt.Errorf("%s would hit %d parts, and guards.maxParts is %d: narrow the fault or raise the cap", step, len(parts), limit)
 	}

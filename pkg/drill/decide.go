@@ -2,6 +2,7 @@ package drill
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/firedrill/firedrill/pkg/event"
@@ -202,12 +203,16 @@ func nextStep(s State, i int, now event.Reading) Move {
 	case StepChecks:
 		return draft(event.TypeChecksRequested, event.ChecksRequested{Step: st.ID})
 	case StepKeep:
-		return draft(event.TypeMirrorRequested, event.MirrorRequested{Step: st.ID, From: st.From, To: st.To})
+		return draft(event.TypeMirrorRequested, event.MirrorRequested{Step: st.ID, From: ofDrill(s, st.From), To: ofDrill(s, st.To)})
 	case StepUndo:
 		return undo(s, *lastDebt(s), now) // Position stays here only while the phase owes something
 	}
 	return draft(event.TypePhaseFinished, event.PhaseFinished{Phase: st.Phase, Complete: true})
 }
+
+// ofDrill fills the drill's id into a location, so that each drill keeps its
+// evidence apart.
+func ofDrill(s State, location string) string { return strings.ReplaceAll(location, "{drill}", s.ID) }
 
 // nextAsked handles a step whose intent or request is stored without an outcome.
 func nextAsked(s State, st Step, p Progress, now event.Reading) Move {

@@ -188,7 +188,8 @@ type Check struct {
 // Keep copies evidence away before the restore could destroy it.
 type Keep struct {
 	Name string `json:"name"`
-	// From and To are locations such as dir:/var/lib/x.
+	// From and To are locations such as dir:/var/lib/x; {drill} in them stands
+	// for the drill's id, so that one drill does not meet another one's copy.
 	From string `json:"from"`
 	To   string `json:"to"`
 }

@@ -144,7 +144,8 @@ type DrillFinished struct {
 // ReportPublished closes the history: the chain's last event.
 type ReportPublished struct {
 	Verdict string `json:"verdict"`
-	// Files maps each file of the report to the hex SHA-256 of its bytes.
+	// Files maps each file of the report to the hex SHA-256 of its bytes; that of
+	// events.jsonl is of the lines before this event's own, which is its last.
 	Files map[string]string `json:"files"`
 	// Of is the chain index of the last event that the report was folded from.
 	Of int32 `json:"of"`

@@ -52,6 +52,9 @@ func (s *Signal) Error() string { return "stopped by signal: " + s.String() }
 // panic of another goroutine is the runtime's to report, with status 2: start
 // goroutines through something that hands panics on, such as errgroup.
 func Main(f Func) {
+	// A reader that goes away, as in `firedrill run … | head`, must not end a
+	// drill in the middle: its writes fail, and nothing else.
+	signal.Ignore(syscall.SIGPIPE)
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
 	os.Exit(execute(f, os.Args[1:], os.Stdin, os.Stdout, os.Stderr, signals, os.Exit))

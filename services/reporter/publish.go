@@ -55,7 +55,9 @@ type history struct {
 	raws      [][]byte
 	tail      bus.Tail
 	published *event.ReportPublished
-	finished  bool
+	// closing is the stored event that holds published.
+	closing  []byte
+	finished bool
 }
 
 func newHistory(drill string, stored []bus.Stored) history {
@@ -75,7 +77,7 @@ func (h *history) add(s bus.Stored) {
 	case *event.DrillFinished:
 		h.finished = true
 	case *event.ReportPublished:
-		h.published = p
+		h.published, h.closing = p, s.Raw
 	}
 }
 
@@ -120,12 +122,12 @@ func (s *service) publish(ctx context.Context, h history) (bool, error) {
 	}
 	hashes := hashesOf(files)
 	if h.published != nil {
-		return true, s.repeat(ctx, report, files, h.published)
+		return true, s.repeat(ctx, report, files, h.published, h.closing)
 	}
 	if err := s.write(h.drill, files); err != nil {
 		return false, err
 	}
-	_, err = s.Bus.AppendAt(ctx, h.drill, h.tail, event.Draft{Type: event.TypeReportPublished, Data: event.ReportPublished{
+	closing, err := s.Bus.AppendAt(ctx, h.drill, h.tail, event.Draft{Type: event.TypeReportPublished, Data: event.ReportPublished{
 		Verdict: string(report.Verdict), Files: hashes, Of: report.Verification.Of,
 	}})
 	if errors.Is(err, bus.ErrConflict) {
@@ -133,6 +135,9 @@ func (s *service) publish(ctx context.Context, h history) (bool, error) {
 	}
 	if err != nil {
 		return false, fmt.Errorf("append report.published to drill %s: %w", h.drill, err)
+	}
+	if err := s.close(h.drill, files, closing[0].Raw); err != nil {
+		return false, err // tried again: the history is closed, the file is made good
 	}
 	s.Log.Info("report published", "drill", h.drill, "verdict", string(report.Verdict), "issues", len(report.Issues))
 	if err := s.emitTrace(ctx, report); err != nil {
@@ -144,14 +149,28 @@ func (s *service) publish(ctx context.Context, h history) (bool, error) {
 // repeat makes good what the one who published may have died before: the files
 // here, and the answer. A report that this version would write otherwise stays
 // as it was published.
-func (s *service) repeat(ctx context.Context, r fold.Report, files map[string][]byte, p *event.ReportPublished) error {
+func (s *service) repeat(ctx context.Context, r fold.Report, files map[string][]byte, p *event.ReportPublished, closing []byte) error {
 	if maps.Equal(hashesOf(files), p.Files) {
 		if err := s.write(r.ID, files); err != nil {
+			return err
+		}
+		if err := s.close(r.ID, files, closing); err != nil {
 			return err
 		}
 	}
 	r.Verdict = verdict.Verdict(p.Verdict)
 	return s.announce(ctx, r, p.Files)
+}
+
+// close completes the exported history with the event that closes it, so that
+// the file can be verified by itself. Its hash in report.published is that of the
+// lines before.
+func (s *service) close(drill string, files map[string][]byte, closing []byte) error {
+	whole := bytes.NewBuffer(bytes.Clone(files[FileEvents]))
+	if err := fold.Export(whole, [][]byte{closing}); err != nil {
+		return err
+	}
+	return s.write(drill, map[string][]byte{FileEvents: whole.Bytes()})
 }
 
 // compose folds messages and renders every file of the report.

@@ -47,11 +47,11 @@ func TestSynchronousFailoverLosesNothing(t *testing.T) {
 			t.Fatalf("a synchronous pair lost %d of %d acknowledged writes", l.LostCount, l.Acked)
 		}
 	}
-	checkFiles(t, filepath.Join(out, r.ID), r)
+	checkFiles(t, filepath.Join(out, r.ID), r, stack.Keyring)
 }
 
 // checkFiles: the files on disk are what the events give.
-func checkFiles(t *testing.T, dir string, r fold.Report) {
+func checkFiles(t *testing.T, dir string, r fold.Report, ring event.Keyring) {
 	t.Helper()
 	for _, f := range []string{"report.md", "report.html", "report.xml", "report.json", "events.jsonl"} {
 		if info, err := os.Stat(filepath.Join(dir, f)); err != nil || info.Size() == 0 {
@@ -61,6 +61,18 @@ func checkFiles(t *testing.T, dir string, r fold.Report) {
 	raw, err := os.ReadFile(filepath.Join(dir, "report.json"))
 	if err != nil {
 		t.Fatal(err)
+	}
+	exported, err := os.Open(filepath.Join(dir, "events.jsonl"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer exported.Close()
+	lines, err := fold.Import(exported)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if v := event.VerifyHistory(lines, ring); !v.Complete || !v.Whole() {
+		t.Fatalf("the exported history does not verify by itself: %+v", v)
 	}
 	again, err := r.JSON()
 	if err != nil {

@@ -88,7 +88,7 @@ func writeLabDrill(rec lab.Record, name string, stable time.Duration, o lab.Post
 	var out bytes.Buffer
 	err = tmpl.Execute(&out, map[string]any{
 		"Name": name, "Title": title, "Stable": stable, "Config": string(compact(rec.Config)),
-		"OldWAL": filepath.Join(home.DataDir, "pg_wal"), "Evidence": filepath.Join(rec.Dir, "evidence", "old-wal"),
+		"OldWAL": filepath.Join(home.DataDir, "pg_wal"), "Evidence": filepath.Join(rec.Dir, "evidence", "{drill}", "old-wal"),
 	})
 	if err != nil {
 		return "", err
