@@ -223,19 +223,23 @@ func TestTimer(t *testing.T) {
 			}
 			return tm
 		}
-		cancelled := arm("cancelled", time.Second)
-		arm("replaced", time.Second)
+		cancelled := arm("cancelled", 4*time.Second)
+		arm("replaced", 4*time.Second)
 		replaced := arm("replaced", time.Hour)
 		for range 2 {
 			if err := h.Disarm(ctx, cancelled.Token); err != nil {
 				t.Fatal(err)
 			}
 		}
-		fires := arm("fires", 2*time.Second)
+		armed := time.Now()
+		fires := arm("fires", 5*time.Second)
 		until(t, "the timer's own effect", func() bool {
 			b, err := os.ReadFile(filepath.Join(dir, "fires"))
 			return err == nil && string(b) == nasty
 		})
+		if early := 5*time.Second - time.Since(armed); early > 0 {
+			t.Errorf("the timer fired %s early", early)
+		}
 		if armed, err := h.Armed(ctx, fires.Token); err != nil || armed {
 			t.Fatalf("still armed after firing: %v", err)
 		}
@@ -259,10 +263,10 @@ func TestErrorsStayShort(t *testing.T) {
 
 func until(t *testing.T, what string, f func() bool) {
 	t.Helper()
-	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
 		if f() {
 			return
 		}
 	}
-	t.Fatalf("waited 10 s for %s", what)
+	t.Fatalf("waited 20 s for %s", what)
 }

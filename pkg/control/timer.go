@@ -13,7 +13,8 @@ type Timer struct {
 	// Token is the path of a file whose presence keeps the timer alive; its
 	// directory is made. One token belongs to one timer.
 	Token string
-	// After is the delay, rounded up to whole seconds.
+	// After is the delay. A timer never fires early; it may fire up to three
+	// seconds late, since a portable shell counts whole seconds.
 	After time.Duration
 	// Script and Args are run by sh when the time has come.
 	Script string
@@ -27,6 +28,7 @@ func (h *Host) Arm(ctx context.Context, t Timer) error {
 	// The watcher looks at its token each second, and ends when it is gone or
 	// another timer's: cancelling needs no pid, which might be another process's
 	// by then. Only removing the token, which one of two racers can do, fires.
+	// The clock is read in whole seconds, so one more is waited than was asked.
 	const watch = `t=$1 n=$2 e=$3 s=$4; shift 4
 while [ "$(date +%s)" -lt "$e" ]; do [ "$(cat "$t" 2>/dev/null)" = "$n" ] || exit 0; sleep 1; done
 [ "$(cat "$t" 2>/dev/null)" = "$n" ] && rm -- "$t" && exec sh -c "$s" sh "$@"`
@@ -35,7 +37,7 @@ while [ "$(date +%s)" -lt "$e" ]; do [ "$(cat "$t" 2>/dev/null)" = "$n" ] || exi
 d=$(dirname -- "$t") && { [ -d "$d" ] || mkdir -p -m 0755 -- "$d"; } || exit 1
 n="$$-$(date +%s%N)"
 printf '%s\n' "$n" >"$t" || exit 1
-setsid sh -c "$w" firedrill-timer "$t" "$n" "$(($(date +%s) + secs))" "$@" </dev/null >/dev/null 2>&1 &
+setsid sh -c "$w" firedrill-timer "$t" "$n" "$(($(date +%s) + secs + 1))" "$@" </dev/null >/dev/null 2>&1 &
 exit 0`,
 		Args: append([]string{watch, t.Token, strconv.FormatInt(secs, 10), t.Script}, t.Args...),
 	})
