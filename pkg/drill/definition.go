@@ -5,6 +5,7 @@ package drill
 
 import (
 	"encoding/json"
+	"fmt"
 
 	"github.com/firedrill/firedrill/pkg/event"
 )
@@ -49,6 +50,16 @@ type Target struct {
 	Driver string `json:"driver"`
 	// Config is the driver's own; it holds references to secrets, never secrets.
 	Config json.RawMessage `json:"config"`
+}
+
+// Target finds a target by its name in the drill.
+func (d Drill) Target(name string) (Target, error) {
+	for _, t := range d.Spec.Targets {
+		if t.Name == name {
+			return t, nil
+		}
+	}
+	return Target{}, fmt.Errorf("target %q: the drill has none of this name", name)
 }
 
 // Guards are the guard rails.

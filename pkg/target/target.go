@@ -53,6 +53,15 @@ type OperationInfo struct {
 	Writes bool
 }
 
+// Find finds an operation by name.
+func Find(ops []OperationInfo, name string) (OperationInfo, bool) {
+	i := slices.IndexFunc(ops, func(o OperationInfo) bool { return o.Name == name })
+	if i < 0 {
+		return OperationInfo{}, false
+	}
+	return ops[i], true
+}
+
 // Config is what Open gets.
 type Config struct {
 	// Name is the target's name in the drill.
@@ -72,11 +81,25 @@ type Clock interface {
 // Target is an open target: its roles, nil where it cannot play one. Roles are
 // safe for concurrent use. Close waits for nothing and may be called once.
 type Target struct {
+	// Driver opened the target; Registry.Open sets it.
+	Driver   Driver
 	Injector Injector
 	Observer Observer
 	Checker  Checker
 	Evidence Evidence
+	Identity Identity
 	Close    func() error
+}
+
+// Identity tells which system a target is, however it is called and reached: two
+// configurations of one PostgreSQL cluster have one identity. Two drills must not
+// run on one system, so every driver that injects has it.
+type Identity interface {
+	// Identify returns a short text that is the same for every configuration of
+	// this system, and of no other one. It only reads, and answers as long as any
+	// part of the system, running or not, can be asked. An error means that it
+	// cannot be said now; a guess is never returned.
+	Identify(ctx context.Context) (string, error)
 }
 
 // Operation is one fault or action as the drill asks for it.
@@ -282,46 +305,4 @@ func (r SecretRef) Resolve() (string, error) {
 		return strings.TrimRight(string(b), "\r\n"), nil
 	}
 	return "", nil
-}
-
-// Registry is the set of drivers a process knows: a value, so that tests and
-// programs choose their own. It is immutable.
-type Registry struct{ drivers map[string]Driver }
-
-// NewRegistry returns a registry of the given drivers.
-func NewRegistry(ds ...Driver) Registry {
-	r := Registry{drivers: make(map[string]Driver, len(ds))}
-	for _, d := range ds {
-		r.drivers[d.Name()] = d
-	}
-	return r
-}
-
-// Driver finds a driver by name.
-func (r Registry) Driver(name string) (Driver, bool) {
-	d, ok := r.drivers[name]
-	return d, ok
-}
-
-// Open opens a target with the named driver.
-func (r Registry) Open(ctx context.Context, driver string, c Config) (*Target, error) {
-	d, ok := r.drivers[driver]
-	if !ok {
-		return nil, fmt.Errorf("target %q: unknown driver %q: this build has %s", c.Name, driver, strings.Join(r.Names(), ", "))
-	}
-	t, err := d.Open(ctx, c)
-	if err != nil {
-		return nil, fmt.Errorf("opening target %q (%s): %w", c.Name, driver, err)
-	}
-	return t, nil
-}
-
-// Names lists the drivers, sorted.
-func (r Registry) Names() []string {
-	out := make([]string, 0, len(r.drivers))
-	for n := range r.drivers {
-		out = append(out, n)
-	}
-	slices.Sort(out)
-	return out
 }

@@ -76,7 +76,7 @@ func (s *service) plan(ctx context.Context, data []byte) ([]byte, error) {
 // PlanDrill resolves what a drill would hit and do. It only reads.
 func PlanDrill(ctx context.Context, c Config, d drill.Drill) []event.PlannedStep {
 	e := newEffects(c, "plan", c.Log)
-	defer e.close()
+	defer e.close(ctx)
 	now := c.Clock.Now()
 	st := drill.State{ID: "plan", Drill: d, Program: drill.Compile(d), Accepted: now, Seed: d.Spec.Seed}
 	planned, _ := e.run(ctx, st, drill.Move{Kind: drill.MovePlan}, now, nil).(drill.Planned)

@@ -77,7 +77,7 @@ func (c *conductor) run(ctx context.Context) error {
 		if c.running != nil {
 			<-c.results // an effect never outlives its conductor
 		}
-		c.effects.close()
+		c.effects.close(ctx)
 	}()
 	c.heard = time.Now()
 	for {

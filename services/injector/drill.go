@@ -1,10 +1,7 @@
 package injector
 
 import (
-	"context"
 	"encoding/json"
-	"fmt"
-	"log/slog"
 
 	"github.com/firedrill/firedrill/pkg/drill"
 	"github.com/firedrill/firedrill/pkg/target"
@@ -44,14 +41,4 @@ func operations(infos []target.OperationInfo) map[string]func(json.RawMessage) e
 		out[i.Name] = i.CheckParams
 	}
 	return out
-}
-
-// openTarget opens one of a drill's targets by its name in the drill.
-func openTarget(ctx context.Context, r target.Registry, d drill.Drill, name string, clock target.Clock, log *slog.Logger) (*target.Target, error) {
-	for _, t := range d.Spec.Targets {
-		if t.Name == name {
-			return r.Open(ctx, t.Driver, target.Config{Name: name, Raw: t.Config, Clock: clock, Log: log.With("target", name)})
-		}
-	}
-	return nil, fmt.Errorf("the drill has no target %q", name)
 }

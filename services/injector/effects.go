@@ -34,12 +34,9 @@ func newEffects(c Config, id string, log *slog.Logger) *effects {
 	return &effects{Config: c, drill: id, log: log, targets: map[string]*target.Target{}, plans: map[string]target.Plan{}}
 }
 
-func (e *effects) close() {
+func (e *effects) close(ctx context.Context) {
 	for name, t := range e.targets {
-		if t.Close == nil {
-			continue
-		}
-		if err := t.Close(); err != nil {
+		if err := t.Release(ctx); err != nil {
 			e.log.Warn("target not closed", "target", name, "error", err)
 		}
 	}
@@ -159,20 +156,33 @@ func (e *effects) operation(s drill.State, st drill.Step, now event.Reading) tar
 	}
 }
 
-// injector opens a target once and returns its injector role.
+// injector returns the injector role of a target.
 func (e *effects) injector(ctx context.Context, s drill.State, name string) (target.Injector, error) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	t, ok := e.targets[name]
-	if !ok {
-		var err error
-		if t, err = openTarget(ctx, e.Registry, s.Drill, name, e.Clock, e.log); err != nil {
-			return nil, err
-		}
-		e.targets[name] = t
+	t, err := e.open(ctx, s, name)
+	if err != nil {
+		return nil, err
 	}
 	if t.Injector == nil {
 		return nil, fmt.Errorf("target %q: its driver cannot inject faults or take actions", name)
 	}
 	return t.Injector, nil
+}
+
+// open opens a target once.
+func (e *effects) open(ctx context.Context, s drill.State, name string) (*target.Target, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if t, ok := e.targets[name]; ok {
+		return t, nil
+	}
+	asked, err := s.Drill.Target(name)
+	if err != nil {
+		return nil, err
+	}
+	t, err := e.Registry.Open(ctx, asked.Driver, target.Config{Name: name, Raw: asked.Config, Clock: e.Clock, Log: e.log.With("target", name)})
+	if err != nil {
+		return nil, err
+	}
+	e.targets[name] = t
+	return t, nil
 }

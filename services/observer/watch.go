@@ -103,7 +103,7 @@ type opening struct {
 // open opens a target and then its lanes, and keeps trying.
 func (w *watch) open(ctx context.Context, o opening, name string, probes []drill.Probe) {
 	for {
-		t, drv, err := o.c.openTarget(ctx, o.drill, name)
+		t, err := o.c.openTarget(ctx, o.drill, name)
 		if err == nil {
 			w.targets.Lock()
 			w.targets.open = append(w.targets.open, t)
@@ -114,7 +114,7 @@ func (w *watch) open(ctx context.Context, o opening, name string, probes []drill
 						Drill: o.id, Probe: pr.Probe, Name: pr.Name, Lane: lane,
 						Params: pr.Params, Epoch: o.epoch, Deadline: pr.Deadline.D(),
 					}
-					w.openers.Go(func() { w.openLane(ctx, t.Observer, spec, kindOf(drv, pr.Probe)) })
+					w.openers.Go(func() { w.openLane(ctx, t.Observer, spec, kindOf(t.Driver, pr.Probe)) })
 				}
 			}
 			return
@@ -133,7 +133,7 @@ func (w *watch) open(ctx context.Context, o opening, name string, probes []drill
 func (w *watch) openLane(ctx context.Context, o target.Observer, spec target.ProbeSpec, kind string) {
 	id := laneID{spec.Name, spec.Lane}
 	for {
-		p, err := bounded(ctx, driverTime, "open lane "+id.String(), func(ctx context.Context) (target.Probe, error) {
+		p, err := target.Call(ctx, driverTime, "open lane "+id.String(), func(ctx context.Context) (target.Probe, error) {
 			return o.OpenProbe(ctx, spec)
 		}, func(p target.Probe) { _ = p.Close() })
 		if err == nil && p == nil {
@@ -252,7 +252,7 @@ func (w *watch) stop(ctx context.Context) error {
 	}
 	wg.Wait()
 	for _, t := range w.targets.open {
-		errs = append(errs, closeTarget(ctx, t))
+		errs = append(errs, t.Release(ctx))
 	}
 	return errors.Join(errs...)
 }

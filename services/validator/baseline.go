@@ -41,8 +41,8 @@ func (c Config) onBaseline(ctx context.Context, m bus.Message) error {
 	}
 	out := event.BaselineRecorded{Step: p.Step, Checks: map[string]json.RawMessage{}}
 	var mu sync.Mutex
-	c.perTarget(ctx, v.drill, checks(phase, p.Step), func(k drill.Check, t *target.Target, d target.Driver, err error) {
-		base, needed, err := c.baseline(ctx, id, p.Step, k, t, d, err)
+	c.perTarget(ctx, v.drill, checks(phase, p.Step), func(k drill.Check, t *target.Target, err error) {
+		base, needed, err := c.baseline(ctx, id, p.Step, k, t, err)
 		mu.Lock()
 		defer mu.Unlock()
 		switch {
@@ -60,32 +60,32 @@ func (c Config) onBaseline(ctx context.Context, m bus.Message) error {
 }
 
 // baseline asks the driver for one check's baseline, where it needs one.
-func (c Config) baseline(ctx context.Context, id, step string, k drill.Check, t *target.Target, d target.Driver, opened error) (json.RawMessage, bool, error) {
+func (c Config) baseline(ctx context.Context, id, step string, k drill.Check, t *target.Target, opened error) (json.RawMessage, bool, error) {
 	if k.Check == kindLedger {
 		return nil, false, nil
 	}
 	if opened != nil {
 		return nil, false, opened
 	}
-	info, ok := checkInfo(d, k.Check)
+	info, ok := target.Find(t.Driver.Describe().Checks, k.Check)
 	if !ok || t.Checker == nil {
-		return nil, false, fmt.Errorf("driver %s has no check %q", d.Name(), k.Check)
+		return nil, false, fmt.Errorf("driver %s has no check %q", t.Driver.Name(), k.Check)
 	}
 	if !info.NeedsBaseline {
 		return nil, false, nil
 	}
-	base, err := bounded(ctx, c.CheckTime, "baseline", func(ctx context.Context) (json.RawMessage, error) {
+	base, err := target.Call(ctx, c.CheckTime, "baseline", func(ctx context.Context) (json.RawMessage, error) {
 		return t.Checker.Baseline(ctx, target.CheckSpec{Drill: id, Step: step, Check: k.Check, Name: k.Name, Params: k.Params})
 	}, nil)
 	if err == nil && !json.Valid(base) {
-		err = fmt.Errorf("baseline: driver %s returned something that is not JSON", d.Name())
+		err = fmt.Errorf("baseline: driver %s returned something that is not JSON", t.Driver.Name())
 	}
 	return base, true, err
 }
 
 // perTarget calls fn for every check, target beside target and one after the
 // other within one. fn gets the error where the target could not be opened.
-func (c Config) perTarget(ctx context.Context, d drill.Drill, ks []drill.Check, fn func(k drill.Check, t *target.Target, d target.Driver, err error)) {
+func (c Config) perTarget(ctx context.Context, d drill.Drill, ks []drill.Check, fn func(k drill.Check, t *target.Target, err error)) {
 	byTarget := map[string][]drill.Check{}
 	for _, k := range ks {
 		byTarget[k.Target] = append(byTarget[k.Target], k)
@@ -96,12 +96,12 @@ func (c Config) perTarget(ctx context.Context, d drill.Drill, ks []drill.Check, 
 		wg.Go(func() {
 			slots <- struct{}{}
 			defer func() { <-slots }()
-			t, drv, err := c.openTarget(ctx, d, name)
+			t, err := c.openTarget(ctx, d, name)
 			for _, k := range group {
-				fn(k, t, drv, err)
+				fn(k, t, err)
 			}
 			if err == nil {
-				if err := closeTarget(ctx, t); err != nil {
+				if err := t.Release(ctx); err != nil {
 					c.Log.WarnContext(ctx, "a target did not close cleanly", "target", name, "error", err)
 				}
 			}

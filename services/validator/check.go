@@ -60,8 +60,8 @@ func (s *stepRun) checks(ctx context.Context) error {
 	}
 	var mu sync.Mutex
 	var errs []error
-	s.c.perTarget(ctx, s.view.drill, todo, func(k drill.Check, t *target.Target, d target.Driver, err error) {
-		out := s.check(ctx, k, t, d, err)
+	s.c.perTarget(ctx, s.view.drill, todo, func(k drill.Check, t *target.Target, err error) {
+		out := s.check(ctx, k, t, err)
 		if ctx.Err() != nil {
 			return // cut short by the end of the process, which says nothing about the data
 		}
@@ -106,16 +106,16 @@ func passes(ps []event.Property) bool {
 }
 
 // check makes one check. Whatever keeps it from being made is its result.
-func (s *stepRun) check(ctx context.Context, k drill.Check, t *target.Target, d target.Driver, opened error) event.CheckCompleted {
+func (s *stepRun) check(ctx context.Context, k drill.Check, t *target.Target, opened error) event.CheckCompleted {
 	out := event.CheckCompleted{Step: s.cut.Step, Check: k.Name, Target: k.Target, Kind: k.Check, Began: s.c.Clock.Now()}
 	var err error
 	switch {
 	case opened != nil:
 		err = opened
 	case k.Check == kindLedger:
-		out.Properties, out.Ledgers, err = s.ledger(ctx, k, t, d)
+		out.Properties, out.Ledgers, err = s.ledger(ctx, k, t)
 	default:
-		out.Properties, err = s.byDriver(ctx, k, t, d)
+		out.Properties, err = s.byDriver(ctx, k, t)
 	}
 	if err != nil {
 		out.Properties = append(out.Properties, inconclusive(k.Check, err.Error()))
@@ -162,10 +162,10 @@ func tidy(p event.Property) event.Property {
 }
 
 // byDriver makes a check of the driver's own.
-func (s *stepRun) byDriver(ctx context.Context, k drill.Check, t *target.Target, d target.Driver) ([]event.Property, error) {
-	info, ok := checkInfo(d, k.Check)
+func (s *stepRun) byDriver(ctx context.Context, k drill.Check, t *target.Target) ([]event.Property, error) {
+	info, ok := target.Find(t.Driver.Describe().Checks, k.Check)
 	if !ok || t.Checker == nil {
-		return nil, fmt.Errorf("driver %s has no check %q", d.Name(), k.Check)
+		return nil, fmt.Errorf("driver %s has no check %q", t.Driver.Name(), k.Check)
 	}
 	spec := target.CheckSpec{Drill: s.id, Step: s.cut.Step, Check: k.Check, Name: k.Name, Params: k.Params}
 	var base []byte
@@ -176,7 +176,7 @@ func (s *stepRun) byDriver(ctx context.Context, k drill.Check, t *target.Target,
 		}
 		base = rec.Checks[k.Name]
 	}
-	return bounded(ctx, s.c.CheckTime, "check", func(ctx context.Context) ([]event.Property, error) {
+	return target.Call(ctx, s.c.CheckTime, "check", func(ctx context.Context) ([]event.Property, error) {
 		return t.Checker.Check(ctx, spec, base)
 	}, nil)
 }

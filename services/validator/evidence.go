@@ -14,6 +14,7 @@ import (
 	"github.com/firedrill/firedrill/pkg/bus"
 	"github.com/firedrill/firedrill/pkg/drill"
 	"github.com/firedrill/firedrill/pkg/event"
+	"github.com/firedrill/firedrill/pkg/target"
 )
 
 const (
@@ -128,12 +129,12 @@ func targets(p drill.Phase) []string {
 
 // collect gets what it can; what it cannot get is an item as well.
 func (c Config) collect(ctx context.Context, d drill.Drill, name string) []event.Artifact {
-	t, _, err := c.openTarget(ctx, d, name)
+	t, err := c.openTarget(ctx, d, name)
 	if err != nil {
 		return []event.Artifact{{Name: "not collected", Text: err.Error()}}
 	}
 	defer func() {
-		if err := closeTarget(ctx, t); err != nil {
+		if err := t.Release(ctx); err != nil {
 			c.Log.WarnContext(ctx, "a target did not close cleanly", "target", name, "error", err)
 		}
 	}()
@@ -145,7 +146,7 @@ func (c Config) collect(ctx context.Context, d drill.Drill, name string) []event
 		err   error
 	}
 	// The driver's error comes along with what it got, so it is no error here.
-	got, err := bounded(ctx, evidenceTime, "collect evidence", func(ctx context.Context) (collected, error) {
+	got, err := target.Call(ctx, evidenceTime, "collect evidence", func(ctx context.Context) (collected, error) {
 		items, err := t.Evidence.Collect(ctx)
 		return collected{items, err}, nil
 	}, nil)

@@ -32,9 +32,9 @@ type tally struct {
 
 // ledger compares the acknowledgements of every write lane at the target, those
 // of earlier observer claims included, with the canaries that the target holds.
-func (s *stepRun) ledger(ctx context.Context, k drill.Check, t *target.Target, d target.Driver) ([]event.Property, []event.LedgerFound, error) {
+func (s *stepRun) ledger(ctx context.Context, k drill.Check, t *target.Target) ([]event.Property, []event.LedgerFound, error) {
 	if t.Observer == nil {
-		return nil, nil, fmt.Errorf("driver %s cannot read ledgers", d.Name())
+		return nil, nil, fmt.Errorf("driver %s cannot read ledgers", t.Driver.Name())
 	}
 	lanes, err := verdict.LanesFromBatches(s.batches())
 	var errs []error
@@ -43,8 +43,9 @@ func (s *stepRun) ledger(ctx context.Context, k drill.Check, t *target.Target, d
 	}
 	var sum tally
 	var found []event.LedgerFound
+	kinds := t.Driver.Describe().Probes
 	for _, pr := range s.phase.Probes {
-		if pr.Target != k.Target || !writes(d, pr.Probe) {
+		if kind, ok := target.Find(kinds, pr.Probe); pr.Target != k.Target || !ok || !kind.Writes {
 			continue
 		}
 		for _, cut := range s.cut.Lanes {
@@ -95,7 +96,7 @@ func (s *stepRun) readLane(ctx context.Context, t *target.Target, pr drill.Probe
 	spec := target.ProbeSpec{
 		Drill: s.id, Probe: pr.Probe, Name: pr.Name, Lane: cut.Lane, Params: pr.Params, Epoch: cut.Epoch, Deadline: pr.Deadline.D(),
 	}
-	held, err := bounded(ctx, s.c.CheckTime, "read the ledger", func(ctx context.Context) (target.Held, error) {
+	held, err := target.Call(ctx, s.c.CheckTime, "read the ledger", func(ctx context.Context) (target.Held, error) {
 		return t.Observer.ReadLedger(ctx, spec, cut.UpTo)
 	}, nil)
 	if err != nil {
