@@ -25,7 +25,7 @@ func Event(kind string) ([]byte, bool) {
 }
 
 // Named returns the JSON Schema v1/<name>.json: an event's type, "envelope",
-// "drill", "problem" or "keyring".
+// "drill", "inventory", "problem" or "keyring".
 func Named(name string) ([]byte, bool) {
 	b, err := FS.ReadFile("v1/" + name + ".json")
 	return b, err == nil
@@ -39,6 +39,9 @@ func Example(kind string) ([]byte, bool) {
 
 // Drill returns the JSON Schema of a drill.
 func Drill() []byte { return must("v1/drill.json") }
+
+// Inventory returns the JSON Schema of an inventory.
+func Inventory() []byte { return must("v1/inventory.json") }
 
 // Envelope returns the JSON Schema of every event's envelope.
 func Envelope() []byte { return must("v1/envelope.json") }

@@ -230,7 +230,7 @@ func TestRequesterCannotForge(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, subject := range []string{
-		forged, "drill.req.alerts.x", "drill.cmd.d.abort", "drill.halt", "drill.res.ci.x", "dead.x", "retry.injector-requests",
+		forged, "drill.req.alerts.x", "drill.cmd.d.abort", "drill.halt", "drill.claim.x", "drill.res.ci.x", "dead.x", "retry.injector-requests",
 		"$JS.API.STREAM.DELETE.DRILLS", "$JS.API.STREAM.UPDATE.DRILLS", "$JS.API.STREAM.PURGE.DRILLS", "$JS.API.STREAM.MSG.DELETE.DRILLS",
 		"$JS.API.DIRECT.GET.DRILLS", "$JS.API.STREAM.MSG.GET.DRILLS", "$JS.API.DIRECT.GET.RESULTS.drill.res.alerts.x", "firedrill.api.abort",
 	} {

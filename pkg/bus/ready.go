@@ -62,7 +62,7 @@ func (b *Bus) publishes() []string {
 		}
 	}
 	if b.id.Service == event.Injector {
-		out = append(out, "drill.res.readiness.check")
+		out = append(out, "drill.res.readiness.check", "drill.claim.readiness")
 	}
 	return out
 }

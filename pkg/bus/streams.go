@@ -112,8 +112,8 @@ func streamTable() []jetstream.StreamConfig {
 			Duplicates: 2 * time.Minute, MaxAge: 30 * day,
 		},
 		{
-			Name: StreamControl, Description: "The halt switch.",
-			Subjects: []string{subjectHalt}, Storage: jetstream.FileStorage, AllowDirect: true,
+			Name: StreamControl, Description: "The halt switch, and which drill has which system: drill.claim.<hash>.",
+			Subjects: []string{subjectHalt, "drill.claim.*"}, Storage: jetstream.FileStorage, AllowDirect: true,
 			Duplicates: 2 * time.Minute, MaxMsgsPerSubject: 64,
 		},
 		{

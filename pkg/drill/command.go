@@ -30,7 +30,13 @@ type Abort struct{ By, Reason, Cause string }
 type Approve struct{ By string }
 
 // Planned is the outcome of MovePlan.
-type Planned struct{ Steps []event.PlannedStep }
+type Planned struct {
+	Steps []event.PlannedStep
+	// Systems are the identities of the targets, now claimed for this drill.
+	Systems map[string]string
+	// Problem is why the drill must not begin, apart from what the steps say.
+	Problem string
+}
 
 // Resolved is the outcome of MoveResolve: what the driver would do, or Err.
 type Resolved struct {
@@ -107,13 +113,13 @@ func decidePlanned(s State, c Planned) ([]event.Draft, error) {
 	if s.Planned != nil || s.Abort != nil {
 		return nil, nil
 	}
-	plan := event.DrillPlanned{Steps: c.Steps}
+	plan := event.DrillPlanned{Steps: c.Steps, Systems: c.Systems}
 	kinds := map[string]StepKind{}
 	for _, st := range s.Program {
 		kinds[st.ID] = st.Kind
 	}
 	// A recovery that cannot even be resolved is no reason to break anything.
-	var problem string
+	problem := c.Problem
 	for _, st := range c.Steps {
 		if st.Problem != "" && problem == "" {
 			problem = st.Step + ": " + st.Problem

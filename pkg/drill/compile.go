@@ -3,6 +3,7 @@ package drill
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -83,6 +84,26 @@ func Compile(d Drill) []Step {
 	var out []Step
 	for _, p := range d.Spec.Phases {
 		out = append(out, compilePhase(p)...)
+	}
+	return out
+}
+
+// settlement is the program of a drill that settles another one: the undo of each
+// phase that owes something, the last one first. There are no checks: they would
+// need the settled drill's baselines and attempts, and an undo succeeds only when
+// the driver has seen the target back in place.
+func settlement(program []Step, owed []Debt) []Step {
+	var out []Step
+	for i := len(owed) - 1; i >= 0; i-- {
+		phase := owed[i].Phase
+		if slices.ContainsFunc(out, func(st Step) bool { return st.Phase == phase }) {
+			continue
+		}
+		for _, st := range program {
+			if st.Phase == phase && st.Kind == StepUndo {
+				out = append(out, st)
+			}
+		}
 	}
 	return out
 }

@@ -99,9 +99,9 @@ func nextForward(s State, now event.Reading) Move {
 	switch {
 	case s.Planned == nil:
 		return Move{Kind: MovePlan}
-	case s.Drill.Spec.Guards.Approval && s.Approval == "":
+	case s.Drill.Spec.Guards.Approval && s.Approval == "" && s.Settles == "":
 		return draft(event.TypeApprovalRequested, event.ApprovalRequested{Reason: "the drill asks for approval after its plan"})
-	case s.Drill.Spec.Guards.Approval && s.Approval != "given":
+	case s.Drill.Spec.Guards.Approval && s.Approval != "given" && s.Settles == "":
 		return Move{Kind: MoveWait}
 	}
 	if out := gaveUp(s); len(out) > 0 {
@@ -263,14 +263,61 @@ func waitAnswer(s State, i int, now event.Reading) Move {
 // nextCleanUp is the way out after an abort: undo in reverse order, close the
 // phase, finish.
 func nextCleanUp(s State, now event.Reading) Move {
-	if d := lastDebt(s); d != nil {
+	if d := lastDebt(s); d != nil && mayUndo(s) {
 		return undo(s, *d, now)
+	}
+	if m, ok := checkRestored(s, now); ok {
+		return m
 	}
 	if s.Phase != "" {
 		return draft(event.TypePhaseFinished, event.PhaseFinished{Phase: s.Phase, Reason: s.Abort.Reason})
 	}
-	return draft(event.TypeDrillFinished, event.DrillFinished{Reason: s.Abort.Reason, Outstanding: gaveUp(s)})
+	var left []string
+	for _, d := range s.Debts {
+		left = append(left, d.Step)
+	}
+	return draft(event.TypeDrillFinished, event.DrillFinished{Reason: s.Abort.Reason, Outstanding: left})
 }
+
+// mayUndo tells whether the targets are this drill's. A settlement that could not
+// take its systems must leave them alone: another drill may be running there.
+func mayUndo(s State) bool {
+	return s.Settles == "" || s.Planned != nil && len(s.Planned.Systems) > 0
+}
+
+// checkRestored has the restore checks of the open phase made also after an
+// abort, if anything was done to a target in it: that all is back in place is to
+// be shown, not believed. No answer in time ends the wait, not the clean-up.
+func checkRestored(s State, now event.Reading) (Move, bool) {
+	touched := false
+	for _, st := range s.Program {
+		if st.Phase != s.Phase {
+			continue
+		}
+		p := s.Steps[st.ID]
+		switch st.Kind {
+		case StepFault, StepRecovery, StepRestore:
+			touched = touched || p.Epoch > 0
+		case StepChecks:
+			if !touched || st.ID != StepID(s.Phase, StepChecks, Restored) {
+				continue
+			}
+			switch p.Status {
+			case Waiting:
+				return draft(event.TypeChecksRequested, event.ChecksRequested{Step: st.ID}), true
+			case Asked:
+				if wait := abortedChecksLimit - Elapsed(p.At, now); wait > 0 {
+					return Move{Kind: MoveWait, Wait: wait}, true
+				}
+			}
+		}
+	}
+	return Move{}, false
+}
+
+// abortedChecksLimit is how long an aborted drill waits for its restore checks:
+// whoever aborted it wants it to end.
+const abortedChecksLimit = 2 * time.Minute
 
 // undo intends or performs the next try for a debt.
 func undo(s State, d Debt, now event.Reading) Move {

@@ -44,12 +44,16 @@ type Spec struct {
 	Phases []Phase `json:"phases" jsonschema:"minItems=1"`
 }
 
-// Target is a system under drill.
+// Target is a system under drill: an entry of the operator's inventory, or a
+// driver with a configuration of its own where the inventory allows that.
 type Target struct {
-	Name   string `json:"name"`
-	Driver string `json:"driver"`
+	Name string `json:"name"`
+	// Inventory names the entry of the inventory that has the driver and its
+	// configuration.
+	Inventory string `json:"inventory,omitempty"`
+	Driver    string `json:"driver,omitempty"`
 	// Config is the driver's own; it holds references to secrets, never secrets.
-	Config json.RawMessage `json:"config"`
+	Config json.RawMessage `json:"config,omitempty"`
 }
 
 // Target finds a target by its name in the drill.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -57,8 +58,14 @@ func TestEveryFieldIsRead(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if field := firstZero(reflect.ValueOf(d), "drill"); field != "" {
-		t.Errorf("%s is empty although the sample sets every field", field)
+	named, err := drill.Parse(read(t, "testdata/good/inventory.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := d
+	all.Spec.Targets = slices.Concat(d.Spec.Targets, named.Spec.Targets)
+	if field := firstZero(reflect.ValueOf(all), "drill"); field != "" {
+		t.Errorf("%s is empty although the samples set every field", field)
 	}
 	p := d.Spec.Phases[0]
 	if p.Objective.RTO.D() != 30*time.Second || *p.Objective.RPO.Records != 0 || *p.Objective.RPO.Time != 0 || p.Objective.Availability != 99.5 {

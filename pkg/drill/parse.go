@@ -58,24 +58,29 @@ func Locate(raw []byte, err error) error {
 
 // parse does the work of Parse and keeps the positions.
 func parse(raw []byte) (Drill, *findings) {
+	var d Drill
+	f := decode(raw, "a drill is a mapping that begins with apiVersion, kind, metadata and spec", &d)
+	if f.decoded {
+		(&checker{findings: f, drill: &d}).check()
+	}
+	return d, f
+}
+
+// decode reads a document into v, a pointer to a struct. what says what such a
+// document looks like.
+func decode(raw []byte, what string, v any) *findings {
 	f := &findings{places: map[string]position{}}
 	root := readDocument(raw, f)
-	if root == nil {
-		return Drill{}, f
-	}
-	t := &tree{findings: f}
-	if !t.screen(root, "", 0) {
-		return Drill{}, f
+	if root == nil || !(&tree{findings: f}).screen(root, "", 0) {
+		return f
 	}
 	if root.Kind != yaml.MappingNode {
-		f.add("", "", "a drill is a mapping that begins with apiVersion, kind, metadata and spec; this is "+kindName(root))
-		return Drill{}, f
+		f.add("", "", what+"; this is "+kindName(root))
+		return f
 	}
-	var d Drill
-	dec := &decoder{findings: f}
-	dec.value(root, "", reflect.ValueOf(&d).Elem())
-	(&checker{findings: f, drill: &d}).check()
-	return d, f
+	(&decoder{findings: f}).value(root, "", reflect.ValueOf(v).Elem())
+	f.decoded = true
+	return f
 }
 
 // readDocument turns the text into nodes; nil means that it could not, and that
@@ -91,7 +96,7 @@ func readDocument(raw []byte, f *findings) *yaml.Node {
 		f.addAt(badText(raw), "", "", "the text is not UTF-8 here: save the file as UTF-8")
 		return nil
 	case len(bytes.TrimSpace(raw)) == 0:
-		f.addAt(top, "", "", "the text is empty: write a drill that begins with apiVersion: "+APIVersion)
+		f.addAt(top, "", "", "the text is empty: begin it with apiVersion: "+APIVersion)
 		return nil
 	}
 	if n, ok := readJSON(raw); ok {
@@ -105,7 +110,7 @@ func readYAML(raw []byte, f *findings) *yaml.Node {
 	var doc, next yaml.Node
 	switch err := dec.Decode(&doc); {
 	case errors.Is(err, io.EOF):
-		f.addAt(position{1, 1}, "", "", "the text holds nothing but comments: write a drill that begins with apiVersion: "+APIVersion)
+		f.addAt(position{1, 1}, "", "", "the text holds nothing but comments: begin it with apiVersion: "+APIVersion)
 		return nil
 	case err != nil:
 		addSyntax(raw, err, f)
@@ -113,14 +118,14 @@ func readYAML(raw []byte, f *findings) *yaml.Node {
 	}
 	switch err := dec.Decode(&next); {
 	case err == nil:
-		f.addAt(position{next.Line, next.Column}, "", "", "a second document begins here: put each drill into a file of its own")
+		f.addAt(position{next.Line, next.Column}, "", "", "a second document begins here: put each into a file of its own")
 		return nil
 	case !errors.Is(err, io.EOF):
 		addSyntax(raw, err, f)
 		return nil
 	}
 	if len(doc.Content) == 0 {
-		f.addAt(position{1, 1}, "", "", "the text is empty: write a drill that begins with apiVersion: "+APIVersion)
+		f.addAt(position{1, 1}, "", "", "the text is empty: begin it with apiVersion: "+APIVersion)
 		return nil
 	}
 	return doc.Content[0]

@@ -75,7 +75,26 @@ func (c *checker) checkTargetNames(ts []Target) {
 	c.targets = namesOf(ts, func(t Target) string { return t.Name })
 	c.unique("spec.targets", "target", c.targets)
 	for i, t := range ts {
-		c.operation(fmt.Sprintf("spec.targets[%d].driver", i), "driver", t.Driver)
+		c.checkTarget(fmt.Sprintf("spec.targets[%d]", i), t)
+	}
+}
+
+// checkTarget checks that a target is an entry of the inventory or brings its own
+// driver and configuration, and not both.
+func (c *checker) checkTarget(at string, t Target) {
+	switch {
+	case t.Inventory != "" && (t.Driver != "" || t.Config != nil):
+		c.add(at+".inventory", t.Inventory, "the inventory's entry has the driver and its config: leave those two out, or the inventory")
+	case t.Inventory != "":
+		c.name(at+".inventory", t.Inventory)
+	case c.below(at + ".inventory"):
+	case t.Driver == "" && !c.below(at+".driver"):
+		c.add(at+".driver", "", "this field is missing: add driver: and its value, or inventory: and the name of an entry of the inventory")
+	default:
+		c.operation(at+".driver", "driver", t.Driver)
+		if t.Config == nil {
+			c.add(at+".config", "", "this field is missing: add config: with the driver's fields, or {} if it has none")
+		}
 	}
 }
 

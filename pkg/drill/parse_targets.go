@@ -38,15 +38,8 @@ type FieldProblem interface {
 func CheckTargets(d Drill, lookup func(driver string) (Catalogue, bool)) error {
 	c := &targetChecker{findings: &findings{}, known: map[string]Catalogue{}}
 	for i, t := range d.Spec.Targets {
-		at := fmt.Sprintf("spec.targets[%d]", i)
-		cat, ok := lookup(t.Driver)
-		if !ok {
-			c.add(at+".driver", t.Driver, "there is no such driver: "+suggest(t.Driver, cat.Drivers))
-			continue
-		}
-		c.known[t.Name] = cat
-		if cat.CheckConfig != nil {
-			c.driver(at+".config", cat.CheckConfig(t.Config))
+		if cat, ok := c.config(fmt.Sprintf("spec.targets[%d]", i), t.Driver, t.Config, lookup); ok {
+			c.known[t.Name] = cat
 		}
 	}
 	for i, p := range d.Spec.Phases {
@@ -58,6 +51,19 @@ func CheckTargets(d Drill, lookup func(driver string) (Catalogue, bool)) error {
 type targetChecker struct {
 	*findings
 	known map[string]Catalogue
+}
+
+// config checks the driver's name and the configuration at a target or an entry.
+func (c *targetChecker) config(at, driver string, config json.RawMessage, lookup func(driver string) (Catalogue, bool)) (Catalogue, bool) {
+	cat, ok := lookup(driver)
+	if !ok {
+		c.add(at+".driver", driver, "there is no such driver: "+suggest(driver, cat.Drivers))
+		return cat, false
+	}
+	if cat.CheckConfig != nil {
+		c.driver(at+".config", cat.CheckConfig(config))
+	}
+	return cat, true
 }
 
 func (c *targetChecker) phase(at string, p Phase) {

@@ -56,10 +56,10 @@ type Problems []Problem
 // Error is one line for each problem, after a line that counts them.
 func (p *Problems) Error() string {
 	if len(*p) == 1 {
-		return "the drill has a problem:\n  " + (*p)[0].Error()
+		return "it has a problem:\n  " + (*p)[0].Error()
 	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "the drill has %d problems:", len(*p))
+	fmt.Fprintf(&b, "it has %d problems:", len(*p))
 	for i := range *p {
 		b.WriteString("\n  " + (*p)[i].Error())
 	}
@@ -92,6 +92,9 @@ type findings struct {
 	// places maps each path of the document to where its value stands.
 	places map[string]position
 	more   int
+	// decoded is true once the document was read into its Go type, however many
+	// of its fields are wrong.
+	decoded bool
 }
 
 // add notes a problem of the value at path.

@@ -65,11 +65,16 @@ type State struct {
 	ID        string
 	Requester string
 	Request   event.RequestRef
-	Seed      int64
-	Drill     Drill
-	Program   []Step
-	Accepted  event.Reading
-	Planned   *event.DrillPlanned
+	// Settles is the earlier drill whose outstanding undos this one carries out;
+	// empty for a drill of its own.
+	Settles string
+	// Systems are the identities of the targets, as planned.
+	Systems  map[string]string
+	Seed     int64
+	Drill    Drill
+	Program  []Step
+	Accepted event.Reading
+	Planned  *event.DrillPlanned
 	// PlannedAt is when the plan was stored.
 	PlannedAt event.Reading
 	// Approval is "", "requested" or "given".
@@ -145,7 +150,7 @@ func Apply(s State, e event.Event) State {
 	case *event.DrillAccepted:
 		s = applyAccepted(s, e, p)
 	case *event.DrillPlanned:
-		s.Planned, s.PlannedAt = p, e.At()
+		s.Planned, s.PlannedAt, s.Systems = p, e.At(), p.Systems
 	case *event.LeaseTaken:
 		s.Lease = Lease{Holder: p.Holder, Epoch: p.Epoch, Seen: e.At()}
 	case *event.LeaseRenewed:
@@ -177,7 +182,21 @@ func applyAccepted(s State, e event.Event, p *event.DrillAccepted) State {
 		return s
 	}
 	s.Program = Compile(s.Drill)
+	if s.Settles, s.Systems = p.Settles, p.Systems; s.Settles != "" {
+		for _, e := range p.Owes {
+			s.Phase = phaseOf(s.Program, e.Step)
+			addDebt(&s, e)
+		}
+		s.Phase, s.Program = "", settlement(s.Program, s.Debts)
+	}
 	return s
+}
+
+func phaseOf(program []Step, id string) string {
+	if i := slices.IndexFunc(program, func(st Step) bool { return st.ID == id }); i >= 0 {
+		return program[i].Phase
+	}
+	return ""
 }
 
 // applyStep handles the events that move a step or a debt.

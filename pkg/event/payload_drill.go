@@ -14,6 +14,14 @@ type DrillAccepted struct {
 	SpecHash string `json:"spec_hash"`
 	// Seed feeds every random choice of the drill.
 	Seed int64 `json:"seed,string"`
+	// Settles is the earlier drill whose outstanding undos this one carries out;
+	// empty for a drill of its own. Spec is then that drill's.
+	Settles string `json:"settles,omitempty"`
+	// Owes are the effects of the settled drill that are to be undone, in the
+	// order in which they took place.
+	Owes []Effect `json:"owes,omitempty"`
+	// Systems are, for a settlement, those of the settled drill's plan.
+	Systems map[string]string `json:"systems,omitempty"`
 }
 
 // RequestRef locates a request in its stream.
@@ -31,6 +39,9 @@ type DrillPlanned struct {
 	Steps []PlannedStep `json:"steps"`
 	// BlastRadius counts distinct parts hit by faults at the same time, at most.
 	BlastRadius int `json:"blast_radius"`
+	// Systems maps each target's name to the identity of the system behind it,
+	// such as "postgres/7412345678901234567". No other drill runs on these.
+	Systems map[string]string `json:"systems,omitempty"`
 }
 
 // PlannedStep is one fault or action of the plan.

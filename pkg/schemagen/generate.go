@@ -73,6 +73,7 @@ func fixedSchemas() []Extra {
 			WithRules(envelopeRules()),
 		}},
 		{"drill", reflect.TypeFor[drill.Drill](), []Option{Titled("firedrill drill"), Closed(), WithRules(drillRules())}},
+		{"inventory", reflect.TypeFor[drill.Inventory](), []Option{Titled("firedrill inventory"), Closed(), WithRules(inventoryRules())}},
 		{"problem", reflect.TypeFor[drill.Problem](), []Option{Titled("One mistake in a drill or a request")}},
 		{"keyring", reflect.TypeFor[event.Keyring](), []Option{
 			Titled("firedrill keyring"),

@@ -2,6 +2,7 @@ package schemagen
 
 import (
 	"encoding/json"
+	"maps"
 	"strconv"
 
 	"github.com/firedrill/firedrill/pkg/drill"
@@ -74,15 +75,9 @@ func drillRules() map[string]Rule {
 		"drill.Metadata.labels":   labels,
 		"drill.Spec.description":  length(0, 8<<10),
 		"drill.Spec.participants": entries(0, 100),
-		"drill.Spec.targets":      entries(1, 100),
+		"drill.Spec.targets":      targets,
 		"drill.Spec.phases":       entries(1, 100),
 		"drill.Target.config":     object,
-		"drill.Guards.protect":    itemsPattern(`\S`),
-		"drill.Guards.maxParts":   between(0, 1000),
-		"drill.Guards.windows":    entries(0, 100),
-		"drill.Window.days":       days,
-		"drill.Window.from":       pattern(drill.ClockPattern),
-		"drill.Window.to":         pattern(drill.ClockPattern),
 		"drill.Objective.rpo": func(s *jsonschema.Schema) {
 			one := uint64(1)
 			s.MinProperties = &one
@@ -105,6 +100,8 @@ func drillRules() map[string]Rule {
 		"drill.Check.check":          pattern(drill.OperationPattern),
 		"drill.Phase.stopConditions": entries(0, 100),
 	}
+	maps.Copy(rules, guardRules())
+	rules["drill.Target.inventory"] = pattern(drill.NamePattern)
 	for _, named := range []string{"Metadata", "Target", "Phase", "Probe", "Fault", "Action", "Check", "Keep"} {
 		rules["drill."+named+".name"] = pattern(drill.NamePattern)
 	}
@@ -115,6 +112,39 @@ func drillRules() map[string]Rule {
 		rules["drill."+free+".params"] = object
 	}
 	return rules
+}
+
+// guardRules are those of the guard rails, which drills and inventories have.
+func guardRules() map[string]Rule {
+	return map[string]Rule{
+		"drill.Guards.protect":  itemsPattern(`\S`),
+		"drill.Guards.maxParts": between(0, 1000),
+		"drill.Guards.windows":  entries(0, 100),
+		"drill.Window.days":     days,
+		"drill.Window.from":     pattern(drill.ClockPattern),
+		"drill.Window.to":       pattern(drill.ClockPattern),
+	}
+}
+
+// inventoryRules are what drill.ParseInventory asks.
+func inventoryRules() map[string]Rule {
+	rules := guardRules()
+	maps.Copy(rules, map[string]Rule{
+		"drill.Inventory.apiVersion":    constant(drill.APIVersion),
+		"drill.Inventory.kind":          constant(drill.InventoryKind),
+		"drill.InventorySpec.targets":   entries(0, 100),
+		"drill.InventorySpec.locations": itemsPattern(drill.LocationPattern),
+		"drill.Entry.name":              pattern(drill.NamePattern),
+		"drill.Entry.driver":            pattern(drill.OperationPattern),
+		"drill.Entry.config":            object,
+	})
+	return rules
+}
+
+// targets name an entry of the inventory, or bring a driver and its configuration.
+func targets(s *jsonschema.Schema) {
+	entries(1, 100)(s)
+	s.Items.AnyOf = []*jsonschema.Schema{{Required: []string{"inventory"}}, {Required: []string{"driver", "config"}}}
 }
 
 func labels(s *jsonschema.Schema) {

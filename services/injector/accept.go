@@ -4,8 +4,10 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/firedrill/firedrill/pkg/bus"
@@ -25,8 +27,7 @@ type Result struct {
 	Request  event.RequestRef `json:"request"`
 }
 
-// serveRequests turns stored requests into drills, one at a time, so that two
-// requests for one target cannot both be accepted.
+// serveRequests turns stored requests into drills, one after the other.
 func (s *service) serveRequests(ctx context.Context) error {
 	return s.Bus.Work(ctx, "injector-requests", bus.WorkOptions{Concurrency: 1}, s.handleRequest)
 }
@@ -37,14 +38,10 @@ func (s *service) handleRequest(ctx context.Context, m bus.Message) error {
 	if err != nil {
 		return bus.Poison(err)
 	}
-	d, err := s.readDrill(m.Data)
+	id, first, err := s.readRequest(ctx, m)
 	if err == nil {
-		// A redelivered request must not be refused because of its own drill.
-		id := drill.ID(d.Metadata.Name, m.Seq)
-		if st, err := s.state(ctx, id); err == nil && st.ID == id && st.Request.Sequence == m.Seq {
-			return s.Bus.PublishResult(ctx, who, name, Result{State: "accepted", Drill: id, Request: ref})
-		}
-		err = s.admissible(ctx, d)
+		first.Requester, first.Request = who, ref
+		err = s.accept(ctx, id, first)
 	}
 	if err != nil {
 		var refused *refusal
@@ -54,33 +51,50 @@ func (s *service) handleRequest(ctx context.Context, m bus.Message) error {
 		s.Log.Info("request rejected", "subject", m.Subject, "sequence", m.Seq, "problems", len(refused.problems), "reason", refused.reason)
 		return s.Bus.PublishResult(ctx, who, name, Result{State: "rejected", Problems: refused.problems, Reason: refused.reason, Request: ref})
 	}
-	id := drill.ID(d.Metadata.Name, m.Seq)
-	if err := s.accept(ctx, id, who, ref, d); err != nil {
-		return err
-	}
 	return s.Bus.PublishResult(ctx, who, name, Result{State: "accepted", Drill: id, Request: ref})
 }
 
-// accept writes the drill's first event. A redelivered request finds it there.
-func (s *service) accept(ctx context.Context, id, who string, ref event.RequestRef, d drill.Drill) error {
+// readRequest turns a request into a drill's id and its first event. Its errors
+// are refusals, or the bus's.
+func (s *service) readRequest(ctx context.Context, m bus.Message) (id string, first event.DrillAccepted, err error) {
+	if drill.KindOf(m.Data) == drill.UndoKind {
+		name, first, err := s.settlement(ctx, m.Data)
+		return drill.ID(name, m.Seq), first, err
+	}
+	d, err := ReadDrill(m.Data, s.Registry, s.Inventory)
+	if err != nil {
+		return "", first, &refusal{problems: drill.AsProblems(err)}
+	}
+	id = drill.ID(d.Metadata.Name, m.Seq)
 	spec, hash, err := drill.JSON(d)
 	if err != nil {
-		return bus.Poison(fmt.Errorf("drill %s: %w", id, err))
+		return "", first, bus.Poison(fmt.Errorf("drill %s: %w", id, err))
 	}
 	seed := d.Spec.Seed
 	if seed == 0 {
 		sum := sha256.Sum256([]byte("seed/" + id))
 		seed = int64(binary.BigEndian.Uint64(sum[:8]) >> 1)
 	}
-	ctx = telemetry.DrillContext(ctx, id)
-	_, err = s.Bus.AppendAt(ctx, id, bus.Tail{}, event.Draft{Type: event.TypeDrillAccepted, Data: event.DrillAccepted{
-		Requester: who, Request: ref, Spec: spec, SpecHash: hash, Seed: seed,
-	}})
+	return id, event.DrillAccepted{Spec: spec, SpecHash: hash, Seed: seed}, nil
+}
+
+// accept writes the drill's first event. A redelivered request finds it there,
+// and is not refused on account of its own drill.
+func (s *service) accept(ctx context.Context, id string, first event.DrillAccepted) error {
+	if _, err := s.Bus.History(ctx, id); err == nil {
+		return nil
+	} else if !errors.Is(err, bus.ErrNoDrill) {
+		return err
+	}
+	if err := s.admissible(ctx, first); err != nil {
+		return err
+	}
+	_, err := s.Bus.AppendAt(telemetry.DrillContext(ctx, id), id, bus.Tail{}, event.Draft{Type: event.TypeDrillAccepted, Data: first})
 	if errors.Is(err, bus.ErrConflict) {
-		return nil // accepted by an earlier delivery of this very request
+		return nil
 	}
 	if err == nil {
-		s.Log.Info("drill accepted", "drill", id, "requester", who)
+		s.Log.Info("drill accepted", "drill", id, "requester", first.Requester)
 	}
 	return err
 }
@@ -98,23 +112,15 @@ func (r *refusal) Error() string {
 	return r.problems.Error()
 }
 
-// readDrill parses and checks a request's body. Its errors are refusals.
-func (s *service) readDrill(data []byte) (drill.Drill, error) {
-	d, err := ReadDrill(data, s.Registry)
-	if err != nil {
-		return d, &refusal{problems: drill.AsProblems(err)}
-	}
-	return d, nil
-}
-
 // admissible checks what depends on the moment: the kill switch, and that no
-// other drill has one of the targets.
-func (s *service) admissible(ctx context.Context, d drill.Drill) error {
+// drill under way has the very same target. Whether another one has the same
+// system under another name is only known when the drill is planned.
+func (s *service) admissible(ctx context.Context, first event.DrillAccepted) error {
 	halt, err := s.Bus.HaltState(ctx)
 	if err != nil {
 		return fmt.Errorf("is firedrill halted? %w", err)
 	}
-	if halt.Halted {
+	if halt.Halted && first.Settles == "" {
 		return &refusal{reason: fmt.Sprintf("all drills are halted by %s (%s): release with `firedrill halt --release`", halt.By, halt.Reason)}
 	}
 	list, err := s.Bus.List(ctx)
@@ -122,47 +128,27 @@ func (s *service) admissible(ctx context.Context, d drill.Drill) error {
 		return fmt.Errorf("which drills are running? %w", err)
 	}
 	for _, other := range list {
-		if other.Finished != nil {
+		running, ok := other.Accepted.Payload.(*event.DrillAccepted)
+		if other.Finished != nil || !ok {
 			continue
 		}
-		st, err := s.state(ctx, other.Drill)
-		if err != nil {
-			return err
-		}
-		if t := sharedTarget(d, st.Drill); t != "" && st.Finished == nil {
+		if t := sharedTarget(first.Spec, running.Spec); t != "" {
 			return &refusal{reason: fmt.Sprintf("target %q is under drill %s: wait for it or `firedrill abort %s`", t, other.Drill, other.Drill)}
 		}
 	}
 	return nil
 }
 
-func (s *service) state(ctx context.Context, id string) (drill.State, error) {
-	history, err := s.Bus.History(ctx, id)
-	if err != nil {
-		return drill.State{}, fmt.Errorf("history of %s: %w", id, err)
+// sharedTarget names a target of one drill that the other has too: the same driver
+// with the same configuration, whatever it is called.
+func sharedTarget(spec, other json.RawMessage) string {
+	var a, b drill.Drill
+	if json.Unmarshal(spec, &a) != nil || json.Unmarshal(other, &b) != nil {
+		return ""
 	}
-	return fold(history), nil
-}
-
-// fold applies the verified events of a history.
-func fold(history []bus.Stored) drill.State {
-	var st drill.State
-	for _, h := range history {
-		if h.Trust == nil {
-			st = drill.Apply(st, h.Event)
-		}
-	}
-	return st
-}
-
-// sharedTarget names a target of d that other drills too: the same driver with
-// the same configuration, whatever it is called.
-func sharedTarget(d, other drill.Drill) string {
-	for _, a := range d.Spec.Targets {
-		for _, b := range other.Spec.Targets {
-			if a.Driver == b.Driver && string(a.Config) == string(b.Config) {
-				return a.Name
-			}
+	for _, t := range a.Spec.Targets {
+		if slices.ContainsFunc(b.Spec.Targets, func(o drill.Target) bool { return o.Driver == t.Driver && string(o.Config) == string(t.Config) }) {
+			return t.Name
 		}
 	}
 	return ""

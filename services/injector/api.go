@@ -37,12 +37,13 @@ type ApproveRequest struct {
 
 // serveAPI answers request/reply calls; `nats micro` discovers them.
 func (s *service) serveAPI(ctx context.Context) error {
+	check := func(verb string) bus.Endpoint {
+		return func(ctx context.Context, data []byte) ([]byte, error) {
+			return json.Marshal(Check(ctx, s.Config, verb, data))
+		}
+	}
 	return s.Bus.Serve(ctx, "injector", map[string]bus.Endpoint{
-		"validate": func(_ context.Context, data []byte) ([]byte, error) {
-			_, err := ReadDrill(data, s.Registry)
-			return json.Marshal(checked(err))
-		},
-		"plan":    s.plan,
+		VerbValidate: check(VerbValidate), VerbPlan: check(VerbPlan),
 		"abort":   s.commandEndpoint("abort"),
 		"approve": s.commandEndpoint("approve"),
 	})
@@ -58,23 +59,25 @@ func (s *service) serveClock(ctx context.Context) error {
 	})
 }
 
-func checked(err error) Checked {
-	return Checked{Valid: err == nil, Problems: drill.AsProblems(err)}
-}
+// What Check does with a drill that it could read.
+const (
+	VerbValidate = "validate"
+	VerbPlan     = "plan"
+)
 
-// plan resolves a drill against its targets and touches nothing.
-func (s *service) plan(ctx context.Context, data []byte) ([]byte, error) {
-	d, err := ReadDrill(data, s.Registry)
-	if err != nil {
-		return json.Marshal(checked(err))
+// Check reads a drill with the inventory and, for VerbPlan, resolves it against
+// its targets. It touches nothing. c needs no Bus.
+func Check(ctx context.Context, c Config, verb string, data []byte) Checked {
+	d, err := ReadDrill(data, c.Registry, c.Inventory)
+	out := Checked{Valid: err == nil, Problems: drill.AsProblems(err)}
+	if err == nil && verb == VerbPlan {
+		out.Steps = planDrill(ctx, c, d)
 	}
-	c := checked(nil)
-	c.Steps = PlanDrill(ctx, s.Config, d)
-	return json.Marshal(c)
+	return out
 }
 
-// PlanDrill resolves what a drill would hit and do. It only reads.
-func PlanDrill(ctx context.Context, c Config, d drill.Drill) []event.PlannedStep {
+// planDrill resolves what a drill would hit and do. It only reads.
+func planDrill(ctx context.Context, c Config, d drill.Drill) []event.PlannedStep {
 	e := newEffects(c, "plan", c.Log)
 	defer e.close(ctx)
 	now := c.Clock.Now()
@@ -96,12 +99,12 @@ func (s *service) commandEndpoint(verb string) bus.Endpoint {
 		if _, err := readCommand(verb, data); err != nil {
 			return nil, err
 		}
-		st, err := s.state(ctx, to.Drill)
+		st, err := stateOf(ctx, s.Bus, to.Drill)
 		switch {
+		case errors.Is(err, bus.ErrNoDrill):
+			return nil, fmt.Errorf("drill: %q: no such drill; `firedrill list` shows them", to.Drill)
 		case err != nil:
 			return nil, err
-		case st.ID == "":
-			return nil, fmt.Errorf("drill: %q: no such drill; `firedrill list` shows them", to.Drill)
 		case st.Finished != nil:
 			return nil, fmt.Errorf("drill: %q: it has finished already", to.Drill)
 		case verb == "approve" && st.Approval != "requested":
@@ -155,11 +158,11 @@ func (s *service) followExternal(ctx context.Context) error {
 		if err := json.Unmarshal(m.Data, &note); err != nil || note.From == "" || note.Note == "" || len(m.Data) > maxNote {
 			return bus.Poison(fmt.Errorf(`%s: send {"from": "...", "note": "..."} of at most %d bytes`, m.Subject, maxNote))
 		}
-		st, err := s.state(ctx, id)
-		if err != nil {
+		st, err := stateOf(ctx, s.Bus, id)
+		if err != nil && !errors.Is(err, bus.ErrNoDrill) {
 			return err
 		}
-		if st.ID == "" || st.Finished != nil {
+		if err != nil || st.Finished != nil {
 			return bus.Poison(fmt.Errorf("%s: drill %q is not running", m.Subject, id))
 		}
 		_, err = s.Bus.Append(ctx, id, event.Draft{Type: event.TypeExternalNoted, Data: note})

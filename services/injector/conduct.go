@@ -312,7 +312,8 @@ func (c *conductor) catchUp(ctx context.Context) error {
 // interrupt lets in what cuts into a drill's course, also while an effect is
 // under way: the kill switch, commands, the deadline.
 func (c *conductor) interrupt(ctx context.Context) error {
-	if h := c.halted; h.Halted && c.state.Abort == nil {
+	// Halting stops what breaks things; a settlement puts them back.
+	if h := c.halted; h.Halted && c.state.Abort == nil && c.state.Settles == "" {
 		if err := c.command(ctx, drill.Abort{By: h.By, Reason: "halted: " + h.Reason, Cause: drill.CauseHalt}); err != nil {
 			return err
 		}

@@ -54,7 +54,7 @@ func (e *effects) run(ctx context.Context, s drill.State, m drill.Move, now even
 	}()
 	switch m.Kind {
 	case drill.MovePlan:
-		return drill.Planned{Steps: e.planAll(ctx, s)}
+		return e.plan(ctx, s)
 	case drill.MoveResolve:
 		p, err := e.resolve(ctx, s, m.Step, now)
 		return drill.Resolved{Step: m.Step, Parts: p.Parts, Undo: p.Undo, DeadMan: p.DeadMan, Err: err}
@@ -67,7 +67,7 @@ func (e *effects) run(ctx context.Context, s drill.State, m drill.Move, now even
 func failed(m drill.Move, err error, now event.Reading) drill.Command {
 	switch m.Kind {
 	case drill.MovePlan:
-		return drill.Planned{Steps: []event.PlannedStep{{Step: "plan", Problem: err.Error()}}}
+		return drill.Planned{Problem: err.Error()}
 	case drill.MoveResolve:
 		return drill.Resolved{Step: m.Step, Err: err}
 	case drill.MovePerform:
@@ -76,7 +76,17 @@ func failed(m drill.Move, err error, now event.Reading) drill.Command {
 	return drill.Undone{Debt: m.Debt, Began: now, Ended: now, Err: err}
 }
 
-// planAll resolves every fault and action without touching anything.
+// plan takes the targets for the drill and resolves every fault and action,
+// without touching anything.
+func (e *effects) plan(ctx context.Context, s drill.State) drill.Planned {
+	systems, err := e.claimTargets(ctx, s)
+	if err != nil {
+		return drill.Planned{Problem: err.Error()}
+	}
+	return drill.Planned{Steps: e.planAll(ctx, s), Systems: systems}
+}
+
+// planAll resolves every fault and action.
 func (e *effects) planAll(ctx context.Context, s drill.State) []event.PlannedStep {
 	var out []event.PlannedStep
 	for _, st := range s.Program {

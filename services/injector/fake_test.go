@@ -25,13 +25,15 @@ type fakeDriver struct {
 	mu     sync.Mutex
 	faults map[string]int
 	broken map[string]bool
+	// system is the identity of its targets.
+	system string
 	// do is called by Do, undo by Undo; nil means success.
 	do   func(ctx context.Context, op target.Operation) error
 	undo func(ctx context.Context, op target.Operation) error
 }
 
 func newFakeDriver() *fakeDriver {
-	return &fakeDriver{faults: map[string]int{}, broken: map[string]bool{}}
+	return &fakeDriver{faults: map[string]int{}, broken: map[string]bool{}, system: "fake/1"}
 }
 
 func (d *fakeDriver) Name() string                { return "fake" }
@@ -46,7 +48,14 @@ func (d *fakeDriver) Describe() target.Description {
 }
 
 func (d *fakeDriver) Open(context.Context, target.Config) (*target.Target, error) {
-	return &target.Target{Injector: d}, nil
+	return &target.Target{Injector: d, Identity: d}, nil
+}
+
+func (d *fakeDriver) Identify(context.Context) (string, error) {
+	if d.system == "" {
+		return "", errFake
+	}
+	return d.system, nil
 }
 
 func (d *fakeDriver) Plan(_ context.Context, op target.Operation) (target.Plan, error) {
@@ -140,7 +149,7 @@ func (r *rig) inject(instance string, d target.Driver, ttl time.Duration) (stop 
 	done := make(chan error, 1)
 	log := slog.New(slog.NewTextHandler(r.t.Output(), nil)).With("instance", instance)
 	go func() {
-		done <- Run(ctx, Config{Bus: b, Registry: target.NewRegistry(d), Clock: clock.System(), Log: log, LeaseTTL: ttl})
+		done <- Run(ctx, Config{Bus: b, Registry: target.NewRegistry(d), Inventory: drill.OpenInventory(), Clock: clock.System(), Log: log, LeaseTTL: ttl})
 	}()
 	stop = sync.OnceFunc(func() {
 		cancel()

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/firedrill/firedrill/pkg/bus"
+	"github.com/firedrill/firedrill/pkg/drill"
 	"github.com/firedrill/firedrill/pkg/target"
 )
 
@@ -18,12 +19,15 @@ import (
 // one takes over.
 const DefaultLeaseTTL = 15 * time.Second
 
-// Config is what the service needs. Every field but LeaseTTL is required.
+// Config is what the service needs. Every field but LeaseTTL and Inventory is
+// required.
 type Config struct {
 	Bus      *bus.Bus
 	Registry target.Registry
-	Clock    target.Clock
-	Log      *slog.Logger
+	// Inventory is what requests may drill; the zero value lets nothing.
+	Inventory drill.Inventory
+	Clock     target.Clock
+	Log       *slog.Logger
 	// LeaseTTL is how long a silent injector keeps a drill; 0 means DefaultLeaseTTL.
 	LeaseTTL time.Duration
 }

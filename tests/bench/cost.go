@@ -12,151 +12,15 @@ import (
 	"strings"
 	"time"
 
-	"github.com/nats-io/nats.go"
-
 	"github.com/firedrill/firedrill/pkg/bus"
 	"github.com/firedrill/firedrill/pkg/clock"
 	"github.com/firedrill/firedrill/pkg/drill"
 	"github.com/firedrill/firedrill/pkg/event"
-	"github.com/firedrill/firedrill/pkg/keys"
 	"github.com/firedrill/firedrill/pkg/lab"
 	"github.com/firedrill/firedrill/pkg/target"
 	"github.com/firedrill/firedrill/pkg/target/postgres"
 	"github.com/firedrill/firedrill/services/firedrill/allinone"
 )
-
-// Folding compares folding a history through the bus, signatures and all, with
-// consuming the same messages raw.
-func Folding(ctx context.Context, events int) ([]Figure, error) {
-	dir, err := os.MkdirTemp("", "firedrill-bench-")
-	if err != nil {
-		return nil, err
-	}
-	defer os.RemoveAll(dir)
-	b, server, err := connect(ctx, dir)
-	if err != nil {
-		return nil, err
-	}
-	defer server.Shutdown()
-	defer b.Close()
-	spec := json.RawMessage(`{}`)
-	if _, err := b.Append(ctx, "bench-1", event.Draft{Type: event.TypeDrillAccepted, Data: event.DrillAccepted{Spec: spec}}); err != nil {
-		return nil, err
-	}
-	for range events / 100 {
-		drafts := make([]event.Draft, 100)
-		for i := range drafts {
-			drafts[i] = event.Draft{Type: event.TypeLeaseRenewed, Data: event.LeaseRenewed{Holder: "bench", Epoch: 1}}
-		}
-		if _, err := b.Append(ctx, "bench-1", drafts...); err != nil {
-			return nil, err
-		}
-	}
-	history, err := b.History(ctx, "bench-1")
-	if err != nil {
-		return nil, err
-	}
-	const rounds = 5
-	ratios, pure := make([]float64, 0, rounds), make([]float64, 0, rounds)
-	for range rounds {
-		raw, err := consumeRaw(ctx, server.URL(), events)
-		if err != nil {
-			return nil, err
-		}
-		folded, err := consumeFolded(ctx, b, events)
-		if err != nil {
-			return nil, err
-		}
-		applied, err := foldBytes(history)
-		if err != nil {
-			return nil, err
-		}
-		ratios = append(ratios, raw.Seconds()/folded.Seconds())
-		pure = append(pure, raw.Seconds()/applied.Seconds())
-	}
-	return []Figure{
-		{Name: "fold/verified-rate-against-raw-consumption", Value: percentile(ratios, 50), Unit: "x", Goal: 0.5, Better: "higher", N: rounds},
-		{Name: "fold/unverified-rate-against-raw-consumption", Value: percentile(pure, 50), Unit: "x", Goal: 0.5, Better: "higher", N: rounds},
-	}, nil
-}
-
-// foldBytes decodes and applies a stored history, without its signatures.
-func foldBytes(history []bus.Stored) (time.Duration, error) {
-	began := time.Now()
-	var s drill.State
-	for _, h := range history {
-		var e event.Event
-		if err := json.Unmarshal(h.Raw, &e); err != nil {
-			return 0, err
-		}
-		s = drill.Apply(s, e)
-	}
-	if int(s.Index) != len(history) {
-		return 0, fmt.Errorf("folded %d of %d events", s.Index, len(history))
-	}
-	return time.Since(began), nil
-}
-
-func connect(ctx context.Context, dir string) (*bus.Bus, *bus.Embedded, error) {
-	quiet := slog.New(slog.DiscardHandler)
-	ring, err := keys.LoadOrCreate(filepath.Join(dir, "keys"))
-	if err != nil {
-		return nil, nil, err
-	}
-	signer, err := ring.Signer(event.Injector)
-	if err != nil {
-		return nil, nil, err
-	}
-	server, err := bus.StartEmbedded(bus.EmbeddedOptions{StoreDir: filepath.Join(dir, "nats"), Listen: "127.0.0.1:0", Log: quiet})
-	if err != nil {
-		return nil, nil, err
-	}
-	b, err := bus.Connect(ctx, bus.Options{Embedded: server, Keyring: ring.Keyring, Log: quiet,
-		Identity: bus.Identity{Service: event.Injector, Instance: "bench", Signer: signer, Clock: clock.System()}})
-	if err != nil {
-		return nil, nil, err
-	}
-	return b, server, b.Bootstrap(ctx, bus.BootstrapOptions{Replicas: 1})
-}
-
-func consumeRaw(ctx context.Context, url string, n int) (time.Duration, error) {
-	nc, err := nats.Connect(url)
-	if err != nil {
-		return 0, err
-	}
-	defer nc.Close()
-	js, err := nc.JetStream()
-	if err != nil {
-		return 0, err
-	}
-	began := time.Now()
-	sub, err := js.SubscribeSync("drill.evt.bench-1.>", nats.OrderedConsumer())
-	if err != nil {
-		return 0, err
-	}
-	for range n + 1 {
-		if _, err := sub.NextMsgWithContext(ctx); err != nil {
-			return 0, err
-		}
-	}
-	return time.Since(began), nil
-}
-
-func consumeFolded(ctx context.Context, b *bus.Bus, n int) (time.Duration, error) {
-	began := time.Now()
-	var s drill.State
-	err := b.Follow(ctx, "bench-1", func(ev bus.Stored) error {
-		if ev.Trust != nil {
-			return ev.Trust
-		}
-		s = drill.Apply(s, ev.Event)
-		if int(s.Index) > n {
-			return bus.Stop
-		}
-		return nil
-	})
-	return time.Since(began), err
-}
 
 // RequestToFault measures what firedrill itself adds between a request and the
 // fault: the time from the publish to f0, less the steady state that the drill
@@ -173,7 +37,7 @@ func RequestToFault(ctx context.Context, n int, say func(string, ...any)) ([]Fig
 		return nil, err
 	}
 	defer os.RemoveAll(dir)
-	stack, err := allinone.Start(ctx, allinone.Options{StateDir: dir, OutDir: filepath.Join(dir, "out"), Registry: target.NewRegistry(postgres.Driver{}), Log: quiet})
+	stack, err := allinone.Start(ctx, allinone.Options{StateDir: dir, OutDir: filepath.Join(dir, "out"), Registry: target.NewRegistry(postgres.Driver{}), Inventory: drill.OpenInventory(), Log: quiet})
 	if err != nil {
 		return nil, err
 	}

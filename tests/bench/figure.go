@@ -23,6 +23,8 @@ type Figure struct {
 	Better string `json:"better"`
 	// N is how many samples the value rests on.
 	N int `json:"n"`
+	// Means says what was measured, where the name does not.
+	Means string `json:"means,omitempty"`
 }
 
 // Reached reports whether the goal was met.
@@ -33,7 +35,7 @@ func (f Figure) Reached() bool {
 	return f.Value <= f.Goal
 }
 
-// Write appends figures to dir/name.jsonl, a line a figure.
+// Write writes figures to dir/name.jsonl, a line a figure.
 func Write(dir, name string, figures []Figure) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
@@ -52,7 +54,7 @@ func Write(dir, name string, figures []Figure) error {
 	return f.Close()
 }
 
-// Print shows figures as a table.
+// Print shows figures as a table, and below it what they mean.
 func Print(w io.Writer, figures []Figure) {
 	t := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
 	fmt.Fprintln(t, "FIGURE\tVALUE\tGOAL\tN\t")
@@ -67,6 +69,11 @@ func Print(w io.Writer, figures []Figure) {
 		fmt.Fprintf(t, "%s\t%.4g %s\t%s %.4g\t%d\t%s\n", f.Name, f.Value, f.Unit, sign, f.Goal, f.N, note)
 	}
 	_ = t.Flush() // the terminal is the only place to complain to
+	for _, f := range figures {
+		if f.Means != "" {
+			fmt.Fprintf(w, "%s: %s\n", f.Name, f.Means)
+		}
+	}
 }
 
 // percentile is the nearest-rank percentile of values, which it sorts.

@@ -10,7 +10,15 @@ import (
 
 // The drills that are shipped ready to run must be drills.
 func TestReadyDrillsParse(t *testing.T) {
-	files, err := filepath.Glob("../../deploy/drills/*.yaml")
+	raw, err := os.ReadFile("../../deploy/drills/inventory.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	inv, err := drill.ParseInventory(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	files, err := filepath.Glob("../../deploy/drills/postgres-*.yaml")
 	if err != nil || len(files) == 0 {
 		t.Fatalf("ready drills: %v %v", files, err)
 	}
@@ -19,7 +27,11 @@ func TestReadyDrillsParse(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := drill.Parse(raw); err != nil {
+		d, err := drill.Parse(raw)
+		if err == nil {
+			_, err = inv.Resolve(d)
+		}
+		if err != nil {
 			t.Errorf("%s: %v", f, err)
 		}
 	}

@@ -36,8 +36,8 @@ func validDrill(ctx context.Context, t *testing.T, b *bus.Bus, ring event.Keyrin
 // the report on disk.
 func TestSynchronousFailoverLosesNothing(t *testing.T) {
 	p := startLab(t, lab.PostgresOptions{Synchronous: true})
-	stack, rec, out := startAllInOne(t)
-	history, r := validDrill(t.Context(), t, stack.Bus, stack.Keyring, rec.NATSURL, "sync", quickDrill(t, "sync", p, nil))
+	stack, rec, out := startAllInOne(t, p)
+	history, r := validDrill(t.Context(), t, stack.Bus, stack.Keyring, rec.NATSURL, "sync", quickDrill(t, "sync", nil))
 	atHome(t, p)
 	if r.Verdict != verdict.Pass {
 		t.Fatalf("verdict %s: %+v\n%s", r.Verdict, r.Issues, outline(history))
@@ -87,8 +87,8 @@ func checkFiles(t *testing.T, dir string, r fold.Report, ring event.Keyring) {
 // are really lost, and the drill says so and fails.
 func TestAsynchronousFailoverFindsTheLoss(t *testing.T) {
 	p := startLab(t, lab.PostgresOptions{LinkDelay: 200 * time.Millisecond})
-	stack, rec, _ := startAllInOne(t)
-	history, r := validDrill(t.Context(), t, stack.Bus, stack.Keyring, rec.NATSURL, "async", quickDrill(t, "async", p, func(phase map[string]any) {
+	stack, rec, _ := startAllInOne(t, p)
+	history, r := validDrill(t.Context(), t, stack.Bus, stack.Keyring, rec.NATSURL, "async", quickDrill(t, "async", func(phase map[string]any) {
 		phase["checks"] = append(phase["checks"].([]any), map[string]any{"name": "wal", "target": "orders", "check": "wal-forensics"})
 	}))
 	atHome(t, p)
@@ -104,8 +104,8 @@ func TestAsynchronousFailoverFindsTheLoss(t *testing.T) {
 // TestSeparateProcesses: the same drill by five programs.
 func TestSeparateProcesses(t *testing.T) {
 	p := startLab(t, lab.PostgresOptions{Synchronous: true})
-	f := startFleet(t)
-	history, r := validDrill(f.ctx, t, f.bus, f.keyring, f.url, "fleet", quickDrill(t, "fleet", p, nil))
+	f := startFleet(t, p)
+	history, r := validDrill(f.ctx, t, f.bus, f.keyring, f.url, "fleet", quickDrill(t, "fleet", nil))
 	atHome(t, p)
 	if r.Verdict != verdict.Pass {
 		t.Fatalf("verdict %s: %+v\n%s", r.Verdict, r.Issues, outline(history))
@@ -116,7 +116,7 @@ func TestSeparateProcesses(t *testing.T) {
 // as each of its events is stored. Each time another one ends the drill clean.
 func TestInjectorKilledAtEveryBoundary(t *testing.T) {
 	p := startLab(t, lab.PostgresOptions{Synchronous: true})
-	f := startFleet(t)
+	f := startFleet(t, p)
 	// One undisturbed drill tells how many boundaries there are.
 	boundaries := f.drillKilledAt(p, "count", -1)
 	if boundaries < 15 {
@@ -131,7 +131,7 @@ func TestInjectorKilledAtEveryBoundary(t *testing.T) {
 // for -1). It returns how many events injectors wrote.
 func (f *fleet) drillKilledAt(p *lab.Postgres, name string, k int) int {
 	f.t.Helper()
-	publish(f.t, f.url, name, quickDrill(f.t, name, p, func(phase map[string]any) {
+	publish(f.t, f.url, name, quickDrill(f.t, name, func(phase map[string]any) {
 		phase["steadyState"] = map[string]any{"window": "1s", "timeout": "1m"}
 		phase["stable"] = map[string]any{"window": "1s", "timeout": "1m"}
 	}))

@@ -20,6 +20,7 @@ import (
 
 	"github.com/firedrill/firedrill/pkg/bus"
 	"github.com/firedrill/firedrill/pkg/clock"
+	"github.com/firedrill/firedrill/pkg/drill"
 	"github.com/firedrill/firedrill/pkg/event"
 	"github.com/firedrill/firedrill/pkg/keys"
 	"github.com/firedrill/firedrill/pkg/lab"
@@ -53,7 +54,7 @@ func startLab(t *testing.T, o lab.PostgresOptions) *lab.Postgres {
 }
 
 // quickDrill is the standard failover drill with short windows.
-func quickDrill(t *testing.T, name string, p *lab.Postgres, change func(phase map[string]any)) []byte {
+func quickDrill(t *testing.T, name string, change func(phase map[string]any)) []byte {
 	t.Helper()
 	phase := map[string]any{
 		"name": "failover", "title": "DB Failover",
@@ -78,7 +79,7 @@ func quickDrill(t *testing.T, name string, p *lab.Postgres, change func(phase ma
 		"apiVersion": "firedrill/v1", "kind": "Drill", "metadata": map[string]any{"name": name},
 		"spec": map[string]any{
 			"guards":  map[string]any{"deadline": "5m"},
-			"targets": []any{map[string]any{"name": "orders", "driver": "postgres", "config": p.Config()}},
+			"targets": []any{map[string]any{"name": "orders", "inventory": "lab"}},
 			"phases":  []any{phase},
 		},
 	})
@@ -88,12 +89,24 @@ func quickDrill(t *testing.T, name string, p *lab.Postgres, change func(phase ma
 	return raw
 }
 
+// inventory lets drills have the lab as the entry "lab", and nothing else.
+func inventory(t *testing.T, p *lab.Postgres) drill.Inventory {
+	t.Helper()
+	config, err := json.Marshal(p.Config())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return drill.Inventory{APIVersion: drill.APIVersion, Kind: drill.InventoryKind, Spec: drill.InventorySpec{
+		Targets: []drill.Entry{{Name: "lab", Driver: "postgres", Config: config}},
+	}}
+}
+
 // startAllInOne starts firedrill in this process, listening for NATS clients.
-func startAllInOne(t *testing.T) (*allinone.Stack, allinone.Record, string) {
+func startAllInOne(t *testing.T, p *lab.Postgres) (*allinone.Stack, allinone.Record, string) {
 	t.Helper()
 	dir := t.TempDir()
 	out := filepath.Join(dir, "out")
-	s, err := allinone.Start(t.Context(), allinone.Options{StateDir: dir, Listen: "127.0.0.1:0", OutDir: out, Registry: registry(), Log: testLog(t), LeaseTTL: 2 * time.Second})
+	s, err := allinone.Start(t.Context(), allinone.Options{StateDir: dir, Listen: "127.0.0.1:0", OutDir: out, Registry: registry(), Inventory: inventory(t, p), Log: testLog(t), LeaseTTL: 2 * time.Second})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -242,7 +255,7 @@ type process struct {
 }
 
 // startFleet starts the NATS server and the five services' programs.
-func startFleet(t *testing.T) *fleet {
+func startFleet(t *testing.T, p *lab.Postgres) *fleet {
 	t.Helper()
 	dir := t.TempDir()
 	ring, err := keys.LoadOrCreate(filepath.Join(dir, "keys"))
@@ -265,12 +278,22 @@ func startFleet(t *testing.T) *fleet {
 	if err := f.bus.Bootstrap(t.Context(), bus.BootstrapOptions{Replicas: 1}); err != nil {
 		t.Fatal(err)
 	}
+	raw, err := json.Marshal(inventory(t, p))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(f.inventory(), raw, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	for _, s := range event.Services() {
 		f.start(s, s+"-1")
 	}
 	t.Cleanup(f.stopAll)
 	return f
 }
+
+// inventory is the file that the injectors read.
+func (f *fleet) inventory() string { return filepath.Join(f.dir, "inventory.json") }
 
 // start runs one service's program under an instance name.
 func (f *fleet) start(service, instance string) {
@@ -283,7 +306,7 @@ func (f *fleet) start(service, instance string) {
 		"--keyring", filepath.Join(f.dir, "keys", "keyring.json"), "--log-format", "text"}
 	switch service {
 	case event.Injector:
-		args = append(args, "--lease-ttl", "1500ms")
+		args = append(args, "--lease-ttl", "1500ms", "--inventory", f.inventory())
 	case event.Reporter:
 		args = append(args, "--out-dir", filepath.Join(f.dir, "out"))
 	}

@@ -43,8 +43,8 @@ func TestTimelineInJaeger(t *testing.T) {
 		t.Fatal(err)
 	}
 	p := startLab(t, lab.PostgresOptions{Synchronous: true})
-	stack, rec, _ := startAllInOne(t)
-	publish(t, rec.NATSURL, "traced", quickDrill(t, "traced", p, nil))
+	stack, rec, _ := startAllInOne(t, p)
+	publish(t, rec.NATSURL, "traced", quickDrill(t, "traced", nil))
 	id := accepted(t, stack.Bus, "traced")
 	history := await(t.Context(), t, stack.Bus, id, nil)
 	if err := flush(t.Context()); err != nil {

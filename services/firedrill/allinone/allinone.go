@@ -16,6 +16,7 @@ import (
 
 	"github.com/firedrill/firedrill/pkg/bus"
 	"github.com/firedrill/firedrill/pkg/clock"
+	"github.com/firedrill/firedrill/pkg/drill"
 	"github.com/firedrill/firedrill/pkg/event"
 	"github.com/firedrill/firedrill/pkg/keys"
 	"github.com/firedrill/firedrill/pkg/target"
@@ -41,8 +42,10 @@ type Options struct {
 	// OutDir receives a folder of report files for each drill.
 	OutDir   string
 	Registry target.Registry
-	LeaseTTL time.Duration
-	Log      *slog.Logger
+	// Inventory is what requests may drill; the zero value lets nothing.
+	Inventory drill.Inventory
+	LeaseTTL  time.Duration
+	Log       *slog.Logger
 }
 
 // Record is what up.json says about a running all-in-one, for the command line.
@@ -99,7 +102,7 @@ func (s *Stack) start(ctx context.Context, o Options, ring *keys.Set) error {
 	}
 	runs := map[string]func(context.Context, *bus.Bus, *slog.Logger) error{
 		event.Injector: func(ctx context.Context, b *bus.Bus, l *slog.Logger) error {
-			return injector.Run(ctx, injector.Config{Bus: b, Registry: o.Registry, Clock: clock.System(), Log: l, LeaseTTL: o.LeaseTTL})
+			return injector.Run(ctx, injector.Config{Bus: b, Registry: o.Registry, Inventory: o.Inventory, Clock: clock.System(), Log: l, LeaseTTL: o.LeaseTTL})
 		},
 		event.Observer: func(ctx context.Context, b *bus.Bus, l *slog.Logger) error {
 			return observer.Run(ctx, observer.Config{Bus: b, Registry: o.Registry, Clock: clock.System(), Log: l})

@@ -43,7 +43,7 @@ func TestMistakesAreExplained(t *testing.T) {
 		"abort, no server": {[]string{"abort", "x-1"}, "firedrill up"},
 		"no such schema":   {[]string{"schema", "nothing"}, "firedrill schema"},
 		"verify nothing":   {[]string{"verify"}, "--file"},
-		"log level":        {[]string{"--log-level", "loud", "plan", "../../../deploy/drills/postgres-kill-primary.yaml"}, "loud"},
+		"log level":        {[]string{"--log-level", "loud", "plan", "--inventory", "../../../deploy/drills/inventory.yaml", "../../../deploy/drills/postgres-kill-primary.yaml"}, "loud"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			code, _, errs := invoke(t, "", c.args...)
@@ -55,24 +55,28 @@ func TestMistakesAreExplained(t *testing.T) {
 }
 
 func TestReadyDrillsAreValid(t *testing.T) {
-	files, err := filepath.Glob("../../../deploy/drills/*.yaml")
+	const inventory = "../../../deploy/drills/inventory.yaml"
+	files, err := filepath.Glob("../../../deploy/drills/postgres-*.yaml")
 	if err != nil || len(files) == 0 {
 		t.Fatal("no ready drills")
 	}
-	if code, _, errs := invoke(t, "", append([]string{"validate"}, files...)...); code != run.OK {
+	if code, _, errs := invoke(t, "", append([]string{"validate", "--inventory", inventory}, files...)...); code != run.OK {
 		t.Fatal(errs)
+	}
+	if code, _, errs := invoke(t, "", "validate", files[0]); code != run.BadArguments || !strings.Contains(errs, "--inventory") {
+		t.Fatal(code, errs)
 	}
 	raw, err := os.ReadFile(files[0])
 	if err != nil {
 		t.Fatal(err)
 	}
-	if code, out, errs := invoke(t, string(raw), "validate", "--json", "-"); code != run.OK || !strings.Contains(out, `"valid": true`) {
+	if code, out, errs := invoke(t, string(raw), "validate", "--json", "--inventory", inventory, "-"); code != run.OK || !strings.Contains(out, `"valid": true`) {
 		t.Fatal(out, errs)
 	}
 }
 
 func TestSchemas(t *testing.T) {
-	for _, name := range []string{"drill", "report", "asyncapi", "fault.injected"} {
+	for _, name := range []string{"drill", "inventory", "report", "asyncapi", "fault.injected"} {
 		if code, out, errs := invoke(t, "", "schema", name); code != run.OK || len(out) < 100 {
 			t.Errorf("schema %s: exit %d %s", name, code, errs)
 		}

@@ -36,7 +36,8 @@ func (a *app) labUpCmd() *cobra.Command {
 		Short: "Start a primary and a streaming standby, and write a drill for them",
 		Long: `Start PostgreSQL, a primary and a streaming standby with a service endpoint in
 front, on loopback, in a directory. It goes on running until firedrill lab down.
-A ready drill is written to drill.yaml in that directory.`,
+It writes a ready drill.yaml for firedrill run, and for a running firedrill an
+inventory.yaml and a request.yaml that names its entry.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.labUp(cmd.Context(), dir, name, stable, o) },
 	}
@@ -74,7 +75,8 @@ func (a *app) labUp(ctx context.Context, dir, name string, stable time.Duration,
 	return nil
 }
 
-// writeLabDrill writes a drill that fits the lab, and the schema editors need.
+// writeLabDrill writes what fits the lab: a drill that brings everything itself,
+// an inventory with a request for it, and the schemas that editors need.
 func writeLabDrill(rec lab.Record, name string, stable time.Duration, o lab.PostgresOptions) (string, error) {
 	tmpl, err := template.New("drill").Parse(labDrill)
 	if err != nil {
@@ -85,20 +87,40 @@ func writeLabDrill(rec lab.Record, name string, stable time.Duration, o lab.Post
 		title = "Loss of the primary, synchronous standby"
 	}
 	home, _ := rec.Node("a")
-	var out bytes.Buffer
-	err = tmpl.Execute(&out, map[string]any{
-		"Name": name, "Title": title, "Stable": stable, "Config": string(compact(rec.Config)),
-		"OldWAL": filepath.Join(home.DataDir, "pg_wal"), "Evidence": filepath.Join(rec.Dir, "evidence", "{drill}", "old-wal"),
-	})
-	if err != nil {
-		return "", err
+	config := string(compact(rec.Config))
+	files := map[string][]byte{"drill.schema.json": schemas.Drill(), "inventory.schema.json": schemas.Inventory()}
+	for file, target := range map[string]string{"drill.yaml": "driver: postgres\n      config: " + config, "request.yaml": "inventory: orders"} {
+		var out bytes.Buffer
+		err := tmpl.Execute(&out, map[string]any{
+			"Name": name, "Title": title, "Stable": stable, "Target": target,
+			"OldWAL": filepath.Join(home.DataDir, "pg_wal"), "Evidence": filepath.Join(rec.Dir, "evidence", "{drill}", "old-wal"),
+		})
+		if err != nil {
+			return "", err
+		}
+		files[file] = out.Bytes()
 	}
-	path := filepath.Join(rec.Dir, "drill.yaml")
-	if err := os.WriteFile(path, out.Bytes(), 0o644); err != nil {
-		return "", err
+	files["inventory.yaml"] = fmt.Appendf(nil, labInventory, config, filepath.Join(home.DataDir, "pg_wal"), filepath.Join(rec.Dir, "evidence"))
+	for file, data := range files {
+		if err := os.WriteFile(filepath.Join(rec.Dir, file), data, 0o644); err != nil {
+			return "", err
+		}
 	}
-	return path, os.WriteFile(filepath.Join(rec.Dir, "drill.schema.json"), schemas.Drill(), 0o644)
+	return filepath.Join(rec.Dir, "drill.yaml"), nil
 }
+
+// labInventory lets requests drill the lab and keep its evidence.
+const labInventory = `# What requests may drill. Start firedrill with --inventory and this file.
+# yaml-language-server: $schema=./inventory.schema.json
+apiVersion: firedrill/v1
+kind: Inventory
+spec:
+  targets:
+    - name: orders
+      driver: postgres
+      config: %s
+  locations: ["dir:%s", "dir:%s"]
+`
 
 func compact(raw json.RawMessage) []byte {
 	var b bytes.Buffer

@@ -262,12 +262,12 @@ func printVerification(w io.Writer, v event.Verification) error {
 
 func (a *app) schemaCmd() *cobra.Command {
 	return &cobra.Command{
-		Use:   "schema [drill|report|asyncapi|EVENT-TYPE]",
+		Use:   "schema [drill|inventory|report|asyncapi|EVENT-TYPE]",
 		Short: "Print a JSON Schema, or list them",
 		Args:  cobra.MaximumNArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			if len(args) == 0 {
-				fmt.Fprintln(a.Out, "drill\nreport\nasyncapi")
+				fmt.Fprintln(a.Out, "drill\ninventory\nreport\nasyncapi")
 				for _, i := range event.Table() {
 					fmt.Fprintf(a.Out, "%-22s %s\n", i.Type, i.Summary)
 				}

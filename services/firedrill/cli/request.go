@@ -2,8 +2,6 @@ package cli
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -11,6 +9,7 @@ import (
 	"os"
 	"os/user"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -30,27 +29,88 @@ func (a *app) readFile(path string) ([]byte, error) {
 	return os.ReadFile(path)
 }
 
-// readDrill reads, checks and completes a drill. Problems name the file.
-func (a *app) readDrill(path string) ([]byte, drill.Drill, error) {
+// ownInventory is what the caller may drill with a firedrill of his own: the
+// entries of --inventory, and whatever a drill brings itself.
+func (a *app) ownInventory() (drill.Inventory, error) {
+	if a.inventory == "" {
+		return drill.OpenInventory(), nil
+	}
+	inv, err := injector.ReadInventory(a.inventory, a.registry)
+	inv.Spec.InlineTargets = true
+	return inv, err
+}
+
+// check reads a drill and lets whoever has the inventory that it names check or
+// plan it: this process with --inventory or for a drill that brings everything
+// itself, else the running firedrill.
+func (a *app) check(ctx context.Context, path, verb string) (document, injector.Checked, error) {
+	var c injector.Checked
 	raw, err := a.readFile(path)
 	if err != nil {
-		return nil, drill.Drill{}, err
+		return document{}, c, err
 	}
-	d, err := injector.ReadDrill(raw, a.registry)
+	d, err := drill.Parse(raw)
 	if err != nil {
-		return nil, d, fmt.Errorf("%s: %w", path, err)
+		return document{}, c, fmt.Errorf("%s: %w", path, err)
 	}
-	return raw, d, nil
+	if a.inventory == "" && slices.ContainsFunc(d.Spec.Targets, func(t drill.Target) bool { return t.Inventory != "" }) {
+		c, err = a.ask(ctx, verb, raw)
+	} else {
+		c, err = a.checkHere(ctx, verb, raw)
+	}
+	if err == nil && !c.Valid {
+		err = &c.Problems
+	}
+	if err != nil {
+		err = fmt.Errorf("%s: %w", path, err)
+	}
+	return document{raw: raw, name: d.Metadata.Name}, c, err
+}
+
+// document is a drill as it was written, and its name.
+type document struct {
+	raw  []byte
+	name string
+}
+
+func (a *app) checkHere(ctx context.Context, verb string, raw []byte) (injector.Checked, error) {
+	inv, err := a.ownInventory()
+	if err != nil {
+		return injector.Checked{}, err
+	}
+	log, err := a.log()
+	if err != nil {
+		return injector.Checked{}, err
+	}
+	return injector.Check(ctx, injector.Config{Registry: a.registry, Inventory: inv, Clock: clock.System(), Log: log}, verb, raw), nil
+}
+
+// ask has the running firedrill check or plan a drill.
+func (a *app) ask(ctx context.Context, verb string, raw []byte) (injector.Checked, error) {
+	var c injector.Checked
+	s, err := a.connect(ctx)
+	if errors.Is(err, errNoServer) {
+		return c, fmt.Errorf("the drill names entries of an inventory: give the file with --inventory, or ask a running firedrill: %w", err)
+	}
+	if err != nil {
+		return c, err
+	}
+	defer s.close()
+	data, err := s.bus.Call(ctx, verb, raw)
+	if err != nil {
+		return c, failure(fmt.Errorf("asking the injector: %w", err))
+	}
+	return c, json.Unmarshal(data, &c)
 }
 
 func (a *app) validateCmd() *cobra.Command {
 	var asJSON bool
 	c := &cobra.Command{
 		Use: "validate FILE...", Short: "Check drills without running them", Args: cobra.MinimumNArgs(1),
-		RunE: func(_ *cobra.Command, files []string) error {
+		RunE: func(cmd *cobra.Command, files []string) error {
 			bad := 0
 			for _, f := range files {
-				_, _, err := a.readDrill(f)
+				_, _, err := a.check(cmd.Context(), f, injector.VerbValidate)
 				if err != nil {
 					bad++
 				}
@@ -73,6 +133,7 @@ func (a *app) validateCmd() *cobra.Command {
 		},
 	}
 	c.Flags().BoolVar(&asJSON, "json", false, "one JSON object a file")
+	a.inventoryFlag(c.Flags(), inventoryUsage)
 	return c
 }
 
@@ -81,24 +142,22 @@ func (a *app) planCmd() *cobra.Command {
 	c := &cobra.Command{
 		Use: "plan FILE", Short: "Show what a drill would hit and do, touching nothing", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			_, d, err := a.readDrill(args[0])
+			_, c, err := a.check(cmd.Context(), args[0], injector.VerbPlan)
 			if err != nil {
 				return err
 			}
-			log, err := a.log()
-			if err != nil {
-				return err
-			}
-			steps := injector.PlanDrill(cmd.Context(), injector.Config{Registry: a.registry, Clock: clock.System(), Log: log}, d)
 			if asJSON {
-				return writeJSON(a.Out, steps)
+				return writeJSON(a.Out, c.Steps)
 			}
-			return printPlan(a.Out, steps)
+			return printPlan(a.Out, c.Steps)
 		},
 	}
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	a.inventoryFlag(c.Flags(), inventoryUsage)
 	return c
 }
+
+const inventoryUsage = "file that lists systems for drills to name; default: that of a running firedrill"
 
 // printPlan shows a plan; an unresolved step makes it an error.
 func printPlan(w io.Writer, steps []event.PlannedStep) error {
@@ -137,18 +196,18 @@ func labels(m map[string]string) string {
 }
 
 // request publishes a drill and returns its id.
-func request(ctx context.Context, s *session, raw []byte, d drill.Drill, who, msgID string) (string, error) {
+func request(ctx context.Context, s *session, d document, who, msgID string) (string, error) {
 	if msgID == "" {
 		var err error
 		if msgID, err = randomID(); err != nil {
 			return "", err
 		}
 	}
-	ack, err := s.bus.Publish(ctx, "drill.req."+who+"."+d.Metadata.Name, raw, msgID)
+	ack, err := s.bus.Publish(ctx, "drill.req."+who+"."+d.name, d.raw, msgID)
 	if err != nil {
 		return "", failure(fmt.Errorf("publishing the request: %w", err))
 	}
-	return drill.ID(d.Metadata.Name, ack.Seq), nil
+	return drill.ID(d.name, ack.Seq), nil
 }
 
 // requester is the token that stands for the caller in subjects.
@@ -157,12 +216,10 @@ func requester() string {
 	if u, err := user.Current(); err == nil && u.Username != "" {
 		name = u.Username
 	}
-	sum := sha256.Sum256([]byte(name))
-	if token := regexp.MustCompile(`[^A-Za-z0-9_-]+`).ReplaceAllString(name, "-"); token != "" {
-		return token
-	}
-	return hex.EncodeToString(sum[:4])
+	return notToken.ReplaceAllString(name, "-")
 }
+
+var notToken = regexp.MustCompile(`[^A-Za-z0-9_-]+`)
 
 func writeJSON(w io.Writer, v any) error {
 	enc := json.NewEncoder(w)

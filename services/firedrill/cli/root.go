@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/firedrill/firedrill/pkg/bus"
 	"github.com/firedrill/firedrill/pkg/clock"
@@ -35,8 +36,10 @@ type app struct {
 	stateDir string
 	natsURL  string
 	creds    string
-	keyring  string
-	logLevel string
+	// inventory is the file with the systems that may be drilled.
+	inventory string
+	keyring   string
+	logLevel  string
 }
 
 // Run carries out one invocation and returns the process's exit code.
@@ -104,9 +107,14 @@ Exit codes: 0 pass, 1 fail, 2 inconclusive or invalid, 254 bad arguments, 255 fi
 	f.StringVar(&a.creds, "creds", os.Getenv("FIREDRILL_CREDS"), "NATS credentials file")
 	f.StringVar(&a.keyring, "keyring", os.Getenv("FIREDRILL_KEYRING"), "public keys of the services; default: keys/keyring.json in the state directory")
 	f.StringVar(&a.logLevel, "log-level", envOr("FIREDRILL_LOG_LEVEL", "warn"), "debug, info, warn or error")
-	c.AddCommand(a.upCmd(), a.validateCmd(), a.planCmd(), a.runCmd(), a.statusCmd(), a.watchCmd(), a.abortCmd(), a.approveCmd(),
+	c.AddCommand(a.upCmd(), a.validateCmd(), a.planCmd(), a.runCmd(), a.statusCmd(), a.watchCmd(), a.abortCmd(), a.undoCmd(), a.approveCmd(),
 		a.haltCmd(), a.listCmd(), a.reportCmd(), a.verifyCmd(), a.schemaCmd(), a.deadCmd(), a.keysCmd(), a.bootstrapCmd(), a.labCmd())
 	return c
+}
+
+// inventoryFlag adds --inventory to a command.
+func (a *app) inventoryFlag(f *pflag.FlagSet, usage string) {
+	f.StringVar(&a.inventory, "inventory", os.Getenv("FIREDRILL_INVENTORY"), usage)
 }
 
 func envOr(name, fallback string) string {
@@ -177,7 +185,11 @@ func (a *app) connectOrStart(ctx context.Context, outDir string) (*session, erro
 	if err != nil {
 		return nil, err
 	}
-	stack, err := allinone.Start(ctx, allinone.Options{StateDir: a.stateDir, OutDir: outDir, Registry: a.registry, Log: log})
+	inv, err := a.ownInventory()
+	if err != nil {
+		return nil, err
+	}
+	stack, err := allinone.Start(ctx, allinone.Options{StateDir: a.stateDir, OutDir: outDir, Registry: a.registry, Inventory: inv, Log: log})
 	if err != nil {
 		return nil, failure(err)
 	}

@@ -13,9 +13,11 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/firedrill/firedrill/pkg/bus"
 	"github.com/firedrill/firedrill/pkg/drill"
+	"github.com/firedrill/firedrill/pkg/event"
 	"github.com/firedrill/firedrill/pkg/run"
 	"github.com/firedrill/firedrill/pkg/telemetry"
 	"github.com/firedrill/firedrill/pkg/verdict"
@@ -45,22 +47,56 @@ func (a *app) runCmd() *cobra.Command {
 Without a running firedrill it starts one of its own for the drill. An
 interrupt aborts the drill and waits until everything is put back.`,
 		Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error { return a.run(cmd.Context(), args[0], o) },
+		RunE: func(cmd *cobra.Command, args []string) error {
+			d, _, err := a.check(cmd.Context(), args[0], injector.VerbValidate)
+			if err != nil {
+				return err
+			}
+			return a.run(cmd.Context(), d, o)
+		},
 	}
-	f := c.Flags()
+	o.register(c.Flags())
+	a.inventoryFlag(c.Flags(), "file that lists systems for drills to name, when this run has a firedrill of its own")
+	return c
+}
+
+func (o *runOptions) register(f *pflag.FlagSet) {
 	f.BoolVar(&o.json, "json", false, "print the JSON report instead of the progress and the table")
 	f.StringVar(&o.junit, "junit", "", "also write the JUnit report to this file")
 	f.StringVar(&o.out, "out", "out/drills", "folder for reports, when this run has a firedrill of its own")
 	f.StringVar(&o.msgID, "id", "", "idempotency key: the same key never starts a second drill")
 	f.BoolVar(&o.quiet, "quiet", false, "no progress")
+}
+
+func (a *app) undoCmd() *cobra.Command {
+	var o runOptions
+	c := &cobra.Command{
+		Use:   "undo DRILL",
+		Short: "Try again what a drill could not undo",
+		Long: `Undo what an earlier drill left outstanding. Until that succeeded, no new drill
+runs on its systems. It becomes a drill of its own, with a report, and ends with
+exit code 0 when nothing is outstanding any more.`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if !event.IsDrillID(args[0]) {
+				return fmt.Errorf("%q: %w", args[0], errNoDrill)
+			}
+			raw, err := injector.UndoRequest(undoName, args[0])
+			if err != nil {
+				return failure(err)
+			}
+			return a.run(cmd.Context(), document{raw: raw, name: undoName}, o)
+		},
+	}
+	o.register(c.Flags())
 	return c
 }
 
-func (a *app) run(ctx context.Context, file string, o runOptions) error {
-	raw, d, err := a.readDrill(file)
-	if err != nil {
-		return err
-	}
+// undoName is what settlements are called: their ids are undo-<sequence>.
+const undoName = "undo"
+
+// run publishes a request and follows the drill that it becomes.
+func (a *app) run(ctx context.Context, d document, o runOptions) error {
 	// The services of an own all-in-one outlive an interrupt: it aborts the
 	// drill, and the clean-up still needs them.
 	alive, stop := context.WithCancel(context.WithoutCancel(ctx))
@@ -77,11 +113,11 @@ func (a *app) run(ctx context.Context, file string, o runOptions) error {
 		s.close()
 		_ = flush(alive) // traces are best effort here: the report does not depend on them
 	}()
-	id, err := request(alive, s, raw, d, requester(), o.msgID)
+	id, err := request(alive, s, d, requester(), o.msgID)
 	if err != nil {
 		return err
 	}
-	if err := awaitAnswer(alive, s, id, requester(), d.Metadata.Name); err != nil {
+	if err := awaitAnswer(alive, s, id, requester(), d.name); err != nil {
 		return err
 	}
 	return a.follow(ctx, alive, s, id, o)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/firedrill/firedrill/pkg/telemetry"
 	"github.com/firedrill/firedrill/services/firedrill/allinone"
+	"github.com/firedrill/firedrill/services/injector"
 )
 
 func (a *app) upCmd() *cobra.Command {
@@ -18,6 +19,9 @@ func (a *app) upCmd() *cobra.Command {
 		Short: "Run everything in one process until it is interrupted",
 		Long: `Run the five services and a NATS server in one process, until interrupted.
 Drills that were under way when it ended are taken up again at the next start.
+
+Requests name entries of the inventory, a file that only whoever runs firedrill
+writes: hosts, commands and references to secrets come from there.
 
 The HTTP API needs a token: put it in FIREDRILL_HTTP_TOKEN.`,
 		Args: cobra.NoArgs,
@@ -29,6 +33,7 @@ The HTTP API needs a token: put it in FIREDRILL_HTTP_TOKEN.`,
 	f.StringVar(&o.Listen, "listen", "127.0.0.1:4222", "address for NATS clients")
 	f.StringVar(&o.NATSConfig, "nats-config", "", "NATS server configuration, for accounts and TLS")
 	f.StringVar(&o.HTTPAddr, "http", "127.0.0.1:8080", "address of the page and the API; empty for neither")
+	a.inventoryFlag(f, "file that lists the systems which requests may drill; without one every request is rejected")
 	f.StringVar(&o.OutDir, "out", "out/drills", "folder for reports")
 	f.DurationVar(&o.LeaseTTL, "lease-ttl", 0, "how long a silent injector keeps a drill (default 15s)")
 	return c
@@ -38,6 +43,12 @@ func (a *app) up(ctx context.Context, o allinone.Options) error {
 	log, err := a.log()
 	if err != nil {
 		return err
+	}
+	if o.Inventory, err = injector.ReadInventory(a.inventory, a.registry); err != nil {
+		return err
+	}
+	if len(o.Inventory.Spec.Targets) == 0 && !o.Inventory.Spec.InlineTargets {
+		fmt.Fprintln(a.Err, "firedrill: there is no inventory: every request will be rejected; give one with --inventory")
 	}
 	o.StateDir, o.Registry, o.Log, o.HTTPToken = a.stateDir, a.registry, log, os.Getenv("FIREDRILL_HTTP_TOKEN")
 	if o.HTTPAddr != "" && o.HTTPToken == "" {

@@ -16,9 +16,16 @@ import (
 
 func main() {
 	var ttl time.Duration
+	var inventory string
+	registry := target.NewRegistry(postgres.Driver{})
 	run.Service(event.Injector, func(ctx context.Context, p run.Process) error {
-		return injector.Run(ctx, injector.Config{Bus: p.Bus, Registry: target.NewRegistry(postgres.Driver{}), Clock: clock.System(), Log: p.Log, LeaseTTL: ttl})
+		inv, err := injector.ReadInventory(inventory, registry)
+		if err != nil {
+			return err
+		}
+		return injector.Run(ctx, injector.Config{Bus: p.Bus, Registry: registry, Inventory: inv, Clock: clock.System(), Log: p.Log, LeaseTTL: ttl})
 	}, run.WithFlags(func(f *flag.FlagSet) {
+		f.StringVar(&inventory, "inventory", "", "file that lists the systems which requests may drill; without one every request is rejected")
 		f.DurationVar(&ttl, "lease-ttl", injector.DefaultLeaseTTL, "how long a silent injector keeps a drill before another takes over")
 	}))
 }

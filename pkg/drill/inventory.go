@@ -1,0 +1,175 @@
+package drill
+
+import (
+	"encoding/json"
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+)
+
+// InventoryKind is the kind of an inventory's document.
+const InventoryKind = "Inventory"
+
+// Inventory is what the operator of firedrill lets requests drill. Whoever may
+// publish a request only names entries of it; the commands, hosts and references
+// to secrets in their configurations come from the operator alone. The zero value
+// lets nothing.
+type Inventory struct {
+	APIVersion string        `json:"apiVersion" jsonschema:"const=firedrill/v1"`
+	Kind       string        `json:"kind" jsonschema:"const=Inventory"`
+	Spec       InventorySpec `json:"spec"`
+}
+
+// InventorySpec is what an inventory holds.
+type InventorySpec struct {
+	Targets []Entry `json:"targets,omitempty"`
+	// Locations are where a drill may keep evidence from and to: each place
+	// itself and everything below it, such as dir:/var/lib/postgresql.
+	Locations []string `json:"locations,omitempty"`
+	// Guards bind every drill, whatever its own say: its protected parts are
+	// added, and a drill that asks for more parts, a longer deadline or windows of
+	// its own is refused.
+	Guards Guards `json:"guards,omitempty"`
+	// InlineTargets lets requests bring drivers' configurations and locations of
+	// their own, and with them commands that run as firedrill: only where everyone
+	// who may publish requests may also do that.
+	InlineTargets bool `json:"inlineTargets,omitempty"`
+}
+
+// Entry is a system that requests may drill by its name.
+type Entry struct {
+	Name   string `json:"name"`
+	Driver string `json:"driver"`
+	// Config is the driver's own; it holds references to secrets, never secrets.
+	Config json.RawMessage `json:"config"`
+}
+
+// OpenInventory lets a drill bring everything itself, for somebody who runs his
+// own.
+func OpenInventory() Inventory {
+	return Inventory{APIVersion: APIVersion, Kind: InventoryKind, Spec: InventorySpec{InlineTargets: true}}
+}
+
+// ParseInventory reads an inventory from YAML or JSON, as strictly as Parse reads
+// a drill. The error is *Problems. CheckEntries does the rest.
+func ParseInventory(raw []byte) (Inventory, error) {
+	var inv Inventory
+	f := decode(raw, "an inventory is a mapping that begins with apiVersion, kind and spec", &inv)
+	if f.decoded {
+		(&checker{findings: f, drill: &Drill{}}).checkInventory(inv)
+	}
+	if err := f.err(); err != nil {
+		return Inventory{}, err
+	}
+	return inv, nil
+}
+
+func (c *checker) checkInventory(inv Inventory) {
+	if inv.APIVersion != APIVersion {
+		c.add("apiVersion", inv.APIVersion, "this build reads only "+APIVersion)
+	}
+	if inv.Kind != InventoryKind {
+		c.add("kind", inv.Kind, "this must be "+InventoryKind)
+	}
+	c.unique("spec.targets", "target", namesOf(inv.Spec.Targets, func(e Entry) string { return e.Name }))
+	for i, e := range inv.Spec.Targets {
+		c.operation(fmt.Sprintf("spec.targets[%d].driver", i), "driver", e.Driver)
+	}
+	for i, l := range inv.Spec.Locations {
+		if !locationPattern.MatchString(l) {
+			c.add(fmt.Sprintf("spec.locations[%d]", i), l, "this is no location: write scheme:path, such as dir:/var/lib/postgresql")
+		}
+	}
+	c.checkGuards(inv.Spec.Guards)
+}
+
+// CheckEntries checks the configuration of every entry against its driver. The
+// error is *Problems without positions.
+func CheckEntries(inv Inventory, lookup func(driver string) (Catalogue, bool)) error {
+	c := &targetChecker{findings: &findings{}}
+	for i, e := range inv.Spec.Targets {
+		c.config(fmt.Sprintf("spec.targets[%d]", i), e.Driver, e.Config, lookup)
+	}
+	return c.err()
+}
+
+// Resolve returns the drill as it may be run: each target that names an entry has
+// that entry's driver and configuration, and the inventory's guards are added to
+// the drill's own. What the inventory does not let is *Problems, without
+// positions; Locate adds them. d is left as it was.
+func (inv Inventory) Resolve(d Drill) (Drill, error) {
+	f := &findings{}
+	d.Spec.Targets = slices.Clone(d.Spec.Targets)
+	for i := range d.Spec.Targets {
+		inv.resolveTarget(f, fmt.Sprintf("spec.targets[%d]", i), &d.Spec.Targets[i])
+	}
+	for i, p := range d.Spec.Phases {
+		for j, k := range p.Keep {
+			at := fmt.Sprintf("spec.phases[%d].keep[%d]", i, j)
+			inv.checkLocation(f, at+".from", k.From)
+			inv.checkLocation(f, at+".to", k.To)
+		}
+	}
+	inv.resolveGuards(f, &d.Spec.Guards)
+	(&checker{findings: f, drill: &d}).checkDeadline()
+	return d, f.err()
+}
+
+func (inv Inventory) resolveTarget(f *findings, at string, t *Target) {
+	names := namesOf(inv.Spec.Targets, func(e Entry) string { return e.Name })
+	if t.Inventory != "" {
+		i := slices.Index(names, t.Inventory)
+		if i < 0 {
+			f.add(at+".inventory", t.Inventory, "the inventory has no such entry: "+suggest(t.Inventory, names))
+			return
+		}
+		t.Driver, t.Config = inv.Spec.Targets[i].Driver, inv.Spec.Targets[i].Config
+		return
+	}
+	if !inv.Spec.InlineTargets {
+		f.add(at+".config", "", "requests bring no configuration of their own here: name an entry of the operator's inventory with inventory:, "+suggest(t.Name, names))
+	}
+}
+
+// checkLocation refuses to read or write outside the inventory's places. It
+// compares names: whoever may put a symbolic link into one of the places can lead
+// out of it.
+func (inv Inventory) checkLocation(f *findings, at, location string) {
+	if inv.Spec.InlineTargets && len(inv.Spec.Locations) == 0 {
+		return
+	}
+	scheme, rest, _ := strings.Cut(location, ":")
+	rest = path.Clean(rest)
+	for _, l := range inv.Spec.Locations {
+		s, root, _ := strings.Cut(l, ":")
+		root = path.Clean(root)
+		if s == scheme && (rest == root || strings.HasPrefix(rest, strings.TrimSuffix(root, "/")+"/")) {
+			return
+		}
+	}
+	f.add(at, location, "this is in none of the inventory's locations: use one of them, or have the operator add it")
+}
+
+func (inv Inventory) resolveGuards(f *findings, g *Guards) {
+	own := inv.Spec.Guards
+	g.Protect = append(slices.Clone(g.Protect), own.Protect...)
+	g.Approval = g.Approval || own.Approval
+	if own.MaxParts > 0 && g.MaxParts > own.MaxParts {
+		f.addf("spec.guards.maxParts", fmt.Sprint(g.MaxParts), "the inventory allows %d: hit fewer parts at a time", own.MaxParts)
+	}
+	switch {
+	case own.Deadline == 0:
+	case g.Deadline == 0:
+		g.Deadline = own.Deadline
+	case g.Deadline > own.Deadline:
+		f.addf("spec.guards.deadline", g.Deadline.String(), "the inventory allows %s: ask for less", brief(own.Deadline.D()))
+	}
+	switch {
+	case len(own.Windows) == 0:
+	case len(g.Windows) > 0:
+		f.add("spec.guards.windows", "", "the inventory has the maintenance windows: leave these out")
+	default:
+		g.Windows = own.Windows
+	}
+}

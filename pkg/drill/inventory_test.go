@@ -1,0 +1,195 @@
+package drill_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/firedrill/firedrill/pkg/drill"
+	"github.com/firedrill/firedrill/schemas"
+	"github.com/santhosh-tekuri/jsonschema/v6"
+)
+
+const sampleInventory = `
+apiVersion: firedrill/v1
+kind: Inventory
+spec:
+  targets:
+    - {name: orders, driver: postgres, config: {database: app, password: {env: PG}}}
+    - {name: cache, driver: redis, config: {}}
+  locations: ["dir:/var/lib/postgresql", "dir:/srv/evidence/"]
+  guards: {protect: ["*/backup"], maxParts: 2, deadline: 1h, approval: true}
+`
+
+func inventory(t *testing.T, text string) drill.Inventory {
+	t.Helper()
+	inv, err := drill.ParseInventory([]byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return inv
+}
+
+func named(t *testing.T) drill.Drill {
+	t.Helper()
+	d, err := drill.Parse(read(t, "testdata/good/inventory.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+func TestResolvePutsTheInventorysConfigurationIn(t *testing.T) {
+	d := named(t)
+	d.Spec.Guards.Protect = []string{"pg/x"}
+	got, err := inventory(t, sampleInventory).Resolve(d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pg := got.Spec.Targets[0]
+	if pg.Name != "pg" || pg.Inventory != "orders" || pg.Driver != "postgres" || string(pg.Config) != `{"database":"app","password":{"env":"PG"}}` {
+		t.Errorf("target: %+v %s", pg, pg.Config)
+	}
+	g := got.Spec.Guards
+	if strings.Join(g.Protect, " ") != "pg/x */backup" || !g.Approval || g.Deadline.D() != time.Hour || g.MaxParts != 0 {
+		t.Errorf("guards: %+v", g)
+	}
+	if d.Spec.Targets[0].Driver != "" || len(d.Spec.Guards.Protect) != 1 {
+		t.Error("the drill given was changed")
+	}
+}
+
+func TestResolveRefusesWhatTheOperatorDoesNotLet(t *testing.T) {
+	cases := map[string]struct {
+		inventory string
+		change    func(*drill.Drill)
+		want      []string
+	}{
+		"an unknown entry": {sampleInventory, func(d *drill.Drill) { d.Spec.Targets[0].Inventory = "order" },
+			[]string{`spec.targets[0].inventory: "order": the inventory has no such entry: did you mean "orders"?`}},
+		"a configuration of its own": {sampleInventory, func(d *drill.Drill) {
+			d.Spec.Targets[0] = drill.Target{Name: "orders", Driver: "postgres", Config: json.RawMessage(`{"endpoint":{"kind":"exec"}}`)}
+		}, []string{"spec.targets[0].config: requests bring no configuration of their own here: name an entry of the operator's inventory with inventory:, did you mean"}},
+		"no inventory at all": {"", func(*drill.Drill) {}, []string{
+			`spec.targets[0].inventory: "orders": the inventory has no such entry: there is none`,
+			`spec.phases[0].keep[0].from: "dir:/var/lib/postgresql/wal": this is in none of the inventory's locations`,
+			`spec.phases[0].keep[0].to: "dir:/srv/evidence/{drill}": this is in none`}},
+		"a place beside the locations": {sampleInventory, func(d *drill.Drill) {
+			d.Spec.Phases[0].Keep[0].From = "dir:/var/lib/postgresql2"
+			d.Spec.Phases[0].Keep[0].To = "dir:/srv/evidence/../x"
+		}, []string{"keep[0].from", "keep[0].to"}},
+		"another scheme": {sampleInventory, func(d *drill.Drill) { d.Spec.Phases[0].Keep[0].To = "s3:/srv/evidence/x" }, []string{"keep[0].to"}},
+		"more parts":     {sampleInventory, func(d *drill.Drill) { d.Spec.Guards.MaxParts = 3 }, []string{`spec.guards.maxParts: "3": the inventory allows 2`}},
+		"a longer drill": {sampleInventory, func(d *drill.Drill) { d.Spec.Guards.Deadline = 2 * drill.WithDefaults(*d).Spec.Guards.Deadline },
+			[]string{`spec.guards.deadline: "2h0m0s": the inventory allows 1h`}},
+		"a deadline that the drill cannot keep": {strings.Replace(sampleInventory, "deadline: 1h", "deadline: 20s", 1), func(*drill.Drill) {},
+			[]string{"spec.guards.deadline: \"20s\": the drill cannot end within its deadline of 20s"}},
+		"windows of its own": {strings.Replace(sampleInventory, "maxParts: 2", `windows: [{from: "09:00", to: "17:00"}]`, 1), func(d *drill.Drill) {
+			d.Spec.Guards.Windows = []drill.Window{{From: "00:00", To: "00:00"}}
+		}, []string{"spec.guards.windows: the inventory has the maintenance windows"}},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			var inv drill.Inventory
+			if c.inventory != "" {
+				inv = inventory(t, c.inventory)
+			}
+			d := named(t)
+			c.change(&d)
+			_, err := inv.Resolve(d)
+			var ps *drill.Problems
+			if !errors.As(err, &ps) || len(*ps) != len(c.want) {
+				t.Fatalf("got %v, want %d problems", err, len(c.want))
+			}
+			for i, want := range c.want {
+				if got := (*ps)[i].Error(); !strings.Contains(got, want) {
+					t.Errorf("got  %s\nwant %s", got, want)
+				}
+			}
+		})
+	}
+}
+
+func TestOpenInventoryLetsADrillBringEverything(t *testing.T) {
+	d, err := drill.Parse(read(t, "testdata/good/postgres.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := drill.OpenInventory().Resolve(d); err != nil {
+		t.Fatal(err)
+	}
+	open := drill.OpenInventory()
+	open.Spec.Locations = []string{"dir:/somewhere"}
+	if _, err := open.Resolve(d); err == nil {
+		t.Error("locations that are named bind inline drills as well")
+	}
+}
+
+func TestBadInventories(t *testing.T) {
+	for text, want := range map[string]string{
+		"":   "1:1: the text is empty: begin it with apiVersion: firedrill/v1",
+		"[]": "1:1: an inventory is a mapping that begins with apiVersion, kind and spec; this is a list",
+		"{apiVersion: firedrill/v1, kind: Drill, spec: {}}":                                                                                  `1:34: kind: "Drill": this must be Inventory`,
+		"{apiVersion: firedrill/v1, kind: Inventory, spec: {target: []}}":                                                                    "1:52: spec.target: there is no such field here: did you mean \"targets\"?",
+		"{apiVersion: firedrill/v1, kind: Inventory, spec: {locations: [/var]}}":                                                             `1:64: spec.locations[0]: "/var": this is no location`,
+		"{apiVersion: firedrill/v1, kind: Inventory, spec: {guards: {maxParts: -1}}}":                                                        `spec.guards.maxParts: "-1"`,
+		"{apiVersion: firedrill/v1, kind: Inventory, spec: {targets: [{name: a, driver: x, config: {password: hunter2}}]}}":                  "spec.targets[0].config.password: a drill never holds a secret",
+		"{apiVersion: firedrill/v1, kind: Inventory, spec: {targets: [{name: a, driver: x, config: {}}, {name: a, driver: x, config: {}}]}}": `spec.targets[1].name: "a": another target has this name`,
+	} {
+		_, err := drill.ParseInventory([]byte(text))
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s:\ngot  %v\nwant %s", text, err, want)
+		}
+		if err != nil && strings.Contains(err.Error(), "hunter2") {
+			t.Error("a secret is quoted")
+		}
+	}
+}
+
+func TestCheckEntries(t *testing.T) {
+	inv := inventory(t, sampleInventory)
+	err := drill.CheckEntries(inv, func(name string) (drill.Catalogue, bool) {
+		c := drill.Catalogue{Drivers: []string{"postgres"}, CheckConfig: func(json.RawMessage) error { return errors.New("nodes are missing") }}
+		return c, name == "postgres"
+	})
+	want := "spec.targets[0].config: nodes are missing"
+	if err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), `spec.targets[1].driver: "redis": there is no such driver`) {
+		t.Fatal(err)
+	}
+}
+
+func TestInventorySchemaTakesTheSample(t *testing.T) {
+	raw, ok := schemas.Named("inventory")
+	if !ok {
+		t.Fatal("no schema")
+	}
+	doc, err := jsonschema.UnmarshalJSON(bytes.NewReader(raw))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := jsonschema.NewCompiler()
+	if err := c.AddResource("inventory.json", doc); err != nil {
+		t.Fatal(err)
+	}
+	s, err := c.Compile("inventory.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := json.Marshal(inventory(t, sampleInventory))
+	if err != nil {
+		t.Fatal(err)
+	}
+	v, err := jsonschema.UnmarshalJSON(bytes.NewReader(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Validate(v); err != nil {
+		t.Error(err)
+	}
+	if err := s.Validate(map[string]any{"apiVersion": "firedrill/v1", "kind": "Inventory", "spec": map[string]any{"target": []any{}}}); err == nil {
+		t.Error("an unknown field passes")
+	}
+}
