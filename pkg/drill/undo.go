@@ -36,6 +36,17 @@ func KindOf(raw []byte) string {
 	return ""
 }
 
+// CheckRequest reads a request of either kind, a drill or an undo, as far as that
+// can be done without drivers and inventory. The error is *Problems.
+func CheckRequest(raw []byte) (kind, name string, err error) {
+	if KindOf(raw) == UndoKind {
+		u, err := ParseUndo(raw)
+		return UndoKind, u.Metadata.Name, err
+	}
+	d, err := Parse(raw)
+	return Kind, d.Metadata.Name, err
+}
+
 // ParseUndo reads a request to undo from YAML or JSON, as strictly as Parse reads
 // a drill. The error is *Problems.
 func ParseUndo(raw []byte) (Undo, error) {

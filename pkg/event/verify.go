@@ -3,8 +3,11 @@ package event
 import (
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 )
 
 // Kinds of findings.
@@ -72,16 +75,66 @@ type Verification struct {
 // Complete, nothing was cut off at the end either.
 func (v Verification) Whole() bool { return v.Events > 0 && len(v.Findings) == 0 }
 
+// Opened is one stored message and what Open made of it, so that whoever needs
+// both the event and the proof pays for the signature once. Only OpenMessage and
+// OpenAll, or a reader that has itself called Open, may fill one in: an Err of
+// nil claims that the signature was verified.
+type Opened struct {
+	// Raw is the message as stored. It must not be changed.
+	Raw []byte
+	// Event is what Open returned; to be trusted only if Err is nil.
+	Event Event
+	// Hash is Hash(Raw).
+	Hash string
+	// Err is Open's error.
+	Err error
+}
+
+// OpenMessage opens one stored message.
+func OpenMessage(raw []byte, k Keyring) Opened {
+	e, err := Open(raw, k)
+	return Opened{Raw: raw, Event: e, Hash: Hash(raw), Err: err}
+}
+
+// OpenAll opens each message, in their order. Signatures do not depend on each
+// other, so they are verified on all cores; it returns when all are.
+func OpenAll(raws [][]byte, k Keyring) []Opened {
+	out := make([]Opened, len(raws))
+	// A worker takes a run at a time: the counter is shared, the messages are not.
+	const chunk = 16
+	workers := min(runtime.GOMAXPROCS(0), (len(raws)+chunk-1)/chunk)
+	var taken atomic.Int64
+	var wg sync.WaitGroup
+	for range workers {
+		wg.Go(func() {
+			for {
+				to := int(taken.Add(chunk))
+				if to-chunk >= len(raws) {
+					return
+				}
+				for i := to - chunk; i < min(to, len(raws)); i++ {
+					out[i] = OpenMessage(raws[i], k)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	return out
+}
+
 // VerifyHistory proves that the raw messages, in the order of the stream, are
 // one drill's whole and unaltered history, or says what is wrong and where. It
 // never panics, whatever raws hold.
-func VerifyHistory(raws [][]byte, k Keyring) Verification {
-	w := &walk{next: 1, prev: NoHash, seen: map[int32]string{}, missing: map[int32]bool{}}
-	w.v.Messages = len(raws)
-	opened := make([]message, len(raws))
-	for i, raw := range raws {
-		e, err := Open(raw, k)
-		opened[i] = message{position: i + 1, event: e, err: err, hash: Hash(raw)}
+func VerifyHistory(raws [][]byte, k Keyring) Verification { return VerifyOpened(OpenAll(raws, k)) }
+
+// VerifyOpened is VerifyHistory for messages that are opened already: it looks
+// at the chain only, and verifies no signature again.
+func VerifyOpened(history []Opened) Verification {
+	w := &walk{next: 1, prev: NoHash, seen: make(map[int32]string, len(history)), missing: map[int32]bool{}}
+	w.v.Messages = len(history)
+	opened := make([]message, len(history))
+	for i := range history {
+		opened[i] = message{position: i + 1, Opened: &history[i]}
 	}
 	w.v.Drill = drillOf(opened)
 	for _, m := range opened {
@@ -95,11 +148,10 @@ func VerifyHistory(raws [][]byte, k Keyring) Verification {
 	return w.v
 }
 
+// message is an opened message at its position, counted from 1.
 type message struct {
 	position int
-	event    Event
-	err      error
-	hash     string
+	*Opened
 }
 
 // walk follows the chain. next and prev are what the next event must carry;
@@ -120,25 +172,25 @@ type walk struct {
 func drillOf(ms []message) string {
 	first := ""
 	for _, m := range ms {
-		if m.err != nil {
+		if m.Err != nil {
 			continue
 		}
-		if m.event.ChainIndex == 1 {
-			return m.event.Subject
+		if m.Event.ChainIndex == 1 {
+			return m.Event.Subject
 		}
 		if first == "" {
-			first = m.event.Subject
+			first = m.Event.Subject
 		}
 	}
 	return first
 }
 
 func (w *walk) step(m message) {
-	if m.err != nil {
+	if m.Err != nil {
 		w.bad = append(w.bad, m)
 		return
 	}
-	e := m.event
+	e := m.Event
 	if e.Subject != w.v.Drill {
 		w.add(FindingForeign, m, 0, fmt.Sprintf("event %s belongs to drill %s", e.ID, e.Subject))
 		return
@@ -166,25 +218,25 @@ const maxMissing = 10000
 
 func (w *walk) accept(m message) {
 	w.v.Events++
-	if _, ok := Lookup(m.event.Type); !ok {
+	if _, ok := Lookup(m.Event.Type); !ok {
 		w.v.Unknown++
 	}
-	w.seen[m.event.ChainIndex] = m.hash
-	w.next, w.prev, w.head, w.lastAt = m.event.ChainIndex+1, m.hash, m.hash, m.position
+	w.seen[m.Event.ChainIndex] = m.Hash
+	w.next, w.prev, w.head, w.lastAt = m.Event.ChainIndex+1, m.Hash, m.Hash, m.position
 }
 
 // earlier classifies a verified event whose place was passed already.
 func (w *walk) earlier(m message) {
-	e := m.event
+	e := m.Event
 	hash, ok := w.seen[e.ChainIndex]
 	switch {
-	case ok && hash == m.hash:
+	case ok && hash == m.Hash:
 		w.add(FindingDuplicate, m, e.ChainIndex, fmt.Sprintf("event %s is stored a second time", e.ID))
 	case ok:
 		w.add(FindingForked, m, e.ChainIndex, fmt.Sprintf("event %s claims a place that another event holds", e.ID))
 	case w.missing[e.ChainIndex]:
 		delete(w.missing, e.ChainIndex)
-		w.seen[e.ChainIndex] = m.hash
+		w.seen[e.ChainIndex] = m.Hash
 		w.add(FindingReordered, m, e.ChainIndex, fmt.Sprintf("event %s stands after later ones", e.ID))
 	default:
 		w.add(FindingForeign, m, e.ChainIndex, fmt.Sprintf("event %s claims a place that was altered or is out of range", e.ID))
@@ -205,15 +257,15 @@ func (w *walk) flushBad(upTo int32) {
 // claims to be the next one is that one, altered.
 func (w *walk) flushEnd() {
 	for _, m := range w.bad {
-		w.attribute(m, m.event.Subject == w.v.Drill && m.event.ChainIndex == w.next)
+		w.attribute(m, m.Event.Subject == w.v.Drill && m.Event.ChainIndex == w.next)
 	}
 	w.bad = nil
 }
 
 func (w *walk) attribute(m message, altered bool) {
-	detail := m.err.Error()
+	detail := m.Err.Error()
 	var refused *OpenError
-	if errors.As(m.err, &refused) {
+	if errors.As(m.Err, &refused) {
 		detail = fmt.Sprintf("%v: %s", refused.Kind, refused.Detail)
 	}
 	if !altered {
@@ -244,14 +296,14 @@ func (w *walk) judgeEnd(ms []message) {
 	}
 	last := ms[len(ms)-1]
 	switch {
-	case last.err != nil:
+	case last.Err != nil:
 		w.v.Why = "the last message is not a verified event"
-	case last.event.Type == TypeReportPublished && last.event.Subject == w.v.Drill && last.position == w.lastAt:
+	case last.Event.Type == TypeReportPublished && last.Event.Subject == w.v.Drill && last.position == w.lastAt:
 		w.v.Complete = true
-	case last.event.Type == TypeDrillFinished:
+	case last.Event.Type == TypeDrillFinished:
 		w.v.Why = "the drill finished but its report is missing: not written yet, or cut off"
 	default:
-		w.v.Why = fmt.Sprintf("the history ends with %s and not with %s: the drill is unfinished, or its end was cut off", last.event.Type, TypeReportPublished)
+		w.v.Why = fmt.Sprintf("the history ends with %s and not with %s: the drill is unfinished, or its end was cut off", last.Event.Type, TypeReportPublished)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/base64"
 	"fmt"
+	"reflect"
 	"slices"
 	"testing"
 
@@ -162,4 +163,68 @@ func TestHugeClaimedIndexIsBounded(t *testing.T) {
 	if v.Whole() || len(v.Findings) > 20000 {
 		t.Errorf("%d findings", len(v.Findings))
 	}
+}
+
+// TestOpenAllKeepsTheOrder: whichever core opens a message, its result stands at
+// its place, and is what Open says of it.
+func TestOpenAllKeepsTheOrder(t *testing.T) {
+	c := newCrew(t)
+	h := c.history(t, "d", 70)
+	for i := 3; i < len(h); i += 7 {
+		h[i] = bytes.Replace(bytes.Clone(h[i]), []byte("phase"), []byte("phrase"), 1)
+	}
+	for _, n := range []int{0, 1, 15, 16, 17, len(h)} {
+		got := event.OpenAll(h[:n], c.ring)
+		if len(got) != n {
+			t.Fatalf("%d messages opened of %d", len(got), n)
+		}
+		for i, o := range got {
+			e, err := event.Open(h[i], c.ring)
+			if !bytes.Equal(o.Raw, h[i]) || o.Hash != event.Hash(h[i]) || o.Event.ID != e.ID || (o.Err == nil) != (err == nil) {
+				t.Errorf("message %d of %d: %s, %v; want %s, %v", i+1, n, o.Event.ID, o.Err, e.ID, err)
+			}
+		}
+	}
+}
+
+// TestVerifyOpenedTrustsItsInput: it looks at the chain and at no signature, so
+// that a reader which has verified them does not pay twice.
+func TestVerifyOpenedTrustsItsInput(t *testing.T) {
+	c := newCrew(t)
+	h := c.history(t, "d", 12)
+	if got, want := event.VerifyOpened(event.OpenAll(h, c.ring)), event.VerifyHistory(h, c.ring); !reflect.DeepEqual(got, want) || !got.Whole() {
+		t.Errorf("opened first: %+v, want %+v", got, want)
+	}
+	bare := event.OpenAll(h, c.ring)
+	for i := range bare {
+		bare[i].Raw = nil // nothing is left to verify
+	}
+	if v := event.VerifyOpened(bare); !v.Whole() {
+		t.Errorf("without the bytes: %+v", v)
+	}
+	if v := event.VerifyOpened(event.OpenAll(h, event.Keyring{})); v.Whole() || v.Events != 0 {
+		t.Errorf("messages that nobody of the keyring signed: %+v", v)
+	}
+	cut := event.OpenAll(slices.Delete(slices.Clone(h), 4, 5), c.ring)
+	if v := event.VerifyOpened(cut); len(v.Findings) != 1 || v.Findings[0].Kind != event.FindingMissing {
+		t.Errorf("without event 5: %v", v.Findings)
+	}
+}
+
+func BenchmarkOpenAll(b *testing.B) {
+	c := newCrew(b)
+	h := c.history(b, "d", 1000)
+	for b.Loop() {
+		event.OpenAll(h, c.ring)
+	}
+	b.ReportMetric(float64(b.Elapsed().Microseconds())/float64(b.N*len(h)), "µs/event")
+}
+
+func BenchmarkVerifyOpened(b *testing.B) {
+	c := newCrew(b)
+	opened := event.OpenAll(c.history(b, "d", 1000), c.ring)
+	for b.Loop() {
+		event.VerifyOpened(opened)
+	}
+	b.ReportMetric(float64(b.Elapsed().Microseconds())/float64(b.N*len(opened)), "µs/event")
 }

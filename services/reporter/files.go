@@ -3,7 +3,6 @@ package reporter
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
@@ -12,8 +11,10 @@ import (
 	"github.com/firedrill/firedrill/pkg/event"
 )
 
-// write puts the report's files into the drill's folder, each whole or not at
-// all, and the folder's entries on disk before it returns.
+// write puts the report's files into the drill's folder. When it returns without
+// an error, all of them survive a crash of the machine. When it does not return,
+// or fails, each file is whole, old or new, or not there: never a part of one;
+// and it can simply be called again.
 func (s *service) write(drill string, files map[string][]byte) error {
 	if s.OutDir == "" {
 		return nil
@@ -22,43 +23,48 @@ func (s *service) write(drill string, files map[string][]byte) error {
 		return fmt.Errorf("write report of drill %q: that is no drill id", drill)
 	}
 	dir := filepath.Join(s.OutDir, drill)
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return fmt.Errorf("write report of drill %s: %w; check the output directory", drill, err)
-	}
+	err := os.MkdirAll(dir, 0o755)
 	for _, name := range slices.Sorted(maps.Keys(files)) {
-		if err := writeFile(filepath.Join(dir, name), files[name]); err != nil {
-			return fmt.Errorf("write report of drill %s: %w; check the output directory", drill, err)
+		if err == nil {
+			err = replaceFile(filepath.Join(dir, name), files[name])
 		}
 	}
-	return syncDir(dir)
+	// The names of the files, and that of their folder, are kept by the folders.
+	for _, d := range []string{dir, s.OutDir} {
+		if err == nil {
+			err = syncDir(d)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("write report of drill %s: %w; check the output directory", drill, err)
+	}
+	return nil
 }
 
-// writeFile replaces path by data: beside it first, then in its place.
-func writeFile(path string, data []byte) (err error) {
+// replaceFile makes path hold data: it writes a file beside it, has the disk
+// confirm the bytes, and renames it into place, so that a reader or a crash meets
+// the old content or the new and nothing between. The new name is durable only
+// once the folder is synced too. A file that could not be put in place is removed.
+func replaceFile(path string, data []byte) error {
 	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
 	if err != nil {
 		return err
 	}
-	defer func() {
-		if err != nil {
-			if rm := os.Remove(f.Name()); rm != nil && !errors.Is(rm, fs.ErrNotExist) {
-				err = errors.Join(err, rm)
-			}
-		}
-	}()
-	if _, err := f.Write(data); err != nil {
-		return errors.Join(err, f.Close())
+	_, err = f.Write(data)
+	if err == nil {
+		err = f.Chmod(0o644) // CreateTemp lets only its owner read
 	}
-	if err := f.Chmod(0o644); err != nil {
-		return errors.Join(err, f.Close())
+	if err == nil {
+		err = f.Sync()
 	}
-	if err := f.Sync(); err != nil {
-		return errors.Join(err, f.Close())
+	err = errors.Join(err, f.Close())
+	if err == nil {
+		err = os.Rename(f.Name(), path)
 	}
-	if err := f.Close(); err != nil {
-		return err
+	if err != nil {
+		return errors.Join(err, os.Remove(f.Name()))
 	}
-	return os.Rename(f.Name(), path)
+	return nil
 }
 
 func syncDir(dir string) error {

@@ -1,6 +1,7 @@
 package reporter
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"crypto/subtle"
@@ -137,7 +138,7 @@ func (s *service) postDrill(w http.ResponseWriter, r *http.Request) {
 		s.refuse(w, http.StatusBadRequest, "the body could not be read", drill.Problem{Fix: "send the drill as YAML or JSON in the body"})
 		return
 	}
-	d, err := drill.Parse(body)
+	kind, name, err := drill.CheckRequest(body)
 	if err != nil {
 		s.refuse(w, http.StatusBadRequest, "the drill has problems", drill.AsProblems(err)...)
 		return
@@ -155,17 +156,72 @@ func (s *service) postDrill(w http.ResponseWriter, r *http.Request) {
 		s.refuse(w, http.StatusBadRequest, "the idempotency key cannot be used", drill.Problem{Field: "Idempotency-Key", Fix: fmt.Sprintf("use up to %d visible ASCII characters", maxKey)})
 		return
 	}
-	if key != "" {
-		// Two requesters, or two drills, may choose the same key.
-		key = "http/" + who + "/" + d.Metadata.Name + "/" + key
+	// Halting stops drills, not those who put back what an earlier one left.
+	if kind == drill.Kind && s.halted(w, r) {
+		return
 	}
-	ack, err := s.Bus.Publish(r.Context(), "drill.req."+who+"."+d.Metadata.Name, body, key)
+	s.store(w, r, request{who: who, name: name, key: key, body: body})
+}
+
+// halted refuses a drill while firedrill is halted. The injector would reject it
+// later all the same, but whoever asks over HTTP may never read that answer.
+func (s *service) halted(w http.ResponseWriter, r *http.Request) bool {
+	h, err := s.Bus.HaltState(r.Context())
+	if err != nil {
+		s.Log.Warn("whether firedrill is halted cannot be read; the injector will decide", "error", err)
+		return false
+	}
+	if !h.Halted {
+		return false
+	}
+	text := "all drills are halted by " + h.By
+	if h.Reason != "" {
+		text += ": " + h.Reason
+	}
+	s.refuse(w, http.StatusConflict, text, drill.Problem{Fix: "release with `firedrill halt --release`, then send the drill again; nothing was stored"})
+	return true
+}
+
+// request is a drill that is asked for.
+type request struct {
+	who, name, key string
+	body           []byte
+}
+
+func (q request) subject() string { return "drill.req." + q.who + "." + q.name }
+
+// msgID makes the key one of the requester's own: two may choose the same. The
+// drill's name is no part of it, so that one key never stands for two drills.
+func (q request) msgID() string {
+	if q.key == "" {
+		return ""
+	}
+	return "http/" + q.who + "/" + q.key
+}
+
+// store publishes the request. A key that was used before gives the drill of
+// that time, if it was the same request.
+func (s *service) store(w http.ResponseWriter, r *http.Request, q request) {
+	ack, err := s.Bus.Publish(r.Context(), q.subject(), q.body, q.msgID())
 	if err != nil {
 		s.fail(w, r, err)
 		return
 	}
-	id := drill.ID(d.Metadata.Name, ack.Seq)
-	s.Log.Info("drill asked for over HTTP", "drill", id, "who", who, "duplicate", ack.Duplicate)
+	if ack.Duplicate && q.key != "" {
+		before, err := s.Bus.RequestAt(r.Context(), ack.Seq)
+		if err != nil {
+			s.fail(w, r, err)
+			return
+		}
+		if before.Subject != q.subject() || !bytes.Equal(before.Data, q.body) {
+			_, name, _ := strings.Cut(strings.TrimPrefix(before.Subject, "drill.req."), ".")
+			s.refuse(w, http.StatusConflict, "the idempotency key was used before, with another body", drill.Problem{Field: "Idempotency-Key",
+				Fix: fmt.Sprintf("use a new key for another drill; this one stands for %s, asked for at %s, and nothing was stored now", drill.ID(name, ack.Seq), before.Stored.UTC().Format(time.RFC3339))})
+			return
+		}
+	}
+	id := drill.ID(q.name, ack.Seq)
+	s.Log.Info("drill asked for over HTTP", "drill", id, "who", q.who, "duplicate", ack.Duplicate)
 	w.Header().Set("Location", "/v1/drills/"+id)
 	s.writeJSON(w, http.StatusAccepted, struct {
 		Drill     string `json:"drill"`
@@ -263,16 +319,21 @@ func (s *service) fail(w http.ResponseWriter, r *http.Request, err error) {
 	s.refuse(w, http.StatusServiceUnavailable, "the request could not be carried out", drill.Problem{Fix: "try again; the reporter's log has the cause"})
 }
 
+// writeJSON answers with v. Texts stay readable: the answer is JSON and is never
+// put into a page as it is, so < and & need no escapes.
 func (s *service) writeJSON(w http.ResponseWriter, code int, v any) {
-	data, err := json.MarshalIndent(v, "", "  ")
-	if err != nil {
+	var data bytes.Buffer
+	out := json.NewEncoder(&data)
+	out.SetEscapeHTML(false)
+	out.SetIndent("", "  ")
+	if err := out.Encode(v); err != nil {
 		s.Log.Error("answer cannot be encoded", "error", err)
 		writeText(w, http.StatusInternalServerError, "the answer cannot be encoded; see the log\n")
 		return
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(code)
-	s.sent(w.Write(append(data, '\n')))
+	s.sent(w.Write(data.Bytes()))
 }
 
 // sent notes an answer that did not reach its reader.

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/firedrill/firedrill/pkg/bus"
 	"github.com/firedrill/firedrill/pkg/event"
 	"github.com/firedrill/firedrill/services/reporter"
 	"github.com/firedrill/firedrill/services/reporter/internal/synthetic"
@@ -115,9 +116,49 @@ func TestPostDrill(t *testing.T) {
 	if code, body, _ := c.do("POST", "/v1/drills?who=cd", smallDrill, "Idempotency-Key", "build-42"); code != http.StatusAccepted || !strings.Contains(body, `"drill": "small-2"`) {
 		t.Errorf("the same key of another requester: %d %s, want another drill", code, body)
 	}
+	// Neither of these was stored, so the next drill is the third.
+	other := strings.Replace(smallDrill, "name: small}", "name: large}", 1)
+	for name, body := range map[string]string{"another objective": strings.Replace(smallDrill, "rto: 30s", "rto: 31s", 1), "another drill": other} {
+		code, answer, _ := c.do("POST", "/v1/drills?who=ci", body, "Idempotency-Key", "build-42")
+		if code != http.StatusConflict || !strings.Contains(answer, "used before, with another body") || !strings.Contains(answer, "this one stands for small-1") {
+			t.Errorf("the same key with %s: %d %s, want 409", name, code, answer)
+		}
+	}
+	if code, body, _ := c.do("POST", "/v1/drills?who=ci", other, "Idempotency-Key", "build-43"); code != http.StatusAccepted || !strings.Contains(body, `"drill": "large-3"`) {
+		t.Errorf("another drill with a new key: %d %s", code, body)
+	}
 	code, body, _ = c.do("GET", "/v1/drills/small-1", "")
 	if code != http.StatusNotFound || !strings.Contains(body, "not accepted yet") {
 		t.Errorf("a drill that no injector accepted yet: %d %s", code, body)
+	}
+}
+
+// TestPostWhileHalted: the one who asks learns at once that nothing will happen,
+// why, and what to do about it; and nothing is stored that would be rejected.
+func TestPostWhileHalted(t *testing.T) {
+	w := newWorld(t)
+	c := w.http(nil)
+	if err := w.buses[event.Injector].SetHalt(t.Context(), bus.Halt{Halted: true, By: "ada", Reason: "<sale> & stock-taking"}); err != nil {
+		t.Fatal(err)
+	}
+	code, body, _ := c.do("POST", "/v1/drills", smallDrill)
+	for _, want := range []string{"halted by ada", "<sale> & stock-taking", "firedrill halt --release"} {
+		if code != http.StatusConflict || !strings.Contains(body, want) {
+			t.Errorf("halted: %d %s, want 409 with %q", code, body, want)
+		}
+	}
+	if code, body, _ := c.do("POST", "/v1/drills", "nothing"); code != http.StatusBadRequest {
+		t.Errorf("what is no drill, while halted: %d %s", code, body)
+	}
+	undo := `{"apiVersion":"firedrill/v1","kind":"Undo","metadata":{"name":"undo"},"spec":{"drill":"orders-7"}}`
+	if code, body, _ := c.do("POST", "/v1/drills", undo); code != http.StatusAccepted || !strings.Contains(body, `"drill": "undo-`) {
+		t.Errorf("putting something back, while halted: %d %s", code, body)
+	}
+	if err := w.buses[event.Injector].SetHalt(t.Context(), bus.Halt{By: "ada"}); err != nil {
+		t.Fatal(err)
+	}
+	if code, body, _ := c.do("POST", "/v1/drills", smallDrill); code != http.StatusAccepted || !strings.Contains(body, `"drill": "small-2"`) {
+		t.Errorf("released: %d %s, want the request after the one to undo", code, body)
 	}
 }
 
@@ -131,6 +172,7 @@ func TestPostDrillRefusals(t *testing.T) {
 		want       string
 	}{
 		"not a drill":  {body: "hello", code: 400, want: `"fix"`},
+		"not escaped":  {body: strings.Replace(smallDrill, "driver: postgres", "driver: <x>", 1), code: 400, want: `<x>`},
 		"empty":        {body: "", code: 400, want: `"fix"`},
 		"wrong field":  {body: strings.Replace(smallDrill, "rto: 30s", "rto: soon", 1), code: 400, want: "spec.phases[0].objective.rto"},
 		"too large":    {body: smallDrill + strings.Repeat("# x\n", 200_000), code: 413, want: "bytes"},

@@ -21,6 +21,8 @@ var errUnknownDrill = errors.New("no such drill: it was not accepted yet, or was
 type Status struct {
 	Drill string `json:"drill"`
 	Title string `json:"title"`
+	// Settles is the earlier drill whose undos this one carries out, if it does.
+	Settles string `json:"settles,omitempty"`
 	// State is running, finished or published.
 	State string `json:"state"`
 	// Verdict is what follows from the phases judged so far; empty without any.
@@ -57,13 +59,29 @@ type Line struct {
 	Verdict string `json:"verdict,omitempty"`
 }
 
-// maxCached bounds the cache of published drills' reports.
-const maxCached = 32
+// maxShelved bounds the drills whose messages or reports are kept in memory.
+const maxShelved = 32
 
-// cache keeps what was rendered of published drills, which never change.
-type cache struct {
+// shelf keeps what was read and rendered of the drills that were asked for last,
+// so that a page which is looked at every second costs the new events only.
+type shelf struct {
 	mu sync.Mutex
-	m  map[string]rendered
+	m  map[string]*shelved
+	// clock counts uses, to find what was not used for longest.
+	clock int64
+}
+
+// shelved is one drill on the shelf. Its lock is held while it is refreshed, so
+// that readers who come at once share the work.
+type shelved struct {
+	used int64
+
+	mu sync.Mutex
+	// history is nil once the drill is published: it will not change any more.
+	history *history
+	last    rendered
+	// of is the number of messages that last was made of.
+	of int
 }
 
 type rendered struct {
@@ -72,58 +90,95 @@ type rendered struct {
 	published bool
 }
 
-func (c *cache) get(drill string) (rendered, bool) {
+// take returns the drill's place on the shelf, and makes one if there is none.
+func (c *shelf) take(drill string, fresh func() *history) *shelved {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	r, ok := c.m[drill]
-	return r, ok
-}
-
-func (c *cache) put(drill string, r rendered) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+	c.clock++
+	if d, ok := c.m[drill]; ok {
+		d.used = c.clock
+		return d
+	}
 	if c.m == nil {
-		c.m = map[string]rendered{}
+		c.m = map[string]*shelved{}
 	}
-	for other := range c.m {
-		if len(c.m) < maxCached {
-			break
+	if len(c.m) >= maxShelved {
+		oldest := ""
+		for name, d := range c.m {
+			if oldest == "" || d.used < c.m[oldest].used {
+				oldest = name
+			}
 		}
-		delete(c.m, other)
+		delete(c.m, oldest)
 	}
-	c.m[drill] = r
+	d := &shelved{used: c.clock, history: fresh()}
+	c.m[drill] = d
+	return d
 }
 
-// render folds a drill as it is now.
+// drop takes a drill off the shelf.
+func (c *shelf) drop(drill string, d *shelved) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.m[drill] == d {
+		delete(c.m, drill)
+	}
+}
+
+// render folds a drill as it is now. Only events that were stored since the last
+// time are read, verified and decoded; without any, the last report is given.
 func (s *service) render(ctx context.Context, drill string) (rendered, error) {
-	if !event.IsDrillID(drill) {
-		return rendered{}, fmt.Errorf("drill %.60q: %w", drill, errUnknownDrill)
+	d, err := s.refreshed(ctx, drill)
+	if err != nil {
+		return rendered{}, err
 	}
-	if r, ok := s.cache.get(drill); ok {
-		return r, nil
+	defer d.mu.Unlock()
+	if d.history == nil || d.of == d.history.intake.Len() {
+		return d.last, nil
 	}
-	stored, err := s.Bus.History(ctx, drill)
-	if err != nil && !errors.Is(err, bus.ErrNoDrill) {
-		return rendered{}, fmt.Errorf("read drill %s: %w", drill, err)
-	}
-	h := newHistory(drill, stored)
-	report, files, err := s.compose(h.raws)
+	h := d.history
+	report, files, err := compose(&h.intake)
 	if errors.Is(err, fold.ErrNoDrill) {
 		return rendered{}, fmt.Errorf("drill %s: %w", drill, errUnknownDrill)
 	}
 	if err != nil {
 		return rendered{}, fmt.Errorf("report drill %s: %w", drill, err)
 	}
-	r := rendered{report, files, h.published != nil}
-	if r.published {
-		s.cache.put(drill, r)
+	d.last, d.of = rendered{report, files, h.published != nil}, h.intake.Len()
+	if d.last.published {
+		d.history = nil
 	}
-	return r, nil
+	return d.last, nil
+}
+
+// refreshed returns the drill's place on the shelf, locked, with all messages
+// that were stored before the call.
+func (s *service) refreshed(ctx context.Context, drill string) (*shelved, error) {
+	if !event.IsDrillID(drill) {
+		return nil, fmt.Errorf("drill %.60q: %w", drill, errUnknownDrill)
+	}
+	d := s.shelf.take(drill, func() *history { return s.newHistory(drill) })
+	d.mu.Lock()
+	if d.history == nil {
+		return d, nil
+	}
+	err := d.history.refresh(ctx, s.Bus)
+	if err == nil && d.history.intake.Len() == 0 {
+		err = fmt.Errorf("drill %s: %w", drill, errUnknownDrill)
+	}
+	if err == nil {
+		return d, nil
+	}
+	if d.history.intake.Len() == 0 {
+		s.shelf.drop(drill, d) // whoever asks for drills that are none must not push out those that are
+	}
+	d.mu.Unlock()
+	return nil, err
 }
 
 func statusOf(r rendered) Status {
 	rep := r.report
-	out := Status{Drill: rep.ID, Title: rep.Title, State: rep.State, Verdict: rep.Verdict, Summary: rep.Summary, Issues: rep.Issues, Events: rep.Verification.Events, Phases: []PhaseStatus{}}
+	out := Status{Drill: rep.ID, Title: rep.Title, Settles: rep.Settles, State: rep.State, Verdict: rep.Verdict, Summary: rep.Summary, Issues: rep.Issues, Events: rep.Verification.Events, Phases: []PhaseStatus{}}
 	if r.published {
 		out.State = "published"
 	}
@@ -151,7 +206,9 @@ func (s *service) list(ctx context.Context) ([]Line, error) {
 		l := Line{Drill: all[i].Drill, Title: all[i].Drill, State: fold.StateRunning}
 		if p, ok := all[i].Accepted.Payload.(*event.DrillAccepted); ok {
 			l.Requester = p.Requester
-			l.Title = titleOf(p.Spec, l.Title)
+			if l.Title = titleOf(p.Spec, l.Title); p.Settles != "" {
+				l.Title = fold.SettlesTitle(p.Settles, l.Title)
+			}
 		}
 		l.Accepted = fold.ShowTime(all[i].Accepted.Event.Time)
 		if all[i].Finished != nil {

@@ -50,9 +50,11 @@ type PhaseResult struct {
 }
 
 // history is a drill's stored messages with what is needed to append to them.
+// Each message is verified by the bus and decoded by it; neither is done again.
 type history struct {
 	drill     string
-	raws      [][]byte
+	keys      event.Keyring
+	intake    fold.Intake
 	tail      bus.Tail
 	published *event.ReportPublished
 	// closing is the stored event that holds published.
@@ -60,25 +62,43 @@ type history struct {
 	finished bool
 }
 
-func newHistory(drill string, stored []bus.Stored) history {
-	h := history{drill: drill}
-	for _, s := range stored {
-		h.add(s)
-	}
-	return h
-}
+func (s *service) newHistory(drill string) *history { return &history{drill: drill, keys: s.Keyring} }
 
+// add takes in what the bus read: the next message after the ones before.
 func (h *history) add(s bus.Stored) {
-	h.raws, h.tail = append(h.raws, s.Raw), s.Tail()
+	h.tail = s.Tail()
 	if s.Trust != nil {
+		// The bus sets aside more than bad signatures: what lies on a foreign subject,
+		// or does not continue the chain. The report's own proof tells these apart
+		// from the bytes alone, as whoever verifies the exported file must.
+		h.intake.Add(event.OpenMessage(s.Raw, h.keys), nil)
 		return
 	}
+	h.intake.Add(event.Opened{Raw: s.Raw, Event: s.Event, Hash: s.Tail().Hash}, s.Payload)
 	switch p := s.Payload.(type) {
 	case *event.DrillFinished:
 		h.finished = true
 	case *event.ReportPublished:
 		h.published, h.closing = p, s.Raw
 	}
+}
+
+// refresh reads what was stored since. A drill without a message stays empty.
+func (h *history) refresh(ctx context.Context, b *bus.Bus) error {
+	var more []bus.Stored
+	var err error
+	if h.intake.Len() == 0 {
+		more, err = b.History(ctx, h.drill)
+	} else {
+		more, err = b.HistoryAfter(ctx, h.drill, h.tail)
+	}
+	if err != nil && !errors.Is(err, bus.ErrNoDrill) {
+		return fmt.Errorf("read drill %s: %w", h.drill, err)
+	}
+	for _, m := range more {
+		h.add(m)
+	}
+	return nil
 }
 
 // handleFinished reports one finished drill. It may be handed the same drill any
@@ -104,19 +124,17 @@ func (s *service) handleFinished(ctx context.Context, m bus.Message) error {
 		if done || err != nil {
 			return err
 		}
-		all, err := s.Bus.History(ctx, id)
-		if err != nil {
-			return fmt.Errorf("read drill %s again: %w", id, err)
+		if err := h.refresh(ctx, s.Bus); err != nil {
+			return err
 		}
-		h = newHistory(id, all)
 	}
 	return fmt.Errorf("report drill %s: events were still being written after %d tries", id, appendTries)
 }
 
 // publish folds, writes and announces. It is false when the drill moved on
 // meanwhile.
-func (s *service) publish(ctx context.Context, h history) (bool, error) {
-	report, files, err := s.compose(h.raws)
+func (s *service) publish(ctx context.Context, h *history) (bool, error) {
+	report, files, err := compose(&h.intake)
 	if err != nil {
 		return false, bus.Poison(fmt.Errorf("report drill %s: %w", h.drill, err))
 	}
@@ -173,9 +191,9 @@ func (s *service) close(drill string, files map[string][]byte, closing []byte) e
 	return s.write(drill, map[string][]byte{FileEvents: whole.Bytes()})
 }
 
-// compose folds messages and renders every file of the report.
-func (s *service) compose(raws [][]byte) (fold.Report, map[string][]byte, error) {
-	report, err := fold.Fold(raws, s.Keyring)
+// compose folds the messages and renders every file of the report.
+func compose(n *fold.Intake) (fold.Report, map[string][]byte, error) {
+	report, err := n.Report()
 	if err != nil {
 		return fold.Report{}, nil, err
 	}
@@ -184,7 +202,7 @@ func (s *service) compose(raws [][]byte) (fold.Report, map[string][]byte, error)
 		return fold.Report{}, nil, err
 	}
 	var events bytes.Buffer
-	if err := fold.Export(&events, fold.Folded(raws, s.Keyring)); err != nil {
+	if err := fold.Export(&events, n.Folded()); err != nil {
 		return fold.Report{}, nil, err
 	}
 	files[FileEvents] = events.Bytes()

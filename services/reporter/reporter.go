@@ -41,8 +41,8 @@ type Config struct {
 	// Exporter gets the drills' timelines as traces; nil means the OTEL_*
 	// environment's, if there is one. The reporter does not shut it down.
 	Exporter sdktrace.SpanExporter
-	// Quiet is how long a finished drill must have been silent before it is
-	// reported with batches missing; 0 means 3 s.
+	// Quiet is how long a finished drill must have been silent before its
+	// report is published with batches missing; 0 means 3 s.
 	Quiet time.Duration
 }
 
@@ -51,7 +51,7 @@ const quietDefault = 3 * time.Second
 
 type service struct {
 	Config
-	cache cache
+	shelf shelf
 }
 
 // Run reports finished drills and answers questions until ctx ends, which is

@@ -17,10 +17,10 @@ const laneSlack = 700 * time.Millisecond
 // settled reads a finished drill's history, following it until what trails the
 // end is in: the lanes' last batches, and the evidence of failures. It waits no
 // longer than until the drill has been silent for Quiet.
-func (s *service) settled(ctx context.Context, drill string) (history, error) {
+func (s *service) settled(ctx context.Context, drill string) (*history, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	h, trailing := history{drill: drill}, newTrailing()
+	h, trailing := s.newHistory(drill), newTrailing()
 	next := make(chan bus.Stored)
 	ended := make(chan error, 1)
 	var wg sync.WaitGroup
@@ -54,7 +54,7 @@ func (s *service) settled(ctx context.Context, drill string) (history, error) {
 				return h, fmt.Errorf("%s: its end was announced but cannot be read yet", drill)
 			}
 			if !trailing.complete() {
-				s.Log.Warn("the drill is reported without its last batches", "drill", drill, "quiet", s.Quiet.String())
+				s.Log.Warn("the report is published without the drill's last batches", "drill", drill, "quiet", s.Quiet.String())
 			}
 			return h, nil
 		case err := <-ended:
@@ -145,7 +145,10 @@ func (t *trailing) complete() bool {
 				return false
 			}
 		}
-		if t.wanted[phase] > 0 && t.kept[phase] == 0 {
+	}
+	// A settlement has failures to keep evidence of, and no phases that end.
+	for phase, failures := range t.wanted {
+		if failures > 0 && t.kept[phase] == 0 {
 			return false
 		}
 	}

@@ -25,10 +25,6 @@ var errClientGone = errors.New("the client is gone")
 // client that reconnects with Last-Event-ID goes on where it was.
 func (s *service) getEvents(w http.ResponseWriter, r *http.Request) {
 	id := r.PathValue("id")
-	if !event.IsDrillID(id) {
-		s.fail(w, r, errUnknownDrill)
-		return
-	}
 	var after int64
 	if last := r.Header.Get("Last-Event-ID"); last != "" {
 		n, err := strconv.ParseInt(last, 10, 32)
@@ -38,13 +34,12 @@ func (s *service) getEvents(w http.ResponseWriter, r *http.Request) {
 		}
 		after = n
 	}
-	if stored, err := s.Bus.History(r.Context(), id); len(stored) == 0 {
-		if err == nil || errors.Is(err, bus.ErrNoDrill) {
-			err = errUnknownDrill
-		}
+	known, err := s.refreshed(r.Context(), id)
+	if err != nil {
 		s.fail(w, r, err)
 		return
 	}
+	known.mu.Unlock()
 	w.Header().Set("Content-Type", "text/event-stream")
 	w.WriteHeader(http.StatusOK)
 	out := &eventStream{w: w, c: http.NewResponseController(w)}

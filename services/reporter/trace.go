@@ -72,6 +72,9 @@ func Timeline(ctx context.Context, r fold.Report, instance string) telemetry.Tim
 		root.Moments = append(root.Moments, telemetry.Moment{Name: "lease.taken", At: l.At, Attributes: []attribute.KeyValue{attribute.String("holder", l.Holder), attribute.Int64("epoch", l.Epoch)}})
 	}
 	t.Spans = append(t.Spans, root)
+	if r.Settlement != nil {
+		t.Spans = append(t.Spans, settlementSpans(r, root.SpanID)...)
+	}
 	for _, p := range r.Phases {
 		if p.Started.IsZero() {
 			continue
@@ -80,6 +83,26 @@ func Timeline(ctx context.Context, r fold.Report, instance string) telemetry.Tim
 		t.Spans = append(t.Spans, tr.spans(root.SpanID)...)
 	}
 	return t
+}
+
+// settlementSpans are a settlement's undos, below the drill itself.
+func settlementSpans(r fold.Report, parent trace.SpanID) []telemetry.Span {
+	var out []telemetry.Span
+	for _, u := range r.Settlement.Undos {
+		if u.At.IsZero() {
+			continue // never tried
+		}
+		failed := ""
+		if u.Status != "done" {
+			failed = "the undo did not succeed"
+		}
+		out = append(out, telemetry.Span{
+			Name: "undo " + u.Step, SpanID: telemetry.SpanID(r.ID, "undo/"+u.Step), ParentSpanID: parent, Service: event.Injector,
+			Start: u.At, End: u.At.Add(time.Duration(u.Took)), Error: failed,
+			Attributes: []attribute.KeyValue{attribute.String("firedrill.settles", r.Settles), attribute.String("operation", u.Operation), attribute.String("target", u.Target), attribute.Int("tries", u.Tries)},
+		})
+	}
+	return out
 }
 
 // phaseTrace makes the spans of one phase.

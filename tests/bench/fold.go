@@ -161,7 +161,7 @@ func (f *foldBench) ways() []way {
 		{"verified", "read from the stream, every signature verified in order on one core, and applied: what each service does once with each event", f.follow},
 		{"report", "read from the stream, every signature verified once, and folded into a report", f.report},
 		{"report-from-file", fmt.Sprintf("the exported events, every signature verified once on %d cores, and folded into a report", cores), f.reportFromFile},
-		{"signatures-alone", fmt.Sprintf("nothing but one Ed25519 verification an event, on %d cores: no fold that verifies every signature can be faster", cores), f.signaturesAlone},
+		{"signatures-alone", fmt.Sprintf("nothing but one Ed25519 verification an event, on %d cores: no fold that verifies each signature by itself can be faster", cores), f.signaturesAlone},
 		{"unverified", "the stored bytes decoded and applied, without signatures", f.unverified},
 		{"report-again", "the report of a live drill that was reported before, as a page that is loaded again: asks for new events and folds those in memory", f.reportAgain},
 	}

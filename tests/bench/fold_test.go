@@ -1,7 +1,6 @@
 package bench
 
 import (
-	"os"
 	"strings"
 	"testing"
 )
@@ -19,12 +18,5 @@ func TestFolding(t *testing.T) {
 		if f.Value <= 0 || f.Means == "" || !strings.Contains(out.String(), f.Name+": "+f.Means) {
 			t.Errorf("%+v is not said in\n%s", f, out.String())
 		}
-	}
-	if os.Getenv("BENCH") != "" {
-		figures, err = Folding(t.Context(), 20000)
-		if err != nil {
-			t.Fatal(err)
-		}
-		Print(os.Stdout, figures)
 	}
 }

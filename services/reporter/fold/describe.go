@@ -17,6 +17,7 @@ const (
 	statusDone        = "done"
 	statusFailed      = "failed"
 	statusAsked       = "asked"
+	statusNotAsked    = "not asked"
 	statusEstablished = "established"
 	statusViolated    = "violated"
 )
@@ -24,6 +25,7 @@ const (
 // describe lists what was done in the phase, step by step.
 func (f *phaseFold) describe() {
 	for _, n := range f.log.entries {
+		f.owe(n.payload)
 		kind, name := cutStep(stepOf(n.payload))
 		if f.describeFault(n, name) || f.describeAction(n, kind, name) || f.describeUndo(n) || f.describeCopy(n, name) {
 			continue
@@ -69,6 +71,26 @@ func (f *phaseFold) describe() {
 	for _, a := range f.h.aborts {
 		if f.during(a.order) {
 			f.mark("abort", "abort", a.at(), a.at(), true)
+		}
+	}
+}
+
+// owe notes what an intent promises to undo, and what was.
+func (f *phaseFold) owe(payload any) {
+	var e event.Effect
+	switch p := payload.(type) {
+	case *event.FaultIntended:
+		e = p.Effect
+	case *event.ActionIntended:
+		e = p.Effect
+	case *event.UndoDone:
+		f.out.Owed = slices.DeleteFunc(f.out.Owed, func(step string) bool { return step == p.Step })
+		return
+	}
+	if len(e.Undo) > 0 {
+		f.broke = true
+		if !slices.Contains(f.out.Owed, e.Step) {
+			f.out.Owed = append(f.out.Owed, e.Step)
 		}
 	}
 }

@@ -8,8 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-
-	"github.com/firedrill/firedrill/pkg/event"
 )
 
 // maxLine bounds a line of an export; NATS messages are smaller.
@@ -63,15 +61,4 @@ func Import(r io.Reader) ([][]byte, error) {
 		return nil, fmt.Errorf("read the export: %w", err)
 	}
 	return raws, nil
-}
-
-// Folded returns the messages that a report is folded from: those before the
-// first trusted report.published.
-func Folded(raws [][]byte, keys event.Keyring) [][]byte {
-	for i, raw := range raws {
-		if e, err := event.Open(raw, keys); err == nil && e.Type == event.TypeReportPublished {
-			return raws[:i]
-		}
-	}
-	return raws
 }

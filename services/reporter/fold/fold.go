@@ -23,19 +23,25 @@ var ErrNoDrill = errors.New("no trusted drill.accepted among the messages; check
 // verdicts are provisional. Fold fails only with ErrNoDrill: whatever else is
 // wrong with a history is said in the report. It never panics and keeps nothing.
 func Fold(raws [][]byte, keys event.Keyring) (Report, error) {
-	h, err := gather(raws, keys)
-	if err != nil {
-		return Report{}, err
-	}
+	return OpenIntake(raws, keys).Report()
+}
+
+// report judges what was gathered.
+func (h *history) report() Report {
 	r := h.head()
-	for _, name := range h.phaseNames() {
-		r.Phases = append(r.Phases, foldPhase(h, name))
+	if r.Settles != "" {
+		r.Settlement = foldSettlement(h)
+		r.Verdict = r.Settlement.verdict(h)
+	} else {
+		for _, name := range h.phaseNames() {
+			r.Phases = append(r.Phases, foldPhase(h, name))
+		}
+		r.Verdict = h.total(r.Phases)
 	}
-	r.Verdict = h.total(r.Phases)
 	r.Issues, r.ActionItems = issues(h, r)
 	r.Summary = summarise(r)
 	r.Agenda = agenda(r)
-	return r, nil
+	return r
 }
 
 // JSON is the report as report.json holds it: indented, with a final newline,
@@ -67,6 +73,9 @@ func (h *history) head() Report {
 	}
 	if r.Title == "" {
 		r.Title = r.Name
+	}
+	if r.Settles = a.Settles; r.Settles != "" {
+		r.Title, r.Description = SettlesTitle(r.Settles, r.Title), "It injects nothing: it undoes what that drill had left."
 	}
 	if r.Participants == nil {
 		r.Participants = []string{}

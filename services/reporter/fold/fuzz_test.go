@@ -144,6 +144,18 @@ func TestMutatedHistories(t *testing.T) {
 	}
 }
 
+// TestMutatedSettlements does the same to drills that settle another one.
+func TestMutatedSettlements(t *testing.T) {
+	for name, raws := range map[string][][]byte{"settled": synthetic.Variants()["settled"].History(), "unsettled": synthetic.Variants()["unsettled"].History()} {
+		for seed := range uint64(60) {
+			foldsWhole(t, mutate(t, raws, rand.New(rand.NewPCG(seed, 3))))
+			if t.Failed() {
+				t.Fatalf("%s, seed %d", name, seed)
+			}
+		}
+	}
+}
+
 // FuzzFold feeds arbitrary lines as a history's messages, mixed with good ones.
 func FuzzFold(f *testing.F) {
 	raws := synthetic.Variants()["aborted"].History()

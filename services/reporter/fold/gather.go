@@ -51,37 +51,35 @@ type phaseLog struct {
 	finished *entry
 }
 
-// gather opens the raw messages, proves them, and sorts the trusted events. The
-// history ends before report.published: the report cannot be part of itself.
-func gather(raws [][]byte, keys event.Keyring) (*history, error) {
+// gather proves the messages and sorts the trusted events. The history ends
+// before report.published: the report cannot be part of itself.
+func gather(ms []message) (*history, error) {
 	h := &history{phases: map[string]*phaseLog{}}
 	h.verification.Unknown = map[string]int{}
-	var trusted []event.Event
-	for i, raw := range raws {
-		e, err := event.Open(raw, keys)
-		if err == nil && e.Type == event.TypeReportPublished {
-			raws = raws[:i]
-			break
+	id := h.prove(ms)
+	trusted := 0
+	for i := range ms {
+		if ms[i].Err != nil {
+			continue
 		}
-		if err == nil {
-			trusted = append(trusted, e)
+		if ms[i].Event.Subject == id {
+			h.take(trusted, &ms[i])
 		}
-	}
-	id := h.prove(raws, keys)
-	for i, e := range trusted {
-		if e.Subject == id {
-			h.take(i, e)
-		}
+		trusted++
 	}
 	if h.accepted == nil {
-		return nil, fmt.Errorf("fold %d messages, %d of them trusted: %w", len(raws), len(trusted), ErrNoDrill)
+		return nil, fmt.Errorf("fold %d messages, %d of them trusted: %w", len(ms), trusted, ErrNoDrill)
 	}
 	return h, nil
 }
 
-// prove checks signatures and chain, and names the drill.
-func (h *history) prove(raws [][]byte, keys event.Keyring) string {
-	v := event.VerifyHistory(raws, keys)
+// prove checks the chain of what was opened, and names the drill.
+func (h *history) prove(ms []message) string {
+	opened := make([]event.Opened, len(ms))
+	for i := range ms {
+		opened[i] = ms[i].Opened
+	}
+	v := event.VerifyOpened(opened)
 	h.verification.Events, h.verification.Trusted = v.Messages, v.Events
 	h.verification.Whole, h.verification.Hash = v.Whole(), v.Head
 	h.sound = true
@@ -96,20 +94,20 @@ func (h *history) prove(raws [][]byte, keys event.Keyring) string {
 
 // take sorts one event in. Events at a place of the chain that was passed
 // already are duplicates and change nothing.
-func (h *history) take(order int, e event.Event) {
+func (h *history) take(order int, m *message) {
+	e := m.Event
 	if e.ChainIndex <= h.last.event.ChainIndex {
 		return
 	}
-	payload, err := event.Decode(e)
-	if err != nil {
-		h.verification.Problems = append(h.verification.Problems, err.Error())
+	if m.fault != nil {
+		h.verification.Problems = append(h.verification.Problems, m.fault.Error())
 		h.sound = false
 		return
 	}
-	n := entry{order, e, payload}
+	n := entry{order, e, m.payload}
 	h.last = n
 	h.verification.Of = e.ChainIndex
-	switch p := payload.(type) {
+	switch p := m.payload.(type) {
 	case *event.Unknown:
 		h.verification.Unknown[string(e.Type)]++
 	case *event.DrillAccepted:

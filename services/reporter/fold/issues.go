@@ -38,11 +38,15 @@ func (d *docket) open(severity, phase, title, detail string, todo ...string) {
 func issues(h *history, r Report) ([]Issue, []ActionItem) {
 	d := &docket{issues: []Issue{}, items: []ActionItem{}}
 	d.drill(h, r)
+	if r.Settlement != nil {
+		d.settlement(r)
+	}
 	for _, p := range r.Phases {
 		if p.State == "waiting" && r.State == StateRunning {
 			continue
 		}
-		d.restore(p)
+		d.restore(r, p)
+		d.copies(p)
 		d.results(p)
 		d.conduct(p)
 	}
@@ -51,10 +55,10 @@ func issues(h *history, r Report) ([]Issue, []ActionItem) {
 }
 
 func (d *docket) drill(h *history, r Report) {
-	if owed := owing(r); len(owed) > 0 {
+	if owed := owing(r); len(owed) > 0 && r.Settlement == nil {
 		list := strings.Join(owed, ", ")
 		d.open(Critical, "", "Something is still broken", "Never undone: "+list,
-			fmt.Sprintf("Put back by hand what %s left behind; the undo records are in the fault.intended and action.intended events.", list))
+			fmt.Sprintf("Run “%s”. If that fails, put back by hand what %s left behind; the undo records are in the fault.intended and action.intended events.", undoCommand(r.ID), list))
 	}
 	if h.specFault != "" {
 		d.open(Major, "", "The drill's definition cannot be read", h.specFault,
@@ -63,7 +67,7 @@ func (d *docket) drill(h *history, r Report) {
 	for _, a := range r.Conduct.Aborts {
 		d.open(Major, "", "The drill was aborted", fmt.Sprintf("%s, by %s: %s", a.Cause, a.By, a.Reason), abortAction(a.Cause))
 	}
-	if r.State == StateFinished && !r.Complete && len(r.Conduct.Aborts) == 0 {
+	if r.State == StateFinished && !r.Complete && len(r.Conduct.Aborts) == 0 && (r.Settlement == nil || len(r.Settlement.Owed) == 0) {
 		d.open(Major, "", "The drill did not run to its end", r.Reason, "Remove the cause, then run the drill again.")
 	}
 }
@@ -84,23 +88,20 @@ func abortAction(cause string) string {
 	return "Run the drill again when the reason for the abort is gone."
 }
 
-// owing lists the outstanding steps of which no undo was tried.
+// owing lists the steps that are not undone and of which no undo was tried.
 func owing(r Report) []string {
-	var out []string
-	for _, step := range r.Outstanding {
-		tried := false
-		for _, p := range r.Phases {
-			tried = tried || slices.ContainsFunc(p.Undos, func(u UndoRun) bool { return u.Step == step && u.Status != statusDone })
-		}
-		if !tried {
-			out = append(out, step)
-		}
+	if r.State != StateFinished {
+		return nil
 	}
-	return out
+	return slices.DeleteFunc(r.owed(), func(step string) bool {
+		return slices.ContainsFunc(r.Phases, func(p Phase) bool {
+			return slices.ContainsFunc(p.Undos, func(u UndoRun) bool { return u.Step == step && u.Status != statusDone })
+		})
+	})
 }
 
 // restore lists what did not go back to how it was.
-func (d *docket) restore(p Phase) {
+func (d *docket) restore(r Report, p Phase) {
 	for _, u := range p.Undos {
 		if u.Status == statusDone {
 			if len(u.Reasons) > 0 {
@@ -109,8 +110,11 @@ func (d *docket) restore(p Phase) {
 			}
 			continue
 		}
+		if r.State == StateRunning {
+			continue // it may still be tried again
+		}
 		d.open(Critical, p.Name, "An undo failed, so something is still broken", fmt.Sprintf("%s, after %s%s", u.Step, plural(u.Tries, "try"), suffix(counted(u.Reasons))),
-			fmt.Sprintf("Check the target of %s by hand and put it back; then repair what made the undo fail.", u.Step))
+			fmt.Sprintf("Repair what made the undo of %s fail, then run “%s”; if it still fails, put the target back by hand.", u.Step, undoCommand(r.ID)))
 	}
 	for _, a := range p.Actions {
 		if a.Status == statusFailed {
@@ -118,12 +122,26 @@ func (d *docket) restore(p Phase) {
 				fmt.Sprintf("Repair %q on %s and rehearse it alone before the next drill.", a.Operation, a.Target))
 		}
 	}
+}
+
+// copies lists the evidence that was not kept, and what can still be done.
+func (d *docket) copies(p Phase) {
 	for _, c := range p.Copies {
-		if c.Status == statusFailed {
-			d.open(Major, p.Name, "Evidence was not kept", fmt.Sprintf("%s → %s: %s", c.From, c.To, c.Reason),
-				"Make the copy work before the next drill: the restore may destroy what it should have kept.")
+		if c.Status == statusDone || p.State != StateFinished {
+			continue
 		}
+		_, name := cutStep(c.Step)
+		d.open(Major, p.Name, "Evidence was not kept: "+name, c.problem(),
+			fmt.Sprintf("Copy %s to %s by hand now, if the restore has left it as it was.", orThe(c.From, "what was to be kept"), orThe(c.To, "a safe place")),
+			"Remove the cause and rehearse the copy alone before the next drill: the restore may destroy what it should have kept.")
 	}
+}
+
+func orThe(s, otherwise string) string {
+	if s == "" {
+		return otherwise
+	}
+	return s
 }
 
 // results lists every judgement that is not a PASS.
@@ -139,8 +157,11 @@ func (d *docket) results(p Phase) {
 		case r.Verdict == verdict.Inconclusive:
 			severity = Minor
 		}
-		if p.invalid() && r.Of != verdict.OfValidity && r.Verdict != verdict.Fail {
+		if p.invalid() && r.Of != verdict.OfValidity && r.Of != ofRestore && r.Verdict != verdict.Fail {
 			continue // the validity line says it
+		}
+		if r.Of == ofKeep {
+			continue // each copy that was not made is an issue of its own
 		}
 		if r.Of == ofRestore && r.Verdict == verdict.Fail && !p.unsteady() {
 			continue // each failed undo and action is an issue of its own
@@ -176,8 +197,12 @@ func Subject(of string) string {
 		return "Validity"
 	case ofChecks:
 		return "Data checks"
+	case ofKeep:
+		return "Evidence kept"
 	case ofRestore:
 		return "Restore"
+	case ofUndo:
+		return "Undo"
 	}
 	return of
 }

@@ -14,6 +14,7 @@ import (
 // What a result is of, beyond verdict's own.
 const (
 	ofChecks  = "checks"
+	ofKeep    = "keep"
 	ofRestore = "restore"
 )
 
@@ -112,6 +113,7 @@ func (f *phaseFold) judge() {
 		f.out.Recovery[i].Status = f.statusOf(f.out.Recovery[i])
 	}
 	f.judgeChecks()
+	f.judgeKeep()
 	f.judgeRestore()
 	var all []verdict.Measurement
 	for _, r := range f.out.Results {
@@ -405,55 +407,4 @@ func (f *phaseFold) properties(when string) (verdict.Verdict, string, []string) 
 		}
 	}
 	return v, fmt.Sprintf("%d of %d properties", good, judged), why
-}
-
-// judgeRestore judges the way back: nothing may stay broken.
-func (f *phaseFold) judgeRestore() {
-	if f.out.State != StateFinished || f.faultOrder < 0 && len(f.out.Undos) == 0 {
-		return
-	}
-	v, _, why := f.properties(drill.Restored)
-	worsen := func(w verdict.Verdict, format string, args ...any) {
-		why = append(why, fmt.Sprintf(format, args...))
-		if w == verdict.Fail || v == verdict.Pass {
-			v = w
-		}
-	}
-	for _, a := range f.out.Actions {
-		if a.Stage == string(drill.StepRestore) && a.Status == statusFailed {
-			worsen(verdict.Fail, "%s failed: %s", a.Name, a.Reason)
-		}
-	}
-	for _, u := range f.out.Undos {
-		if u.Status != statusDone {
-			worsen(verdict.Fail, "%s was not undone%s", u.Step, suffix(counted(u.Reasons)))
-		}
-	}
-	if f.h.finished != nil {
-		for _, step := range f.h.finished.Outstanding {
-			owed := slices.ContainsFunc(f.out.Undos, func(u UndoRun) bool { return u.Step == step && u.Status != statusDone })
-			if strings.HasPrefix(step, f.out.Name+"/") && !owed {
-				worsen(verdict.Fail, "%s is still in effect", step)
-			}
-		}
-	}
-	if len(f.spec.Restore.Checks) > 0 && !f.restoredDone {
-		worsen(verdict.Inconclusive, "the checks after the restore were not made")
-	}
-	after := slices.IndexFunc(f.out.Steady, func(s Steady) bool { return s.When == drill.After })
-	switch {
-	case after >= 0 && f.out.Steady[after].Status == statusViolated:
-		worsen(verdict.Fail, "the steady state did not come back: %s", joinReasons(f.out.Steady[after].Reasons))
-	case after < 0 || f.out.Steady[after].Status != statusEstablished:
-		worsen(verdict.Inconclusive, "the steady state after the restore was not observed")
-	}
-	achieved := "everything is back"
-	switch v {
-	case verdict.Pass:
-	case verdict.Fail:
-		achieved = "not everything is back"
-	default:
-		achieved = "not shown"
-	}
-	f.addResult(ofRestore, "everything is put back", achieved, v, reasonOr(why, "everything was put back and the steady state holds"))
 }

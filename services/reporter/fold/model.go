@@ -45,8 +45,13 @@ type Report struct {
 	Ended    time.Time `json:"ended"`
 	Duration int64     `json:"duration_ns"`
 	// Complete is true when every step was carried out.
-	Complete     bool         `json:"complete"`
-	Reason       string       `json:"reason,omitempty"`
+	Complete bool   `json:"complete"`
+	Reason   string `json:"reason,omitempty"`
+	// Settles is the earlier drill whose outstanding undos this one carried out;
+	// empty for a drill of its own. Settlement is then what came of them, and there
+	// are no phases.
+	Settles      string       `json:"settles,omitempty"`
+	Settlement   *Settlement  `json:"settlement,omitempty"`
 	Phases       []Phase      `json:"phases"`
 	Issues       []Issue      `json:"issues"`
 	ActionItems  []ActionItem `json:"action_items"`
@@ -63,6 +68,27 @@ type Report struct {
 	Seed     int64           `json:"seed,string"`
 }
 
+// Settlement is what came of undoing what an earlier drill had left.
+type Settlement struct {
+	// Undos are the steps that were to be undone, in the order in which they had
+	// taken effect.
+	Undos []SettledStep `json:"undos"`
+	// Owed lists the steps that are still in effect.
+	Owed []string `json:"owed,omitempty"`
+	// Back says how far all of it is back, as in a Phase; empty while it runs.
+	Back     string        `json:"back,omitempty"`
+	Results  []Result      `json:"results"`
+	Evidence []EvidenceSet `json:"evidence,omitempty"`
+}
+
+// SettledStep is one step of the earlier drill and its undo, whose Status is
+// owed as long as none was tried.
+type SettledStep struct {
+	Target    string `json:"target"`
+	Operation string `json:"operation"`
+	UndoRun
+}
+
 // Phase is one experiment of the drill and what came of it.
 type Phase struct {
 	Name     string    `json:"name"`
@@ -77,24 +103,30 @@ type Phase struct {
 	Reason   string          `json:"reason,omitempty"`
 	Verdict  verdict.Verdict `json:"verdict"`
 	// Invalidities say why the measurement, not the system, failed.
-	Invalidities []string      `json:"invalidities,omitempty"`
-	Objective    Objective     `json:"objective"`
-	Results      []Result      `json:"results"`
-	Recovery     []Recovery    `json:"recovery"`
-	Availability []LaneRow     `json:"availability"`
-	Downtime     Figure        `json:"downtime"`
-	Outages      []Outage      `json:"outages"`
-	Ledgers      []Ledger      `json:"ledgers"`
-	Faults       []FaultRun    `json:"faults"`
-	Actions      []ActionRun   `json:"actions"`
-	Undos        []UndoRun     `json:"undos"`
-	Failback     *Failback     `json:"failback,omitempty"`
-	Steady       []Steady      `json:"steady"`
-	Checks       []CheckRun    `json:"checks"`
-	Copies       []CopyRun     `json:"copies,omitempty"`
-	Evidence     []EvidenceSet `json:"evidence,omitempty"`
-	Window       *Window       `json:"window,omitempty"`
-	Timeline     *Timeline     `json:"timeline,omitempty"`
+	Invalidities []string    `json:"invalidities,omitempty"`
+	Objective    Objective   `json:"objective"`
+	Results      []Result    `json:"results"`
+	Recovery     []Recovery  `json:"recovery"`
+	Availability []LaneRow   `json:"availability"`
+	Downtime     Figure      `json:"downtime"`
+	Outages      []Outage    `json:"outages"`
+	Ledgers      []Ledger    `json:"ledgers"`
+	Faults       []FaultRun  `json:"faults"`
+	Actions      []ActionRun `json:"actions"`
+	Undos        []UndoRun   `json:"undos"`
+	// Owed lists the steps whose effect needs an undo that was not done.
+	Owed []string `json:"owed,omitempty"`
+	// Back says how far what the phase broke is back: outstanding, wrong, undone
+	// (and not checked) or checked. It is empty while the phase runs and where
+	// nothing was broken.
+	Back     string        `json:"back,omitempty"`
+	Failback *Failback     `json:"failback,omitempty"`
+	Steady   []Steady      `json:"steady"`
+	Checks   []CheckRun    `json:"checks"`
+	Copies   []CopyRun     `json:"copies,omitempty"`
+	Evidence []EvidenceSet `json:"evidence,omitempty"`
+	Window   *Window       `json:"window,omitempty"`
+	Timeline *Timeline     `json:"timeline,omitempty"`
 }
 
 // Objective is what a phase was judged against; a missing part is not judged.
@@ -107,7 +139,8 @@ type Objective struct {
 
 // Result is one judged line of a phase: objective against achieved.
 type Result struct {
-	// Of is rto, rpo-records, rpo-time, availability, validity, checks or restore.
+	// Of is rto, rpo-records, rpo-time, availability, validity, checks, keep,
+	// restore or, of a settlement, undo.
 	Of string `json:"of"`
 	// Objective and Achieved are for people, with units; "–" where there is none.
 	Objective string          `json:"objective"`
@@ -273,9 +306,10 @@ type CheckRun struct {
 
 // CopyRun is evidence copied away before the restore.
 type CopyRun struct {
-	Step     string `json:"step"`
-	From     string `json:"from"`
-	To       string `json:"to"`
+	Step string `json:"step"`
+	From string `json:"from"`
+	To   string `json:"to"`
+	// Status is asked, done, failed or not asked.
 	Status   string `json:"status"`
 	Files    int64  `json:"files"`
 	Bytes    int64  `json:"bytes"`

@@ -37,6 +37,8 @@ type phaseFold struct {
 	checksDone                                         event.Reading
 	// restoredDone is true when the checks after the restore are all in.
 	restoredDone bool
+	// broke is true when something was intended that has to be undone.
+	broke bool
 	// targets maps a probe to its target.
 	targets map[string]string
 }

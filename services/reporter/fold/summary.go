@@ -10,6 +10,9 @@ import (
 
 // summarise writes the executive summary.
 func summarise(r Report) []string {
+	if r.Settlement != nil {
+		return summariseSettlement(r)
+	}
 	out := []string{opening(r)}
 	for _, p := range r.Phases {
 		if s := phaseSentence(p); s != "" {
@@ -59,6 +62,24 @@ func phaseSentence(p Phase) string {
 	if p.Verdict == "" {
 		return ""
 	}
+	return outcomeSentence(p) + keepSentence(p)
+}
+
+// keepSentence names the evidence that was not kept.
+func keepSentence(p Phase) string {
+	var lacking []string
+	for _, c := range p.Copies {
+		if c.Status != statusDone {
+			lacking = append(lacking, c.problem())
+		}
+	}
+	if len(lacking) == 0 || p.State != StateFinished {
+		return ""
+	}
+	return " Evidence was not kept: " + joinReasons(lacking) + "."
+}
+
+func outcomeSentence(p Phase) string {
 	s := fmt.Sprintf("%s: %s. ", p.Title, p.Verdict)
 	if p.Verdict == verdict.Invalid {
 		for _, r := range p.Results {
@@ -110,44 +131,13 @@ func ackedRecovered(p Phase) int64 {
 	return sum
 }
 
-func closing(r Report) string {
-	var s string
-	switch {
-	case len(r.Outstanding) > 0:
-		s = "Not everything was put back: " + strings.Join(r.Outstanding, ", ") + " still has to be undone by hand."
-	case restoreFailed(r):
-		s = "Everything that the drill broke was undone, but not every restore could be shown to have worked."
-	default:
-		s = "Everything that the drill broke was put back."
-	}
-	for _, p := range r.Phases {
-		if p.Failback != nil && p.Failback.Longest != nil && !p.Failback.StillDown {
-			s += fmt.Sprintf(" The way back after “%s” cost its users an outage of %s.", p.Title, Show(*p.Failback.Longest))
-		}
-	}
-	if r.Verification.Whole {
-		s += fmt.Sprintf(" All %s events are signed and chained.", ShowCount(int64(r.Verification.Events)))
-	} else {
-		s += " The history of events is not in order; see Verification."
-	}
-	return s
-}
-
-func restoreFailed(r Report) bool {
-	for _, p := range r.Phases {
-		for _, x := range p.Results {
-			if x.Of == ofRestore && x.Verdict != verdict.Pass {
-				return true
-			}
-		}
-	}
-	return false
-}
-
 // agenda is the review meeting's: the runbook's points, with this drill's own.
 func agenda(r Report) []AgendaItem {
 	overview := []string{"What was tested: " + r.Title, "Who took part: " + orNone(r.Participants, "nobody was named; requested by "+r.Requester)}
 	var results []string
+	if r.Settlement != nil {
+		results = append(results, r.Summary[0])
+	}
 	for _, p := range r.Phases {
 		line := p.Title + ": " + string(p.Verdict)
 		if len(p.Recovery) > 0 {
@@ -158,12 +148,15 @@ func agenda(r Report) []AgendaItem {
 		}
 		results = append(results, line)
 	}
+	if r.Settlement == nil {
+		results = append(results, "RTO achievement of each phase")
+	}
 	var problems, todos []string
 	for _, i := range r.Issues {
 		problems = append(problems, i.ID+": "+i.Title)
 	}
-	for _, a := range r.ActionItems {
-		todos = append(todos, a.Issue+": "+a.Text)
+	if n := len(r.ActionItems); n > 0 {
+		todos = []string{fmt.Sprintf("The %s above, of %s", plural(n, "item"), plural(len(r.Issues), "issue"))}
 	}
 	if len(problems) == 0 {
 		problems = []string{"No issues were identified"}
@@ -173,7 +166,7 @@ func agenda(r Report) []AgendaItem {
 	}
 	return []AgendaItem{
 		{Title: "Drill Overview", Minutes: 5, Points: overview},
-		{Title: "Results Review", Minutes: 15, Points: append(results, "RTO achievement of each phase")},
+		{Title: "Results Review", Minutes: 15, Points: results},
 		{Title: "Issues Discussion", Minutes: 20, Points: append(problems, "Root causes")},
 		{Title: "Action Items", Minutes: 10, Points: append(todos, "Assign owners and set deadlines")},
 		{Title: "Process Improvements", Minutes: 10, Points: []string{"Runbook updates", "Automation opportunities"}},

@@ -5,7 +5,9 @@ import (
 	_ "embed"
 	"fmt"
 	"html/template"
+	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/firedrill/firedrill/pkg/event"
 	"github.com/firedrill/firedrill/pkg/verdict"
@@ -62,6 +64,8 @@ type page struct {
 	CSS         template.CSS
 	Verdict     string
 	Cards       []card
+	Undone      table
+	Results     table
 	Recovery    table
 	Splits      table
 	Lanes       table
@@ -78,7 +82,7 @@ type page struct {
 // that is loaded from elsewhere.
 func HTML(r fold.Report) ([]byte, error) {
 	t, err := template.New("report").Funcs(template.FuncMap{
-		"duration": fold.ShowDuration, "time": fold.ShowTime, "clock": clock, "join": orDash, "class": classOf, "count": count, "failback": failbackText,
+		"duration": fold.ShowDuration, "time": fold.ShowTime, "clock": clock, "join": orDash, "class": classOf, "count": count, "failback": failbackText, "unbroken": unbroken,
 	}).Parse(reportTemplate)
 	if err != nil {
 		return nil, fmt.Errorf("parse the report's template: %w", err)
@@ -96,10 +100,13 @@ func pageOf(r fold.Report) page {
 		Recovery: table{recoveryHead, recoveryRows(r), 5}, Splits: table{splitHead, splitRows(r), -1},
 		Lanes: table{availabilityHead, availabilityRows(r), -1}, Ledgers: table{ledgerHead, ledgerRows(r), -1},
 		Conduct: table{conductHead, conductRows(r), -1}, Plan: table{planHead, planRows(r), -1},
-		Proof: table{[]string{"What", "Found"}, verificationRows(r), -1}, Definitions: definitions(), SpecText: specText(r),
+		Proof: table{[]string{"What", "Found"}, verificationRows(r), -1}, Definitions: definitions(r), SpecText: specText(r),
 	}
 	if r.State == fold.StateRunning {
 		p.Verdict = "RUNNING"
+	}
+	if x := r.Settlement; x != nil {
+		p.Undone, p.Results = table{settledHead, settledRows(x), 6}, table{resultHead, resultRows(x.Results), 3}
 	}
 	for i, x := range r.Phases {
 		p.Cards = append(p.Cards, cardOf(x))
@@ -127,7 +134,7 @@ func cardOf(p fold.Phase) card {
 }
 
 func sectionOf(p fold.Phase, i int) section {
-	s := section{Phase: p, Verdict: orRunning(p), Timeline: timeline(p, i), Close: closeUp(p, i), Results: table{resultHead, resultRows(p), 3}}
+	s := section{Phase: p, Verdict: orRunning(p), Timeline: timeline(p, i), Close: closeUp(p, i), Results: table{resultHead, resultRows(p.Results), 3}}
 	for _, x := range p.Recovery {
 		if bar := splitBar(x.Splits); bar != "" {
 			s.Splits = append(s.Splits, splitRow{x.Name, bar})
@@ -137,7 +144,7 @@ func sectionOf(p fold.Phase, i int) section {
 		{"Faults and their proof", table{faultHead, faultRows(p), -1}},
 		{"Actions and undos", table{actionHead, actionRows(p), 4}},
 		{"Outages", table{outageHead, outageRows(p), -1}},
-		{"Checks", table{checkHead, checkRows(p), 3}},
+		{"Checks", table{checkHead, checkRows(p.Checks), 3}},
 		{"Steady state", table{steadyHead, steadyRows(p), 1}},
 		{"Evidence kept", table{copyHead, copyRows(p), 3}},
 		{"Observer quality", table{observerHead, observerRows(p), -1}},
@@ -155,15 +162,24 @@ func classOf(s string) string {
 	switch s {
 	case string(verdict.Pass), event.ResultPass, "done", "established":
 		return "pass"
-	case string(verdict.Fail), event.ResultFail, "failed", "violated", fold.Critical:
+	case string(verdict.Fail), event.ResultFail, "failed", "violated", "owed", fold.Critical:
 		return "fail"
-	case string(verdict.Inconclusive), event.ResultInconclusive, fold.Minor:
+	case string(verdict.Inconclusive), event.ResultInconclusive, "not asked", fold.Minor:
 		return "unsure"
 	case string(verdict.Invalid), fold.Major:
 		return "invalid"
 	}
 	return "plain"
 }
+
+// unbroken reports whether a cell's words are short enough to be kept whole, so
+// that a narrow column shows "injected" and not "injecte" above "d".
+func unbroken(cell string) bool {
+	return !slices.ContainsFunc(strings.Fields(cell), func(word string) bool { return utf8.RuneCountInString(word) > maxUnbroken })
+}
+
+// maxUnbroken is the longest word that is kept whole: ten columns of them fit.
+const maxUnbroken = 14
 
 func count(n int) string { return fold.ShowCount(int64(n)) }
 

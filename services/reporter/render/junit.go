@@ -52,13 +52,19 @@ type outcome struct {
 	Text    string `xml:",chardata"`
 }
 
-// JUnit writes the report as JUnit XML: a suite a phase, a case for every
-// judgement and every property of a check. What failed is a failure; what could
+// JUnit writes the report as JUnit XML: a suite a phase, or one for a settlement,
+// with a case for every judgement and every property of a check. What failed is a failure; what could
 // not be decided, and what is not valid, is an error.
 func JUnit(r fold.Report) ([]byte, error) {
 	all := suites{Name: r.ID, Time: seconds(r.Duration)}
+	var each []suite
 	for _, p := range r.Phases {
-		s := phaseSuite(r, p)
+		each = append(each, phaseSuite(r, p))
+	}
+	if r.Settlement != nil {
+		each = append(each, settlementSuite(r))
+	}
+	for _, s := range each {
 		all.Tests, all.Failures, all.Errors = all.Tests+s.Tests, all.Failures+s.Failures, all.Errors+s.Errors
 		all.Suites = append(all.Suites, s)
 	}
@@ -83,7 +89,44 @@ func phaseSuite(r fold.Report, p fold.Phase) suite {
 		c.judge(x.Verdict, x.Why)
 		s.add(c)
 	}
-	for _, k := range p.Checks {
+	s.checks(class, p.Checks)
+	if len(s.Cases) == 0 {
+		c := testcase{Class: class, Name: "phase", Time: "0"}
+		c.judge(verdict.Inconclusive, "the phase has not been judged: it is "+p.State)
+		s.add(c)
+	}
+	return s
+}
+
+// settlementSuite has a case for every step that was to be undone.
+func settlementSuite(r fold.Report) suite {
+	x := r.Settlement
+	s := suite{Name: "settlement", Time: seconds(r.Duration), Timestamp: r.Accepted.UTC().Format("2006-01-02T15:04:05"),
+		Properties: []property{{"drill", r.ID}, {"settles", r.Settles}, {"verdict", status(r.Verdict)}, {"title", clean(r.Title)}}}
+	class := r.Name + ".settlement"
+	for _, u := range x.Undos {
+		c := testcase{Class: class, Name: "undo: " + u.Step, Time: seconds(u.Took), Out: clean(fmt.Sprintf("%s, tries: %d", u.Status, u.Tries))}
+		switch {
+		case u.Status == "done":
+			c.judge(verdict.Pass, "")
+		case r.State == fold.StateRunning:
+			c.judge(verdict.Inconclusive, "the settlement is running")
+		default:
+			c.judge(verdict.Fail, u.Step+" is still in effect"+suffixIf(strings.Join(u.Reasons, "\n"), "\n%s"))
+		}
+		s.add(c)
+	}
+	for _, k := range x.Results {
+		c := testcase{Class: class, Name: "objective: " + fold.Subject(k.Of), Time: "0", Out: clean(fmt.Sprintf("objective %s, achieved %s", k.Objective, k.Achieved))}
+		c.judge(k.Verdict, k.Why)
+		s.add(c)
+	}
+	return s
+}
+
+// checks adds a case for every property that was judged.
+func (s *suite) checks(class string, ks []fold.CheckRun) {
+	for _, k := range ks {
 		for _, q := range k.Properties {
 			if q.Result == event.ResultInfo {
 				continue
@@ -100,12 +143,6 @@ func phaseSuite(r fold.Report, p fold.Phase) suite {
 			s.add(c)
 		}
 	}
-	if len(s.Cases) == 0 {
-		c := testcase{Class: class, Name: "phase", Time: "0"}
-		c.judge(verdict.Inconclusive, "the phase has not been judged: it is "+p.State)
-		s.add(c)
-	}
-	return s
 }
 
 func (c *testcase) judge(v verdict.Verdict, why string) {

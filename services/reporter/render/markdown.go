@@ -5,6 +5,7 @@ package render
 
 import (
 	"fmt"
+	"html"
 	"strconv"
 	"strings"
 
@@ -58,14 +59,19 @@ func Markdown(r fold.Report) []byte {
 	for _, s := range r.Summary {
 		m.line("- %s", inline(s))
 	}
-	m.line("\n## Metrics\n")
-	m.metrics(r)
-	m.line("## Phases\n")
-	for _, p := range r.Phases {
-		m.phase(p)
+	m.line("")
+	if r.Settlement != nil {
+		m.settlement(r.Settlement)
+	} else {
+		m.line("## Metrics\n")
+		m.metrics(r)
+		m.line("## Phases\n")
+		for _, p := range r.Phases {
+			m.phase(p)
+		}
 	}
 	m.issues(r)
-	m.audit(r)
+	m.annex(r)
 	return []byte(m.String())
 }
 
@@ -93,8 +99,6 @@ func orDash(list []string) string {
 func (m *markdown) metrics(r fold.Report) {
 	m.line("### Recovery Times\n")
 	m.table(recoveryHead, recoveryRows(r))
-	m.line("### Where the Time Went\n")
-	m.table(splitHead, splitRows(r))
 	m.line("### Availability During Drill\n")
 	m.table(availabilityHead, availabilityRows(r))
 	m.line("### Acknowledged Writes\n")
@@ -103,8 +107,21 @@ func (m *markdown) metrics(r fold.Report) {
 	} else {
 		m.line("No ledger was read.\n")
 	}
+	if rows := splitRows(r); len(rows) > 0 {
+		m.line("### Where the Time Went\n")
+		m.table(splitHead, rows)
+	}
 }
 
+// settlement is what a drill that settles another one has instead of metrics.
+func (m *markdown) settlement(s *fold.Settlement) {
+	m.line("## What Was Undone\n")
+	m.table(settledHead, settledRows(s))
+	m.line("## Results\n")
+	m.table(resultHead, resultRows(s.Results))
+}
+
+// phase is what was judged of a phase; its details are in the annex.
 func (m *markdown) phase(p fold.Phase) {
 	m.line("### %s: %s\n", inline(p.Title), orRunning(p))
 	if p.State == "waiting" {
@@ -112,24 +129,42 @@ func (m *markdown) phase(p fold.Phase) {
 	} else {
 		m.line("%s – %s (%s)%s\n", fold.ShowTime(p.Started), fold.ShowTime(p.Ended), fold.ShowDuration(p.Duration), suffixIf(inline(p.Reason), "; %s"))
 	}
-	m.table(resultHead, resultRows(p))
-	m.section("Faults", faultHead, faultRows(p))
-	m.section("Actions and undos", actionHead, actionRows(p))
-	m.section("Outages", outageHead, outageRows(p))
+	m.table(resultHead, resultRows(p.Results))
 	if p.Failback != nil {
 		m.line("%s\n", inline(failbackText(p.Failback)))
 	}
+}
+
+// details is everything else about a phase, for those who look into it.
+func (m *markdown) details(p fold.Phase) {
+	m.section("Faults", faultHead, faultRows(p))
+	m.section("Actions and undos", actionHead, actionRows(p))
+	m.section("Outages", outageHead, outageRows(p))
 	m.section("Steady state", steadyHead, steadyRows(p))
-	m.section("Checks", checkHead, checkRows(p))
+	m.section("Checks", checkHead, checkRows(p.Checks))
 	m.section("Evidence kept", copyHead, copyRows(p))
 	m.section("Observer", observerHead, observerRows(p))
-	for _, e := range p.Evidence {
+	m.evidence(p.Evidence)
+}
+
+func (m *markdown) evidence(sets []fold.EvidenceSet) {
+	for _, e := range sets {
 		m.line("**Evidence: %s** (%s)\n", inline(e.Target), inline(e.Cause))
 		for _, a := range e.Items {
 			m.line("%s%s:\n", inline(a.Name), map[bool]string{true: " (end only)"}[a.Truncated])
 			m.line("%s\n", indent(a.Text))
 		}
 	}
+}
+
+// fold puts what body writes behind a line that a reader can open; where the
+// Markdown is not rendered, it is simply there. No quoted text can end it: inline
+// and indent leave no markup in what body writes, and the title is HTML.
+func (m *markdown) fold(title string, body func()) {
+	title = strings.ReplaceAll(html.EscapeString(strings.Join(strings.Fields(title), " ")), "[", "&#91;")
+	m.line("<details>\n<summary>%s</summary>\n", title)
+	body()
+	m.line("</details>\n")
 }
 
 func orRunning(p fold.Phase) string {
@@ -179,15 +214,18 @@ func (m *markdown) issues(r fold.Report) {
 	m.line("")
 }
 
-// audit is what an auditor needs to trust and to repeat the figures.
-func (m *markdown) audit(r fold.Report) {
-	m.line("## Conduct\n")
-	m.table(conductHead, conductRows(r))
-	if r.Plan != nil {
-		m.line("**Plan** (blast radius %d)\n", r.Plan.BlastRadius)
-		m.table(planHead, planRows(r))
+// annex is what an auditor needs to trust and to repeat the figures.
+func (m *markdown) annex(r fold.Report) {
+	m.line("## Annex\n")
+	for _, p := range r.Phases {
+		if p.State != "waiting" {
+			m.fold("Details of "+p.Title, func() { m.details(p) })
+		}
 	}
-	m.line("## Verification\n")
+	if s := r.Settlement; s != nil && len(s.Evidence) > 0 {
+		m.fold("Evidence", func() { m.evidence(s.Evidence) })
+	}
+	m.line("### Verification\n")
 	m.table([]string{"What", "Found"}, verificationRows(r))
 	for _, p := range r.Verification.Problems {
 		m.line("- %s", inline(p))
@@ -195,13 +233,20 @@ func (m *markdown) audit(r fold.Report) {
 	if len(r.Verification.Problems) > 0 {
 		m.line("")
 	}
-	m.line("## How to Read the Figures\n")
-	for _, d := range definitions() {
-		m.line("- **%s**: %s", d[0], d[1])
+	m.fold("Conduct", func() { m.table(conductHead, conductRows(r)) })
+	if rows := planRows(r); len(rows) > 0 {
+		m.fold(fmt.Sprintf("Plan, blast radius %d", r.Plan.BlastRadius), func() { m.table(planHead, rows) })
 	}
-	m.line("\n## The Drill as Run\n")
-	m.line("Seed %d, SHA-256 of the specification %s.\n", r.Seed, orNone(r.SpecHash))
-	m.line("%s", indent(specText(r)))
+	m.fold("How to read the figures", func() {
+		for _, d := range definitions(r) {
+			m.line("- **%s**: %s", d[0], d[1])
+		}
+		m.line("")
+	})
+	m.fold("The drill as run", func() {
+		m.line("Seed %d, SHA-256 of the specification %s.\n", r.Seed, orNone(r.SpecHash))
+		m.line("%s\n", indent(specText(r)))
+	})
 }
 
 func orNone(s string) string {

@@ -116,8 +116,12 @@ func TestJUnit(t *testing.T) {
 		if err := xml.Unmarshal(b, &j); err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
-		if len(j.Suites) != len(r.Phases) {
-			t.Errorf("%s: %d suites for %d phases", name, len(j.Suites), len(r.Phases))
+		want := len(r.Phases)
+		if r.Settlement != nil {
+			want = 1
+		}
+		if len(j.Suites) != want {
+			t.Errorf("%s: %d suites, want %d", name, len(j.Suites), want)
 		}
 		cases, failures, failed := 0, 0, 0
 		for _, s := range j.Suites {
@@ -172,5 +176,83 @@ func TestIndex(t *testing.T) {
 	}
 	if page := string(b); !strings.Contains(page, `href="v1/drills/x-1/report.html"`) || strings.Contains(page, "<b>") {
 		t.Errorf("index: %s", page)
+	}
+}
+
+// TestSettlementForm: a drill that injected nothing has no table of recovery
+// times, in any format; it says what was undone.
+func TestSettlementForm(t *testing.T) {
+	for name, total := range map[string]string{"settled": "PASS", "unsettled": "FAIL"} {
+		files, err := render.All(folded(t, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for file, want := range map[string][]string{
+			render.FileMarkdown: {"Settles drill orders-missing-7", "**Verdict**: " + total, "## What Was Undone", "kill-sync/recovery/promote"},
+			render.FileHTML:     {"Settles drill orders-missing-7", ">" + total + "<", "What Was Undone", "kill-sync/recovery/promote"},
+			render.FileJSON:     {`"settles": "orders-missing-7"`, `"verdict": "` + total + `"`, `"phases": []`},
+			render.FileJUnit:    {`name="settles" value="orders-missing-7"`, `name="undo: kill-sync/fault/primary"`},
+		} {
+			text := string(files[file])
+			for _, w := range want {
+				if !strings.Contains(text, w) {
+					t.Errorf("%s: %s: no %q", name, file, w)
+				}
+			}
+			for _, bad := range []string{"Recovery Times", "Availability During Drill", "INVALID:", "probes to"} {
+				if strings.Contains(text, bad) {
+					t.Errorf("%s: %s speaks of %q", name, file, bad)
+				}
+			}
+		}
+	}
+}
+
+// TestMarkdownPutsDetailsLast: whoever stops reading at the agenda has read what
+// counts, and what is folded away is closed again.
+func TestMarkdownPutsDetailsLast(t *testing.T) {
+	for name := range synthetic.Variants() {
+		text := string(render.Markdown(folded(t, name)))
+		before, after, ok := strings.Cut(text, "## Annex")
+		if !ok || strings.Contains(before, "<details>") || strings.Contains(after, "\n## ") {
+			t.Errorf("%s: the annex is not the end, or details stand before it", name)
+		}
+		if o, c := strings.Count(after, "<details>"), strings.Count(after, "</details>"); o != c || o == 0 {
+			t.Errorf("%s: %d folds are opened, %d closed", name, o, c)
+		}
+	}
+}
+
+// TestWordsAreKeptWhole: a narrow column must not break "injected" in two.
+func TestWordsAreKeptWhole(t *testing.T) {
+	b, err := render.HTML(folded(t, "fail"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	page := string(b)
+	for _, want := range []string{`<td class="whole">injected</td>`, `td.whole{overflow-wrap:normal}`} {
+		if !strings.Contains(page, want) {
+			t.Errorf("the page has no %s", want)
+		}
+	}
+	if strings.Contains(page, `<td class="whole">kill-async/fault/primary`) {
+		t.Error("a long word is kept whole, and makes its column wide")
+	}
+}
+
+// TestGlossaryStatesTheRuleForStable: as verdict judges it.
+func TestGlossaryStatesTheRuleForStable(t *testing.T) {
+	files, err := render.All(folded(t, "pass"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	slack := fold.ShowDuration(int64(verdict.LatencySlack))
+	for _, file := range []string{render.FileMarkdown, render.FileHTML} {
+		text := string(files[file])
+		for _, want := range []string{"at most twice the baseline, or the baseline and " + slack + " where that is more", "Slow, not stable yet"} {
+			if !strings.Contains(text, want) {
+				t.Errorf("%s: no %q", file, want)
+			}
+		}
 	}
 }

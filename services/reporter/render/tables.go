@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/firedrill/firedrill/pkg/event"
+	"github.com/firedrill/firedrill/pkg/verdict"
 	"github.com/firedrill/firedrill/services/reporter/fold"
 )
 
@@ -25,9 +26,10 @@ var (
 	outageHead       = []string{"Lane", "Stretch", "Began", "Ended", "Length", "Attempts"}
 	steadyHead       = []string{"When", "Status", "Watched for", "Reasons"}
 	checkHead        = []string{"Check", "When", "Property", "Result", "Found", "Wanted", "Samples"}
-	copyHead         = []string{"Copy", "From", "To", "Status", "Files", "Bytes", "Verified", "Root"}
+	copyHead         = []string{"Copy", "From", "To", "Status", "Why", "Files", "Bytes", "Verified", "Root"}
 	observerHead     = []string{"Lane", "Attempts made", "Scheduling jitter P99", "Skipped", "Stale reads"}
 	conductHead      = []string{"What", "Who", "When", "Why"}
+	settledHead      = []string{"Step", "Target", "Operation", "When", "Tries", "Took", "Status", "Details"}
 	planHead         = []string{"Step", "Operation", "Parts", "Does", "Undo", "Dead man"}
 )
 
@@ -100,9 +102,9 @@ func ledgerRows(r fold.Report) [][]string {
 	return rows
 }
 
-func resultRows(p fold.Phase) [][]string {
+func resultRows(rs []fold.Result) [][]string {
 	var rows [][]string
-	for _, x := range p.Results {
+	for _, x := range rs {
 		rows = append(rows, []string{fold.Subject(x.Of), x.Objective, x.Achieved, status(x.Verdict), x.Why})
 	}
 	return rows
@@ -152,6 +154,19 @@ func actionRows(p fold.Phase) [][]string {
 	return rows
 }
 
+func settledRows(s *fold.Settlement) [][]string {
+	var rows [][]string
+	for _, u := range s.Undos {
+		took := fold.Never
+		if u.Status == "done" {
+			took = fold.ShowDuration(u.Took)
+		}
+		why := strings.Join(slices.Compact(slices.Clone(u.Reasons)), "; ")
+		rows = append(rows, []string{u.Step, orNone(u.Target), orNone(u.Operation), fold.ShowTime(u.At), number(int64(u.Tries)), took, u.Status, details(u.Details, why)})
+	}
+	return rows
+}
+
 func details(d map[string]string, reason string) string {
 	var out []string
 	for _, k := range slices.Sorted(maps.Keys(d)) {
@@ -187,9 +202,9 @@ func steadyRows(p fold.Phase) [][]string {
 	return rows
 }
 
-func checkRows(p fold.Phase) [][]string {
+func checkRows(cs []fold.CheckRun) [][]string {
 	var rows [][]string
-	for _, c := range p.Checks {
+	for _, c := range cs {
 		for _, q := range c.Properties {
 			rows = append(rows, []string{c.Check, c.When, q.Name, q.Result, q.Found, orNone(q.Wanted), orDash(q.Samples)})
 		}
@@ -200,7 +215,7 @@ func checkRows(p fold.Phase) [][]string {
 func copyRows(p fold.Phase) [][]string {
 	var rows [][]string
 	for _, c := range p.Copies {
-		rows = append(rows, []string{c.Step, c.From, c.To, c.Status + suffixIf(c.Reason, ": %s"), fold.ShowCount(c.Files), fold.ShowCount(c.Bytes), orNone(c.Verified), orNone(c.Root)})
+		rows = append(rows, []string{c.Step, c.From, c.To, c.Status, orNone(c.Reason), fold.ShowCount(c.Files), fold.ShowCount(c.Bytes), orNone(c.Verified), orNone(c.Root)})
 	}
 	return rows
 }
@@ -215,6 +230,9 @@ func observerRows(p fold.Phase) [][]string {
 
 func conductRows(r fold.Report) [][]string {
 	rows := [][]string{{"request", r.Requester, fold.ShowTime(r.Accepted), fmt.Sprintf("%s, sequence %d", r.Request.Subject, r.Request.Sequence)}}
+	if r.Settles != "" {
+		rows = append(rows, []string{"settles", r.Settles, fold.Never, "its undos that had failed are tried again"})
+	}
 	for _, l := range r.Conduct.Leases {
 		rows = append(rows, []string{fmt.Sprintf("injector, epoch %d", l.Epoch), l.Holder, fold.ShowTime(l.At), orNone(l.Reason)})
 	}
@@ -285,16 +303,25 @@ func failbackText(b *fold.Failback) string {
 	return fmt.Sprintf("The way back, measured apart: its longest outage took %s (%s); over all lanes the service was down for %s.", fold.Show(*b.Longest), b.Lane, fold.Show(b.Downtime))
 }
 
-// definitions explain the figures.
-func definitions() [][2]string {
+// definitions explain the figures that the report has.
+func definitions(r fold.Report) [][2]string {
+	if r.Settlement != nil {
+		return [][2]string{
+			{"Settlement", "a drill that injects nothing and undoes what an earlier one had left. It passes when nothing is left and the restore checks, where there are any, passed."},
+			{"owed", "no undo of the step was tried."},
+			{"INVALID", "the history is not whole, so that it proves nothing."},
+		}
+	}
 	return [][2]string{
 		{"Interval", "a figure is known to lie between the two ends; “≥” means that the end was not seen. It passes if its upper end is within the objective, fails if its lower end is beyond it, and is inconclusive in between."},
-		{"Achieved recovery time", "from the fault to the first success of the stretch that stayed without a failed attempt for the stable window, over the slowest lane."},
+		{"Achieved recovery time", "from the fault to the first success from which on the service was stable, over the slowest lane."},
+		{"Stable", fmt.Sprintf("for the phase's whole stable window no attempt of the lane failed, and of those that succeeded the 95th percentile of the latency (P95) was at most twice the baseline, or the baseline and %s where that is more. The baseline is the lane's P95 of successes before the first fault. An attempt that fails later starts the stretch anew. “Slow, not stable yet” means that attempts succeed, but not yet within that limit.", fold.ShowDuration(int64(verdict.LatencySlack)))},
 		{"Detect, fail over, restore service, verify data", "from the fault to the first recovery action (without one: to the first failed attempt); from there to the end of the last one (without one: to the first success); from there to the stable service; from there to the end of the data checks."},
 		{"Availability", "attempts that succeeded within their deadline, of all that were scheduled; a slot that the observer skipped counts as bad. The minimum is the worst second's."},
 		{"Latency", "from the moment an attempt was scheduled, so that a hang is not hidden; a failed attempt counts as endless (+∞)."},
 		{"Lost writes", "acknowledged to the client and not present afterwards. Recovered: not acknowledged and yet present. Phantom: present and never attempted."},
 		{"Recovery point", "how far before the fault the surviving data ends. Without losses its upper end is the time since the last acknowledged write."},
+		{"Put back", "every step that had an effect was undone, and the restore checks passed. “Undone; not checked”: no restore checks were completed."},
 		{"INVALID", "the measurement, not the system, failed: no proof of the fault, a late observer, a drill cut short, or a history that is not whole."},
 	}
 }

@@ -101,18 +101,29 @@ func (b *Builder) Add(at time.Duration, t event.Type, payload any) {
 	b.events = append(b.events, draft{at, info.Service, info.Service + "-1", event.Draft{Type: t, Data: payload}})
 }
 
-// Accept opens the drill.
-func (b *Builder) Accept(d drill.Drill, requester string) {
+// Without takes out the events of some types, as if they had never been written.
+func (b *Builder) Without(types ...event.Type) *Builder {
+	b.events = slices.DeleteFunc(b.events, func(d draft) bool { return slices.Contains(types, d.draft.Type) })
+	return b
+}
+
+// accepted is a drill's opening event.
+func accepted(d drill.Drill, requester string, sequence uint64) event.DrillAccepted {
 	spec, err := json.Marshal(d)
 	if err != nil {
 		panic(fmt.Sprintf("marshal a drill: %v", err))
 	}
 	sum := sha256.Sum256(spec)
-	b.Add(0, event.TypeDrillAccepted, event.DrillAccepted{
+	return event.DrillAccepted{
 		Requester: requester, Spec: spec, SpecHash: hex.EncodeToString(sum[:]), Seed: 4711,
-		Request: event.RequestRef{Subject: "drill.req." + requester + "." + d.Metadata.Name, Sequence: 7,
+		Request: event.RequestRef{Subject: "drill.req." + requester + "." + d.Metadata.Name, Sequence: sequence,
 			TraceParent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"},
-	})
+	}
+}
+
+// Accept opens the drill.
+func (b *Builder) Accept(d drill.Drill, requester string) {
+	b.Add(0, event.TypeDrillAccepted, accepted(d, requester, 7))
 	b.Add(5*time.Millisecond, event.TypeLeaseTaken, event.LeaseTaken{Holder: "injector-1", Epoch: 1, TTL: event.Duration(15 * time.Second)})
 	b.Add(20*time.Millisecond, event.TypeObserverClaimed, event.ObserverClaimed{Instance: "observer-1", Epoch: 1})
 }

@@ -44,12 +44,39 @@ func (r *run) putBack() {
 	}
 	b.Add(r.steady+5100*time.Millisecond, event.TypeSteadyEstablished, event.SteadyEstablished{Step: r.step("steady/after"), Window: event.Duration(5 * time.Second),
 		Lanes: []event.LaneSummary{{Probe: "orders-write", Lane: "pooled", Scheduled: 50, OK: 50, P50: 1_150_000, P95: 1_480_000, P99: 1_500_000}}})
-	step := r.step("checks/restored")
-	b.Add(r.steady+5120*time.Millisecond, event.TypeChecksRequested, event.ChecksRequested{Step: step})
-	b.Add(r.steady+5300*time.Millisecond, event.TypeCheckCompleted, event.CheckCompleted{
-		Step: step, Check: "replication", Target: "orders", Kind: "replication", Began: b.Reading(r.steady + 5200*time.Millisecond), Ended: b.Reading(r.steady + 5290*time.Millisecond),
+	r.checkRestored(r.steady + 5120*time.Millisecond)
+}
+
+// checkRestored writes the checks after the restore, which take 190 ms.
+func (r *run) checkRestored(at time.Duration) {
+	if !r.p.Unchecked {
+		r.b.checkRestored(at, r.step("checks/restored"))
+	}
+}
+
+// checkRestored writes the restore checks, which pass.
+func (b *Builder) checkRestored(at time.Duration, step string) {
+	b.Add(at, event.TypeChecksRequested, event.ChecksRequested{Step: step})
+	b.Add(at+180*time.Millisecond, event.TypeCheckCompleted, event.CheckCompleted{
+		Step: step, Check: "replication", Target: "orders", Kind: "replication", Began: b.Reading(at + 80*time.Millisecond), Ended: b.Reading(at + 170*time.Millisecond),
 		Properties: []event.Property{{Name: "standby streams", Result: event.ResultPass, Found: "orders-b, lag 0 bytes"}}})
-	b.Add(r.steady+5310*time.Millisecond, event.TypeChecksCompleted, event.ChecksCompleted{Step: step, Passed: true})
+	b.Add(at+190*time.Millisecond, event.TypeChecksCompleted, event.ChecksCompleted{Step: step, Passed: true})
+}
+
+// keep writes the copy of the evidence.
+func (r *run) keep() {
+	b, p, step, at := r.b, r.p, r.step("keep/wal"), r.settled+950*time.Millisecond
+	if p.Keep == "" {
+		return
+	}
+	b.Add(at, event.TypeMirrorRequested, event.MirrorRequested{Step: step, From: "dir:/srv/orders-a/pg_wal", To: "dir:/evidence/" + b.drill + "/wal"})
+	switch p.Keep {
+	case KeepDone:
+		b.Add(at+80*time.Millisecond, event.TypeMirrorCompleted, event.MirrorCompleted{Step: step, Began: b.Reading(at + 5*time.Millisecond), Ended: b.Reading(at + 70*time.Millisecond),
+			Files: 12, Bytes: 201_326_592, Root: "5f2d1c", Manifest: "dir:/evidence/" + b.drill + "/wal/.manifest", Verified: "L2"})
+	case KeepFails:
+		b.Add(at+80*time.Millisecond, event.TypeMirrorFailed, event.MirrorFailed{Step: step, Reason: "write /evidence/" + b.drill + "/wal/000000010000000000000007: no space left on device"})
+	}
 }
 
 func (r *run) undo(at time.Duration) {
@@ -70,20 +97,6 @@ func (r *run) abort() {
 	b, p := r.b, r.p
 	b.Add(r.f0+p.AbortAt, event.TypeAbortRequested, event.AbortRequested{By: "ada", Cause: "operator", Reason: "customers called"})
 	r.undo(r.restore)
+	r.checkRestored(r.restore + 800*time.Millisecond)
 	b.Add(r.end, event.TypePhaseFinished, event.PhaseFinished{Phase: p.Name, Complete: false, Reason: "aborted by ada: customers called"})
-}
-
-// Variants are the scenarios of the golden files, by name.
-func Variants() map[string]*Builder {
-	kill := Phase{Name: "kill-sync", Title: "Kill of the primary", Operation: "kill", RTO: 30 * time.Second, Back: 2310 * time.Millisecond}
-	freeze := Phase{Name: "freeze", Title: "Freeze of the primary", Operation: "freeze", RTO: 30 * time.Second, Back: 2600 * time.Millisecond, Hang: true, Flap: 3100 * time.Millisecond}
-	with := func(p Phase, f func(*Phase)) Phase { f(&p); return p }
-	return map[string]*Builder{
-		"pass":         Build("orders-failover", "Failover of the orders database", kill, freeze),
-		"fail":         Build("orders-async", "Failover of an asynchronous standby", with(kill, func(p *Phase) { p.Name, p.Lost, p.RTO, p.CheckFails = "kill-async", 24, 2*time.Second, true })),
-		"inconclusive": Build("orders-edge", "Recovery at the edge of its objective", with(kill, func(p *Phase) { p.RTO = 2308 * time.Millisecond })),
-		"invalid":      Build("orders-blind", "A fault that could not be proven", with(kill, func(p *Phase) { p.Unproven, p.Late = true, 9*time.Millisecond })),
-		"aborted":      Build("orders-abort", "A drill that was aborted", with(kill, func(p *Phase) { p.AbortAt = 1400 * time.Millisecond })),
-		"missing":      Build("orders-missing", "A recovery that did not come", with(kill, func(p *Phase) { p.RTO, p.Back, p.UndoFails = 10*time.Second, 0, true })),
-	}
 }

@@ -35,7 +35,19 @@ type Phase struct {
 	UndoFails bool
 	// CheckFails adds a failing property to the checks.
 	CheckFails bool
+	// Keep has evidence copied before the restore: KeepDone, KeepFails or
+	// KeepSilent; empty keeps none.
+	Keep string
+	// Unchecked leaves out the checks after the restore.
+	Unchecked bool
 }
+
+// What becomes of the copy of the evidence.
+const (
+	KeepDone   = "done"
+	KeepFails  = "fails"
+	KeepSilent = "silent"
+)
 
 // Window is the stable window of every phase, Timeout the wait for it.
 const (
@@ -51,6 +63,10 @@ func Definition(name, title string, phases ...Phase) drill.Drill {
 	d.Spec.Targets = []drill.Target{{Name: "orders", Driver: "postgres", Config: json.RawMessage(`{"service":{"host":"orders.internal","port":5432},"password":{"env":"ORDERS_PASSWORD"}}`)}}
 	for _, p := range phases {
 		none := int64(0)
+		var keep []drill.Keep
+		if p.Keep != "" {
+			keep = []drill.Keep{{Name: "wal", From: "dir:/srv/orders-a/pg_wal", To: "dir:/evidence/{drill}/wal"}}
+		}
 		d.Spec.Phases = append(d.Spec.Phases, drill.Phase{
 			Name: p.Name, Title: p.Title,
 			Objective: drill.Objective{RTO: event.Duration(p.RTO), RPO: &drill.RPO{Records: &none}},
@@ -60,6 +76,7 @@ func Definition(name, title string, phases ...Phase) drill.Drill {
 			Faults:      []drill.Fault{{Name: "primary", Target: "orders", Fault: p.Operation}},
 			Recovery: []drill.Action{{Name: "promote", Target: "orders", Action: "promote", After: event.Duration(time.Second)},
 				{Name: "redirect", Target: "orders", Action: "redirect"}},
+			Keep:    keep,
 			Stable:  drill.Stable{Window: event.Duration(Window), Timeout: event.Duration(Timeout)},
 			Checks:  []drill.Check{{Name: "ledger", Target: "orders", Check: "ledger"}, {Name: "rows", Target: "orders", Check: "hashes"}},
 			Restore: drill.Restore{Actions: []drill.Action{{Name: "failback", Target: "orders", Action: "failback"}}, Checks: []drill.Check{{Name: "replication", Target: "orders", Check: "replication"}}},
@@ -138,6 +155,7 @@ func (r *run) phase() time.Duration {
 	}
 	r.recover()
 	r.checks(lanes)
+	r.keep()
 	r.putBack()
 	b.Add(r.end, event.TypePhaseFinished, event.PhaseFinished{Phase: p.Name, Complete: true})
 	return r.end

@@ -17,6 +17,7 @@ func main() {
 		dir := fs.String("out", "out/bench", "folder of the results")
 		binary := fs.String("firedrill", "out/bin/firedrill", "the program whose memory is measured")
 		trials := fs.Int("failovers", 30, "how many primaries to kill")
+		only := fs.String("only", "", "measure only this: memory, fold, latency or failover")
 		if fs.Parse(args) != nil {
 			return run.BadArguments
 		}
@@ -28,7 +29,15 @@ func main() {
 			"memory":   func() ([]bench.Figure, error) { return bench.IdleMemory(ctx, *binary) },
 		}
 		var all []bench.Figure
-		for _, name := range []string{"memory", "fold", "latency", "failover"} {
+		names := []string{"memory", "fold", "latency", "failover"}
+		if *only != "" {
+			names = []string{*only}
+		}
+		for _, name := range names {
+			if parts[name] == nil {
+				fmt.Fprintf(errs, "bench: there is no part %q\n", name)
+				return run.BadArguments
+			}
 			figures, err := parts[name]()
 			if err == nil {
 				err = bench.Write(*dir, name, figures)

@@ -1,0 +1,105 @@
+package e2e
+
+import (
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/firedrill/firedrill/pkg/bus"
+	"github.com/firedrill/firedrill/pkg/event"
+	"github.com/firedrill/firedrill/pkg/lab"
+	"github.com/firedrill/firedrill/pkg/verdict"
+	"github.com/firedrill/firedrill/services/injector"
+)
+
+// TestAbortPutsBackAndShowsIt: a drill that is aborted while the primary hangs
+// undoes the fault, and has its restore checks made.
+func TestAbortPutsBackAndShowsIt(t *testing.T) {
+	p := startLab(t, lab.PostgresOptions{Synchronous: true})
+	stack, rec, _ := startAllInOne(t, p)
+	publish(t, rec.NATSURL, "cut-short", quickDrill(t, "cut-short", func(phase map[string]any) {
+		phase["faults"] = []any{map[string]any{"name": "freeze", "target": "orders", "fault": "freeze"}}
+		delete(phase, "recovery")
+	}))
+	id := accepted(t, stack.Bus, "cut-short")
+	history := await(t.Context(), t, stack.Bus, id, func(s bus.Stored) {
+		if s.Event.Type == event.TypeFaultInjected {
+			if err := stack.Bus.Command(t.Context(), id, "abort", []byte(`{"by":"me","reason":"seen enough"}`)); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	wholeHistory(t, history, stack.Keyring)
+	atHome(t, p)
+	var undone, checked int
+	for i, h := range history {
+		switch d := h.Payload.(type) {
+		case *event.UndoDone:
+			undone = i
+		case *event.ChecksCompleted:
+			if checked = i; !d.Passed {
+				t.Errorf("the restore checks did not pass:\n%s", outline(history))
+			}
+		}
+	}
+	if undone == 0 || checked < undone {
+		t.Fatalf("undone at %d, checked at %d\n%s", undone, checked, outline(history))
+	}
+	if fin := finished(history); fin.Complete || len(fin.Outstanding) > 0 {
+		t.Errorf("finished %+v", fin)
+	}
+}
+
+// TestUndoThatFailsIsSettledLater: the old primary's data directory is out of
+// reach when it has to be rebuilt. The drill names what it left, no other drill
+// gets the cluster, and an undo request finishes the work once that is mended.
+func TestUndoThatFailsIsSettledLater(t *testing.T) {
+	p := startLab(t, lab.PostgresOptions{Synchronous: true})
+	stack, rec, _ := startAllInOne(t, p)
+	a, _ := p.Node("a")
+	away := a.DataDir + ".away"
+	publish(t, rec.NATSURL, "stuck", quickDrill(t, "stuck", nil))
+	left := accepted(t, stack.Bus, "stuck")
+	history := await(t.Context(), t, stack.Bus, left, func(s bus.Stored) {
+		if s.Event.Type != event.TypeFaultInjected {
+			return
+		}
+		if err := os.Rename(a.DataDir, away); err != nil {
+			t.Error(err)
+		}
+		if err := os.WriteFile(a.DataDir, []byte("in the way"), 0o600); err != nil {
+			t.Error(err)
+		}
+	})
+	if fin := finished(history); len(fin.Outstanding) == 0 || foldReport(t, history, stack.Keyring).Verdict == verdict.Pass {
+		t.Fatalf("finished %+v\n%s", fin, outline(history))
+	}
+	publish(t, rec.NATSURL, "blocked", quickDrill(t, "blocked", nil))
+	blocked := await(t.Context(), t, stack.Bus, accepted(t, stack.Bus, "blocked"), nil)
+	for _, h := range blocked {
+		if h.Event.Type == event.TypeFaultIntended {
+			t.Fatal("a drill went on with a cluster that an earlier one left broken")
+		}
+	}
+	if fin := finished(blocked); !strings.Contains(fin.Reason, "firedrill undo "+left) {
+		t.Errorf("the blocked drill ended with %q", fin.Reason)
+	}
+	if err := os.Remove(a.DataDir); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(away, a.DataDir); err != nil {
+		t.Fatal(err)
+	}
+	raw, err := injector.UndoRequest("undo", left)
+	if err != nil {
+		t.Fatal(err)
+	}
+	publish(t, rec.NATSURL, "undo", raw)
+	history = await(t.Context(), t, stack.Bus, accepted(t, stack.Bus, "undo"), nil)
+	wholeHistory(t, history, stack.Keyring)
+	atHome(t, p)
+	r := foldReport(t, history, stack.Keyring)
+	if r.Verdict != verdict.Pass {
+		t.Fatalf("verdict %s: %+v\n%s", r.Verdict, r.Issues, outline(history))
+	}
+}
