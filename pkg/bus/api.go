@@ -110,12 +110,16 @@ func (b *Bus) answer(ctx context.Context, service, name string, fn Endpoint, r m
 	})
 	out, err := fn(ctx, r.Data())
 	telemetry.End(span, err)
+	// The request's own Respond and Error note the outcome in a field that micro
+	// reads as soon as the handler has returned, and this runs beside the handler.
+	reply := nats.NewMsg(r.Reply())
+	reply.Data = out
 	if err != nil {
-		err = r.Error("400", oneLine(err.Error()), []byte(err.Error()))
-	} else {
-		err = r.Respond(out)
+		reply.Data = []byte(err.Error())
+		reply.Header.Set(micro.ErrorHeader, oneLine(err.Error()))
+		reply.Header.Set(micro.ErrorCodeHeader, "400")
 	}
-	if err != nil {
+	if err := b.nc.PublishMsg(reply); err != nil {
 		b.log.Warn("answer could not be sent", "endpoint", name, "error", err)
 	}
 }

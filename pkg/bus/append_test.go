@@ -218,3 +218,26 @@ func TestRestartLosesNothing(t *testing.T) {
 		}
 	}
 }
+
+// TestAppendAfterAReplayedEvent: a copy of an earlier event at the end of the
+// history verifies, but the chain does not go on from there.
+func TestAppendAfterAReplayedEvent(t *testing.T) {
+	w := newWorld(t)
+	first, err := w.connect(event.Injector).AppendAt(t.Context(), "d1", bus.Tail{}, accepted(), phase(1), phase(2))
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.raw(t, bus.EventSubject("d1", event.Injector, event.TypePhaseStarted), first[1].Raw)
+	fresh := w.connect(event.Injector) // it has not followed the drill
+	got, err := fresh.Append(t.Context(), "d1", phase(3))
+	if err != nil {
+		t.Fatal(err)
+	}
+	history, err := fresh.History(t.Context(), "d1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(history) != 5 || history[3].Trust == nil || history[4].Trust != nil || got[0].Event.ChainIndex != 4 {
+		t.Fatalf("the copy: %v; the new event: index %d, %v", history[3].Trust, got[0].Event.ChainIndex, history[4].Trust)
+	}
+}

@@ -58,23 +58,17 @@ func (c *tailCache) drop(drill string, stale Tail) {
 	}
 }
 
-// tail reads where the drill's history ends. Where the last message is not a
-// verified event, the chain goes on from the last one that is.
+// tail reads where the drill's history ends. The last message alone would not
+// do: it may be a copy of an earlier event, which verifies as well but stands
+// where the chain has passed. Followers of a drill have its tail in the cache.
 func (b *Bus) tail(ctx context.Context, drill string) (Tail, error) {
 	if !event.IsDrillID(drill) {
 		return Tail{}, fmt.Errorf("drill id %q: use 1 to 100 letters, digits, dashes or underscores", drill)
 	}
-	last, err := b.get(ctx, StreamDrills, getRequest{LastFor: drillFilter(drill)})
-	if errors.Is(err, errNoRecord) {
+	history, err := b.History(ctx, drill)
+	if errors.Is(err, ErrNoDrill) {
 		return Tail{}, nil
 	}
-	if err != nil {
-		return Tail{}, fmt.Errorf("end of drill %s: %w", drill, err)
-	}
-	if s := open(last, b.keyring); s.Trust == nil {
-		return s.tail, nil
-	}
-	history, err := b.History(ctx, drill)
 	if err != nil {
 		return Tail{}, err
 	}

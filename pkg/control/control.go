@@ -149,10 +149,14 @@ func (h *Host) Run(ctx context.Context, c Command) ([]byte, error) {
 	if ctx.Err() != nil {
 		err = fmt.Errorf("%w (%w)", context.Cause(ctx), err)
 	}
-	return out.Bytes(), &CommandError{
+	failed := &CommandError{
 		Where: strings.Join(h.prefix, " "), What: what(c), Code: exitCode(err),
 		Stderr: strings.TrimSpace(tail(errs.String(), stderrTail)), Err: err,
 	}
+	if f, ok := asFenced(failed.Code, failed.Stderr); ok {
+		failed.Err, failed.Stderr = f, ""
+	}
+	return out.Bytes(), failed
 }
 
 // Output is Run with the output as a trimmed string.

@@ -6,6 +6,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -249,6 +251,99 @@ func TestTimer(t *testing.T) {
 			}
 		}
 		if err := h.Disarm(ctx, replaced.Token); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+// TestDisarmWaitsForAScriptUnderWay disarms a timer that has just fired: what
+// comes after Disarm must not be crossed by the script.
+func TestDisarmWaitsForAScriptUnderWay(t *testing.T) {
+	each(t, func(t *testing.T, ctx context.Context, h *Host) {
+		dir := t.TempDir()
+		at := func(name string) string { return filepath.Join(dir, name) }
+		exists := func(name string) bool { _, err := os.Stat(at(name)); return err == nil }
+		if err := syscall.Mkfifo(at("go on"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		tm := Timer{Token: at("token"), Script: `: >"$1/began"; read -r x <"$1/go on"; : >"$1/ended"`, Args: []string{dir}}
+		if err := h.Arm(ctx, tm); err != nil {
+			t.Fatal(err)
+		}
+		until(t, "the timer to fire", func() bool { return exists("began") })
+		done := make(chan error, 1)
+		go func() { done <- h.Disarm(ctx, tm.Token) }()
+		early := false
+		until(t, "Disarm to wait", func() bool {
+			select {
+			case err := <-done:
+				early = true
+				t.Errorf("Disarm returned while the script ran: %v", err)
+			default:
+			}
+			locks, err := os.ReadFile("/proc/locks")
+			if err != nil {
+				t.Fatal(err)
+			}
+			return early || waitedFor(t, string(locks), at("timers.lock"))
+		})
+		w, err := os.OpenFile(at("go on"), os.O_WRONLY, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = w.Close()
+		if !early {
+			if err := <-done; err != nil || !exists("ended") {
+				t.Errorf("Disarm: %v; script ended: %v", err, exists("ended"))
+			}
+		}
+		until(t, "the script's end", func() bool { return exists("ended") })
+	})
+}
+
+// waitedFor reports whether a process waits for the lock of a file.
+func waitedFor(t *testing.T, locks, path string) bool {
+	t.Helper()
+	st, err := os.Stat(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return false
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	inode := ":" + strconv.FormatUint(st.Sys().(*syscall.Stat_t).Ino, 10) + " "
+	for line := range strings.Lines(locks) {
+		if strings.Contains(line, "-> FLOCK") && strings.Contains(line, inode) {
+			return true
+		}
+	}
+	return false
+}
+
+func TestDisarmAll(t *testing.T) {
+	each(t, func(t *testing.T, ctx context.Context, h *Host) {
+		dir := filepath.Join(t.TempDir(), "it's")
+		if got, err := h.DisarmAll(ctx, dir, "*"); err != nil || len(got) > 0 {
+			t.Fatalf("without a directory: %v, %v", got, err)
+		}
+		for _, name := range []string{"x1.a", "x2.a", "x1.b"} {
+			if err := h.Arm(ctx, Timer{Token: filepath.Join(dir, name), After: time.Hour, Script: ":"}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		got, err := h.DisarmAll(ctx, dir, "x?.a")
+		if err != nil || !slices.Equal(got, []string{"x1.a", "x2.a"}) {
+			t.Fatalf("disarmed %v, %v", got, err)
+		}
+		for name, want := range map[string]bool{"x1.a": false, "x2.a": false, "x1.b": true} {
+			if armed, err := h.Armed(ctx, filepath.Join(dir, name)); err != nil || armed != want {
+				t.Errorf("%s: armed %v, %v", name, armed, err)
+			}
+		}
+		if _, err := h.DisarmAll(ctx, dir, "$(id) *"); err == nil {
+			t.Error("a pattern that the shell would run is taken")
+		}
+		if err := h.Disarm(ctx, filepath.Join(dir, "x1.b")); err != nil {
 			t.Fatal(err)
 		}
 	})

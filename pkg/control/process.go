@@ -124,10 +124,8 @@ func Tree(ps []Process, root int) []Process {
 // Signal sends sig to every pid, in order, as close together as it can. A pid
 // that is gone is no error. On this machine it is one system call for each.
 func (h *Host) Signal(ctx context.Context, sig syscall.Signal, pids ...int) error {
-	for _, pid := range pids {
-		if pid <= 1 {
-			return fmt.Errorf("signal %v to pid %d: refused: not a process of a target", sig, pid)
-		}
+	if err := refusePids(sig, pids); err != nil {
+		return err
 	}
 	if !h.Local() {
 		return h.remoteSignal(ctx, sig, pids)
@@ -141,20 +139,30 @@ func (h *Host) Signal(ctx context.Context, sig syscall.Signal, pids ...int) erro
 	return errors.Join(errs...)
 }
 
-func (h *Host) remoteSignal(ctx context.Context, sig syscall.Signal, pids []int) error {
+// refusePids keeps signals from what is never a process of a target.
+func refusePids(sig syscall.Signal, pids []int) error {
+	for _, pid := range pids {
+		if pid <= 1 {
+			return fmt.Errorf("signal %v to pid %d: refused: not a process of a target", sig, pid)
+		}
+	}
+	return nil
+}
+
+const signalScript = `s=$1; shift; r=0
+for p; do kill -"$s" "$p" 2>/dev/null || { [ -e "/proc/$p" ] && { echo "pid $p" >&2; r=1; }; }; done; exit $r`
+
+func signalArgs(sig syscall.Signal, pids []int) []string {
 	args := []string{strconv.Itoa(int(sig))}
 	for _, pid := range pids {
 		args = append(args, strconv.Itoa(pid))
 	}
-	_, err := h.Run(ctx, Command{
-		Script: `s=$1; shift; r=0
-for p; do kill -"$s" "$p" 2>/dev/null || { [ -e "/proc/$p" ] && { echo "pid $p" >&2; r=1; }; }; done; exit $r`,
-		Args: args,
-	})
-	if err != nil {
-		return fmt.Errorf("signal %v: %w", sig, err)
-	}
-	return nil
+	return args
+}
+
+func (h *Host) remoteSignal(ctx context.Context, sig syscall.Signal, pids []int) error {
+	_, err := h.Run(ctx, Command{What: fmt.Sprintf("signal %v", sig), Script: signalScript, Args: signalArgs(sig, pids)})
+	return err
 }
 
 // Look returns those of the processes that still are, in no order. It is much

@@ -3,7 +3,10 @@ package control
 import (
 	"context"
 	"fmt"
+	"path/filepath"
+	"regexp"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -29,12 +32,14 @@ func (h *Host) Arm(ctx context.Context, t Timer) error {
 	// another timer's: cancelling needs no pid, which might be another process's
 	// by then. Only removing the token, which one of two racers can do, fires.
 	// The clock is read in whole seconds, so one more is waited than was asked.
+	// It fires under a lock that Disarm takes too: see there.
 	const watch = `t=$1 n=$2 e=$3 s=$4; shift 4
 while [ "$(date +%s)" -lt "$e" ]; do [ "$(cat "$t" 2>/dev/null)" = "$n" ] || exit 0; sleep 1; done
+exec 8<"$(dirname -- "$t")/timers.lock" && flock 8 || exit 1
 [ "$(cat "$t" 2>/dev/null)" = "$n" ] && rm -- "$t" && exec sh -c "$s" sh "$@"`
 	_, err := h.Run(ctx, Command{
 		Script: `w=$1 t=$2 secs=$3; shift 3
-d=$(dirname -- "$t") && { [ -d "$d" ] || mkdir -p -m 0755 -- "$d"; } || exit 1
+d=$(dirname -- "$t") && { [ -d "$d" ] || mkdir -p -m 0755 -- "$d"; } && : >>"$d/timers.lock" || exit 1
 n="$$-$(date +%s%N)"
 printf '%s\n' "$n" >"$t" || exit 1
 setsid sh -c "$w" firedrill-timer "$t" "$n" "$(($(date +%s) + secs + 1))" "$@" </dev/null >/dev/null 2>&1 &
@@ -47,13 +52,36 @@ exit 0`,
 	return nil
 }
 
-// Disarm cancels a timer; one that ran or never was is no error. The watching
-// process ends within a second.
+// Disarm cancels a timer; one that ran or never was is no error. When it
+// returns, the timer's script has run to its end or will never begin: what is
+// done next cannot be crossed by it.
 func (h *Host) Disarm(ctx context.Context, token string) error {
-	if err := h.Remove(ctx, token); err != nil {
-		return fmt.Errorf("disarm timer: %w", err)
+	_, err := h.DisarmAll(ctx, filepath.Dir(token), filepath.Base(token))
+	return err
+}
+
+// tokenPattern is what may name tokens in DisarmAll: a shell expands it unquoted.
+var tokenPattern = regexp.MustCompile(`^[-_.A-Za-z0-9?*]+$`)
+
+// DisarmAll is Disarm for every timer whose token lies in dir under a name that
+// the shell pattern fits, with ? and *. It returns the names of those that were
+// armed, sorted.
+func (h *Host) DisarmAll(ctx context.Context, dir, pattern string) ([]string, error) {
+	if !tokenPattern.MatchString(pattern) {
+		return nil, fmt.Errorf("disarm timers %q in %s: use letters, digits, - _ . ? and * in the name", pattern, dir)
 	}
-	return nil
+	out, err := h.Run(ctx, Command{
+		What: "disarm timers " + pattern + " in " + dir,
+		Script: `[ -e "$1" ] || exit 0
+cd -- "$1" || exit 1
+if [ -e timers.lock ]; then exec 8<timers.lock && flock -w 30 8 || { echo "a timer's script did not end within 30 s" >&2; exit 1; }; fi
+for t in $2; do [ ! -e "$t" ] || { rm -- "$t" && printf '%s\n' "$t"; } || exit 1; done`,
+		Args: []string{dir, pattern},
+	})
+	if err != nil {
+		return nil, err
+	}
+	return strings.Fields(string(out)), nil
 }
 
 // Armed reports whether a timer still waits.

@@ -50,15 +50,19 @@ func TestAbortPutsBackAndShowsIt(t *testing.T) {
 	}
 }
 
-// TestUndoThatFailsIsSettledLater: the old primary's data directory is out of
-// reach when it has to be rebuilt. The drill names what it left, no other drill
+// TestUndoThatFailsIsSettledLater: the dead primary's data directory is out of
+// reach when it has to be started. The drill names what it left, no other drill
 // gets the cluster, and an undo request finishes the work once that is mended.
 func TestUndoThatFailsIsSettledLater(t *testing.T) {
 	p := startLab(t, lab.PostgresOptions{Synchronous: true})
 	stack, rec, _ := startAllInOne(t, p)
 	a, _ := p.Node("a")
 	away := a.DataDir + ".away"
-	publish(t, rec.NATSURL, "stuck", quickDrill(t, "stuck", nil))
+	publish(t, rec.NATSURL, "stuck", quickDrill(t, "stuck", func(phase map[string]any) {
+		// Nobody promotes: the way back has the dead primary to start.
+		delete(phase, "recovery")
+		phase["stable"] = map[string]any{"window": "1s", "timeout": "1s"}
+	}))
 	left := accepted(t, stack.Bus, "stuck")
 	history := await(t.Context(), t, stack.Bus, left, func(s bus.Stored) {
 		if s.Event.Type != event.TypeFaultInjected {

@@ -1,10 +1,14 @@
 package postgres
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/firedrill/firedrill/pkg/event"
 	"github.com/firedrill/firedrill/pkg/target"
@@ -21,9 +25,17 @@ func (s *servers) planPromote(_ context.Context, o *operation, views []view, p *
 	if err := s.choose(o, views); err != nil {
 		return err
 	}
+	if !o.rec.has(o.node) {
+		// This operation makes the node another's follower no more, so undoing
+		// it is its duty.
+		o.rec.Before = append(o.rec.Before, o.node.Name)
+	}
 	v := viewOf(views, o.node)
 	p.Parts = []event.Part{part(o.node, v.role())}
-	p.Does = []string{fmt.Sprintf("promote node %s (%s, timeline %d, received up to %s)", o.node.Name, v.role(), v.Timeline, v.At)}
+	p.Does = []string{
+		"cancel, on the other nodes' machines, the dead-man timers that could make a second primary",
+		fmt.Sprintf("promote node %s (%s, timeline %d, received up to %s)", o.node.Name, v.role(), v.Timeline, v.At),
+	}
 	return nil
 }
 
@@ -40,31 +52,60 @@ func bestStandby(views []view) *view {
 }
 
 func (s *servers) promoteAction(ctx context.Context, o *operation) (target.Effect, error) {
-	e := target.Effect{Began: s.clock.Now()}
-	already, err := s.promote(ctx, o.node)
+	var e target.Effect
+	if err := s.claim(ctx, s.duty(o.rec)); err != nil {
+		return e, fmt.Errorf("not promoted: %w", err)
+	}
+	var disarmed []string
+	e.Began = s.clock.Now()
+	already, err := s.promote(ctx, o.node, func() (err error) {
+		disarmed, err = s.disarmOthers(ctx, o.node, s.nodes)
+		if err != nil {
+			return fmt.Errorf("not promoted: %w", err)
+		}
+		return nil
+	})
 	e.Ended = s.clock.Now()
+	e.Details = map[string]string{"node": o.node.Name, "already": fmt.Sprint(already)}
+	if len(disarmed) > 0 {
+		e.Details["disarmed"] = strings.Join(disarmed, ", ")
+	}
 	if err != nil {
 		return e, err
 	}
-	e.Details = map[string]string{"node": o.node.Name, "already": fmt.Sprint(already)}
 	e.Proof = event.Proof{Proven: true, How: "the node says that it is not in recovery", Observations: []string{o.node.Name}}
 	return e, nil
 }
 
-// promote makes a standby a primary, and reports whether it was one already. It
-// looks every few milliseconds: pg_promote itself looks ten times a second,
-// which would add to the recovery time.
-func (s *servers) promote(ctx context.Context, n *node) (bool, error) {
+// errNotPromoted is returned when a node has refused to become a primary: it has
+// not begun to, and will not.
+var errNotPromoted = errors.New("the node refuses to be promoted")
+
+// promote makes a standby a primary, and reports whether it was one already.
+// Right before the node is told, once it is known to answer, ready is called; its
+// error stops the promotion. promote looks every few milliseconds: pg_promote
+// itself looks ten times a second, which would add to the recovery time.
+func (s *servers) promote(ctx context.Context, n *node, ready func() error) (bool, error) {
 	c, err := s.open(ctx, n)
 	if err != nil {
 		return false, err
 	}
 	defer c.close()
 	r, err := c.row(ctx, "SELECT pg_is_in_recovery()")
-	if err != nil || r[0] == "f" {
-		return err == nil, err
+	if err != nil {
+		return false, fmt.Errorf("node %s: %w", n.Name, err)
 	}
-	if _, err := c.row(ctx, "SELECT pg_promote(false)"); err != nil {
+	if err := ready(); err != nil {
+		return false, err
+	}
+	if r[0] == "f" {
+		return true, nil
+	}
+	r, err = c.row(ctx, "SELECT pg_promote(false)")
+	if e, ok := errors.AsType[*pgconn.PgError](err); ok && e.SeverityUnlocalized == "ERROR" || err == nil && r[0] != "t" {
+		return false, fmt.Errorf("node %s: %w: %w; see its log", n.Name, errNotPromoted, cmp.Or(err, errors.New("pg_promote says no")))
+	}
+	if err != nil {
 		return false, fmt.Errorf("node %s: promote: %w", n.Name, err)
 	}
 	return false, poll(ctx, time.Minute, 3*time.Millisecond, "node "+n.Name+" to be the primary", func() (bool, string, error) {
@@ -116,7 +157,10 @@ func (s *servers) redirectAction(ctx context.Context, o *operation) (target.Effe
 			return e, err
 		}
 	}
-	if err := s.endpoint.redirect(ctx, n); err != nil {
+	if err := s.claim(ctx, []*node{n}); err != nil {
+		return e, err
+	}
+	if err := s.redirect(ctx, n); err != nil {
 		return e, err
 	}
 	e.Ended = s.clock.Now()
@@ -152,7 +196,9 @@ func (s *servers) proveServed(ctx context.Context, n *node, e *target.Effect) er
 func (s *servers) planFailback(_ context.Context, o *operation, views []view, p *target.Plan) error {
 	o.rec.Method = o.params.Method
 	for _, v := range views {
-		p.Parts = append(p.Parts, part(v.node, v.role()))
+		if o.rec.has(v.node) {
+			p.Parts = append(p.Parts, part(v.node, v.role()))
+		}
 	}
 	home := s.home().Name
 	p.Does = []string{

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/firedrill/firedrill/pkg/lab"
@@ -17,7 +18,8 @@ import (
 func (r *rig) harness(t *testing.T) targettest.Harness {
 	h := targettest.Harness{
 		Driver: postgres.Driver{}, Config: r.config, Secrets: r.secrets(t), Healthy: r.healthy, Snapshot: r.snapshot,
-		Write: postgres.ProbeWrite, Read: postgres.ProbeRead, Hang: postgres.FaultFreeze,
+		Aliases: []json.RawMessage{r.edit(t, renamed), r.edit(t, elsewhere)},
+		Write:   postgres.ProbeWrite, Read: postgres.ProbeRead, Hang: postgres.FaultFreeze,
 		ReadParams: func(of string) json.RawMessage { return json.RawMessage(fmt.Sprintf(`{"of":%q}`, of)) },
 		Duplicate: func(ctx context.Context, ledger string, seq int64) error {
 			c, err := r.service(ctx)
@@ -39,6 +41,19 @@ func (r *rig) harness(t *testing.T) targettest.Harness {
 		},
 	}
 	return h
+}
+
+// renamed lists the same nodes in another order, under other names, with the
+// other one at home as the primary, and a client that connects elsewhere.
+func renamed(c map[string]any) {
+	nodes := c["nodes"].([]any)
+	slices.Reverse(nodes)
+	for i, name := range []string{"west", "east"} {
+		n := nodeOf(c, i)
+		n["name"], n["host"] = name, "localhost"
+		n["role"] = map[any]any{"primary": "standby", "standby": "primary"}[n["role"]]
+	}
+	c["service"].(map[string]any)["host"] = "localhost"
 }
 
 func (r *rig) processFaults() []targettest.Fault {

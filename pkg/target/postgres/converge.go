@@ -23,12 +23,27 @@ var ErrNoPrimary = errors.New("no node is a primary, nor would start as one")
 //   - a rebuild that was cut off leaves a mark outside the data directory;
 //   - at every moment at least one node is, or would start as, a primary that
 //     has all that clients were told is stored.
+//
+// Only nodes in the record's Before are looked at and touched. Each operation of
+// a drill has those that did their part when it, or an earlier one of the drill,
+// was planned: a node that was down for reasons of its own, and may be kept so on
+// purpose, is neither started nor rebuilt. If that is the home primary, the
+// cluster was not at home before, and whoever leads stays the primary.
 func (s *servers) converge(ctx context.Context, r record, j *journal) error {
 	home, err := s.node(r.Home)
 	if err != nil {
 		return err
 	}
-	views, err := s.look(ctx, lookLimit)
+	nodes := s.duty(r)
+	for _, n := range s.nodes {
+		if !r.has(n) {
+			j.add("node %s left alone: was down before the drill, or did not follow", n.Name)
+		}
+	}
+	if err := s.claim(ctx, nodes); err != nil {
+		return err
+	}
+	views, err := s.lookAmong(ctx, nodes, lookLimit)
 	if err != nil {
 		return err
 	}
@@ -39,6 +54,9 @@ func (s *servers) converge(ctx context.Context, r record, j *journal) error {
 	if err != nil {
 		return err
 	}
+	if !r.has(home) {
+		home = lead
+	}
 	if lead != home {
 		if err := s.leadHome(ctx, lead, home, r, j); err != nil {
 			return err
@@ -47,7 +65,7 @@ func (s *servers) converge(ctx context.Context, r record, j *journal) error {
 	if err := s.moveEndpoint(ctx, home, j); err != nil {
 		return err
 	}
-	for _, n := range s.nodes {
+	for _, n := range nodes {
 		if n == home {
 			continue
 		}
@@ -55,7 +73,7 @@ func (s *servers) converge(ctx context.Context, r record, j *journal) error {
 			return err
 		}
 	}
-	return s.finish(ctx, home, j)
+	return s.finish(ctx, home, nodes, j)
 }
 
 // leadHome makes home the primary again, while lead is the acting one.
@@ -70,11 +88,28 @@ func (s *servers) leadHome(ctx context.Context, lead, home *node, r record, j *j
 	return s.switchover(ctx, lead, home, j)
 }
 
-// startLead decides which node leads, and makes sure that it runs.
+// startLead decides which node leads, and makes sure that it runs. Before that,
+// nothing that is to lose may wake up by itself any more, and a frozen node is
+// let go on as the primary only when no other one runs.
 func (s *servers) startLead(ctx context.Context, views []view, j *journal) (*node, error) {
 	order := s.leads(ctx, views)
 	if len(order) == 0 {
 		return nil, fmt.Errorf("%w (%s); somebody must decide: promote one by hand", ErrNoPrimary, describe(views))
+	}
+	losers := make([]*node, 0, len(order))
+	for _, v := range order[1:] {
+		losers = append(losers, v.node)
+	}
+	if _, err := s.disarmOthers(ctx, order[0].node, losers); err != nil {
+		return nil, err
+	}
+	if order[0].Frozen {
+		for i, v := range order[1:] {
+			if err := s.halt(ctx, v, j); err != nil {
+				return nil, err
+			}
+			order[1+i].Procs, order[1+i].Answers = nil, false
+		}
 	}
 	var errs []error
 	for _, v := range order {
@@ -174,7 +209,7 @@ func (s *servers) moveEndpoint(ctx context.Context, n *node, j *journal) error {
 	}
 	if up != n.Address().String() {
 		j.add("led clients to node %s", n.Name)
-		return s.endpoint.redirect(ctx, n)
+		return s.redirect(ctx, n)
 	}
 	return s.endpoint.resume(ctx)
 }
@@ -236,84 +271,6 @@ func (s *servers) awaitStreaming(ctx context.Context, n *node, tl int, limit tim
 	})
 }
 
-// caughtUpLimit bounds the wait for a rebuilt node to have all of the log.
-const caughtUpLimit = 10 * time.Minute
-
-// switchover hands the primary's role from lead to home, which streams from it.
-// Clients are held meanwhile. Nothing that lead acknowledged is left behind: home
-// is promoted only when it has lead's last record, the shutdown checkpoint.
-func (s *servers) switchover(ctx context.Context, lead, home *node, j *journal) error {
-	if err := s.awaitCaughtUp(ctx, lead, home); err != nil {
-		return err
-	}
-	// A checkpoint beforehand makes the one at shutdown, which clients wait for, short.
-	if _, err := s.exec(ctx, lead, "CHECKPOINT"); err != nil {
-		return err
-	}
-	began := time.Now()
-	if err := s.endpoint.pause(ctx); err != nil {
-		j.add("clients were not held: %v", s.scrub(err))
-	}
-	if err := s.stopNode(ctx, lead, "fast"); err != nil {
-		return errors.Join(err, s.giveBack(ctx, lead, j))
-	}
-	at, err := s.awaitLastRecord(ctx, lead, home)
-	if err != nil {
-		return errors.Join(err, s.giveBack(ctx, lead, j))
-	}
-	if _, err := s.promote(ctx, home); err != nil {
-		// home may or may not be a primary now; the next try finds out.
-		return err
-	}
-	if err := s.endpoint.redirect(ctx, home); err != nil {
-		return err
-	}
-	j.add("switched over from %s to %s in %v; %s had received %s, past the last checkpoint of %s",
-		lead.Name, home.Name, time.Since(began).Round(time.Millisecond), home.Name, at, lead.Name)
-	return nil
-}
-
-// giveBack lets lead go on when a switchover could not be done.
-func (s *servers) giveBack(ctx context.Context, lead *node, j *journal) error {
-	j.add("the switchover was given up; %s goes on as the primary", lead.Name)
-	return errors.Join(s.startNode(ctx, lead), s.endpoint.resume(ctx))
-}
-
-func (s *servers) awaitCaughtUp(ctx context.Context, lead, home *node) error {
-	r, err := s.ask(ctx, lead, "SELECT pg_current_wal_lsn()")
-	if err != nil {
-		return err
-	}
-	return poll(ctx, caughtUpLimit, 20*time.Millisecond, fmt.Sprintf("node %s to replay up to %s", home.Name, r[0]), func() (bool, string, error) {
-		h, err := s.ask(ctx, home, "SELECT pg_last_wal_replay_lsn() >= $1::pg_lsn, pg_last_wal_replay_lsn()", r[0])
-		if err != nil {
-			return false, "", err
-		}
-		return h[0] == "t", "it has " + h[1], nil
-	})
-}
-
-// awaitLastRecord waits until home has replayed past the shutdown checkpoint of lead.
-func (s *servers) awaitLastRecord(ctx context.Context, lead, home *node) (lsn, error) {
-	l, err := s.lookAt(ctx, lead, lookLimit)
-	if err != nil {
-		return 0, err
-	}
-	if l.Running() || l.State != "shut down" {
-		return 0, fmt.Errorf("node %s is not shut down in order but %q: its last record is not known", lead.Name, l.State)
-	}
-	var at lsn
-	err = poll(ctx, 10*time.Second, 5*time.Millisecond, fmt.Sprintf("node %s to have the last record of %s at %s", home.Name, lead.Name, l.Checkpoint), func() (bool, string, error) {
-		r, err := s.ask(ctx, home, "SELECT pg_last_wal_replay_lsn()")
-		if err != nil {
-			return false, "", err
-		}
-		at, err = parseLSN(r[0])
-		return at > l.Checkpoint, "it has " + r[0], err
-	})
-	return at, err
-}
-
 // exec runs one statement on a node as the admin, without a limit of its own.
 func (s *servers) exec(ctx context.Context, n *node, sql string, args ...string) ([][]string, error) {
 	c, err := s.open(ctx, n)
@@ -329,9 +286,9 @@ func (s *servers) exec(ctx context.Context, n *node, sql string, args ...string)
 }
 
 // finish checks the result and clears away what the rebuilds kept aside.
-func (s *servers) finish(ctx context.Context, home *node, j *journal) error {
+func (s *servers) finish(ctx context.Context, home *node, nodes []*node, j *journal) error {
 	err := poll(ctx, streamLimit, 30*time.Millisecond, "the home topology", func() (bool, string, error) {
-		views, err := s.look(ctx, lookLimit)
+		views, err := s.lookAmong(ctx, nodes, lookLimit)
 		if err != nil {
 			return false, "", err
 		}
@@ -341,7 +298,7 @@ func (s *servers) finish(ctx context.Context, home *node, j *journal) error {
 	if err != nil {
 		return err
 	}
-	for _, n := range s.nodes {
+	for _, n := range nodes {
 		if err := s.restoreSettings(ctx, n, j); err != nil {
 			return err
 		}

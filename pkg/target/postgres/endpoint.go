@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -21,6 +22,7 @@ type endpoint interface {
 	// redirect leads new connections to n; idempotent. It also resumes.
 	redirect(ctx context.Context, n *node) error
 	// pause holds clients up, as far as the kind can; redirect or resume ends it.
+	// They may be held after an error, too: whoever pauses resumes.
 	pause(ctx context.Context) error
 	resume(ctx context.Context) error
 }
@@ -175,21 +177,23 @@ func (b *bouncer) redirect(ctx context.Context, n *node) error {
 	if err != nil {
 		return fmt.Errorf("pgbouncer: %s: %w", b.cfg.INI, err)
 	}
-	if changed != string(text) {
-		if err := b.host.WriteFile(ctx, b.cfg.INI, []byte(changed), 0o640, ""); err != nil {
-			return fmt.Errorf("pgbouncer: %w", err)
-		}
-	}
 	before, err := b.row(ctx)
 	if err != nil {
 		return err
 	}
-	if before["host"]+":"+before["port"] != n.Address().String() {
+	moves := before["host"]+":"+before["port"] != n.Address().String()
+	if changed != string(text) {
+		err = b.host.WriteFile(ctx, b.cfg.INI, []byte(changed), 0o640, "")
+	}
+	if err == nil && moves {
+		_, err = b.console(ctx, "RELOAD")
+	}
+	if err != nil {
+		return errors.Join(fmt.Errorf("pgbouncer: %w", err), b.restore(ctx, text))
+	}
+	if moves {
 		// KILL ends clients that wait on the old server, frozen ones included;
 		// it leaves the database paused.
-		if _, err := b.console(ctx, "RELOAD"); err != nil {
-			return err
-		}
 		if _, err := b.console(ctx, "KILL "+quoteIdent(b.cfg.Database)); err != nil {
 			return err
 		}
@@ -201,6 +205,17 @@ func (b *bouncer) redirect(ctx context.Context, n *node) error {
 		up, err := b.upstream(ctx)
 		return up == n.Address().String(), "it leads to " + up, err
 	})
+}
+
+// restore puts the file back when it could not be made to count: the next reload,
+// whoever makes it, would move clients unawares. It works after ctx has ended.
+func (b *bouncer) restore(ctx context.Context, text []byte) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), endpointTimeout)
+	defer cancel()
+	if err := b.host.WriteFile(ctx, b.cfg.INI, text, 0o640, ""); err != nil {
+		return fmt.Errorf("pgbouncer: it was not reloaded, and %s leads elsewhere than it does now; put the line back: %w", b.cfg.INI, err)
+	}
+	return nil
 }
 
 func (b *bouncer) pause(ctx context.Context) error {

@@ -25,7 +25,7 @@ func (s *servers) planHBA(ctx context.Context, o *operation, views []view, p *ta
 	if err != nil {
 		return err
 	}
-	o.rec.Undo, o.rec.Path = undoHBA, r[0]
+	o.rec.Undo, o.rec.Path, o.rec.Opens = undoHBA, r[0], viewOf(views, o.node).primary()
 	p.DeadMan = o.deadMan()
 	p.Does = []string{fmt.Sprintf("set a timer on the node's machine that takes the line out again after %v", p.DeadMan)}
 	p.Undoes = fmt.Sprintf("take the lines marked %s out of %s on node %s and reload", o.rec.Token, o.rec.Path, o.node.Name)
@@ -93,7 +93,7 @@ p=$(head -n 1 "$3/postmaster.pid" 2>/dev/null)
 
 // reject puts lines at the head of pg_hba.conf and makes the server read them.
 func (s *servers) reject(ctx context.Context, o *operation, lines string) error {
-	if _, err := s.run(ctx, o.node, addLinesScript, o.rec.Path, o.rec.Token, lines); err != nil {
+	if _, err := s.run(ctx, o.node, conductor(ctx).Guard(addLinesScript), o.rec.Path, o.rec.Token, lines); err != nil {
 		return err
 	}
 	procs, err := s.processes(ctx, o.node)
@@ -103,7 +103,7 @@ func (s *servers) reject(ctx context.Context, o *operation, lines string) error 
 	if len(procs) == 0 {
 		return fmt.Errorf("node %s does not run any more", o.node.Name)
 	}
-	return o.node.host.Signal(ctx, syscall.SIGHUP, procs[0].PID)
+	return s.signal(ctx, o.node, syscall.SIGHUP, procs[:1])
 }
 
 func (s *servers) armDropLines(ctx context.Context, o *operation) error {
@@ -251,12 +251,8 @@ func (s *servers) undoRefusal(ctx context.Context, r record, j *journal) error {
 	if err := s.fenceNode(ctx, n, r.SystemID); err != nil {
 		return err
 	}
-	out, err := s.run(ctx, n, dropLinesScript, r.Path, r.Token, n.DataDir)
-	if err != nil {
-		return err
-	}
-	if out == "removed" {
-		j.add("took the lines marked %s out of %s on node %s", r.Token, r.Path, n.Name)
+	if err := s.letIn(ctx, n, r, j); err != nil {
+		return err // the timer stays armed: it is what is left
 	}
 	if err := s.disarm(ctx, n, r); err != nil {
 		return err
@@ -273,6 +269,36 @@ func (s *servers) undoRefusal(ctx context.Context, r record, j *journal) error {
 		return err
 	}
 	return s.awaitStandbys(ctx, n, j)
+}
+
+// letIn takes the marked lines out. If another node was promoted meanwhile, they
+// are what keeps commits from a second primary: it is stopped before they go.
+func (s *servers) letIn(ctx context.Context, n *node, r record, j *journal) error {
+	nodes := s.duty(r)
+	if !r.Opens || !r.has(n) {
+		nodes = []*node{n} // it cannot be a second primary, or is none of the drill's
+	}
+	views, err := s.lookAmong(ctx, nodes, lookLimit)
+	if err != nil {
+		return err
+	}
+	parted := split(views, n)
+	if parted {
+		if err := s.halt(ctx, viewOf(views, n), j); err != nil {
+			return err
+		}
+	}
+	out, err := s.run(ctx, n, conductor(ctx).Guard(dropLinesScript), r.Path, r.Token, n.DataDir)
+	if err != nil {
+		return err
+	}
+	if out == "removed" {
+		j.add("took the lines marked %s out of %s on node %s", r.Token, r.Path, n.Name)
+	}
+	if parted {
+		return s.converge(ctx, r, j)
+	}
+	return nil
 }
 
 func (s *servers) undoRelayCut(ctx context.Context, r record, j *journal) error {

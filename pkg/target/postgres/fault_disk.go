@@ -93,7 +93,7 @@ func (s *servers) fill(ctx context.Context, o *operation) (target.Effect, error)
 		rest = "rest"
 	}
 	e.Began = s.clock.Now()
-	out, err := o.node.host.Output(ctx, control.Command{Script: fillScript, Args: []string{o.rec.Path, strconv.FormatInt(size, 10), rest}})
+	out, err := o.node.host.Output(ctx, control.Command{Script: conductor(ctx).Guard(fillScript), Args: []string{o.rec.Path, strconv.FormatInt(size, 10), rest}})
 	e.Ended = s.clock.Now()
 	if err != nil {
 		return e, fmt.Errorf("node %s: %w", o.node.Name, err)

@@ -32,8 +32,16 @@ func (s *servers) planRunning(o *operation, views []view, p *target.Plan) error 
 	return nil
 }
 
-func (s *servers) planKill(_ context.Context, o *operation, views []view, p *target.Plan) error {
+// planMendable is planRunning for faults that stop the server.
+func (s *servers) planMendable(o *operation, views []view, p *target.Plan) error {
 	if err := s.planRunning(o, views, p); err != nil {
+		return err
+	}
+	return o.mendable(viewOf(views, o.node))
+}
+
+func (s *servers) planKill(_ context.Context, o *operation, views []view, p *target.Plan) error {
+	if err := s.planMendable(o, views, p); err != nil {
 		return err
 	}
 	p.Does = []string{fmt.Sprintf("send SIGKILL to every process of node %s (%d now), the postmaster first", o.node.Name, len(viewOf(views, o.node).Procs))}
@@ -41,10 +49,10 @@ func (s *servers) planKill(_ context.Context, o *operation, views []view, p *tar
 }
 
 func (s *servers) planFreeze(_ context.Context, o *operation, views []view, p *target.Plan) error {
-	if err := s.planRunning(o, views, p); err != nil {
+	if err := s.planMendable(o, views, p); err != nil {
 		return err
 	}
-	o.rec.Undo = undoThaw
+	o.rec.Undo, o.rec.Opens = undoThaw, viewOf(views, o.node).primary()
 	p.DeadMan = o.deadMan()
 	p.Does = []string{
 		fmt.Sprintf("set a timer on the node's machine that sends SIGCONT after %v", p.DeadMan),
@@ -55,7 +63,7 @@ func (s *servers) planFreeze(_ context.Context, o *operation, views []view, p *t
 }
 
 func (s *servers) planStop(_ context.Context, o *operation, views []view, p *target.Plan) error {
-	if err := s.planRunning(o, views, p); err != nil {
+	if err := s.planMendable(o, views, p); err != nil {
 		return err
 	}
 	p.Does = []string{fmt.Sprintf("stop node %s with pg_ctl, mode %s", o.node.Name, stopMode(o.params))}
@@ -133,7 +141,7 @@ func (s *servers) silent(ctx context.Context, n *node) (string, bool) {
 // the fault has not ended before.
 func (s *servers) signalUntil(ctx context.Context, n *node, sig syscall.Signal, procs []control.Process, done func(control.Process) bool) error {
 	pids := pidsOf(procs)
-	if err := n.host.Signal(ctx, sig, pids...); err != nil {
+	if err := s.signal(ctx, n, sig, procs); err != nil {
 		return err
 	}
 	return poll(ctx, 10*time.Second, 100*time.Microsecond, fmt.Sprintf("%v to take effect on node %s", sig, n.Name), func() (bool, string, error) {
@@ -224,14 +232,14 @@ func (s *servers) thaw(ctx context.Context, r record, j *journal) error {
 	if err != nil {
 		return err
 	}
-	views, err := s.look(ctx, lookLimit)
+	views, err := s.lookAmong(ctx, s.duty(r), lookLimit)
 	if err != nil {
 		return err
 	}
 	if err := fence(views, r.SystemID); err != nil {
 		return err
 	}
-	if p := acting(views); p != nil && p.node != n && viewOf(views, n).primary() {
+	if split(views, n) {
 		// Thawing it would make two primaries; converge does not let it run.
 		err = s.converge(ctx, r, j)
 	} else {
@@ -241,6 +249,21 @@ func (s *servers) thaw(ctx context.Context, r record, j *journal) error {
 		return err // the timer stays armed: it is what is left
 	}
 	return s.disarm(ctx, n, r)
+}
+
+// split reports whether n is, or would go on as, a primary while another node is
+// one, or would start as one: after a promotion, also if the promoted node is
+// down by now.
+func split(views []view, n *node) bool {
+	if !viewOf(views, n).primary() {
+		return false
+	}
+	for _, v := range views {
+		if v.node != n && v.primary() {
+			return true
+		}
+	}
+	return false
 }
 
 // resumeProcesses sends SIGCONT until no process is stopped.
@@ -260,7 +283,7 @@ func (s *servers) resumeProcesses(ctx context.Context, n *node, j *journal) erro
 			return true, "", nil
 		}
 		j.add("sent SIGCONT to %d processes of node %s", len(stopped), n.Name)
-		return false, fmt.Sprintf("%d processes are stopped", len(stopped)), n.host.Signal(ctx, syscall.SIGCONT, pidsOf(stopped)...)
+		return false, fmt.Sprintf("%d processes are stopped", len(stopped)), s.signal(ctx, n, syscall.SIGCONT, stopped)
 	})
 }
 
@@ -296,7 +319,7 @@ func (s *servers) killNode(ctx context.Context, n *node) error {
 		if err != nil || len(procs) == 0 {
 			return err == nil, "", err
 		}
-		return false, fmt.Sprintf("processes %v are left", pidsOf(procs)), n.host.Signal(ctx, syscall.SIGKILL, pidsOf(procs)...)
+		return false, fmt.Sprintf("processes %v are left", pidsOf(procs)), s.signal(ctx, n, syscall.SIGKILL, procs)
 	})
 }
 

@@ -55,6 +55,13 @@ type record struct {
 	Path   string `json:"path,omitempty"`
 	Relay  string `json:"relay,omitempty"`
 	Method string `json:"method,omitempty"`
+	// Before are the nodes that did their part when the drill's operations were
+	// planned; an undo leaves every other one alone. null, from an older version,
+	// means all nodes.
+	Before []string `json:"before"`
+	// Opens says that the dead-man timer lets a primary take commits again. A
+	// promotion elsewhere disarms it.
+	Opens bool `json:"opens,omitempty"`
 }
 
 // The kinds of undo.
@@ -198,6 +205,9 @@ func (s *servers) Plan(ctx context.Context, op target.Operation) (target.Plan, e
 	o := &operation{Operation: op, params: p, rec: record{
 		Undo: undoHome, SystemID: id, Home: s.home().Name, Token: token(op.Drill, op.Step),
 	}}
+	if o.rec.Before, err = s.before(ctx, op.Drill, views); err != nil {
+		return target.Plan{}, s.scrub(fmt.Errorf("plan %s: %w", op.Name, err))
+	}
 	var plan target.Plan
 	if err := k.plan(s, ctx, o, views, &plan); err != nil {
 		return target.Plan{}, s.scrub(fmt.Errorf("plan %s: %w", op.Name, err))
@@ -232,6 +242,15 @@ func (s *servers) Do(ctx context.Context, op target.Operation, p target.Plan) (t
 			return target.Effect{}, fmt.Errorf("%s: %w", op.Name, err)
 		}
 	}
+	ctx = s.withConductor(ctx, op, o.rec)
+	if !k.action { // an action claims all that it acts on itself
+		if o.node == nil {
+			return target.Effect{}, fmt.Errorf("%s: the plan names no node", op.Name)
+		}
+		if err := s.claim(ctx, []*node{o.node}); err != nil {
+			return target.Effect{}, s.scrub(fmt.Errorf("%s: %w", op.Name, err))
+		}
+	}
 	e, err := k.do(s, ctx, o)
 	if err != nil {
 		return e, s.scrub(fmt.Errorf("%s: %w", op.Name, err))
@@ -240,10 +259,16 @@ func (s *servers) Do(ctx context.Context, op target.Operation, p target.Plan) (t
 }
 
 // Undo puts back what the record says.
-func (s *servers) Undo(ctx context.Context, _ target.Operation, undo json.RawMessage) (map[string]string, error) {
+func (s *servers) Undo(ctx context.Context, op target.Operation, undo json.RawMessage) (map[string]string, error) {
 	r, err := readRecord(undo)
 	if err != nil {
 		return nil, fmt.Errorf("undo record: %w", err)
+	}
+	ctx = s.withConductor(ctx, op, r)
+	if n, err := s.node(r.Node); err == nil {
+		if err := s.claim(ctx, []*node{n}); err != nil {
+			return nil, s.scrub(fmt.Errorf("undo: %w", err))
+		}
 	}
 	var j journal
 	switch r.Undo {
@@ -266,10 +291,14 @@ func (s *servers) Undo(ctx context.Context, _ target.Operation, undo json.RawMes
 	return j.details(), nil
 }
 
+// readRecord takes records of newer versions too: fields that it does not know
+// are ignored, a kind that it does not know is refused by whoever acts on it.
 func readRecord(raw json.RawMessage) (record, error) {
 	var r record
-	if err := decode(raw, &r); err != nil {
-		return r, err
+	if len(raw) > 0 {
+		if err := json.Unmarshal(raw, &r); err != nil {
+			return r, err
+		}
 	}
 	if r.Undo == "" || r.SystemID == "" || r.Home == "" || !tokenForm.MatchString(r.Token) {
 		return r, errors.New("incomplete: it names no kind, system identifier, home or token")
@@ -286,7 +315,7 @@ func token(drill, step string) string {
 
 // fenceNode refuses a node that belongs to another cluster than planned.
 func (s *servers) fenceNode(ctx context.Context, n *node, want string) error {
-	got, err := s.run(ctx, n, `"$1/pg_controldata" -D "$2" | sed -n 's/^Database system identifier: *//p'`, n.BinDir, n.DataDir)
+	got, err := s.systemIDOfFiles(ctx, n)
 	if err != nil {
 		return err
 	}
@@ -352,6 +381,9 @@ func (o *operation) deadMan() time.Duration {
 
 // timerToken is the path of an operation's dead-man timer.
 func (s *servers) timerToken(r record) string {
+	if r.Opens {
+		return filepath.Join(s.cfg.Failback.EvidenceDir, r.Token+opensSuffix(r.Node))
+	}
 	return filepath.Join(s.cfg.Failback.EvidenceDir, r.Token+".timer")
 }
 

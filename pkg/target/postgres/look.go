@@ -271,9 +271,14 @@ func (s *servers) online(ctx context.Context, n *node, v *view) error {
 
 // look looks at every node at once, in the order of the configuration.
 func (s *servers) look(ctx context.Context, limit time.Duration) ([]view, error) {
-	views, errs := make([]view, len(s.nodes)), make([]error, len(s.nodes))
+	return s.lookAmong(ctx, s.nodes, limit)
+}
+
+// lookAmong looks at some nodes at once, in their order.
+func (s *servers) lookAmong(ctx context.Context, nodes []*node, limit time.Duration) ([]view, error) {
+	views, errs := make([]view, len(nodes)), make([]error, len(nodes))
 	var wg sync.WaitGroup
-	for i, n := range s.nodes {
+	for i, n := range nodes {
 		wg.Go(func() { views[i], errs[i] = s.lookAt(ctx, n, limit) })
 	}
 	wg.Wait()

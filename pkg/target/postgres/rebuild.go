@@ -151,7 +151,7 @@ const lockScript = `exec 9>"$FIREDRILL_LOCKS/$FIREDRILL_NODE.lock" && flock -w 9
 `
 
 // change runs a script that changes a node's data directory or server, under the
-// node's lock, as the directory's owner, with a login's password in the environment.
+// node's lock, unless a newer conductor has acted, as the directory's owner, with a login's password in the environment.
 func (s *servers) change(ctx context.Context, n *node, l login, what, script string, args ...string) (string, error) {
 	if err := s.makeEvidenceDir(ctx, n); err != nil {
 		return "", err
@@ -160,7 +160,7 @@ func (s *servers) change(ctx context.Context, n *node, l login, what, script str
 	if l.password != "" {
 		env["PGPASSWORD"] = l.password
 	}
-	out, err := n.host.Output(ctx, control.Command{What: what, Script: lockScript + script, Args: args, User: n.OSUser, Env: env})
+	out, err := n.host.Output(ctx, control.Command{What: what, Script: lockScript + conductor(ctx).Guard(script), Args: args, User: n.OSUser, Env: env})
 	if err != nil {
 		return out, s.scrub(fmt.Errorf("node %s: %w", n.Name, err))
 	}

@@ -43,7 +43,7 @@ func (Driver) Open(_ context.Context, c target.Config) (*target.Target, error) {
 	if err != nil {
 		return nil, fmt.Errorf("target %s: %w", c.Name, err)
 	}
-	return &target.Target{Injector: p, Observer: p, Checker: p, Evidence: p, Close: p.close}, nil
+	return &target.Target{Injector: p, Observer: p, Checker: p, Evidence: p, Identity: p, Close: p.close}, nil
 }
 
 // servers is an open target. It keeps no connection between calls, except in

@@ -176,6 +176,87 @@ func (fixed) redirect(context.Context, *node) error { return nil }
 func (fixed) pause(context.Context) error           { return nil }
 func (fixed) resume(context.Context) error          { return nil }
 
+// stuck is an endpoint that moves nobody, and remembers how it was resumed.
+type stuck struct {
+	fixed
+	resumed []error
+}
+
+func (*stuck) redirect(context.Context, *node) error { return errors.New("it does not move") }
+func (e *stuck) resume(ctx context.Context) error {
+	e.resumed = append(e.resumed, ctx.Err())
+	return errors.New("it does not resume")
+}
+
+func TestFailedRedirectLetsClientsGoOn(t *testing.T) {
+	e := &stuck{}
+	s := &servers{endpoint: e, cfg: Config{Service: Address{"db", 5432}}}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	err := s.redirect(ctx, &node{})
+	if len(e.resumed) != 1 || e.resumed[0] != nil {
+		t.Errorf("resumed %v, want once, in a context that lives", e.resumed)
+	}
+	for _, part := range []string{"it does not move", "db:5432", "it does not resume", "by hand"} {
+		if err == nil || !strings.Contains(err.Error(), part) {
+			t.Errorf("the error does not say %q: %v", part, err)
+		}
+	}
+}
+
+func TestMembers(t *testing.T) {
+	a, b, c := &node{Node: Node{Name: "a"}}, &node{Node: Node{Name: "b"}}, &node{Node: Node{Name: "c"}}
+	primary := func(n *node, tl int) view { return view{node: n, Answers: true, Timeline: tl} }
+	standby := func(n *node, streams bool) view {
+		return view{node: n, Answers: true, InRecovery: true, Streaming: streams}
+	}
+	for name, x := range map[string]struct {
+		views []view
+		want  []string
+	}{
+		"home":                        {[]view{primary(a, 1), standby(b, true), standby(c, true)}, []string{"a", "b", "c"}},
+		"one does not follow":         {[]view{primary(a, 1), standby(b, true), standby(c, false)}, []string{"a", "b"}},
+		"one is down":                 {[]view{primary(a, 1), {node: b, StandbySignal: true}, standby(c, true)}, []string{"a", "c"}},
+		"one is half rebuilt":         {[]view{primary(a, 1), {node: b, Answers: true, InRecovery: true, Streaming: true, Rebuilding: true}}, []string{"a"}},
+		"the primary is down":         {[]view{{node: a}, standby(b, false), standby(c, false)}, []string{"b", "c"}},
+		"a second primary, left over": {[]view{primary(a, 1), primary(b, 2), standby(c, false)}, []string{"b"}},
+		"nobody":                      {[]view{{node: a}, {node: b}}, []string{}},
+	} {
+		if got := members(x.views); !reflect.DeepEqual(got, x.want) {
+			t.Errorf("%s: %v, want %v", name, got, x.want)
+		}
+	}
+}
+
+// TestRecordOfAnotherVersion: fields may be unknown; no list means all nodes, an
+// empty one none.
+func TestRecordOfAnotherVersion(t *testing.T) {
+	a := &node{Node: Node{Name: "a"}}
+	const rest = `"undo":"home","system_id":"7","home":"a","token":"firedrill-0123456789abcdef"`
+	for text, want := range map[string]bool{
+		`{` + rest + `}`: true, `{` + rest + `,"before":null}`: true, `{` + rest + `,"before":[]}`: false,
+		`{` + rest + `,"before":["b"],"later":{"x":[1]}}`: false, `{` + rest + `,"before":["a"]}`: true,
+	} {
+		r, err := readRecord(json.RawMessage(text))
+		if err != nil || r.has(a) != want {
+			t.Errorf("%s: %v, %v", text, r.has(a), err)
+		}
+		// What is written is read back the same.
+		again, err := json.Marshal(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if back, err := readRecord(again); err != nil || !reflect.DeepEqual(back, r) {
+			t.Errorf("%s: written %s, read %+v, %v", text, again, back, err)
+		}
+	}
+	for _, bad := range []string{``, `{}`, `[]`, `{` + rest + `,"before":"a"}`} {
+		if _, err := readRecord(json.RawMessage(bad)); err == nil {
+			t.Errorf("%s is taken", bad)
+		}
+	}
+}
+
 func TestDeadMan(t *testing.T) {
 	for _, c := range []struct{ hold, limit, want time.Duration }{
 		{0, 0, deadManDefault}, {0, time.Hour, time.Hour}, {time.Second, time.Hour, 2 * time.Second},

@@ -62,6 +62,7 @@ func (s suite) fault(t *testing.T, f Fault) {
 func (s suite) doAndUndo(t *testing.T, f Fault) {
 	tg, ctx := s.open(t), s.ctx(t)
 	op := s.operation(f, "do-and-undo")
+	identity := s.sameIdentity(t, ctx)
 	p := s.plan(t, ctx, tg, op)
 	if f.DeadMan != (p.DeadMan > 0) || p.DeadMan > op.Limit {
 		t.Errorf("dead-man timer after %v, limit %v, wanted one: %v", p.DeadMan, op.Limit, f.DeadMan)
@@ -83,6 +84,9 @@ func (s suite) doAndUndo(t *testing.T, f Fault) {
 	}
 	if f.Outage {
 		s.outage(t, probes, f.Name == s.Hang)
+	}
+	if got := s.sameIdentity(t, ctx); got != identity {
+		t.Errorf("the system is %q under the fault, and was %q", got, identity)
 	}
 	// Whoever takes over knows nothing but the record, and may find it undone.
 	began := time.Now()

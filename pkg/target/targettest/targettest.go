@@ -28,6 +28,10 @@ type Harness struct {
 	Secrets []string
 	// Bad are broken configurations.
 	Bad []Bad
+	// Aliases are other configurations of the same system: its parts named
+	// otherwise, listed in another order, reached by other ways. They must have
+	// the identity of Config. A driver that injects has at least one.
+	Aliases []json.RawMessage
 	// Healthy returns nil when the server is as it should be, and says what is
 	// missing otherwise. It is polled after each undo.
 	Healthy func(context.Context) error
@@ -88,6 +92,7 @@ func Run(t *testing.T, h Harness) {
 	t.Run("description", s.description)
 	t.Run("configuration", s.configuration)
 	s.expectHealthy(t)
+	t.Run("identity", s.identity)
 	t.Run("checks before", s.checks)
 	t.Run("evidence", s.evidence)
 	t.Run("probes", s.probes)

@@ -1,0 +1,90 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"regexp"
+	"sync"
+)
+
+// systemIDForm is what initdb makes: a number of 64 bits that is never 0.
+var systemIDForm = regexp.MustCompile(`^[1-9][0-9]{0,19}$`)
+
+// source is one place that told a cluster's system identifier.
+type source struct {
+	id, where string
+	err       error
+}
+
+// Identify is "postgres/" and the cluster's system identifier, which initdb
+// draws and every copy keeps: the same through any node, address or name.
+//
+// Every node is asked over SQL and by its control file at once, since a node
+// that is down has only the one, and one whose machine cannot be reached only
+// the other. One answer is enough; two that differ are an error, because then
+// the configuration mixes clusters and a drill of it would hit both.
+func (s *servers) Identify(ctx context.Context) (string, error) {
+	found := make([]source, 2*len(s.nodes))
+	var wg sync.WaitGroup
+	for i, n := range s.nodes {
+		wg.Go(func() { found[2*i] = s.idOverSQL(ctx, n) })
+		wg.Go(func() { found[2*i+1] = s.idOfFiles(ctx, n) })
+	}
+	wg.Wait()
+	var known source
+	var errs []error
+	for _, f := range found {
+		switch {
+		case f.err != nil:
+			errs = append(errs, fmt.Errorf("%s: %w", f.where, f.err))
+		case known.id == "":
+			known = f
+		case known.id != f.id:
+			return "", fmt.Errorf("%s has system identifier %s, %s has %s: %w; list the nodes of one cluster",
+				known.where, known.id, f.where, f.id, ErrFence)
+		}
+	}
+	if known.id == "" {
+		return "", s.scrub(fmt.Errorf("no node tells its system identifier, running or not; make one node, or its machine, reachable: %w", errors.Join(errs...)))
+	}
+	return Name + "/" + known.id, nil
+}
+
+func (s *servers) idOverSQL(ctx context.Context, n *node) source {
+	// A frozen server accepts and never answers.
+	ctx, cancel := context.WithTimeout(ctx, lookLimit)
+	defer cancel()
+	f := source{where: fmt.Sprintf("node %s at %s", n.Name, n.Address())}
+	r, err := s.ask(ctx, n, "SELECT system_identifier FROM pg_control_system()")
+	if err != nil {
+		f.err = err
+		return f
+	}
+	f.id, f.err = checkSystemID(r[0])
+	return f
+}
+
+func (s *servers) idOfFiles(ctx context.Context, n *node) source {
+	f := source{where: fmt.Sprintf("data directory %s of node %s", n.DataDir, n.Name)}
+	id, err := s.systemIDOfFiles(ctx, n)
+	if err != nil {
+		f.err = err
+		return f
+	}
+	f.id, f.err = checkSystemID(id)
+	return f
+}
+
+// checkSystemID keeps half-written output from becoming an identity.
+func checkSystemID(id string) (string, error) {
+	if !systemIDForm.MatchString(id) {
+		return "", fmt.Errorf("%q is not a system identifier", id)
+	}
+	return id, nil
+}
+
+// systemIDOfFiles reads the control file of a node, which may be down.
+func (s *servers) systemIDOfFiles(ctx context.Context, n *node) (string, error) {
+	return s.run(ctx, n, `"$1/pg_controldata" -D "$2" | sed -n 's/^Database system identifier: *//p'`, n.BinDir, n.DataDir)
+}
