@@ -81,6 +81,9 @@ func (s *session) stepClaim(ctx context.Context) {
 	if s.append(ctx, event.Draft{Type: event.TypeObserverClaimed, Data: event.ObserverClaimed{Instance: s.me, Epoch: epoch}}) {
 		s.claim.own = epoch
 		s.log.InfoContext(ctx, "observing the drill", "epoch", epoch)
+		if epoch == 1 {
+			s.cleanBefore(ctx)
+		}
 	}
 }
 

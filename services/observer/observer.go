@@ -27,17 +27,20 @@ type Config struct {
 	Silence time.Duration
 }
 
-// Run watches every unfinished drill until ctx ends, and returns nil then. A
-// drill whose session breaks is taken up again after a pause; it never takes
-// the others with it.
+// Run watches every unfinished drill until ctx ends, and returns nil then, after
+// at most 20 s in which it publishes the last attempts and removes the canaries of
+// drills whose report is out. A drill whose session breaks is taken up again after
+// a pause; it never takes the others with it.
 func Run(ctx context.Context, c Config) error {
 	if c.Silence == 0 {
 		c.Silence = DefaultSilence
 	}
 	w := &watcher{c: c, known: map[string]bool{}}
 	defer w.wg.Wait()
-	if err := w.leftOver(ctx); err != nil && ctx.Err() == nil {
-		c.Log.WarnContext(ctx, "canaries of finished drills are not looked for", "error", err)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel() // the sessions end with the watching, however that ends
+	if err := w.takeOld(ctx); err != nil && ctx.Err() == nil {
+		c.Log.WarnContext(ctx, "drills that ended without an observer are not looked for", "error", err)
 	}
 	err := c.Bus.WatchDrills(ctx, func(drill string) { w.take(ctx, drill) })
 	if ctx.Err() != nil {
@@ -56,25 +59,6 @@ type watcher struct {
 
 	mu    sync.Mutex
 	known map[string]bool
-}
-
-// cleanUpAge is how long ago a report may have been published for its drill's
-// canaries to be looked for at the start. Cleaning up twice does no harm.
-const cleanUpAge = time.Hour
-
-// leftOver takes up drills that finished while no observer ran: their canaries
-// have to be cleaned up once the report is out.
-func (w *watcher) leftOver(ctx context.Context) error {
-	drills, err := w.c.Bus.List(ctx)
-	if err != nil {
-		return fmt.Errorf("list the drills: %w", err)
-	}
-	for _, d := range drills {
-		if d.Finished != nil && (d.Published == nil || time.Since(d.Published.Stored) < cleanUpAge) {
-			w.take(ctx, d.Drill)
-		}
-	}
-	return nil
 }
 
 func (w *watcher) take(ctx context.Context, drill string) {

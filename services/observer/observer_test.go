@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"log/slog"
 	"slices"
 	"strings"
 	"sync"
@@ -57,7 +58,7 @@ func TestDrill(t *testing.T) {
 	eventually(t, "the clean-up", func() bool {
 		r.fake.mu.Lock()
 		defer r.fake.mu.Unlock()
-		return slices.Equal(r.fake.dropped, []string{"d-1"}) && r.fake.opens == r.fake.closes
+		return slices.Equal(r.fake.dropped, []string{"d-1", "d-1"}) && r.fake.opens == r.fake.closes
 	})
 	checkRates(t, p)
 	for _, s := range p.history() {
@@ -451,20 +452,26 @@ func TestTwoPhases(t *testing.T) {
 	}
 }
 
-// TestCleanUpAfterRestart: a drill that finished while the observer was away is
-// cleaned up once its report is out.
-func TestCleanUpAfterRestart(t *testing.T) {
+// TestRunEndsWithItsConnection: without the bus Run says so, instead of waiting
+// for sessions that nobody ends.
+func TestRunEndsWithItsConnection(t *testing.T) {
 	r := newRig(t)
-	stop := r.observe("o1")
+	b := r.connect(event.Observer, "o1", clock.System())
+	ended := make(chan error, 1)
+	go func() {
+		ended <- observer.Run(t.Context(), observer.Config{
+			Bus: b, Registry: target.NewRegistry(r.fake), Log: slog.New(slog.DiscardHandler), Clock: clock.System(),
+		})
+	}()
 	p := r.accept("d-1", aPhase())
-	p.begin()
-	stop()
-	p.finish()
-	r.observe("o1")
-	p.publish()
-	eventually(t, "the clean-up", func() bool {
-		r.fake.mu.Lock()
-		defer r.fake.mu.Unlock()
-		return slices.Equal(r.fake.dropped, []string{"d-1"})
-	})
+	await[event.ObserverClaimed](p, "claim", nil)
+	b.Close()
+	select {
+	case err := <-ended:
+		if err == nil {
+			t.Fatal("Run ended without an error although its context had not")
+		}
+	case <-time.After(30 * time.Second):
+		t.Fatal("Run did not end within 30 s")
+	}
 }

@@ -32,12 +32,15 @@ func TestMain(m *testing.M) {
 
 // fake is a driver whose service does what the test says, attempt by attempt.
 type fake struct {
-	mu       sync.Mutex
-	attempt  func(ctx context.Context, s target.ProbeSpec, seq int64) target.Outcome
-	openErr  func() error
-	opens    int
-	closes   int
-	dropped  []string
+	mu      sync.Mutex
+	attempt func(ctx context.Context, s target.ProbeSpec, seq int64) target.Outcome
+	openErr func() error
+	opens   int
+	closes  int
+	dropped []string
+	drop    func(ctx context.Context, drill string) error // nil succeeds
+	// before is what had been dropped when the first lane was opened.
+	before   []string
 	ledgers  map[string]map[int64]int64
 	released chan struct{} // closed at the end of the test, for attempts that hang
 }
@@ -80,6 +83,9 @@ func (f *fake) Open(context.Context, target.Config) (*target.Target, error) {
 func (f *fake) OpenProbe(_ context.Context, s target.ProbeSpec) (target.Probe, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.before == nil {
+		f.before = append([]string{}, f.dropped...)
+	}
 	if f.openErr != nil {
 		if err := f.openErr(); err != nil {
 			return nil, err
@@ -92,11 +98,40 @@ func (f *fake) ReadLedger(context.Context, target.ProbeSpec, int64) (target.Held
 	return target.Held{}, errors.New("the observer reads no ledgers")
 }
 
-func (f *fake) DropLedgers(_ context.Context, drill string) error {
+func (f *fake) DropLedgers(ctx context.Context, drill string) error {
+	f.mu.Lock()
+	drop := f.drop
+	f.mu.Unlock()
+	if drop != nil {
+		if err := drop(ctx, drill); err != nil {
+			return err
+		}
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.dropped = append(f.dropped, drill)
 	return nil
+}
+
+// cleaned is how often the drill's ledgers were dropped. The first claim does it
+// once, before there are any.
+func (f *fake) cleaned(drill string) int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	n := 0
+	for _, d := range f.dropped {
+		if d == drill {
+			n++
+		}
+	}
+	return n
+}
+
+// dropping changes what dropping ledgers does from now on.
+func (f *fake) dropping(drop func(ctx context.Context, drill string) error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.drop = drop
 }
 
 type fakeProbe struct {
@@ -178,6 +213,14 @@ func (r *rig) connect(service, instance string, c bus.Clock) *bus.Bus {
 // observe runs an observer until the returned function is called or the test ends.
 func (r *rig) observe(instance string, mod ...func(*observer.Config)) (stop func()) {
 	r.t.Helper()
+	cancel, wait := r.run(instance, mod...)
+	return func() { cancel(); wait() }
+}
+
+// run runs an observer until cancel is called or the test ends; wait waits for
+// its end.
+func (r *rig) run(instance string, mod ...func(*observer.Config)) (cancel, wait func()) {
+	r.t.Helper()
 	c := observer.Config{
 		Bus: r.connect(event.Observer, instance, clock.System()), Registry: target.NewRegistry(r.fake),
 		Log: slog.New(slog.NewTextHandler(r.t.Output(), nil)).With("observer", instance), Clock: clock.System(),
@@ -188,14 +231,13 @@ func (r *rig) observe(instance string, mod ...func(*observer.Config)) (stop func
 	ctx, cancel := context.WithCancel(r.t.Context())
 	done := make(chan error, 1)
 	go func() { done <- observer.Run(ctx, c) }()
-	stop = sync.OnceFunc(func() {
-		cancel()
+	wait = sync.OnceFunc(func() {
 		if err := <-done; err != nil {
 			r.t.Errorf("observer %s: %v", instance, err)
 		}
 	})
-	r.t.Cleanup(stop)
-	return stop
+	r.t.Cleanup(func() { cancel(); wait() })
+	return cancel, wait
 }
 
 const phaseName = "p"

@@ -29,8 +29,13 @@ func (s *session) serve(ctx context.Context) {
 			s.serveSettle(ctx, st.ID)
 		}
 	}
+}
+
+// serveCuts settles the ledgers for checks that were asked for, also after an
+// abort: whether all is back in place is checked then as well.
+func (s *session) serveCuts(ctx context.Context) {
 	for _, moment := range []string{drill.Recovered, drill.Restored} {
-		id := drill.StepID(p, drill.StepChecks, moment)
+		id := drill.StepID(s.watch.phase.Name, drill.StepChecks, moment)
 		if s.state.Step(id).Status == drill.Asked && !s.cut[id] {
 			s.serveCut(ctx, id)
 		}

@@ -154,9 +154,7 @@ func (s *session) foldMore() {
 func (s *session) step(ctx context.Context) (done bool) {
 	if s.state.Published {
 		s.dropWatch(ctx)
-		if s.claim.mine() || s.claim.holder == s.me {
-			s.cleanUp(ctx)
-		}
+		s.cleanUp(ctx)
 		return true
 	}
 	s.stepClaim(ctx)
@@ -194,6 +192,7 @@ func (s *session) stepWatch(ctx context.Context) {
 	if s.state.Abort == nil {
 		s.serve(ctx)
 	}
+	s.serveCuts(ctx)
 }
 
 // dropWatch stops the lanes at once and keeps their last attempts for the
@@ -212,21 +211,46 @@ func (s *session) dropWatch(ctx context.Context) {
 	s.watch = nil
 }
 
-// leaveTime is how long a stopping observer may take to publish what it has.
-const leaveTime = 2 * time.Second
+// leaveTime is how long a stopping observer may take to publish what it has and
+// to read what it has not heard of. With cleanTime it is below the 20 s after
+// which a process ends anyway.
+const leaveTime = 3 * time.Second
 
-// leave publishes the last attempts when the process stops. Another instance, or
-// this one's next start, goes on with a new epoch.
+// leave publishes the last attempts when the process stops, and cleans up if the
+// drill is over. Another instance, or this one's next start, goes on with a new
+// epoch.
 func (s *session) leave(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaveTime)
+	brief, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaveTime)
 	defer cancel()
 	s.foldMore()
-	s.dropWatch(ctx)
+	s.dropWatch(brief)
 	if s.claim.mine() && !s.state.Published {
 		s.outbox.due = true
-		s.flush(ctx)
+		s.flush(brief)
+	}
+	if s.state.Phase == "" {
+		s.catchUp(brief)
+	}
+	if s.state.Published {
+		s.cleanUp(ctx)
 	}
 	return nil
+}
+
+// catchUp folds what was not passed on yet. A process that runs one drill stops
+// on its report, which this session may not have heard of.
+func (s *session) catchUp(ctx context.Context) {
+	if s.state.Published {
+		return
+	}
+	all, err := s.c.Bus.History(ctx, s.id)
+	if err != nil {
+		s.log.WarnContext(ctx, "whether the drill's report is out is not known; its canaries stay until the next start", "error", err)
+		return
+	}
+	for _, st := range all {
+		s.fold(st)
+	}
 }
 
 // fold takes one event into account; events that were folded before change nothing.

@@ -1,6 +1,7 @@
 package observer
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"testing"
@@ -8,6 +9,8 @@ import (
 
 	"pgregory.net/rapid"
 
+	"github.com/firedrill/firedrill/pkg/bus"
+	"github.com/firedrill/firedrill/pkg/drill"
 	"github.com/firedrill/firedrill/pkg/event"
 	"github.com/firedrill/firedrill/pkg/verdict"
 	"github.com/firedrill/firedrill/services/observer/probe"
@@ -124,5 +127,42 @@ func TestNoticesAreBounded(t *testing.T) {
 	}
 	if len(o.notices) != maxNotices || o.dropped != 9*maxNotices {
 		t.Fatalf("%d notices, %d dropped", len(o.notices), o.dropped)
+	}
+}
+
+// What is cleaned up before a drill: the last ones with a report at the same target.
+func TestSameTarget(t *testing.T) {
+	at := func(name, driver string) drill.Drill {
+		return drill.Drill{Spec: drill.Spec{
+			Targets: []drill.Target{{Name: name, Driver: driver}, {Name: "bystander", Driver: driver}},
+			Phases:  []drill.Phase{{Name: "p", Probes: []drill.Probe{{Name: "w", Target: name}}}},
+		}}
+	}
+	summary := func(id string, d drill.Drill, published bool) bus.Summary {
+		spec, err := json.Marshal(d)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := bus.Summary{Drill: id, Accepted: &bus.Stored{Payload: &event.DrillAccepted{Spec: spec}}}
+		if published {
+			s.Published = &bus.Stored{}
+		}
+		return s
+	}
+	var all []bus.Summary
+	for i := range 2 * cleanLast {
+		all = append(all, summary(fmt.Sprint("old-", i), at("db", "postgres"), true))
+	}
+	all = append(all,
+		summary("elsewhere", at("cache", "postgres"), true),
+		summary("other-driver", at("db", "redis"), true),
+		summary("running", at("db", "postgres"), false),
+		bus.Summary{Drill: "unreadable", Accepted: &bus.Stored{}, Published: &bus.Stored{}})
+	got := sameTarget(all, at("db", "postgres"), "db")
+	if len(got) != cleanLast || got[0] != fmt.Sprint("old-", 2*cleanLast-1) || got[cleanLast-1] != fmt.Sprint("old-", cleanLast) {
+		t.Fatalf("got %v, want the last %d of old-*", got, cleanLast)
+	}
+	if got := sameTarget(all, at("db", "postgres"), "bystander"); len(got) != 0 {
+		t.Fatalf("got %v for a target that no drill probed", got)
 	}
 }

@@ -130,10 +130,13 @@ func (w *watch) open(ctx context.Context, o opening, name string, probes []drill
 	}
 }
 
+// laneTime bounds one try to open a lane.
+const laneTime = 10 * time.Second
+
 func (w *watch) openLane(ctx context.Context, o target.Observer, spec target.ProbeSpec, kind string) {
 	id := laneID{spec.Name, spec.Lane}
 	for {
-		p, err := target.Call(ctx, driverTime, "open lane "+id.String(), func(ctx context.Context) (target.Probe, error) {
+		p, err := target.Call(ctx, laneTime, "open lane "+id.String(), func(ctx context.Context) (target.Probe, error) {
 			return o.OpenProbe(ctx, spec)
 		}, func(p target.Probe) { _ = p.Close() })
 		if err == nil && p == nil {

@@ -82,13 +82,7 @@ func describeEffect(s bus.Stored) string {
 	case *event.RecoveryMissing:
 		return "NO recovery within " + p.Waited.String() + ": " + strings.Join(p.Reasons, "; ")
 	case *event.CheckCompleted:
-		var out []string
-		for _, pr := range p.Properties {
-			if pr.Result != event.ResultInfo {
-				out = append(out, pr.Name+" "+pr.Result+" ("+pr.Found+")")
-			}
-		}
-		return "check " + p.Check + ": " + strings.Join(out, ", ")
+		return describeCheck(p)
 	case *event.MirrorCompleted:
 		return fmt.Sprintf("kept %d files, %d bytes (%s verified)", p.Files, p.Bytes, p.Verified)
 	case *event.MirrorFailed:
@@ -99,6 +93,25 @@ func describeEffect(s bus.Stored) string {
 		return fmt.Sprintf("undo of %s FAILED (try %d): %s", p.Step, p.Try, p.Reason)
 	}
 	return ""
+}
+
+// describeCheck names what was judged; what was only recorded where that is all.
+func describeCheck(p *event.CheckCompleted) string {
+	var judged, recorded []string
+	for _, pr := range p.Properties {
+		if pr.Result == event.ResultInfo {
+			recorded = append(recorded, pr.Name+" ("+pr.Found+")")
+		} else {
+			judged = append(judged, pr.Name+" "+pr.Result+" ("+pr.Found+")")
+		}
+	}
+	if len(judged) == 0 {
+		judged = recorded
+	}
+	if len(judged) == 0 {
+		return ""
+	}
+	return "check " + p.Check + ": " + strings.Join(judged, ", ")
 }
 
 func parts(ps []event.Part) string {

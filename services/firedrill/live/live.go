@@ -25,9 +25,9 @@ type View struct {
 	fancy bool
 	state drill.State
 	lanes map[string]*lane
+	slow  *slowness
 	drawn int
 	began time.Time
-	last  string
 }
 
 // lane is the recent past of one probe lane.
@@ -40,15 +40,20 @@ type lane struct {
 
 // New returns a view; fancy redraws in place and needs a terminal.
 func New(out io.Writer, fancy bool) *View {
-	return &View{out: out, fancy: fancy, lanes: map[string]*lane{}}
+	return &View{out: out, fancy: fancy, lanes: map[string]*lane{}, slow: newSlowness()}
 }
 
 // State is the drill as far as it was seen.
 func (v *View) State() drill.State { return v.state }
 
-// Event folds one event and, where it means something to a person, prints it.
+// Event folds one event and, where it means something to a person, prints it. An
+// untrusted one is passed over; the report names it.
 func (v *View) Event(s bus.Stored) {
+	if s.Trust != nil {
+		return
+	}
 	v.state = drill.Apply(v.state, s.Event)
+	v.slow.fold(s)
 	if v.began.IsZero() {
 		v.began = s.Event.Time
 	}
@@ -61,8 +66,10 @@ func (v *View) Event(s bus.Stored) {
 	case *event.OutageEnded:
 		v.lane(p.Probe, p.Lane).down = false
 	}
+	for _, line := range v.slow.news(v.state, s.Event.Time) {
+		v.print(s.Event.Time, line)
+	}
 	if line := Describe(s); line != "" {
-		v.last = line
 		v.print(s.Event.Time, line)
 	}
 	v.Draw(s.Event.Time)
@@ -158,8 +165,11 @@ func (v *View) Draw(now time.Time) {
 	for _, n := range names {
 		l := v.lanes[n]
 		note := "up"
-		if l.down {
+		switch {
+		case l.down:
 			note = fmt.Sprintf("DOWN for %.1fs", now.Sub(l.since).Seconds())
+		case !v.slow.since[n].IsZero():
+			note = "up, slow"
 		}
 		fmt.Fprintf(v.out, "   %-18s %s %s\n", n, l.spark(), note)
 		v.drawn++

@@ -1,0 +1,167 @@
+package observer
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/firedrill/firedrill/pkg/bus"
+	"github.com/firedrill/firedrill/pkg/drill"
+	"github.com/firedrill/firedrill/pkg/event"
+	"github.com/firedrill/firedrill/pkg/target"
+)
+
+// Canaries are removed once the report is out: until then the validator may be
+// reading them, also after drill.finished when the drill was aborted. The history
+// is closed by then, so nothing records that it was done. It is done again
+// instead, which does no harm: at a start for the drills of the last day, and
+// before a drill for the last drills of the same targets.
+const (
+	// cleanTime bounds the removal of a drill's canaries.
+	cleanTime = 15 * time.Second
+	// cleanAge is how long ago a report may have been published for its drill's
+	// canaries to be looked for at the start.
+	cleanAge = 24 * time.Hour
+	// cleanLast is how many earlier drills of a target are cleaned up after.
+	cleanLast = 20
+)
+
+// cleanUp removes the drill's canaries from its targets. Every observer that
+// followed the drill does it: the one that made them may be gone. It goes on when
+// ctx ends, because a process that runs one drill stops on its report. What cannot
+// be removed is logged: the drill is over.
+func (s *session) cleanUp(ctx context.Context) {
+	if err := s.c.clean(context.WithoutCancel(ctx), s.state.Drill, s.id); err != nil {
+		s.log.WarnContext(ctx, "canaries are left in a target", "error", err)
+	}
+}
+
+// clean drops the drill's ledgers from the targets that it probed.
+func (c Config) clean(ctx context.Context, d drill.Drill, id string) error {
+	ctx, cancel := context.WithTimeout(ctx, cleanTime)
+	defer cancel()
+	names := probed(d)
+	errs := make([]error, len(names))
+	var wg sync.WaitGroup
+	for i, name := range names {
+		wg.Go(func() { errs[i] = c.dropLedgers(ctx, d, name, []string{id}) })
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+func (c Config) dropLedgers(ctx context.Context, d drill.Drill, name string, drills []string) error {
+	t, err := c.openTarget(ctx, d, name)
+	if err != nil {
+		return err
+	}
+	_, err = target.Call(ctx, cleanTime, "drop the ledgers in target "+name, func(ctx context.Context) (struct{}, error) {
+		var errs []error
+		for _, id := range drills {
+			errs = append(errs, t.Observer.DropLedgers(ctx, id))
+		}
+		return struct{}{}, errors.Join(errs...)
+	}, nil)
+	return errors.Join(err, t.Release(ctx))
+}
+
+// probed are the names of the targets that the drill leaves canaries in.
+func probed(d drill.Drill) []string {
+	var names []string
+	for _, p := range d.Spec.Phases {
+		for _, pr := range p.Probes {
+			if !slices.Contains(names, pr.Target) {
+				names = append(names, pr.Target)
+			}
+		}
+	}
+	return names
+}
+
+// takeOld sees to the drills that were there before this process: it follows those
+// without a report, and cleans up after those whose report is new.
+func (w *watcher) takeOld(ctx context.Context) error {
+	drills, err := w.c.Bus.List(ctx)
+	if err != nil {
+		return fmt.Errorf("list the drills: %w", err)
+	}
+	var over []bus.Summary
+	for _, d := range drills {
+		if d.Published == nil {
+			w.take(ctx, d.Drill)
+		} else if time.Since(d.Published.Stored) < cleanAge {
+			over = append(over, d)
+		}
+	}
+	w.wg.Go(func() { w.c.cleanOld(ctx, over) })
+	return nil
+}
+
+// cleanOld removes what may be left of drills that are over. Most of it is gone,
+// and so may be the target: a failure is no reason for a warning.
+func (c Config) cleanOld(ctx context.Context, over []bus.Summary) {
+	for _, s := range over {
+		d, ok := definitionOf(s)
+		if !ok || ctx.Err() != nil {
+			continue
+		}
+		if err := c.clean(ctx, d, s.Drill); err != nil {
+			c.Log.InfoContext(ctx, "an earlier drill's canaries may be left in a target", "drill", s.Drill, "error", err)
+		}
+	}
+}
+
+func definitionOf(s bus.Summary) (drill.Drill, bool) {
+	var d drill.Drill
+	p, ok := s.Accepted.Payload.(*event.DrillAccepted)
+	return d, ok && json.Unmarshal(p.Spec, &d) == nil
+}
+
+// cleanBefore removes what the last drills of the same targets may have left, and
+// what bears the drill's own id: an installation that lost its store has given
+// the id before, and its canaries would be taken for duplicates. It is for the
+// first claim of a drill, before which there can be no attempt and no fault.
+func (s *session) cleanBefore(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, cleanTime)
+	defer cancel()
+	drills, err := s.c.Bus.List(ctx)
+	if err != nil {
+		s.log.InfoContext(ctx, "earlier drills' canaries are not looked for", "error", err)
+	}
+	for _, name := range probed(s.state.Drill) {
+		if ctx.Err() != nil {
+			return
+		}
+		old := append(sameTarget(drills, s.state.Drill, name), s.id)
+		if err := s.c.dropLedgers(ctx, s.state.Drill, name, old); err != nil {
+			s.log.InfoContext(ctx, "earlier drills' canaries may be left in a target", "drills", old, "error", err)
+		}
+	}
+}
+
+// sameTarget are the last drills with a report that probed a target of that name
+// and driver. Its configuration may have changed since.
+func sameTarget(drills []bus.Summary, d drill.Drill, name string) []string {
+	here, err := d.Target(name)
+	if err != nil {
+		return nil
+	}
+	var out []string
+	for _, s := range slices.Backward(drills) {
+		if len(out) == cleanLast {
+			break
+		}
+		other, ok := definitionOf(s)
+		if s.Published == nil || !ok || !slices.Contains(probed(other), name) {
+			continue
+		}
+		if t, err := other.Target(name); err == nil && t.Driver == here.Driver {
+			out = append(out, s.Drill)
+		}
+	}
+	return out
+}
