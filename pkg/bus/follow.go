@@ -56,11 +56,11 @@ func (b *Bus) History(ctx context.Context, drill string) ([]Stored, error) {
 
 const acceptedFilter = "drill.evt.*.injector.drill-accepted"
 
-// WatchDrills calls fn once for every drill that is accepted and not finished,
-// oldest first, and then for each new one, until ctx ends. Only drills that a
+// WatchDrills calls fn once, with its first event, for every drill that is accepted
+// and not finished, oldest first, and then for each new one, until ctx ends. Only drills that a
 // trusted event opened count, and only trusted events finish one. fn must not
 // block for long.
-func (b *Bus) WatchDrills(ctx context.Context, fn func(drill string)) error {
+func (b *Bus) WatchDrills(ctx context.Context, fn func(accepted Stored)) error {
 	seen := map[string]bool{}
 	return b.read(ctx, feed{stream: StreamDrills, filter: acceptedFilter}, func(r record) error {
 		s := open(r, b.keyring)
@@ -74,7 +74,7 @@ func (b *Bus) WatchDrills(ctx context.Context, fn func(drill string)) error {
 		}
 		seen[id] = true
 		if finished == nil {
-			fn(id)
+			fn(s)
 		}
 		return nil
 	})

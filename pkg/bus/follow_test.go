@@ -25,7 +25,9 @@ func TestWatchDrillsNowThenNew(t *testing.T) {
 	w.raw(t, "drill.evt.forged.injector.drill-accepted", []byte(`{}`))
 	w.raw(t, "drill.evt.running.injector.drill-finished", []byte(`{}`))
 	watch := func(got chan string) func(context.Context) error {
-		return func(ctx context.Context) error { return b.WatchDrills(ctx, func(id string) { got <- id }) }
+		return func(ctx context.Context) error {
+			return b.WatchDrills(ctx, func(s bus.Stored) { got <- s.Event.Subject })
+		}
 	}
 	first := make(chan string, 10)
 	stop := spawn(t, watch(first))

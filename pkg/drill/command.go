@@ -47,6 +47,10 @@ type Resolved struct {
 	Err     error
 }
 
+// Prepared is the outcome of MovePrepare. It changes nothing: what could not be
+// planned ahead is planned again when its time comes.
+type Prepared struct{}
+
 // Performed is the outcome of MovePerform.
 type Performed struct {
 	Step         Step
@@ -70,6 +74,7 @@ func (Abort) isCommand()      {}
 func (Approve) isCommand()    {}
 func (Planned) isCommand()    {}
 func (Resolved) isCommand()   {}
+func (Prepared) isCommand()   {}
 func (Performed) isCommand()  {}
 func (Undone) isCommand()     {}
 
@@ -101,6 +106,8 @@ func Decide(s State, c Command) ([]event.Draft, error) {
 		return decidePlanned(s, c)
 	case Resolved:
 		return decideResolved(s, c)
+	case Prepared:
+		return nil, nil
 	case Performed:
 		return decidePerformed(s, c)
 	case Undone:

@@ -41,6 +41,10 @@ const (
 	MovePlan MoveKind = "plan"
 	// MoveResolve: let the driver plan Step, then Decide(Resolved).
 	MoveResolve MoveKind = "resolve"
+	// MovePrepare: let the driver plan Step ahead of its MoveResolve, which uses that
+	// plan if it is still fresh; then Decide(Prepared). Next never asks for it,
+	// Ahead does.
+	MovePrepare MoveKind = "prepare"
 	// MovePerform: carry out Step, whose intent is stored, then Decide(Performed).
 	MovePerform MoveKind = "perform"
 	// MoveUndo: undo Debt, whose intent is stored, then Decide(Undone).
@@ -93,6 +97,31 @@ func TimeLeft(s State, now event.Reading) time.Duration {
 // by itself; a conductor with an effect under way has to.
 func PastDeadline(s State) Abort {
 	return Abort{By: "firedrill", Reason: fmt.Sprintf("the drill's deadline of %s has passed", s.Drill.Spec.Guards.Deadline), Cause: CauseDeadline}
+}
+
+// aheadOf is how long before the end of a steady state's window the fault after it
+// is prepared.
+const aheadOf = 700 * time.Millisecond
+
+// Ahead is the fault that comes as soon as the steady state being watched holds,
+// and how long it still is until it should be prepared. Resolving takes as long
+// as the targets take to answer; done within the window, it neither delays the
+// fault nor disturbs the moment right before it. Without such a fault ok is false.
+func Ahead(s State, now event.Reading) (st Step, wait time.Duration, ok bool) {
+	i := s.Position()
+	if s.Abort != nil || i+1 >= len(s.Program) {
+		return Step{}, 0, false
+	}
+	steady, next := s.Program[i], s.Program[i+1]
+	if steady.Kind != StepSteady || s.Steps[steady.ID].Status != Asked || next.Kind != StepFault || next.After > 0 {
+		return Step{}, 0, false
+	}
+	for _, p := range s.Drill.Spec.Phases {
+		if p.Name == steady.Phase {
+			return next, p.SteadyState.Window.D() - aheadOf - Elapsed(s.Steps[steady.ID].At, now), true
+		}
+	}
+	return Step{}, 0, false
 }
 
 func nextForward(s State, now event.Reading) Move {

@@ -192,8 +192,8 @@ type Observer interface {
 	// ReadLedger returns the canaries numbered up to upTo that the target holds.
 	// It must read what a client would read after recovery, not a cache.
 	ReadLedger(ctx context.Context, s ProbeSpec, upTo int64) (Held, error)
-	// DropLedgers removes every canary of the drill; idempotent.
-	DropLedgers(ctx context.Context, drill string) error
+	// DropLedgers removes every canary of the drills; idempotent.
+	DropLedgers(ctx context.Context, drills ...string) error
 }
 
 // Held is what a target holds of a ledger.

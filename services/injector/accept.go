@@ -93,10 +93,14 @@ func (s *service) accept(ctx context.Context, id string, first event.DrillAccept
 	if errors.Is(err, bus.ErrConflict) {
 		return nil
 	}
-	if err == nil {
-		s.Log.Info("drill accepted", "drill", id, "requester", first.Requester)
+	if err != nil {
+		return err
 	}
-	return err
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.drills[id] = running{spec: first.Spec}
+	s.Log.Info("drill accepted", "drill", id, "requester", first.Requester)
+	return nil
 }
 
 // refusal says that a request can never be accepted as it stands.
@@ -113,8 +117,9 @@ func (r *refusal) Error() string {
 }
 
 // admissible checks what depends on the moment: the kill switch, and that no
-// drill under way has the very same target. Whether another one has the same
-// system under another name is only known when the drill is planned.
+// drill known to be under way has the very same target. That spares the requester
+// a drill that ends at once; the claim on the system, when the drill is planned, is
+// what keeps two drills apart.
 func (s *service) admissible(ctx context.Context, first event.DrillAccepted) error {
 	halt, err := s.Bus.HaltState(ctx)
 	if err != nil {
@@ -123,17 +128,11 @@ func (s *service) admissible(ctx context.Context, first event.DrillAccepted) err
 	if halt.Halted && first.Settles == "" {
 		return &refusal{reason: fmt.Sprintf("all drills are halted by %s (%s): release with `firedrill halt --release`", halt.By, halt.Reason)}
 	}
-	list, err := s.Bus.List(ctx)
-	if err != nil {
-		return fmt.Errorf("which drills are running? %w", err)
-	}
-	for _, other := range list {
-		running, ok := other.Accepted.Payload.(*event.DrillAccepted)
-		if other.Finished != nil || !ok {
-			continue
-		}
-		if t := sharedTarget(first.Spec, running.Spec); t != "" {
-			return &refusal{reason: fmt.Sprintf("target %q is under drill %s: wait for it or `firedrill abort %s`", t, other.Drill, other.Drill)}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for id, other := range s.drills {
+		if t := sharedTarget(first.Spec, other.spec); t != "" {
+			return &refusal{reason: fmt.Sprintf("target %q is under drill %s: wait for it or `firedrill abort %s`", t, id, id)}
 		}
 	}
 	return nil

@@ -39,6 +39,8 @@ type conductor struct {
 	// command and keeps it, so that none is lost with the lease's holder.
 	pending []drill.Command
 	effects *effects
+	// prepared is the step that was last resolved ahead of its time.
+	prepared string
 
 	events   chan bus.Stored
 	commands chan drill.Command
@@ -203,10 +205,11 @@ func (c *conductor) step(ctx context.Context) (time.Duration, error) {
 		m := drill.Next(c.state, c.Clock.Now())
 		switch m.Kind {
 		case drill.MoveWait:
-			if m.Wait == 0 {
-				return renew, nil
+			wait := renew
+			if m.Wait > 0 {
+				wait = min(wait, m.Wait)
 			}
-			return min(m.Wait, renew), nil
+			return c.prepare(ctx, wait), nil
 		case drill.MoveAppend:
 			moved, err := c.append(ctx, m.Drafts)
 			if err != nil {
@@ -222,6 +225,21 @@ func (c *conductor) step(ctx context.Context) (time.Duration, error) {
 		}
 	}
 	return time.Minute, nil
+}
+
+// prepare resolves the fault that comes next when its time has come, and says how
+// long there is nothing else to do.
+func (c *conductor) prepare(ctx context.Context, wait time.Duration) time.Duration {
+	st, due, ok := drill.Ahead(c.state, c.Clock.Now())
+	switch {
+	case !ok || c.prepared == st.ID:
+		return wait
+	case due > 0:
+		return min(wait, due)
+	}
+	c.prepared = st.ID
+	c.start(ctx, drill.Move{Kind: drill.MovePrepare, Step: st})
+	return wait
 }
 
 // awaitLease takes the lease if it is free, if it was left by a predecessor of

@@ -28,10 +28,16 @@ type effects struct {
 	// plans remembers what was resolved, so that Do gets the very plan that was
 	// stored with the intent.
 	plans map[string]target.Plan
+	// ahead is when a step was prepared.
+	ahead map[string]event.Reading
 }
 
+// freshFor is how long a plan made ahead may be used: it was made while the
+// system was watched and found steady.
+const freshFor = 2 * time.Second
+
 func newEffects(c Config, id string, log *slog.Logger) *effects {
-	return &effects{Config: c, drill: id, log: log, targets: map[string]*target.Target{}, plans: map[string]target.Plan{}}
+	return &effects{Config: c, drill: id, log: log, targets: map[string]*target.Target{}, plans: map[string]target.Plan{}, ahead: map[string]event.Reading{}}
 }
 
 func (e *effects) close(ctx context.Context) {
@@ -55,6 +61,11 @@ func (e *effects) run(ctx context.Context, s drill.State, m drill.Move, now even
 	switch m.Kind {
 	case drill.MovePlan:
 		return e.plan(ctx, s)
+	case drill.MovePrepare:
+		if _, err := e.resolve(ctx, s, m.Step, now); err == nil {
+			e.ahead[m.Step.ID] = now
+		}
+		return drill.Prepared{}
 	case drill.MoveResolve:
 		p, err := e.resolve(ctx, s, m.Step, now)
 		return drill.Resolved{Step: m.Step, Parts: p.Parts, Undo: p.Undo, DeadMan: p.DeadMan, Err: err}
@@ -68,6 +79,8 @@ func failed(m drill.Move, err error, now event.Reading) drill.Command {
 	switch m.Kind {
 	case drill.MovePlan:
 		return drill.Planned{Problem: err.Error()}
+	case drill.MovePrepare:
+		return drill.Prepared{}
 	case drill.MoveResolve:
 		return drill.Resolved{Step: m.Step, Err: err}
 	case drill.MovePerform:
@@ -108,6 +121,9 @@ func (e *effects) planAll(ctx context.Context, s drill.State) []event.PlannedSte
 }
 
 func (e *effects) resolve(ctx context.Context, s drill.State, st drill.Step, now event.Reading) (target.Plan, error) {
+	if at, ok := e.ahead[st.ID]; ok && drill.Elapsed(at, now) < freshFor {
+		return e.plans[st.ID], nil
+	}
 	inj, err := e.injector(ctx, s, st.Target)
 	if err != nil {
 		return target.Plan{}, err

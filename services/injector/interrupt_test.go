@@ -82,7 +82,7 @@ func TestApproval(t *testing.T) {
 func TestRedeliveredRequestIsNotRefused(t *testing.T) {
 	r, d := newRig(t), newFakeDriver()
 	b := r.connect(event.Injector, "i1")
-	s := &service{Config: Config{Bus: b, Registry: target.NewRegistry(d), Inventory: drill.OpenInventory(), Log: r.log()}}
+	s := &service{drills: map[string]running{}, Config: Config{Bus: b, Registry: target.NewRegistry(d), Inventory: drill.OpenInventory(), Log: r.log()}}
 	ack, err := r.bus.Publish(t.Context(), "drill.req.me.d", []byte(fakeDrill), "")
 	if err != nil {
 		t.Fatal(err)

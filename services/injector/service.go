@@ -5,6 +5,7 @@ package injector
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"log/slog"
 	"sync"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/firedrill/firedrill/pkg/bus"
 	"github.com/firedrill/firedrill/pkg/drill"
+	"github.com/firedrill/firedrill/pkg/event"
 	"github.com/firedrill/firedrill/pkg/target"
 )
 
@@ -42,7 +44,7 @@ func Run(ctx context.Context, c Config) error {
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	s := &service{Config: c, drills: map[string]bool{}}
+	s := &service{Config: c, drills: map[string]running{}}
 	tasks := []func(context.Context) error{s.serveRequests, s.watchDrills, s.serveAPI, s.serveClock, s.followExternal}
 	errs := make(chan error, len(tasks))
 	for _, task := range tasks {
@@ -65,19 +67,17 @@ type service struct {
 	conductors sync.WaitGroup
 
 	mu     sync.Mutex
-	drills map[string]bool // drills with a conductor in this process
+	drills map[string]running // those that are not finished, as far as is known
 }
 
 // watchDrills gives every unfinished drill a conductor. One that does not hold
 // the drill's lease only watches it.
 func (s *service) watchDrills(ctx context.Context) error {
-	return s.Bus.WatchDrills(ctx, func(id string) {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		if s.drills[id] {
+	return s.Bus.WatchDrills(ctx, func(accepted bus.Stored) {
+		id := accepted.Event.Subject
+		if !s.note(id, accepted.Payload) {
 			return
 		}
-		s.drills[id] = true
 		s.conductors.Add(1)
 		go func() {
 			defer s.conductors.Done()
@@ -87,6 +87,28 @@ func (s *service) watchDrills(ctx context.Context) error {
 			delete(s.drills, id)
 		}()
 	})
+}
+
+// running is an unfinished drill.
+type running struct {
+	spec json.RawMessage
+	// conducted is true once it has a conductor in this process.
+	conducted bool
+}
+
+// note remembers a drill by its first event, and reports whether it needs a
+// conductor.
+func (s *service) note(id string, first any) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r := s.drills[id]
+	if p, ok := first.(*event.DrillAccepted); ok {
+		r.spec = p.Spec
+	}
+	needs := !r.conducted
+	r.conducted = true
+	s.drills[id] = r
+	return needs
 }
 
 // conductPause is the wait before a drill whose conductor failed is taken up again.

@@ -60,11 +60,7 @@ func (c Config) dropLedgers(ctx context.Context, d drill.Drill, name string, dri
 		return err
 	}
 	_, err = target.Call(ctx, cleanTime, "drop the ledgers in target "+name, func(ctx context.Context) (struct{}, error) {
-		var errs []error
-		for _, id := range drills {
-			errs = append(errs, t.Observer.DropLedgers(ctx, id))
-		}
-		return struct{}{}, errors.Join(errs...)
+		return struct{}{}, t.Observer.DropLedgers(ctx, drills...)
 	}, nil)
 	return errors.Join(err, t.Release(ctx))
 }

@@ -42,7 +42,7 @@ func Run(ctx context.Context, c Config) error {
 	if err := w.takeOld(ctx); err != nil && ctx.Err() == nil {
 		c.Log.WarnContext(ctx, "drills that ended without an observer are not looked for", "error", err)
 	}
-	err := c.Bus.WatchDrills(ctx, func(drill string) { w.take(ctx, drill) })
+	err := c.Bus.WatchDrills(ctx, func(accepted bus.Stored) { w.take(ctx, accepted.Event.Subject) })
 	if ctx.Err() != nil {
 		return nil
 	}

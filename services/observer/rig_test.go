@@ -98,18 +98,20 @@ func (f *fake) ReadLedger(context.Context, target.ProbeSpec, int64) (target.Held
 	return target.Held{}, errors.New("the observer reads no ledgers")
 }
 
-func (f *fake) DropLedgers(ctx context.Context, drill string) error {
+func (f *fake) DropLedgers(ctx context.Context, drills ...string) error {
 	f.mu.Lock()
 	drop := f.drop
 	f.mu.Unlock()
-	if drop != nil {
-		if err := drop(ctx, drill); err != nil {
-			return err
+	for _, drill := range drills {
+		if drop != nil {
+			if err := drop(ctx, drill); err != nil {
+				return err
+			}
 		}
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.dropped = append(f.dropped, drill)
+	f.dropped = append(f.dropped, drills...)
 	return nil
 }
 

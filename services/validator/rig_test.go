@@ -80,7 +80,7 @@ func (f *fake) OpenProbe(context.Context, target.ProbeSpec) (target.Probe, error
 	return nil, errors.New("the validator opens no probes")
 }
 
-func (f *fake) DropLedgers(context.Context, string) error {
+func (f *fake) DropLedgers(context.Context, ...string) error {
 	return errors.New("the validator drops no ledgers")
 }
 

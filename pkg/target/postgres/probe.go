@@ -328,9 +328,9 @@ func (s *servers) ReadLedger(ctx context.Context, spec target.ProbeSpec, upTo in
 	return held, nil
 }
 
-// DropLedgers removes the drill's canaries. The table stays: another drill may
+// DropLedgers removes the drills' canaries. The table stays: another drill may
 // be using it.
-func (s *servers) DropLedgers(ctx context.Context, drill string) error {
+func (s *servers) DropLedgers(ctx context.Context, drills ...string) error {
 	open, cancel := context.WithTimeout(ctx, adminTimeout)
 	defer cancel()
 	c, err := s.openService(open)
@@ -338,9 +338,9 @@ func (s *servers) DropLedgers(ctx context.Context, drill string) error {
 		return s.scrub(fmt.Errorf("drop ledgers: %w", err))
 	}
 	defer c.close()
-	_, err = c.rows(ctx, "DELETE FROM "+s.cfg.LedgerTable+" WHERE starts_with(ledger, $1)", drill+"/")
+	_, err = c.rows(ctx, "DELETE FROM "+s.cfg.LedgerTable+" WHERE split_part(ledger, '/', 1) = ANY (string_to_array($1, ','))", strings.Join(drills, ","))
 	if err != nil && sqlCode(err) != "42P01" { // no such table: nothing to drop
-		return s.scrub(fmt.Errorf("drop ledgers of %s: %w", drill, err))
+		return s.scrub(fmt.Errorf("drop ledgers of %s: %w", strings.Join(drills, ", "), err))
 	}
 	return nil
 }
