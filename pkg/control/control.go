@@ -11,8 +11,11 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"os/user"
 	"slices"
+	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -133,7 +136,7 @@ func (e *CommandError) Unwrap() error { return e.Err }
 func (h *Host) Run(ctx context.Context, c Command) ([]byte, error) {
 	argv := append(slices.Clone(h.prefix), "sh", "-s")
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
-	cmd.Stdin = strings.NewReader(assemble(c))
+	cmd.Stdin = strings.NewReader(h.assemble(c))
 	if h.Local() {
 		cmd.Dir = "/"
 	}
@@ -180,7 +183,7 @@ func Quote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + 
 // far shell split them again, env and kubectl exec do not, and only a script on
 // standard input means the same through all of them. It also keeps secrets out
 // of process lists.
-func assemble(c Command) string {
+func (h *Host) assemble(c Command) string {
 	var b strings.Builder
 	b.WriteString("export LC_ALL=C\n")
 	for _, k := range sortedKeys(c.Env) {
@@ -192,7 +195,7 @@ func assemble(c Command) string {
 		run += " " + Quote(a)
 	}
 	if c.User != "" {
-		run = asUser(c.User, run)
+		run = h.asUser(c.User, run)
 	}
 	// The braces make the shell read all of its script before it runs any.
 	if c.Stdin == nil {
@@ -204,14 +207,28 @@ func assemble(c Command) string {
 	return b.String()
 }
 
-// asUser runs a command line as another user, directly when it already is.
-func asUser(user, run string) string {
-	u := Quote(user)
+// asUser runs a command line as another user, directly when it already is. Who
+// is who on this machine is looked up here: asking in the shell costs more than
+// most scripts do.
+func (h *Host) asUser(name, run string) string {
+	if h.Local() {
+		switch u, err := user.Lookup(name); {
+		case err == nil && u.Uid == strconv.Itoa(os.Getuid()):
+			return run
+		case err == nil && setpriv():
+			return "setpriv --reuid=" + u.Uid + " --regid=" + u.Gid + " --init-groups -- " + run
+		}
+	}
+	u := Quote(name)
 	// On one line: a here-document begins at the next line's start.
 	return fmt.Sprintf(`if [ "$(id -un)" = %[1]s ]; then %[2]s; `+
 		`elif command -v setpriv >/dev/null 2>&1; then setpriv --reuid=%[1]s --regid="$(id -g %[1]s)" --init-groups -- %[2]s; `+
 		`else su -s /bin/sh %[1]s -c %[3]s; fi`, u, run, Quote(run))
 }
+
+// setpriv reports whether this machine has the program, which needs no session as
+// su does.
+var setpriv = sync.OnceValue(func() bool { _, err := exec.LookPath("setpriv"); return err == nil })
 
 func wrap64(b []byte) string {
 	s := base64.StdEncoding.EncodeToString(b)

@@ -208,8 +208,10 @@ func allStopped(ps []control.Process) bool {
 
 // arm sets the dead-man timer of an operation.
 func (s *servers) arm(ctx context.Context, o *operation, t control.Timer) error {
-	if err := s.makeEvidenceDir(ctx, o.node); err != nil {
-		return err
+	if conductor(ctx).Name == "" { // a claim has made it
+		if err := s.makeEvidenceDir(ctx, o.node); err != nil {
+			return err
+		}
 	}
 	t.Token, t.After = s.timerToken(o.rec), o.deadMan()
 	if err := o.node.host.Arm(ctx, t); err != nil {

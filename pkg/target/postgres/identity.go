@@ -20,16 +20,24 @@ type source struct {
 // Identify is "postgres/" and the cluster's system identifier, which initdb
 // draws and every copy keeps: the same through any node, address or name.
 //
-// Every node is asked over SQL and by its control file at once, since a node
-// that is down has only the one, and one whose machine cannot be reached only
-// the other. One answer is enough; two that differ are an error, because then
-// the configuration mixes clusters and a drill of it would hit both.
+// Every node is asked by its control file, which is there whether it runs or not,
+// and where that cannot be read over SQL. One answer is enough; two that differ
+// are an error, because then the configuration mixes clusters and a drill of it
+// would hit both.
 func (s *servers) Identify(ctx context.Context) (string, error) {
-	found := make([]source, 2*len(s.nodes))
+	found := make([]source, len(s.nodes))
 	var wg sync.WaitGroup
 	for i, n := range s.nodes {
-		wg.Go(func() { found[2*i] = s.idOverSQL(ctx, n) })
-		wg.Go(func() { found[2*i+1] = s.idOfFiles(ctx, n) })
+		wg.Go(func() {
+			if found[i] = s.idOfFiles(ctx, n); found[i].err == nil {
+				return
+			}
+			if sql := s.idOverSQL(ctx, n); sql.err == nil {
+				found[i] = sql
+			} else {
+				found[i].err = errors.Join(found[i].err, sql.err)
+			}
+		})
 	}
 	wg.Wait()
 	var known source
@@ -86,5 +94,13 @@ func checkSystemID(id string) (string, error) {
 
 // systemIDOfFiles reads the control file of a node, which may be down.
 func (s *servers) systemIDOfFiles(ctx context.Context, n *node) (string, error) {
-	return s.run(ctx, n, `"$1/pg_controldata" -D "$2" | sed -n 's/^Database system identifier: *//p'`, n.BinDir, n.DataDir)
+	out, err := s.run(ctx, n, `"$1/pg_controldata" -D "$2"`, n.BinDir, n.DataDir)
+	if err != nil {
+		return "", err
+	}
+	var v view
+	if err := v.offline(out); err != nil {
+		return "", fmt.Errorf("node %s: %w", n.Name, err)
+	}
+	return v.SysID, nil
 }

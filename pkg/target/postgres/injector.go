@@ -238,24 +238,36 @@ func (s *servers) Do(ctx context.Context, op target.Operation, p target.Plan) (t
 		if o.node, err = s.node(o.rec.Node); err != nil {
 			return target.Effect{}, err
 		}
-		if err := s.fenceNode(ctx, o.node, o.rec.SystemID); err != nil {
-			return target.Effect{}, fmt.Errorf("%s: %w", op.Name, err)
-		}
+	}
+	if o.node == nil && !k.action {
+		return target.Effect{}, fmt.Errorf("%s: the plan names no node", op.Name)
 	}
 	ctx = s.withConductor(ctx, op, o.rec)
-	if !k.action { // an action claims all that it acts on itself
-		if o.node == nil {
-			return target.Effect{}, fmt.Errorf("%s: the plan names no node", op.Name)
-		}
-		if err := s.claim(ctx, []*node{o.node}); err != nil {
-			return target.Effect{}, s.scrub(fmt.Errorf("%s: %w", op.Name, err))
-		}
+	if err := s.allowed(ctx, o, k.action); err != nil {
+		return target.Effect{}, s.scrub(fmt.Errorf("%s: %w", op.Name, err))
 	}
 	e, err := k.do(s, ctx, o)
 	if err != nil {
 		return e, s.scrub(fmt.Errorf("%s: %w", op.Name, err))
 	}
 	return e, nil
+}
+
+// allowed refuses a node of another cluster, and a conductor that was replaced. An
+// action claims all that it acts on itself.
+func (s *servers) allowed(ctx context.Context, o *operation, action bool) error {
+	if o.node == nil {
+		return nil
+	}
+	claimed := make(chan error, 1)
+	go func() {
+		if action {
+			claimed <- nil
+			return
+		}
+		claimed <- s.claim(ctx, []*node{o.node})
+	}()
+	return errors.Join(s.fenceNode(ctx, o.node, o.rec.SystemID), <-claimed)
 }
 
 // Undo puts back what the record says.

@@ -149,17 +149,23 @@ func pidsOf(ps []control.Process) []int {
 func frozen(ps []control.Process) bool { return len(ps) > 0 && ps[0].Stopped() }
 
 // offlineScript prints what the files of a node say.
-const offlineScript = `d=$1 bin=$2 saved=$3
+const offlineScript = `d=$1 bin=$2 saved=$3 h=
 [ -e "$d/standby.signal" ] && echo "standby=1"
 [ -e "$saved/busy" ] && echo "busy=1"
 [ -d "$saved" ] && echo "saved=1"
-h=$(ls "$d"/pg_wal/*.history 2>/dev/null | sort | tail -n 1)
-[ -n "$h" ] && { echo "history=$(basename "$h" .history)"; sed 's/^/fork=/' "$h"; }
-"$bin/pg_controldata" -D "$d" | sed -n 's/^Database system identifier: */sysid=/p
-s/^Database cluster state: */state=/p
-s/^Latest checkpoint location: */checkpoint=/p
-s/^Latest checkpoint.s TimeLineID: */timeline=/p'
+# The pattern's matches are sorted: the last is the newest.
+for f in "$d"/pg_wal/*.history; do [ -e "$f" ] && h=$f; done
+[ -n "$h" ] && { f=${h##*/}; echo "history=${f%.history}"; sed 's/^/fork=/' "$h"; }
+"$bin/pg_controldata" -D "$d"
 :`
+
+// controlFields are the lines of pg_controldata that a look needs.
+func controlFields() map[string]string {
+	return map[string]string{
+		"Database system identifier": "sysid", "Database cluster state": "state",
+		"Latest checkpoint location": "checkpoint", "Latest checkpoint's TimeLineID": "timeline",
+	}
+}
 
 // lookAt looks at one node: its processes, its files and, if it runs, what it
 // answers within limit.
@@ -170,17 +176,29 @@ func (s *servers) lookAt(ctx context.Context, n *node, limit time.Duration) (vie
 		return v, err
 	}
 	v.Frozen = frozen(v.Procs)
+	var answer []string
+	asked := make(chan error, 1)
+	if v.Running() && !v.Frozen {
+		go func() {
+			ctx, cancel := context.WithTimeout(ctx, limit)
+			defer cancel()
+			var err error
+			answer, err = s.ask(ctx, n, onlineSQL)
+			asked <- err
+		}()
+	}
 	text, err := s.run(ctx, n, offlineScript, n.DataDir, n.BinDir, s.savedDir(n))
+	if v.Running() && !v.Frozen {
+		v.SQLError = <-asked
+	}
 	if err != nil {
 		return v, err
 	}
 	if err := v.offline(text); err != nil {
 		return v, fmt.Errorf("node %s: %w", n.Name, err)
 	}
-	if v.Running() && !v.Frozen {
-		ctx, cancel := context.WithTimeout(ctx, limit)
-		defer cancel()
-		v.SQLError = s.online(ctx, n, &v)
+	if answer != nil && v.SQLError == nil {
+		v.SQLError = v.online(answer)
 		v.Answers = v.SQLError == nil
 	}
 	return v, nil
@@ -188,9 +206,16 @@ func (s *servers) lookAt(ctx context.Context, n *node, limit time.Duration) (vie
 
 func (v *view) offline(text string) error {
 	var history strings.Builder
-	highest := 0
+	highest, fields := 0, controlFields()
 	for line := range strings.Lines(text) {
-		key, value, _ := strings.Cut(strings.TrimSpace(line), "=")
+		line = strings.TrimSpace(line)
+		key, value, ok := strings.Cut(line, "=")
+		if name, rest, colon := strings.Cut(line, ":"); colon && fields[name] != "" {
+			key, value, ok = fields[name], strings.TrimSpace(rest), true
+		}
+		if !ok {
+			continue
+		}
 		var err error
 		switch key {
 		case "standby":
@@ -237,22 +262,19 @@ const onlineSQL = `SELECT pg_is_in_recovery(), s.system_identifier, pg_postmaste
   coalesce((SELECT status || ' ' || received_tli FROM pg_stat_wal_receiver), '')
 FROM pg_control_system() s`
 
-func (s *servers) online(ctx context.Context, n *node, v *view) error {
-	r, err := s.ask(ctx, n, onlineSQL)
-	if err != nil {
-		return err
-	}
+// online reads the answer to onlineSQL, which is newer than the files.
+func (v *view) online(r []string) error {
 	v.InRecovery, v.SysID, v.Started = r[0] == "t", r[1], r[2]
 	var err1, err2 error
 	v.At, err1 = parseLSN(r[3])
 	v.Replayed, err2 = parseLSN(r[4])
 	if err := errors.Join(err1, err2); err != nil {
-		return fmt.Errorf("node %s: %w", n.Name, err)
+		return fmt.Errorf("node %s: %w", v.node.Name, err)
 	}
 	if len(r[5]) >= 8 {
 		tl, err := strconv.ParseInt(r[5][:8], 16, 64)
 		if err != nil {
-			return fmt.Errorf("node %s: log file name %q: %w", n.Name, r[5], err)
+			return fmt.Errorf("node %s: log file name %q: %w", v.node.Name, r[5], err)
 		}
 		if int(tl) != v.Timeline {
 			v.Timeline, v.Forks = int(tl), nil
