@@ -1,10 +1,12 @@
 package control
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"os"
+	"os/user"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -55,7 +57,10 @@ const fenceMark = "firedrill-fence "
 
 // fenceKept is for how many seconds a name is remembered after its last act, 7
 // days: the drill of a conductor that was suspended for longer is long over.
-const fenceKept = "604800"
+const (
+	fenceKept        = "604800"
+	fenceKeptSeconds = 604800
+)
 
 // fenceLock waits for the lock of directory $d, which ends with the shell.
 const fenceLock = `exec 8>>"$d/fence.lock" && flock -w 30 8 || exit 1
@@ -79,6 +84,9 @@ if [ "$e" -gt 0 ] && [ "$max" -gt "$e" ]; then echo "` + fenceMark + `$max $e" >
 func (h *Host) Fence(ctx context.Context, f Fence) error {
 	if err := f.check(); err != nil {
 		return err
+	}
+	if h.Local() {
+		return f.record(ctx)
 	}
 	_, err := h.Run(ctx, Command{
 		What: "record who acts", Args: []string{f.Dir, f.Owner, f.Name, strconv.FormatInt(f.Epoch, 10), f.Note},
@@ -130,7 +138,7 @@ func (h *Host) SignalFenced(ctx context.Context, f Fence, sig syscall.Signal, pi
 		return err
 	}
 	if h.Local() {
-		return f.locked(ctx, func() error { return h.Signal(ctx, sig, pids...) })
+		return f.locked(ctx, func(string) error { return h.Signal(ctx, sig, pids...) })
 	}
 	args := []string{f.Dir, f.Name, strconv.FormatInt(f.Epoch, 10)}
 	_, err := h.Run(ctx, Command{
@@ -160,29 +168,108 @@ func (f Fence) check() error {
 	return nil
 }
 
+// fenceLine is what the file keeps of one name. At is in seconds.
+type fenceLine struct {
+	name      string
+	epoch, at int64
+	note      string
+}
+
+// lines reads the file's text. A damaged one is not guessed at.
+func (f Fence) lines(text string) ([]fenceLine, error) {
+	var out []fenceLine
+	for line := range strings.Lines(text) {
+		w := append(strings.Fields(line), "", "", "", "")
+		l := fenceLine{name: w[0], note: w[3]}
+		var err1, err2 error
+		l.epoch, err1 = strconv.ParseInt(w[1], 10, 64)
+		l.at, err2 = strconv.ParseInt(w[2], 10, 64)
+		if err1 != nil || err2 != nil {
+			return nil, fmt.Errorf("fence: %s is damaged; remove it once no other firedrill runs a drill here", f.file())
+		}
+		out = append(out, l)
+	}
+	return out, nil
+}
+
 // find reads the highest epoch and the note of the fence's name.
 func (f Fence) find(text string) (epoch int64, note string, err error) {
-	for line := range strings.Lines(text) {
-		w := strings.Fields(line)
-		if len(w) < 3 {
-			return 0, "", fmt.Errorf("fence: %s is damaged; remove it once no other firedrill runs a drill here", f.file())
-		}
-		if w[0] != f.Name {
-			continue
-		}
-		if epoch, err = strconv.ParseInt(w[1], 10, 64); err != nil {
-			return 0, "", fmt.Errorf("fence: %s is damaged: epoch %q; remove it once no other firedrill runs a drill here", f.file(), w[1])
-		}
-		if len(w) > 3 {
-			note = w[3]
+	lines, err := f.lines(text)
+	for _, l := range lines {
+		if l.name == f.Name {
+			epoch, note = l.epoch, l.note
 		}
 	}
-	return epoch, note, nil
+	return epoch, note, err
+}
+
+// record is Fence on this machine, without a shell: it stands right before the
+// fault.
+func (f Fence) record(ctx context.Context) error {
+	if _, err := os.Stat(f.Dir); errors.Is(err, os.ErrNotExist) {
+		if err := f.makeDir(); err != nil {
+			return fmt.Errorf("fence: %w", err)
+		}
+	}
+	return f.locked(ctx, func(text string) error {
+		lines, err := f.lines(text)
+		if err != nil {
+			return err
+		}
+		now := time.Now()
+		own := fenceLine{name: f.Name, epoch: f.Epoch, at: now.Unix(), note: f.Note}
+		var b strings.Builder
+		for _, l := range lines {
+			switch {
+			case l.name == f.Name:
+				own.epoch = max(own.epoch, l.epoch)
+				own.note = cmp.Or(own.note, l.note)
+			case now.Unix()-l.at <= fenceKeptSeconds:
+				fmt.Fprintf(&b, "%s %d %d %s\n", l.name, l.epoch, l.at, l.note)
+			}
+		}
+		fmt.Fprintf(&b, "%s %d %d %s\n", own.name, own.epoch, own.at, own.note)
+		return replaceFile(f.file(), b.String())
+	})
+}
+
+func (f Fence) makeDir() error {
+	if err := os.MkdirAll(f.Dir, 0o700); err != nil || f.Owner == "" {
+		return err
+	}
+	u, err := user.Lookup(f.Owner)
+	if err != nil {
+		return err
+	}
+	uid, err := strconv.Atoi(u.Uid)
+	if err != nil || uid == os.Getuid() {
+		return err
+	}
+	return os.Chown(f.Dir, uid, -1)
+}
+
+// replaceFile puts a text in a file's place; it is on the disk when this returns,
+// and readers see the old text or the new.
+func replaceFile(path, text string) error {
+	t, err := os.OpenFile(path+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o644)
+	if err != nil {
+		return fmt.Errorf("fence: %w", err)
+	}
+	_, err = t.WriteString(text)
+	if err = errors.Join(err, t.Chmod(0o644), t.Sync(), t.Close()); err == nil {
+		err = os.Rename(t.Name(), path)
+	}
+	if err != nil {
+		return fmt.Errorf("fence: %w", err)
+	}
+	return nil
 }
 
 // locked does on this machine, in this process, what the scripts do elsewhere: a
 // shell for each signal would blur the moment at which it is sent.
-func (f Fence) locked(ctx context.Context, act func() error) error {
+//
+// act gets the file's text, and is not called if a newer conductor has acted.
+func (f Fence) locked(ctx context.Context, act func(text string) error) error {
 	lock, err := os.OpenFile(f.file()+".lock", os.O_RDWR|os.O_CREATE, 0o644)
 	if err != nil {
 		return fmt.Errorf("fence: %w", err)
@@ -212,10 +299,10 @@ func (f Fence) locked(ctx context.Context, act func() error) error {
 	if err != nil {
 		return err
 	}
-	if newest > f.Epoch {
+	if f.Epoch > 0 && newest > f.Epoch {
 		return &FencedError{Epoch: f.Epoch, Newer: newest}
 	}
-	return act()
+	return act(string(b))
 }
 
 // asFenced recognises the refusal of a script in what it said.

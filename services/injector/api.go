@@ -18,6 +18,8 @@ type Checked struct {
 	Problems drill.Problems `json:"problems,omitempty"`
 	// Steps is the plan, for the plan endpoint.
 	Steps []event.PlannedStep `json:"steps,omitempty"`
+	// Problem is why the drill would not begin, apart from what the steps say.
+	Problem string `json:"problem,omitempty"`
 }
 
 // AbortRequest is what the abort endpoint and drill.cmd.<drill>.abort take.
@@ -71,19 +73,20 @@ func Check(ctx context.Context, c Config, verb string, data []byte) Checked {
 	d, err := ReadDrill(data, c.Registry, c.Inventory)
 	out := Checked{Valid: err == nil, Problems: drill.AsProblems(err)}
 	if err == nil && verb == VerbPlan {
-		out.Steps = planDrill(ctx, c, d)
+		planned := planDrill(ctx, c, d)
+		out.Steps, out.Problem = planned.Steps, planned.Problem
 	}
 	return out
 }
 
 // planDrill resolves what a drill would hit and do. It only reads.
-func planDrill(ctx context.Context, c Config, d drill.Drill) []event.PlannedStep {
+func planDrill(ctx context.Context, c Config, d drill.Drill) drill.Planned {
 	e := newEffects(c, "plan", c.Log)
 	defer e.close(ctx)
 	now := c.Clock.Now()
 	st := drill.State{ID: "plan", Drill: d, Program: drill.Compile(d), Accepted: now, Seed: d.Spec.Seed}
 	planned, _ := e.run(ctx, st, drill.Move{Kind: drill.MovePlan}, now, nil).(drill.Planned)
-	return planned.Steps
+	return planned
 }
 
 // commandEndpoint stores a command: whoever conducts the drill hears it, now or

@@ -92,11 +92,24 @@ func failed(m drill.Move, err error, now event.Reading) drill.Command {
 // plan takes the targets for the drill and resolves every fault and action,
 // without touching anything.
 func (e *effects) plan(ctx context.Context, s drill.State) drill.Planned {
-	systems, err := e.claimTargets(ctx, s)
-	if err != nil {
-		return drill.Planned{Problem: err.Error()}
+	var systems map[string]string
+	claimed := make(chan error, 1)
+	go func() {
+		defer func() {
+			if p := recover(); p != nil {
+				claimed <- fmt.Errorf("the driver panicked: %v", p)
+			}
+		}()
+		var err error
+		systems, err = e.claimTargets(ctx, s)
+		claimed <- err
+	}()
+	out := drill.Planned{Steps: e.planAll(ctx, s)}
+	if err := <-claimed; err != nil {
+		out.Problem = err.Error()
 	}
-	return drill.Planned{Steps: e.planAll(ctx, s), Systems: systems}
+	out.Systems = systems
+	return out
 }
 
 // planAll resolves every fault and action.

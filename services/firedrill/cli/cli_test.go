@@ -35,6 +35,7 @@ func TestMistakesAreExplained(t *testing.T) {
 	}{
 		"unknown command":  {[]string{"explode"}, "explode"},
 		"unknown flag":     {[]string{"list", "--colour"}, "--colour"},
+		"no argument":      {[]string{"run"}, "usage: firedrill run FILE"},
 		"no such file":     {[]string{"run", "/does/not/exist.yaml"}, "/does/not/exist.yaml"},
 		"broken drill":     {[]string{"run", broken}, "metadata"},
 		"broken plan":      {[]string{"plan", broken}, "spec.targets"},

@@ -16,7 +16,6 @@ import (
 
 	"github.com/firedrill/firedrill/pkg/clock"
 	"github.com/firedrill/firedrill/pkg/drill"
-	"github.com/firedrill/firedrill/pkg/event"
 	"github.com/firedrill/firedrill/pkg/run"
 	"github.com/firedrill/firedrill/services/injector"
 )
@@ -147,9 +146,9 @@ func (a *app) planCmd() *cobra.Command {
 				return err
 			}
 			if asJSON {
-				return writeJSON(a.Out, c.Steps)
+				return writeJSON(a.Out, c)
 			}
-			return printPlan(a.Out, c.Steps)
+			return printPlan(a.Out, c)
 		},
 	}
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
@@ -160,9 +159,18 @@ func (a *app) planCmd() *cobra.Command {
 const inventoryUsage = "file that lists systems for drills to name; default: that of a running firedrill"
 
 // printPlan shows a plan; an unresolved step makes it an error.
-func printPlan(w io.Writer, steps []event.PlannedStep) error {
+// What is in the way of several steps is said once.
+func printPlan(w io.Writer, c injector.Checked) error {
+	said := map[string]bool{}
+	problem := func(indent, text string) {
+		if text != "" && !said[text] {
+			said[text] = true
+			fmt.Fprintf(w, "%sPROBLEM %s\n", indent, text)
+		}
+	}
+	problem("", c.Problem)
 	problems := 0
-	for _, s := range steps {
+	for _, s := range c.Steps {
 		fmt.Fprintf(w, "%s: %s on %s\n", s.Step, s.Operation, s.Target)
 		for _, p := range s.Parts {
 			fmt.Fprintf(w, "    hits   %s %s\n", p.ID, labels(p.Labels))
@@ -178,11 +186,14 @@ func printPlan(w io.Writer, steps []event.PlannedStep) error {
 		}
 		if s.Problem != "" {
 			problems++
-			fmt.Fprintf(w, "    PROBLEM %s\n", s.Problem)
+			problem("    ", s.Problem)
 		}
 	}
-	if problems > 0 {
-		return &exitError{code: run.Fail, err: fmt.Errorf("%d of %d steps cannot be resolved", problems, len(steps))}
+	switch {
+	case problems > 0:
+		return &exitError{code: run.Fail, err: fmt.Errorf("%d of %d steps cannot be resolved", problems, len(c.Steps))}
+	case c.Problem != "":
+		return &exitError{code: run.Fail, err: errors.New("the drill would not begin")}
 	}
 	return nil
 }
@@ -224,6 +235,7 @@ var notToken = regexp.MustCompile(`[^A-Za-z0-9_-]+`)
 func writeJSON(w io.Writer, v any) error {
 	enc := json.NewEncoder(w)
 	enc.SetIndent("", "  ")
+	enc.SetEscapeHTML(false)
 	if err := enc.Encode(v); err != nil {
 		return errors.Join(errors.New("writing JSON"), err)
 	}

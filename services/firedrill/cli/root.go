@@ -109,7 +109,24 @@ Exit codes: 0 pass, 1 fail, 2 inconclusive or invalid, 254 bad arguments, 255 fi
 	f.StringVar(&a.logLevel, "log-level", envOr("FIREDRILL_LOG_LEVEL", "warn"), "debug, info, warn or error")
 	c.AddCommand(a.upCmd(), a.validateCmd(), a.planCmd(), a.runCmd(), a.statusCmd(), a.watchCmd(), a.abortCmd(), a.undoCmd(), a.approveCmd(),
 		a.haltCmd(), a.listCmd(), a.reportCmd(), a.verifyCmd(), a.schemaCmd(), a.deadCmd(), a.keysCmd(), a.bootstrapCmd(), a.labCmd())
+	explainArguments(c)
 	return c
+}
+
+// explainArguments has every command say how it is used when it is called with
+// too few or too many arguments.
+func explainArguments(c *cobra.Command) {
+	for _, sub := range c.Commands() {
+		explainArguments(sub)
+	}
+	if check := c.Args; check != nil {
+		c.Args = func(c *cobra.Command, args []string) error {
+			if err := check(c, args); err != nil {
+				return fmt.Errorf("%w\nusage: %s", err, c.UseLine())
+			}
+			return nil
+		}
+	}
 }
 
 // inventoryFlag adds --inventory to a command.
