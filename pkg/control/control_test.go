@@ -202,6 +202,12 @@ func TestParseStat(t *testing.T) {
 	if want := (Process{PID: 42, Parent: 7, Name: "a (b) c", State: 'T'}); !ok || p != want {
 		t.Fatalf("got %+v", p)
 	}
+	if p, ok := parseStat("42 (postgres) R 7 1 2 0 -1 4194564 9"); !ok || !p.Exiting {
+		t.Fatalf("a process that the kernel takes down: %+v", p)
+	}
+	if p, ok := parseStat("42 (postgres) R 7 1 2 0 -1 4194560 9"); !ok || p.Exiting {
+		t.Fatalf("a process that runs: %+v", p)
+	}
 	for _, bad := range []string{"", "x", "1 (a", "x (a) R 1", "1 (a) R", "1 (a) R x"} {
 		if p, ok := parseStat(bad); ok {
 			t.Errorf("%q read as %+v", bad, p)

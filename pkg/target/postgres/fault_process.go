@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"time"
 
@@ -90,26 +91,35 @@ func (s *servers) kill(ctx context.Context, o *operation) (target.Effect, error)
 	if len(procs) == 0 {
 		return e, fmt.Errorf("node %s does not run any more", o.node.Name)
 	}
-	hit := 0
+	var hit []control.Process
 	e.Began = s.clock.Now()
 	for round := 0; len(procs) > 0; round++ {
 		if round == maxRounds {
 			return e, fmt.Errorf("node %s still has processes %v after %d rounds of SIGKILL", o.node.Name, pidsOf(procs), round)
 		}
-		err := s.signalUntil(ctx, o.node, syscall.SIGKILL, procs, control.Process.Gone)
+		// The fault is over when none of them runs code any more; that the kernel
+		// then needs some milliseconds for their memory is not part of it.
+		err := s.signalUntil(ctx, o.node, syscall.SIGKILL, procs, over)
 		if err != nil {
 			return e, err
 		}
 		e.Ended = s.clock.Now()
-		hit += len(procs)
+		hit = append(hit, procs...)
 		// The postmaster may have had a child while it was being hit.
 		if procs, err = s.processes(ctx, o.node); err != nil {
 			return e, err
 		}
+		procs = slices.DeleteFunc(procs, over)
 	}
-	e.Proof = s.proveDown(ctx, o.node, fmt.Sprintf("%d processes got SIGKILL and are gone", hit))
+	if err := s.until(ctx, o.node, "the killed processes to be gone", hit, control.Process.Gone); err != nil {
+		return e, err
+	}
+	e.Proof = s.proveDown(ctx, o.node, fmt.Sprintf("%d processes got SIGKILL and are gone", len(hit)))
 	return e, nil
 }
+
+// over reports whether a process runs no more of its own code.
+func over(p control.Process) bool { return p.Exiting || p.Gone() }
 
 // proveDown shows that no process is left and that nobody answers.
 func (s *servers) proveDown(ctx context.Context, n *node, seen string) event.Proof {
@@ -140,11 +150,16 @@ func (s *servers) silent(ctx context.Context, n *node) (string, bool) {
 // signalUntil signals processes, and waits until each is as the signal makes it:
 // the fault has not ended before.
 func (s *servers) signalUntil(ctx context.Context, n *node, sig syscall.Signal, procs []control.Process, done func(control.Process) bool) error {
-	pids := pidsOf(procs)
 	if err := s.signal(ctx, n, sig, procs); err != nil {
 		return err
 	}
-	return poll(ctx, 10*time.Second, 100*time.Microsecond, fmt.Sprintf("%v to take effect on node %s", sig, n.Name), func() (bool, string, error) {
+	return s.until(ctx, n, fmt.Sprintf("%v to take effect", sig), procs, done)
+}
+
+// until waits for each of a node's processes to be done.
+func (s *servers) until(ctx context.Context, n *node, what string, procs []control.Process, done func(control.Process) bool) error {
+	pids := pidsOf(procs)
+	return poll(ctx, 10*time.Second, 100*time.Microsecond, fmt.Sprintf("%s on node %s", what, n.Name), func() (bool, string, error) {
 		now, err := n.host.Look(ctx, pids...)
 		for _, p := range now {
 			if !done(p) {
