@@ -77,9 +77,12 @@ func (b *Bus) tail(ctx context.Context, drill string) (Tail, error) {
 
 // open turns a message of DRILLS into an event, without looking at its place in
 // the chain.
-func open(r record, k event.Keyring) Stored {
+func open(r record, k event.Keyring) Stored { return stored(r, event.OpenMessage(r.Data, k)) }
+
+// stored is open for a message whose signature was verified already.
+func stored(r record, o event.Opened) Stored {
 	s := Stored{Seq: r.Seq, Raw: r.Data, Stored: r.Time, tail: Tail{Seq: r.Seq}}
-	e, err := event.Open(r.Data, k)
+	e, err := o.Event, o.Err
 	s.Event = e
 	if err == nil && r.Subject != EventSubject(e.Subject, e.Service(), e.Type) {
 		err = fmt.Errorf("event %s lies on subject %s, which is not its own", e.ID, r.Subject)
@@ -92,7 +95,7 @@ func open(r record, k event.Keyring) Stored {
 		s.Trust = fmt.Errorf("message %d: %w: %w", r.Seq, ErrUntrusted, err)
 		return s
 	}
-	s.tail = Tail{Seq: r.Seq, Index: e.ChainIndex, Hash: event.Hash(r.Data)}
+	s.tail = Tail{Seq: r.Seq, Index: e.ChainIndex, Hash: o.Hash}
 	return s
 }
 
