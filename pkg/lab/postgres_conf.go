@@ -3,6 +3,7 @@ package lab
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -160,6 +161,7 @@ func (b *builder) configure() error {
 	type object = map[string]any
 	file := func(path string) object { return object{"file": path} }
 	var nodes []object
+	scratch, relays := []string{b.path("scratch")}, []string{}
 	for _, n := range b.rec.Nodes {
 		nodes = append(nodes, object{
 			"name": n.Name, "host": n.Host, "port": n.Port, "role": n.Role,
@@ -167,6 +169,10 @@ func (b *builder) configure() error {
 			"dataDir": n.DataDir, "binDir": b.rec.BinDir, "osUser": b.rec.OSUser, "logFile": n.LogFile,
 			"control": object{"kind": "local"},
 		})
+		if n.ScratchDir != "" {
+			scratch = append(scratch, n.ScratchDir)
+		}
+		relays = append(relays, n.ReplicationControl)
 	}
 	service := object{"host": "127.0.0.1", "port": b.rec.ServicePort}
 	endpoint := object{"kind": "relay", "control": b.rec.ServiceControl}
@@ -187,11 +193,13 @@ func (b *builder) configure() error {
 		"service":     service,
 		"endpoint":    endpoint,
 		"nodes":       nodes,
+		"scratchDirs": scratch,
+		"relays":      relays,
 		"failback":    object{"method": "rewind", "evidenceDir": b.path("evidence")},
 	}, "", "  ")
 	if err != nil {
 		return err
 	}
 	b.rec.Config = raw
-	return b.account.mkdir(b.path("evidence"))
+	return errors.Join(b.account.mkdir(b.path("evidence")), b.account.mkdir(b.path("scratch")))
 }

@@ -44,7 +44,7 @@ func wantFenced(t *testing.T, what string, err error) {
 
 // everyOperation is every fault and action, with parameters.
 func (r *rig) everyOperation(t *testing.T) []target.Operation {
-	scratch := t.TempDir()
+	scratch := filepath.Join(r.Dir, "scratch")
 	r.scratches = append(r.scratches, scratch)
 	var ops []target.Operation
 	for _, o := range []struct {

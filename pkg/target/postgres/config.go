@@ -36,6 +36,12 @@ type Config struct {
 	Endpoint Endpoint `json:"endpoint"`
 	Nodes    []Node   `json:"nodes"`
 	Failback Failback `json:"failback"`
+	// ScratchDirs, on each node, are what fill-disk may fill: each of them and what
+	// lies below it. A drill chooses among them; where commands and requests to
+	// other places go is the configuration's to say.
+	ScratchDirs []string `json:"scratchDirs"`
+	// Relays are the control URLs of relays that cut-replication may pause.
+	Relays []string `json:"relays"`
 	// LedgerTable is the canary table; firedrill_canary if left out.
 	LedgerTable string `json:"ledgerTable"`
 }
@@ -256,6 +262,12 @@ func (c Config) check(p *problems) {
 	}
 	p.oneOf("failback.method", c.Failback.Method, MethodRewind, MethodBaseBackup)
 	p.absolute("failback.evidenceDir", c.Failback.EvidenceDir)
+	for i, dir := range c.ScratchDirs {
+		p.absolute(fmt.Sprintf("scratchDirs[%d]", i), dir)
+	}
+	for i, relay := range c.Relays {
+		checkURL(p, fmt.Sprintf("relays[%d]", i), relay)
+	}
 	c.Endpoint.check(p)
 	c.checkNodes(p)
 }

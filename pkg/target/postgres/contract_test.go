@@ -71,7 +71,7 @@ func TestContractOnThisMachine(t *testing.T) {
 	if a.ScratchDir == "" {
 		t.Fatal("the lab has no scratch disk: may this user mount? run the tests as root")
 	}
-	bounded := filepath.Join(r.Dir, "bounded")
+	bounded := filepath.Join(r.Dir, "scratch", "bounded")
 	r.scratches = append(r.scratches, bounded)
 	if err := os.Mkdir(bounded, 0o755); err != nil {
 		t.Fatal(err)

@@ -174,7 +174,7 @@ func TestPromotionIsRefusedWhereTheOldPrimaryMayWake(t *testing.T) {
 // again go, the one that only frees a disk stays.
 func TestTimersAfterPromotion(t *testing.T) {
 	r := startRig(t, lab.PostgresOptions{})
-	scratch := filepath.Join(r.Dir, "fill")
+	scratch := filepath.Join(r.Dir, "scratch", "fill")
 	if err := os.Mkdir(scratch, 0o755); err != nil {
 		t.Fatal(err)
 	}

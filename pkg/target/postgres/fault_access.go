@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -175,6 +176,10 @@ func (s *servers) planCut(ctx context.Context, o *operation, views []view, p *ta
 	}
 	if err := s.planRunning(o, views, p); err != nil {
 		return err
+	}
+	if !slices.Contains(s.cfg.Relays, o.params.Relay) {
+		return &target.FieldError{Field: "params.relay", Value: o.params.Relay,
+			Fix: fmt.Sprintf("it is none of the target's relays (%s): choose one, or have the operator add it to the configuration", strings.Join(s.cfg.Relays, ", "))}
 	}
 	o.rec.Undo, o.rec.Relay = undoRelay, o.params.Relay
 	if _, err := (&relay{base: o.params.Relay}).state(ctx); err != nil {

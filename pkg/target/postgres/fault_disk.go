@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -21,6 +22,10 @@ const diskScript = `stat -c %d / "$1" "$2" && [ -d "$2" ] && df -P -B1 "$2" | se
 func (s *servers) planFill(ctx context.Context, o *operation, views []view, p *target.Plan) error {
 	if err := s.planRunning(o, views, p); err != nil {
 		return err
+	}
+	if !slices.ContainsFunc(s.cfg.ScratchDirs, func(dir string) bool { return within(o.params.Path, dir) }) {
+		return &target.FieldError{Field: "params.path", Value: o.params.Path,
+			Fix: fmt.Sprintf("it lies in none of the target's scratchDirs (%s): choose one, or have the operator add it to the configuration", strings.Join(s.cfg.ScratchDirs, ", "))}
 	}
 	size, err := s.fillSize(ctx, o)
 	if err != nil {
