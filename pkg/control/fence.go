@@ -69,7 +69,8 @@ const fenceLock = `exec 8>>"$d/fence.lock" && flock -w 30 8 || exit 1
 // fenceCheck ends the script if a newer epoch than $e is known in $d for name
 // $n. It leaves that epoch in max, the note in was, and the lines of the other
 // names that are not too old in keep. A damaged file is not guessed at.
-const fenceCheck = `max=0 was= keep= old=$(($(date +%s) - ` + fenceKept + `))
+const fenceCheck = `if [ -d "$d" ] && [ ! -x "$d" ]; then echo "$d cannot be entered" >&2; exit 1; fi
+max=0 was= keep= old=$(($(date +%s) - ` + fenceKept + `))
 if [ -e "$d/fence" ]; then while read -r name epoch at note; do
   case "${epoch:-x}${at:-x}" in *[!0-9]*) echo "$d/fence is damaged; remove it once no other firedrill runs a drill here" >&2; exit 1;; esac
   if [ "$name" = "$n" ]; then max=$epoch was=$note
@@ -115,6 +116,27 @@ func (h *Host) FenceNote(ctx context.Context, f Fence) (string, error) {
 	}
 	_, note, err := f.find(string(b))
 	return note, err
+}
+
+// FenceCheck refuses as Fence does, and records nothing.
+func (h *Host) FenceCheck(ctx context.Context, f Fence) error {
+	b, err := h.ReadFile(ctx, f.file())
+	if errors.Is(err, ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("fence: %w", err)
+	}
+	return f.refuse(string(b))
+}
+
+// refuse is a *FencedError if the file's text knows a newer epoch.
+func (f Fence) refuse(text string) error {
+	newest, _, err := f.find(text)
+	if err == nil && f.Epoch > 0 && newest > f.Epoch {
+		err = &FencedError{Epoch: f.Epoch, Newer: newest}
+	}
+	return err
 }
 
 // Guard puts a check before a script for a Command: it is not begun if a newer
@@ -295,12 +317,8 @@ func (f Fence) locked(ctx context.Context, act func(text string) error) error {
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("fence: %w", err)
 	}
-	newest, _, err := f.find(string(b))
-	if err != nil {
+	if err := f.refuse(string(b)); err != nil {
 		return err
-	}
-	if f.Epoch > 0 && newest > f.Epoch {
-		return &FencedError{Epoch: f.Epoch, Newer: newest}
 	}
 	return act(string(b))
 }

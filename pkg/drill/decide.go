@@ -2,6 +2,7 @@ package drill
 
 import (
 	"fmt"
+	"math"
 	"strings"
 	"time"
 
@@ -89,7 +90,12 @@ func Next(s State, now event.Reading) Move {
 }
 
 // TimeLeft is what remains until the drill's deadline; not above 0 once it has passed.
+//
+// A settlement has none: it is itself what a deadline would lead to.
 func TimeLeft(s State, now event.Reading) time.Duration {
+	if s.Settles != "" {
+		return math.MaxInt64
+	}
 	return s.Drill.Spec.Guards.Deadline.D() - Elapsed(s.Accepted, now)
 }
 
@@ -132,6 +138,9 @@ func nextForward(s State, now event.Reading) Move {
 		return draft(event.TypeApprovalRequested, event.ApprovalRequested{Reason: "the drill asks for approval after its plan"})
 	case s.Drill.Spec.Guards.Approval && s.Approval != "given" && s.Settles == "":
 		return Move{Kind: MoveWait}
+	}
+	if !mayUndo(s) {
+		return abort("firedrill", "the systems could not be taken for the settlement", CauseGuard)
 	}
 	if out := gaveUp(s); len(out) > 0 {
 		return abort("firedrill", fmt.Sprintf("could not be undone: %v", out), CauseFailure)

@@ -68,7 +68,8 @@ func (d Drill) Target(name string) (Target, error) {
 
 // Guards are the guard rails.
 type Guards struct {
-	// Protect lists glob patterns of parts that must never be hit.
+	// Protect lists glob patterns of parts that no fault may hit. Recovery and
+	// restore actions act on what they need: a protected standby can be promoted.
 	Protect []string `json:"protect,omitempty"`
 	// MaxParts caps how many parts one fault may hit; 0 means 1.
 	MaxParts int `json:"maxParts,omitempty"`

@@ -24,9 +24,11 @@ type Inventory struct {
 // InventorySpec is what an inventory holds.
 type InventorySpec struct {
 	Targets []Entry `json:"targets,omitempty"`
-	// Locations are where a drill may keep evidence from and to: each place
-	// itself and everything below it, such as dir:/var/lib/postgresql.
-	Locations []string `json:"locations,omitempty"`
+	// KeepFrom and KeepTo are where a drill may copy evidence from and to: each
+	// place itself and everything below it, such as dir:/var/lib/postgresql. They
+	// are apart because a copy replaces what lies in its way.
+	KeepFrom []string `json:"keepFrom,omitempty"`
+	KeepTo   []string `json:"keepTo,omitempty"`
 	// Guards bind every drill, whatever its own say: its protected parts are
 	// added, and a drill that asks for more parts, a longer deadline or windows of
 	// its own is refused.
@@ -76,9 +78,11 @@ func (c *checker) checkInventory(inv Inventory) {
 	for i, e := range inv.Spec.Targets {
 		c.operation(fmt.Sprintf("spec.targets[%d].driver", i), "driver", e.Driver)
 	}
-	for i, l := range inv.Spec.Locations {
-		if !locationPattern.MatchString(l) {
-			c.add(fmt.Sprintf("spec.locations[%d]", i), l, "this is no location: write scheme:path, such as dir:/var/lib/postgresql")
+	for field, list := range map[string][]string{"keepFrom": inv.Spec.KeepFrom, "keepTo": inv.Spec.KeepTo} {
+		for i, l := range list {
+			if !locationPattern.MatchString(l) {
+				c.add(fmt.Sprintf("spec.%s[%d]", field, i), l, "this is no location: write scheme:path, such as dir:/var/lib/postgresql")
+			}
 		}
 	}
 	c.checkGuards(inv.Spec.Guards)
@@ -107,8 +111,8 @@ func (inv Inventory) Resolve(d Drill) (Drill, error) {
 	for i, p := range d.Spec.Phases {
 		for j, k := range p.Keep {
 			at := fmt.Sprintf("spec.phases[%d].keep[%d]", i, j)
-			inv.checkLocation(f, at+".from", k.From)
-			inv.checkLocation(f, at+".to", k.To)
+			inv.checkPlace(f, at+".from", k.From, "keepFrom", inv.Spec.KeepFrom)
+			inv.checkPlace(f, at+".to", k.To, "keepTo", inv.Spec.KeepTo)
 		}
 	}
 	inv.resolveGuards(f, &d.Spec.Guards)
@@ -132,23 +136,23 @@ func (inv Inventory) resolveTarget(f *findings, at string, t *Target) {
 	}
 }
 
-// checkLocation refuses to read or write outside the inventory's places. It
+// checkPlace refuses to read or write outside the inventory's places. It
 // compares names: whoever may put a symbolic link into one of the places can lead
 // out of it.
-func (inv Inventory) checkLocation(f *findings, at, location string) {
-	if inv.Spec.InlineTargets && len(inv.Spec.Locations) == 0 {
+func (inv Inventory) checkPlace(f *findings, at, location, list string, places []string) {
+	if inv.Spec.InlineTargets && len(places) == 0 {
 		return
 	}
 	scheme, rest, _ := strings.Cut(location, ":")
 	rest = path.Clean(rest)
-	for _, l := range inv.Spec.Locations {
+	for _, l := range places {
 		s, root, _ := strings.Cut(l, ":")
 		root = path.Clean(root)
 		if s == scheme && (rest == root || strings.HasPrefix(rest, strings.TrimSuffix(root, "/")+"/")) {
 			return
 		}
 	}
-	f.add(at, location, "this is in none of the inventory's locations: use one of them, or have the operator add it")
+	f.addf(at, location, "this is in none of the places of the inventory's %s: use one of them, or have the operator add it", list)
 }
 
 func (inv Inventory) resolveGuards(f *findings, g *Guards) {

@@ -20,7 +20,8 @@ spec:
   targets:
     - {name: orders, driver: postgres, config: {database: app, password: {env: PG}}}
     - {name: cache, driver: redis, config: {}}
-  locations: ["dir:/var/lib/postgresql", "dir:/srv/evidence/"]
+  keepFrom: ["dir:/var/lib/postgresql"]
+  keepTo: ["dir:/srv/evidence/"]
   guards: {protect: ["*/backup"], maxParts: 2, deadline: 1h, approval: true}
 `
 
@@ -75,14 +76,15 @@ func TestResolveRefusesWhatTheOperatorDoesNotLet(t *testing.T) {
 		}, []string{"spec.targets[0].config: requests bring no configuration of their own here: name an entry of the operator's inventory with inventory:, did you mean"}},
 		"no inventory at all": {"", func(*drill.Drill) {}, []string{
 			`spec.targets[0].inventory: "orders": the inventory has no such entry: there is none`,
-			`spec.phases[0].keep[0].from: "dir:/var/lib/postgresql/wal": this is in none of the inventory's locations`,
+			`spec.phases[0].keep[0].from: "dir:/var/lib/postgresql/wal": this is in none of the places of the inventory's keepFrom`,
 			`spec.phases[0].keep[0].to: "dir:/srv/evidence/{drill}": this is in none`}},
 		"a place beside the locations": {sampleInventory, func(d *drill.Drill) {
 			d.Spec.Phases[0].Keep[0].From = "dir:/var/lib/postgresql2"
 			d.Spec.Phases[0].Keep[0].To = "dir:/srv/evidence/../x"
 		}, []string{"keep[0].from", "keep[0].to"}},
-		"another scheme": {sampleInventory, func(d *drill.Drill) { d.Spec.Phases[0].Keep[0].To = "s3:/srv/evidence/x" }, []string{"keep[0].to"}},
-		"more parts":     {sampleInventory, func(d *drill.Drill) { d.Spec.Guards.MaxParts = 3 }, []string{`spec.guards.maxParts: "3": the inventory allows 2`}},
+		"a copy into the live data": {sampleInventory, func(d *drill.Drill) { d.Spec.Phases[0].Keep[0].To = "dir:/var/lib/postgresql/wal" }, []string{"keep[0].to"}},
+		"another scheme":            {sampleInventory, func(d *drill.Drill) { d.Spec.Phases[0].Keep[0].To = "s3:/srv/evidence/x" }, []string{"keep[0].to"}},
+		"more parts":                {sampleInventory, func(d *drill.Drill) { d.Spec.Guards.MaxParts = 3 }, []string{`spec.guards.maxParts: "3": the inventory allows 2`}},
 		"a longer drill": {sampleInventory, func(d *drill.Drill) { d.Spec.Guards.Deadline = 2 * drill.WithDefaults(*d).Spec.Guards.Deadline },
 			[]string{`spec.guards.deadline: "2h0m0s": the inventory allows 1h`}},
 		"a deadline that the drill cannot keep": {strings.Replace(sampleInventory, "deadline: 1h", "deadline: 20s", 1), func(*drill.Drill) {},
@@ -122,7 +124,7 @@ func TestOpenInventoryLetsADrillBringEverything(t *testing.T) {
 		t.Fatal(err)
 	}
 	open := drill.OpenInventory()
-	open.Spec.Locations = []string{"dir:/somewhere"}
+	open.Spec.KeepTo = []string{"dir:/somewhere"}
 	if _, err := open.Resolve(d); err == nil {
 		t.Error("locations that are named bind inline drills as well")
 	}
@@ -134,7 +136,7 @@ func TestBadInventories(t *testing.T) {
 		"[]": "1:1: an inventory is a mapping that begins with apiVersion, kind and spec; this is a list",
 		"{apiVersion: firedrill/v1, kind: Drill, spec: {}}":                                                                                  `1:34: kind: "Drill": this must be Inventory`,
 		"{apiVersion: firedrill/v1, kind: Inventory, spec: {target: []}}":                                                                    "1:52: spec.target: there is no such field here: did you mean \"targets\"?",
-		"{apiVersion: firedrill/v1, kind: Inventory, spec: {locations: [/var]}}":                                                             `1:64: spec.locations[0]: "/var": this is no location`,
+		"{apiVersion: firedrill/v1, kind: Inventory, spec: {keepFrom: [/var]}}":                                                              `1:63: spec.keepFrom[0]: "/var": this is no location`,
 		"{apiVersion: firedrill/v1, kind: Inventory, spec: {guards: {maxParts: -1}}}":                                                        `spec.guards.maxParts: "-1"`,
 		"{apiVersion: firedrill/v1, kind: Inventory, spec: {targets: [{name: a, driver: x, config: {password: hunter2}}]}}":                  "spec.targets[0].config.password: a drill never holds a secret",
 		"{apiVersion: firedrill/v1, kind: Inventory, spec: {targets: [{name: a, driver: x, config: {}}, {name: a, driver: x, config: {}}]}}": `spec.targets[1].name: "a": another target has this name`,

@@ -150,7 +150,10 @@ func Apply(s State, e event.Event) State {
 	case *event.DrillAccepted:
 		s = applyAccepted(s, e, p)
 	case *event.DrillPlanned:
-		s.Planned, s.PlannedAt, s.Systems = p, e.At(), p.Systems
+		s.Planned, s.PlannedAt = p, e.At()
+		if len(p.Systems) > 0 { // a settlement knows them from the start
+			s.Systems = p.Systems
+		}
 	case *event.LeaseTaken:
 		s.Lease = Lease{Holder: p.Holder, Epoch: p.Epoch, Seen: e.At()}
 	case *event.LeaseRenewed:

@@ -130,13 +130,14 @@ func guardRules() map[string]Rule {
 func inventoryRules() map[string]Rule {
 	rules := guardRules()
 	maps.Copy(rules, map[string]Rule{
-		"drill.Inventory.apiVersion":    constant(drill.APIVersion),
-		"drill.Inventory.kind":          constant(drill.InventoryKind),
-		"drill.InventorySpec.targets":   entries(0, 100),
-		"drill.InventorySpec.locations": itemsPattern(drill.LocationPattern),
-		"drill.Entry.name":              pattern(drill.NamePattern),
-		"drill.Entry.driver":            pattern(drill.OperationPattern),
-		"drill.Entry.config":            object,
+		"drill.Inventory.apiVersion":   constant(drill.APIVersion),
+		"drill.Inventory.kind":         constant(drill.InventoryKind),
+		"drill.InventorySpec.targets":  entries(0, 100),
+		"drill.InventorySpec.keepFrom": itemsPattern(drill.LocationPattern),
+		"drill.InventorySpec.keepTo":   itemsPattern(drill.LocationPattern),
+		"drill.Entry.name":             pattern(drill.NamePattern),
+		"drill.Entry.driver":           pattern(drill.OperationPattern),
+		"drill.Entry.config":           object,
 	})
 	return rules
 }

@@ -38,11 +38,7 @@ func (s *service) handleRequest(ctx context.Context, m bus.Message) error {
 	if err != nil {
 		return bus.Poison(err)
 	}
-	id, first, err := s.readRequest(ctx, m)
-	if err == nil {
-		first.Requester, first.Request = who, ref
-		err = s.accept(ctx, id, first)
-	}
+	id, err := s.accept(ctx, who, ref, m.Data)
 	if err != nil {
 		var refused *refusal
 		if !errors.As(err, &refused) {
@@ -54,53 +50,66 @@ func (s *service) handleRequest(ctx context.Context, m bus.Message) error {
 	return s.Bus.PublishResult(ctx, who, name, Result{State: "accepted", Drill: id, Request: ref})
 }
 
-// readRequest turns a request into a drill's id and its first event. Its errors
-// are refusals, or the bus's.
-func (s *service) readRequest(ctx context.Context, m bus.Message) (id string, first event.DrillAccepted, err error) {
-	if drill.KindOf(m.Data) == drill.UndoKind {
-		name, first, err := s.settlement(ctx, m.Data)
-		return drill.ID(name, m.Seq), first, err
+// readRequest turns a request into the first event of its drill. Its errors are
+// refusals, or the bus's.
+func (s *service) readRequest(ctx context.Context, kind, id string, data []byte) (event.DrillAccepted, error) {
+	if kind == drill.UndoKind {
+		return s.settlement(ctx, data)
 	}
-	d, err := ReadDrill(m.Data, s.Registry, s.Inventory)
+	d, err := ReadDrill(data, s.Registry, s.Inventory)
 	if err != nil {
-		return "", first, &refusal{problems: drill.AsProblems(err)}
+		return event.DrillAccepted{}, &refusal{problems: drill.AsProblems(err)}
 	}
-	id = drill.ID(d.Metadata.Name, m.Seq)
 	spec, hash, err := drill.JSON(d)
 	if err != nil {
-		return "", first, bus.Poison(fmt.Errorf("drill %s: %w", id, err))
+		return event.DrillAccepted{}, bus.Poison(fmt.Errorf("drill %s: %w", id, err))
 	}
 	seed := d.Spec.Seed
 	if seed == 0 {
 		sum := sha256.Sum256([]byte("seed/" + id))
 		seed = int64(binary.BigEndian.Uint64(sum[:8]) >> 1)
 	}
-	return id, event.DrillAccepted{Spec: spec, SpecHash: hash, Seed: seed}, nil
+	return event.DrillAccepted{Spec: spec, SpecHash: hash, Seed: seed}, nil
 }
 
-// accept writes the drill's first event. A redelivered request finds it there,
-// and is not refused on account of its own drill.
-func (s *service) accept(ctx context.Context, id string, first event.DrillAccepted) error {
-	if _, err := s.Bus.History(ctx, id); err == nil {
-		return nil
-	} else if !errors.Is(err, bus.ErrNoDrill) {
-		return err
+// accept makes the request a drill and returns its id. A redelivered request finds
+// its drill there, and is refused neither on account of that drill nor of what
+// has changed since.
+func (s *service) accept(ctx context.Context, who string, ref event.RequestRef, data []byte) (string, error) {
+	kind, name, err := drill.CheckRequest(data)
+	if err != nil {
+		return "", &refusal{problems: drill.AsProblems(err)}
 	}
+	id := drill.ID(name, ref.Sequence)
+	if _, err := s.Bus.History(ctx, id); !errors.Is(err, bus.ErrNoDrill) {
+		return id, err
+	}
+	first, err := s.readRequest(ctx, kind, id, data)
+	if err != nil {
+		return "", err
+	}
+	first.Requester, first.Request = who, ref
 	if err := s.admissible(ctx, first); err != nil {
-		return err
+		return "", err
 	}
-	_, err := s.Bus.AppendAt(telemetry.DrillContext(ctx, id), id, bus.Tail{}, event.Draft{Type: event.TypeDrillAccepted, Data: first})
+	// Noted before it is stored: it may be over before this returns.
+	s.mu.Lock()
+	s.drills[id] = running{spec: first.Spec}
+	s.mu.Unlock()
+	_, err = s.Bus.AppendAt(telemetry.DrillContext(ctx, id), id, bus.Tail{}, event.Draft{Type: event.TypeDrillAccepted, Data: first})
 	if errors.Is(err, bus.ErrConflict) {
-		return nil
+		return id, nil
 	}
 	if err != nil {
-		return err
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if !s.drills[id].conducted {
+			delete(s.drills, id)
+		}
+		return "", err
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.drills[id] = running{spec: first.Spec}
-	s.Log.Info("drill accepted", "drill", id, "requester", first.Requester)
-	return nil
+	s.Log.Info("drill accepted", "drill", id, "requester", who)
+	return id, nil
 }
 
 // refusal says that a request can never be accepted as it stands.

@@ -81,6 +81,7 @@ func Check(ctx context.Context, c Config, verb string, data []byte) Checked {
 
 // planDrill resolves what a drill would hit and do. It only reads.
 func planDrill(ctx context.Context, c Config, d drill.Drill) drill.Planned {
+	c.Bus = nil // nothing is claimed
 	e := newEffects(c, "plan", c.Log)
 	defer e.close(ctx)
 	now := c.Clock.Now()

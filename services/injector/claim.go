@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 
 	"github.com/firedrill/firedrill/pkg/bus"
 	"github.com/firedrill/firedrill/pkg/drill"
@@ -16,6 +18,9 @@ import (
 // it, and none may while an earlier drill has left something undone there.
 func (e *effects) claimTargets(ctx context.Context, s drill.State) (map[string]string, error) {
 	systems := s.Systems
+	if s.Settles != "" && len(systems) == 0 {
+		return nil, fmt.Errorf("drill %s had no systems: there is nothing of it to undo", s.Settles)
+	}
 	if s.Settles == "" {
 		systems = map[string]string{}
 		for _, t := range s.Drill.Spec.Targets {
@@ -29,9 +34,9 @@ func (e *effects) claimTargets(ctx context.Context, s drill.State) (map[string]s
 	if e.Bus == nil {
 		return systems, nil // only planning for somebody: nothing will be done
 	}
-	for name, id := range systems {
-		if err := e.claim(ctx, s, id); err != nil {
-			return nil, fmt.Errorf("target %s is %s: %w", name, id, err)
+	for _, name := range slices.Sorted(maps.Keys(systems)) {
+		if err := e.claim(ctx, s, systems[name]); err != nil {
+			return nil, fmt.Errorf("target %s is %s: %w", name, systems[name], err)
 		}
 	}
 	return systems, nil
@@ -62,15 +67,14 @@ func (e *effects) identify(ctx context.Context, s drill.State, name string) (str
 func (e *effects) claim(ctx context.Context, s drill.State, system string) error {
 	for {
 		c, err := e.Bus.ClaimOf(ctx, system)
-		switch {
-		case err != nil:
+		if err != nil {
 			return err
-		case c.Drill == s.ID:
+		}
+		if c.Drill == s.ID {
 			return nil
-		case s.Settles != "" && c.Drill != s.Settles:
-			return fmt.Errorf("drill %s has taken it since %s: there is nothing left of that one to undo", c.Drill, s.Settles)
-		case s.Settles == "" && c.Drill != "":
-			if err := e.over(ctx, c.Drill); err != nil {
+		}
+		if c.Drill != "" && c.Drill != s.Settles {
+			if err := e.mayTake(ctx, s, c.Drill); err != nil {
 				return err
 			}
 		}
@@ -80,54 +84,95 @@ func (e *effects) claim(ctx context.Context, s drill.State, system string) error
 	}
 }
 
-// over says why the drill that has a system still needs it.
-func (e *effects) over(ctx context.Context, id string) error {
-	st, err := stateOf(ctx, e.Bus, id)
+// mayTake says why the drill that has a system still needs it. A settlement takes
+// over from an earlier settlement of the same drill, and from nobody else.
+func (e *effects) mayTake(ctx context.Context, s drill.State, holder string) error {
+	st, err := stateOf(ctx, e.Bus, holder)
 	switch {
 	case errors.Is(err, bus.ErrNoDrill):
 		return nil // the claim outlived its drill's history
 	case err != nil:
 		return err
 	case st.Finished == nil:
-		return fmt.Errorf("drill %s runs on it: wait for it or `firedrill abort %s`", id, id)
-	case len(st.Debts) > 0:
-		return fmt.Errorf("drill %s could not undo %s there: look at it, then `firedrill undo %s`", id, st.Debts[len(st.Debts)-1].Step, id)
+		return fmt.Errorf("drill %s runs on it: wait for it or `firedrill abort %s`", holder, holder)
+	case s.Settles != "" && st.Settles != s.Settles:
+		return fmt.Errorf("drill %s has had it since: what %s had left was settled before", holder, s.Settles)
+	case s.Settles == "" && len(st.Debts) > 0:
+		return fmt.Errorf("drill %s could not undo %s there: look at it, then `firedrill undo %s`", holder, st.Debts[len(st.Debts)-1].Step, holder)
 	}
 	return nil
 }
 
-// owed is what an undo request's drill left, as the settlement's first event
-// holds it.
-func owed(st drill.State) []event.Effect {
-	out := make([]event.Effect, 0, len(st.Debts))
-	for _, d := range st.Debts {
-		out = append(out, event.Effect{Step: d.Step, Target: d.Target, Operation: d.Operation, Undo: d.Undo})
-	}
-	return out
-}
-
-// settlement turns a request to undo into the first event of a drill that does.
-func (s *service) settlement(ctx context.Context, data []byte) (string, event.DrillAccepted, error) {
+// settlement turns a request to undo into the first event of a drill that does. It
+// settles the drill that was asked for, or what that one was to settle itself.
+func (s *service) settlement(ctx context.Context, data []byte) (event.DrillAccepted, error) {
 	u, err := drill.ParseUndo(data)
 	if err != nil {
-		return "", event.DrillAccepted{}, &refusal{problems: drill.AsProblems(err)}
+		return event.DrillAccepted{}, &refusal{problems: drill.AsProblems(err)}
 	}
 	st, err := stateOf(ctx, s.Bus, u.Spec.Drill)
+	if err == nil && st.Settles != "" {
+		st, err = stateOf(ctx, s.Bus, st.Settles)
+	}
 	switch {
 	case errors.Is(err, bus.ErrNoDrill):
-		return "", event.DrillAccepted{}, &refusal{reason: fmt.Sprintf("spec.drill: %q: no such drill: `firedrill list` shows them", u.Spec.Drill)}
+		return event.DrillAccepted{}, &refusal{reason: fmt.Sprintf("spec.drill: %q: no such drill: `firedrill list` shows them", u.Spec.Drill)}
 	case err != nil:
-		return "", event.DrillAccepted{}, err
+		return event.DrillAccepted{}, err
 	case st.Finished == nil:
-		return "", event.DrillAccepted{}, &refusal{reason: fmt.Sprintf("spec.drill: %q: it is still running: `firedrill abort %s` undoes what it did", st.ID, st.ID)}
-	case len(st.Debts) == 0:
-		return "", event.DrillAccepted{}, &refusal{reason: fmt.Sprintf("spec.drill: %q: it has nothing left to undo", st.ID)}
+		return event.DrillAccepted{}, &refusal{reason: fmt.Sprintf("spec.drill: %q: it is still running: `firedrill abort %s` undoes what it did", st.ID, st.ID)}
+	}
+	owes, err := s.owed(ctx, st)
+	if err != nil {
+		return event.DrillAccepted{}, err
+	}
+	if len(owes) == 0 {
+		return event.DrillAccepted{}, &refusal{reason: fmt.Sprintf("spec.drill: %q: it has nothing left to undo", u.Spec.Drill)}
 	}
 	spec, hash, err := drill.JSON(st.Drill)
 	if err != nil {
-		return "", event.DrillAccepted{}, bus.Poison(fmt.Errorf("undo of drill %s: %w", st.ID, err))
+		return event.DrillAccepted{}, bus.Poison(fmt.Errorf("undo of drill %s: %w", st.ID, err))
 	}
-	return u.Metadata.Name, event.DrillAccepted{Spec: spec, SpecHash: hash, Seed: st.Seed, Settles: st.ID, Owes: owed(st), Systems: st.Systems}, nil
+	return event.DrillAccepted{Spec: spec, SpecHash: hash, Seed: st.Seed, Settles: st.ID, Owes: owes, Systems: st.Systems}, nil
+}
+
+// owed is what a finished drill left and nobody has settled since. Who has a system
+// now tells: the drill itself, a settlement of it, which has debts of its own, or
+// another drill, which got it only because nothing was owed there any more.
+func (s *service) owed(ctx context.Context, st drill.State) ([]event.Effect, error) {
+	left := map[string]bool{}
+	for _, system := range st.Systems {
+		c, err := s.Bus.ClaimOf(ctx, system)
+		if err != nil {
+			return nil, err
+		}
+		holder := st
+		if c.Drill != st.ID {
+			if holder, err = stateOf(ctx, s.Bus, c.Drill); errors.Is(err, bus.ErrNoDrill) {
+				continue
+			} else if err != nil {
+				return nil, err
+			}
+		}
+		switch {
+		case holder.ID != st.ID && holder.Settles != st.ID:
+			continue
+		case holder.Finished == nil:
+			return nil, &refusal{reason: fmt.Sprintf("spec.drill: %q: drill %s is undoing it right now: `firedrill watch %s`", st.ID, holder.ID, holder.ID)}
+		}
+		for _, d := range holder.Debts {
+			if st.Systems[d.Target] == system {
+				left[d.Step] = true
+			}
+		}
+	}
+	var out []event.Effect
+	for _, d := range st.Debts {
+		if left[d.Step] {
+			out = append(out, event.Effect{Step: d.Step, Target: d.Target, Operation: d.Operation, Undo: d.Undo})
+		}
+	}
+	return out, nil
 }
 
 // stateOf folds the trusted events of a drill's history.

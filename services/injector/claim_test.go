@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/firedrill/firedrill/pkg/bus"
+	"github.com/firedrill/firedrill/pkg/clock"
 	"github.com/firedrill/firedrill/pkg/drill"
 	"github.com/firedrill/firedrill/pkg/event"
 	"github.com/firedrill/firedrill/pkg/target"
@@ -86,8 +87,8 @@ func TestOutstandingUndoBlocksAndIsSettled(t *testing.T) {
 	if blocked.Abort == nil || !strings.Contains(blocked.Abort.Reason, "firedrill undo "+left) || d.faults["p/fault/break"] != 0 {
 		t.Fatalf("a drill on a system that is still broken: %+v", blocked.Abort)
 	}
-	// A settlement that fails as well takes the duty over, and halting does not
-	// keep anybody from putting things back.
+	// A settlement that fails as well changes nothing about what is owed, and
+	// halting does not keep anybody from putting things back.
 	if err := r.bus.SetHalt(t.Context(), bus.Halt{Halted: true, By: "boss", Reason: "fire"}); err != nil {
 		t.Fatal(err)
 	}
@@ -96,12 +97,14 @@ func TestOutstandingUndoBlocksAndIsSettled(t *testing.T) {
 		t.Fatalf("the first settlement: %+v", st.Finished)
 	}
 	stuck.Store(false)
-	if st := r.outcome(r.playOthers(r.accepted(undoOf(t, left)), nil), d); st.Abort == nil || !strings.Contains(st.Abort.Reason, "drill "+again+" has taken it") || len(st.Finished.Outstanding) != 1 {
-		t.Fatalf("a settlement beside another one: %+v", st.Abort)
-	}
-	st := r.outcome(r.playOthers(r.accepted(undoOf(t, again)), nil), d)
-	if !st.Finished.Complete || len(st.Finished.Outstanding) != 0 || d.stillBroken() != 0 {
+	st := r.outcome(r.playOthers(r.accepted(undoOf(t, again)), nil), d) // either name will do
+	if !st.Finished.Complete || st.Settles != left || len(st.Finished.Outstanding) != 0 || d.stillBroken() != 0 {
 		t.Fatalf("the settlement: %+v, still broken %d", st.Finished, d.stillBroken())
+	}
+	for _, id := range []string{left, again} {
+		if res := r.ask(undoOf(t, id)); res.State != "rejected" || !strings.Contains(res.Reason, "nothing left to undo") {
+			t.Errorf("undoing %s once more: %+v", id, res)
+		}
 	}
 	if err := r.bus.SetHalt(t.Context(), bus.Halt{By: "boss"}); err != nil {
 		t.Fatal(err)
@@ -126,5 +129,62 @@ func TestUndoRequestsThatMakeNoSense(t *testing.T) {
 	}
 	if res := r.ask(strings.Replace(undoOf(t, clean), `"drill":"`, `"drill":".`, 1)); res.State != "rejected" || len(res.Problems) != 1 || res.Problems[0].Field != "spec.drill" {
 		t.Errorf("of no drill's id: %+v", res)
+	}
+}
+
+// TestSettlementThatCannotTakeItsSystemsUndoesNothing: whatever a settlement's
+// first event says, it acts only on systems that it took; another drill may be
+// running there.
+func TestSettlementThatCannotTakeItsSystemsUndoesNothing(t *testing.T) {
+	for name, systems := range map[string]map[string]string{"taken by another": {"t": "fake/1"}, "none": nil} {
+		t.Run(name, func(t *testing.T) {
+			r, d := newRig(t), newFakeDriver()
+			b := r.connect(event.Injector, "i1")
+			c, err := b.ClaimOf(t.Context(), "fake/1")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := b.Append(t.Context(), "busy-1", event.Draft{Type: event.TypeDrillAccepted, Data: event.DrillAccepted{Spec: []byte("{}")}}); err != nil {
+				t.Fatal(err)
+			}
+			if err := b.TakeClaim(t.Context(), c, "busy-1"); err != nil {
+				t.Fatal(err)
+			}
+			parsed, err := drill.Parse([]byte(fakeDrill))
+			if err != nil {
+				t.Fatal(err)
+			}
+			spec, hash, err := drill.JSON(drill.WithDefaults(parsed))
+			if err != nil {
+				t.Fatal(err)
+			}
+			undone := make(chan struct{}, 10)
+			d.undo = func(context.Context, target.Operation) error { undone <- struct{}{}; return nil }
+			_, err = b.AppendAt(t.Context(), "undo-9", bus.Tail{}, event.Draft{Type: event.TypeDrillAccepted, Data: event.DrillAccepted{
+				Spec: spec, SpecHash: hash, Settles: "d-1", Systems: systems,
+				Owes: []event.Effect{{Step: "p/fault/break", Target: "t", Operation: "break", Undo: []byte(`{"home":1}`)}},
+			}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			r.inject("i1", d, time.Second)
+			st := fold(r.playOthers("undo-9", nil))
+			if len(undone) != 0 || st.Finished.Complete || len(st.Finished.Outstanding) != 1 {
+				t.Fatalf("undone %d times, finished %+v", len(undone), st.Finished)
+			}
+		})
+	}
+}
+
+// TestPlanTakesNothing: whoever only asks what a drill would do claims no system.
+func TestPlanTakesNothing(t *testing.T) {
+	r, d := newRig(t), newFakeDriver()
+	b := r.connect(event.Injector, "i1")
+	got := Check(t.Context(), Config{Bus: b, Registry: target.NewRegistry(d), Inventory: drill.OpenInventory(), Clock: clock.System(), Log: r.log()}, VerbPlan, []byte(fakeDrill))
+	if !got.Valid || len(got.Steps) != 2 || got.Problem != "" {
+		t.Fatalf("%+v", got)
+	}
+	if c, err := b.ClaimOf(t.Context(), "fake/1"); err != nil || c.Drill != "" {
+		t.Fatalf("claimed: %+v, %v", c, err)
 	}
 }

@@ -2,6 +2,7 @@ package injector
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -104,12 +105,21 @@ func (e *effects) plan(ctx context.Context, s drill.State) drill.Planned {
 		systems, err = e.claimTargets(ctx, s)
 		claimed <- err
 	}()
-	out := drill.Planned{Steps: e.planAll(ctx, s)}
-	if err := <-claimed; err != nil {
-		out.Problem = err.Error()
+	steps, err := e.planAllSafely(ctx, s)
+	if err := errors.Join(<-claimed, err); err != nil {
+		return drill.Planned{Steps: steps, Problem: err.Error()}
 	}
-	out.Systems = systems
-	return out
+	return drill.Planned{Steps: steps, Systems: systems}
+}
+
+// planAllSafely turns a panic into an error, so that plan waits for the claiming.
+func (e *effects) planAllSafely(ctx context.Context, s drill.State) (steps []event.PlannedStep, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("the driver panicked: %v", p)
+		}
+	}()
+	return e.planAll(ctx, s), nil
 }
 
 // planAll resolves every fault and action.

@@ -178,7 +178,7 @@ func (s *service) halted(w http.ResponseWriter, r *http.Request) bool {
 	if h.Reason != "" {
 		text += ": " + h.Reason
 	}
-	s.refuse(w, http.StatusConflict, text, drill.Problem{Fix: "release with `firedrill halt --release`, then send the drill again; nothing was stored"})
+	s.refuse(w, http.StatusConflict, text, drill.Problem{Fix: "release with `firedrill halt --release`, then send the same request again, with the same Idempotency-Key if it has one"})
 	return true
 }
 

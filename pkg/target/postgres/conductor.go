@@ -70,6 +70,22 @@ func (s *servers) claim(ctx context.Context, nodes []*node) error {
 	return errors.Join(errs...)
 }
 
+// claimToMend is claim for what puts things back: a machine that cannot record the
+// claim, because its disk is full or can only be read, is mended all the same, as
+// long as no newer conductor is known there.
+func (s *servers) claimToMend(ctx context.Context, nodes []*node) error {
+	err := s.claim(ctx, nodes)
+	if err == nil || errors.As(err, new(*control.FencedError)) {
+		return err
+	}
+	for _, n := range nodes {
+		if known := n.host.FenceCheck(ctx, conductor(ctx)); known != nil {
+			return errors.Join(err, fmt.Errorf("node %s: %w", n.Name, known))
+		}
+	}
+	return nil
+}
+
 // sameMachine reports whether two nodes are reached by the same way.
 func sameMachine(a, b *node) bool { return slices.Equal(a.Control.Argv, b.Control.Argv) }
 

@@ -40,7 +40,7 @@ func (s *servers) converge(ctx context.Context, r record, j *journal) error {
 			j.add("node %s left alone: was down before the drill, or did not follow", n.Name)
 		}
 	}
-	if err := s.claim(ctx, nodes); err != nil {
+	if err := s.claimToMend(ctx, nodes); err != nil {
 		return err
 	}
 	views, err := s.lookAmong(ctx, nodes, lookLimit)

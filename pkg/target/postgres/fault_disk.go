@@ -16,8 +16,10 @@ import (
 // defaultFillMax is the most that a fill writes without being told otherwise.
 const defaultFillMax = 4 << 30
 
-// diskScript prints the devices of /, the data and the path, and the path's free bytes.
-const diskScript = `stat -c %d / "$1" "$2" && [ -d "$2" ] && df -P -B1 "$2" | sed -n 's/  */ /g;2p' | cut -d' ' -f4`
+// diskScript prints the devices of firedrill's own directory, /, the data and the
+// path, and the path's free bytes.
+const diskScript = `o=$3; while [ ! -d "$o" ]; do o=$(dirname -- "$o"); done
+stat -c %d "$o" / "$1" "$2" && [ -d "$2" ] && df -P -B1 "$2" | sed -n 's/  */ /g;2p' | cut -d' ' -f4`
 
 func (s *servers) planFill(ctx context.Context, o *operation, views []view, p *target.Plan) error {
 	if err := s.planRunning(o, views, p); err != nil {
@@ -45,15 +47,15 @@ func (s *servers) planFill(ctx context.Context, o *operation, views []view, p *t
 // fillSize is how many bytes are to be written: refused where they could hurt
 // more than the drill asked for.
 func (s *servers) fillSize(ctx context.Context, o *operation) (int64, error) {
-	out, err := o.node.host.Output(ctx, control.Command{Script: diskScript, Args: []string{o.node.DataDir, o.params.Path}})
+	out, err := o.node.host.Output(ctx, control.Command{Script: diskScript, Args: []string{o.node.DataDir, o.params.Path, s.cfg.Failback.EvidenceDir}})
 	if err != nil {
 		return 0, fmt.Errorf("node %s: %s: is it a directory? %w", o.node.Name, o.params.Path, err)
 	}
 	f := strings.Fields(out)
-	if len(f) != 4 {
+	if len(f) != 5 {
 		return 0, fmt.Errorf("node %s: df of %s said %q", o.node.Name, o.params.Path, out)
 	}
-	free, err := strconv.ParseInt(f[3], 10, 64)
+	free, err := strconv.ParseInt(f[4], 10, 64)
 	if err != nil {
 		return 0, fmt.Errorf("node %s: free bytes of %s: %w", o.node.Name, o.params.Path, err)
 	}
@@ -63,8 +65,8 @@ func (s *servers) fillSize(ctx context.Context, o *operation) (int64, error) {
 	}
 	size := o.params.Bytes
 	if size == 0 {
-		if f[2] == f[0] || f[2] == f[1] {
-			return 0, &target.FieldError{Field: "params.path", Value: o.params.Path, Fix: "it lies on the file system of / or of the data directory: set params.bytes to bound the file, or choose a small file system of its own"}
+		if slices.Contains(f[:3], f[3]) {
+			return 0, &target.FieldError{Field: "params.path", Value: o.params.Path, Fix: "it lies on the file system of /, of the data directory or of failback.evidenceDir: set params.bytes to bound the file, or choose a small file system of its own"}
 		}
 		size = free - o.params.Leave
 	}

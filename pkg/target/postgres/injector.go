@@ -278,7 +278,7 @@ func (s *servers) Undo(ctx context.Context, op target.Operation, undo json.RawMe
 	}
 	ctx = s.withConductor(ctx, op, r)
 	if n, err := s.node(r.Node); err == nil {
-		if err := s.claim(ctx, []*node{n}); err != nil {
+		if err := s.claimToMend(ctx, []*node{n}); err != nil {
 			return nil, s.scrub(fmt.Errorf("undo: %w", err))
 		}
 	}

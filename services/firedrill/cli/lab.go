@@ -119,7 +119,8 @@ spec:
     - name: orders
       driver: postgres
       config: %s
-  locations: ["dir:%s", "dir:%s"]
+  keepFrom: ["dir:%s"]
+  keepTo: ["dir:%s"]
 `
 
 func compact(raw json.RawMessage) []byte {

@@ -120,15 +120,6 @@ func (s *Settlement) verdict(h *history) verdict.Verdict {
 	return verdict.Pass
 }
 
-// debtor is the drill whose undo is to be asked for next: the settlement itself
-// once it has taken the systems over, until then the drill that it was to settle.
-func debtor(r Report) string {
-	if r.Plan != nil && len(r.Plan.Systems) > 0 {
-		return r.ID
-	}
-	return r.Settles
-}
-
 func summariseSettlement(r Report) []string {
 	s := r.Settlement
 	if r.State == StateRunning {
@@ -146,7 +137,7 @@ func summariseSettlement(r Report) []string {
 	}
 	back := "Everything was undone; not checked further than each undo does itself."
 	if s.Back == BackOutstanding {
-		back = stillInEffect(s.Owed, debtor(r))
+		back = stillInEffect(s.Owed, r.Settles)
 	}
 	return []string{opening, back, proofSentence(r)}
 }
@@ -162,7 +153,7 @@ func (d *docket) settlement(r Report) {
 		case u.Status == statusDone || r.State == StateRunning:
 		default:
 			d.open(Critical, "", "Something is still broken", fmt.Sprintf("%s, after %s%s", u.Step, plural(u.Tries, "try"), suffix(counted(u.Reasons))),
-				fmt.Sprintf("Repair what made the undo of %s fail, then run “%s”; if it still fails, put the target back by hand.", u.Step, undoCommand(debtor(r))))
+				fmt.Sprintf("Repair what made the undo of %s fail, then run “%s”; if it still fails, put the target back by hand.", u.Step, undoCommand(r.Settles)))
 		}
 	}
 }

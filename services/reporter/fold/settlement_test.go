@@ -43,7 +43,7 @@ func TestSettlementFails(t *testing.T) {
 		back string
 		says string
 	}{
-		"an undo that fails":   {synthetic.Variants()["unsettled"].History(), fold.BackOutstanding, "kill-sync/recovery/promote is still in effect. Run “firedrill undo orders-missing-9”"},
+		"an undo that fails":   {synthetic.Variants()["unsettled"].History(), fold.BackOutstanding, "kill-sync/recovery/promote is still in effect. Run “firedrill undo orders-missing-7”"},
 		"an undo without end":  {drop(event.TypeUndoDone), fold.BackOutstanding, "are still in effect"},
 		"a step that was left": {drop(event.TypeUndoIntended, event.TypeUndoDone, event.TypeUndoFailed), fold.BackOutstanding, "kill-sync/fault/primary, kill-sync/recovery/promote are still in effect"},
 	} {
