@@ -42,7 +42,8 @@ func (b *Bus) RequestAt(ctx context.Context, seq uint64) (Request, error) {
 // has read: the Tail of the last one it got from History, Follow or HistoryAfter.
 // The messages are verified as by History, those before are not read again. It
 // includes every append that was acknowledged before the call, and gives none,
-// without an error, when the place is the drill's end. Each message costs a
+// without an error, when the place is the drill's end. What was read before an
+// error comes along with it. Each message costs a
 // round trip: meant for the few events since the last look at a live drill.
 func (b *Bus) HistoryAfter(ctx context.Context, drill string, at Tail) ([]Stored, error) {
 	if !event.IsDrillID(drill) {
@@ -56,7 +57,7 @@ func (b *Bus) HistoryAfter(ctx context.Context, drill string, at Tail) ([]Stored
 			return out, nil
 		}
 		if err != nil {
-			return nil, fmt.Errorf("history of drill %s after sequence %d: %w", drill, at.Seq, err)
+			return out, fmt.Errorf("history of drill %s after sequence %d: %w", drill, at.Seq, err)
 		}
 		s := c.link(open(r, b.keyring))
 		b.tails.put(drill, s)

@@ -92,11 +92,13 @@ func (h *history) refresh(ctx context.Context, b *bus.Bus) error {
 	} else {
 		more, err = b.HistoryAfter(ctx, h.drill, h.tail)
 	}
-	if err != nil && !errors.Is(err, bus.ErrNoDrill) {
-		return fmt.Errorf("read drill %s: %w", h.drill, err)
-	}
+	// What was read before an error is kept: a reader that is cut short each time
+	// must get on all the same.
 	for _, m := range more {
 		h.add(m)
+	}
+	if err != nil && !errors.Is(err, bus.ErrNoDrill) {
+		return fmt.Errorf("read drill %s: %w", h.drill, err)
 	}
 	return nil
 }
