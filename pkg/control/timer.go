@@ -17,7 +17,8 @@ type Timer struct {
 	// directory is made. One token belongs to one timer.
 	Token string
 	// After is the delay. A timer never fires early; it may fire up to three
-	// seconds late, since a portable shell counts whole seconds.
+	// seconds late, since a portable shell counts whole seconds, unless the
+	// host's clock is set meanwhile.
 	After time.Duration
 	// Script and Args are run by sh when the time has come.
 	Script string
@@ -40,9 +41,10 @@ exec 8<"$(dirname -- "$t")/timers.lock" && flock 8 || exit 1
 	_, err := h.Run(ctx, Command{
 		Script: `w=$1 t=$2 secs=$3; shift 3
 d=$(dirname -- "$t") && { [ -d "$d" ] || mkdir -p -m 0755 -- "$d"; } && : >>"$d/timers.lock" || exit 1
+exec 8<"$d/timers.lock" && flock -w 30 8 || { echo "a timer's script did not end within 30 s" >&2; exit 1; }
 n="$$-$(date +%s%N)"
 printf '%s\n' "$n" >"$t" || exit 1
-setsid sh -c "$w" firedrill-timer "$t" "$n" "$(($(date +%s) + secs + 1))" "$@" </dev/null >/dev/null 2>&1 &
+setsid sh -c "$w" firedrill-timer "$t" "$n" "$(($(date +%s) + secs + 1))" "$@" </dev/null >/dev/null 2>&1 8<&- &
 exit 0`,
 		Args: append([]string{watch, t.Token, strconv.FormatInt(secs, 10), t.Script}, t.Args...),
 	})
