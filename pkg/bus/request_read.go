@@ -38,6 +38,20 @@ func (b *Bus) RequestAt(ctx context.Context, seq uint64) (Request, error) {
 	return Request{Subject: r.Subject, Seq: r.Seq, MsgID: r.Header.Get("Nats-Msg-Id"), Data: r.Data, Stored: r.Time}, nil
 }
 
+// ResultsOf returns what was answered on drill.res.<who>.<name> so far, oldest
+// first.
+func (b *Bus) ResultsOf(ctx context.Context, who, name string) ([][]byte, error) {
+	if !token(who) || !token(name) {
+		return nil, fmt.Errorf("results for %q of %q: both must be single subject tokens", name, who)
+	}
+	var out [][]byte
+	err := b.readAll(ctx, feed{stream: StreamResults, filter: "drill.res." + who + "." + name}, func(r record) error {
+		out = append(out, r.Data)
+		return nil
+	})
+	return out, err
+}
+
 // HistoryAfter is History without the messages up to a place that the caller
 // has read: the Tail of the last one it got from History, Follow or HistoryAfter.
 // The messages are verified as by History, those before are not read again. It

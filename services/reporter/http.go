@@ -221,6 +221,17 @@ func (s *service) store(w http.ResponseWriter, r *http.Request, q request) {
 		}
 	}
 	id := drill.ID(q.name, ack.Seq)
+	if ack.Duplicate {
+		no, err := s.rejected(r.Context(), id)
+		if err != nil {
+			s.fail(w, r, err)
+			return
+		}
+		if no != nil {
+			s.refuseAgain(w, no)
+			return
+		}
+	}
 	s.Log.Info("drill asked for over HTTP", "drill", id, "who", q.who, "duplicate", ack.Duplicate)
 	w.Header().Set("Location", "/v1/drills/"+id)
 	s.writeJSON(w, http.StatusAccepted, struct {
@@ -229,6 +240,15 @@ func (s *service) store(w http.ResponseWriter, r *http.Request, q request) {
 		EventsURL string `json:"events_url"`
 		Duplicate bool   `json:"duplicate,omitempty"`
 	}{id, "/v1/drills/" + id, "/v1/drills/" + id + "/events", ack.Duplicate})
+}
+
+// refuseAgain answers a request that was rejected when it was first made.
+func (s *service) refuseAgain(w http.ResponseWriter, no *rejection) {
+	text := "this request was made before, and rejected"
+	if no.Reason != "" {
+		text += ": " + no.Reason
+	}
+	s.refuse(w, http.StatusConflict, text, append(no.Problems, drill.Problem{Field: "Idempotency-Key", Fix: "mend what is wrong, then ask again with a new key"})...)
 }
 
 func (s *service) getDrills(w http.ResponseWriter, r *http.Request) {
@@ -245,6 +265,16 @@ func (s *service) getDrills(w http.ResponseWriter, r *http.Request) {
 func (s *service) getDrill(w http.ResponseWriter, r *http.Request) {
 	id := r.PathValue("id")
 	v, err := s.render(r.Context(), id)
+	if errors.Is(err, errUnknownDrill) || errors.Is(err, fold.ErrNoDrill) {
+		if no, e := s.rejected(r.Context(), id); e != nil || no != nil {
+			if e != nil {
+				s.fail(w, r, e)
+				return
+			}
+			s.writeJSON(w, http.StatusOK, no)
+			return
+		}
+	}
 	if err != nil {
 		s.fail(w, r, err)
 		return

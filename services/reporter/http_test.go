@@ -133,6 +133,29 @@ func TestPostDrill(t *testing.T) {
 	}
 }
 
+// TestRejectedRequest: whoever asks over HTTP learns there that the request was
+// rejected, and why, also when it is made again with its key.
+func TestRejectedRequest(t *testing.T) {
+	w := newWorld(t)
+	c := w.http(nil)
+	code, body, _ := c.do("POST", "/v1/drills", smallDrill, "Idempotency-Key", "weekly")
+	if code != http.StatusAccepted {
+		t.Fatalf("%d %s", code, body)
+	}
+	answer := map[string]any{"state": "rejected", "reason": "target t is under drill other-3", "request": event.RequestRef{Sequence: 1}}
+	if err := w.buses[event.Injector].PublishResult(t.Context(), "http", "small", answer); err != nil {
+		t.Fatal(err)
+	}
+	code, body, _ = c.do("GET", "/v1/drills/small-1", "")
+	if code != http.StatusOK || !strings.Contains(body, `"state": "rejected"`) || !strings.Contains(body, "other-3") {
+		t.Errorf("status of a rejected request: %d %s", code, body)
+	}
+	code, body, _ = c.do("POST", "/v1/drills", smallDrill, "Idempotency-Key", "weekly")
+	if code != http.StatusConflict || !strings.Contains(body, "other-3") || !strings.Contains(body, "new key") {
+		t.Errorf("made again: %d %s", code, body)
+	}
+}
+
 // TestPostWhileHalted: the one who asks learns at once that nothing will happen,
 // why, and what to do about it; and nothing is stored that would be rejected.
 func TestPostWhileHalted(t *testing.T) {

@@ -30,7 +30,11 @@ func (a *app) abortCmd() *cobra.Command {
 	c := &cobra.Command{
 		Use: "abort DRILL", Short: "End a drill now and put everything back", Args: cobra.ExactArgs(1),
 		RunE: a.withSession(func(cmd *cobra.Command, s *session, args []string) error {
-			return call(cmd, s, "abort", injector.AbortRequest{Drill: args[0], By: requester(), Reason: reason})
+			if err := call(cmd, s, "abort", injector.AbortRequest{Drill: args[0], By: requester(), Reason: reason}); err != nil {
+				return err
+			}
+			fmt.Fprintf(a.Out, "%s is being aborted and everything put back: firedrill watch %s\n", args[0], args[0])
+			return nil
 		}),
 	}
 	c.Flags().StringVar(&reason, "reason", "aborted at the command line", "what the report says")

@@ -135,7 +135,13 @@ func (a *app) labDownCmd() *cobra.Command {
 	var dir string
 	c := &cobra.Command{
 		Use: "down", Short: "Stop a lab and remove its files", Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return failure(lab.Down(cmd.Context(), dir)) },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := lab.Down(cmd.Context(), dir); err != nil {
+				return failure(err)
+			}
+			fmt.Fprintf(a.Out, "PostgreSQL is stopped, and %s is removed with all that drills kept in it\n", dir)
+			return nil
+		},
 	}
 	c.Flags().StringVar(&dir, "dir", "out/lab", "directory of the lab")
 	return c

@@ -1,11 +1,13 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"text/tabwriter"
 	"time"
 
@@ -55,6 +57,7 @@ func (a *app) listCmd() *cobra.Command {
 			for i, sum := range list {
 				rows[i] = toRow(sum)
 			}
+			slices.SortStableFunc(rows, func(a, b row) int { return cmp.Compare(a.order(), b.order()) })
 			if asJSON {
 				return writeJSON(a.Out, rows)
 			}
@@ -78,8 +81,18 @@ type row struct {
 	Verdict string    `json:"verdict,omitempty"`
 }
 
+// order puts running drills before those that are over.
+func (r row) order() int {
+	if r.State == stateRunning {
+		return 0
+	}
+	return 1
+}
+
+const stateRunning = "running"
+
 func toRow(s bus.Summary) row {
-	r := row{Drill: s.Drill, State: "running"}
+	r := row{Drill: s.Drill, State: stateRunning}
 	if s.Accepted != nil {
 		r.Started = s.Accepted.Event.Time
 	}
@@ -88,7 +101,7 @@ func toRow(s bus.Summary) row {
 	}
 	if s.Published != nil {
 		if p, ok := s.Published.Payload.(*event.ReportPublished); ok {
-			r.State, r.Verdict = "reported", p.Verdict
+			r.State, r.Verdict = "published", p.Verdict
 		}
 	}
 	return r

@@ -102,8 +102,8 @@ Exit codes: 0 pass, 1 fail, 2 inconclusive or invalid, 254 bad arguments, 255 fi
 		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
 	}
 	f := c.PersistentFlags()
-	f.StringVar(&a.stateDir, "state-dir", envOr("FIREDRILL_STATE_DIR", ".firedrill"), "event store, signing keys and the record of a running `firedrill up`")
-	f.StringVar(&a.natsURL, "nats-url", os.Getenv("FIREDRILL_NATS_URL"), "NATS servers; default: the `firedrill up` of the state directory")
+	f.StringVar(&a.stateDir, "state-dir", envOr("FIREDRILL_STATE_DIR", ".firedrill"), "event store, signing keys and the record of a running firedrill up")
+	f.StringVar(&a.natsURL, "nats-url", os.Getenv("FIREDRILL_NATS_URL"), "NATS servers; default: those of the firedrill up of the state directory")
 	f.StringVar(&a.creds, "creds", os.Getenv("FIREDRILL_CREDS"), "NATS credentials file")
 	f.StringVar(&a.keyring, "keyring", os.Getenv("FIREDRILL_KEYRING"), "public keys of the services; default: keys/keyring.json in the state directory")
 	f.StringVar(&a.logLevel, "log-level", envOr("FIREDRILL_LOG_LEVEL", "warn"), "debug, info, warn or error")

@@ -10,6 +10,8 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -21,6 +23,7 @@ import (
 	"github.com/firedrill/firedrill/pkg/run"
 	"github.com/firedrill/firedrill/pkg/telemetry"
 	"github.com/firedrill/firedrill/pkg/verdict"
+	"github.com/firedrill/firedrill/services/firedrill/allinone"
 	"github.com/firedrill/firedrill/services/firedrill/live"
 	"github.com/firedrill/firedrill/services/injector"
 	"github.com/firedrill/firedrill/services/reporter/fold"
@@ -42,7 +45,8 @@ func (a *app) runCmd() *cobra.Command {
 		Use:   "run FILE",
 		Short: "Run a drill and wait for its report",
 		Long: `Run a drill, show it live, print its recovery table and exit with its verdict:
-0 pass, 1 fail, 2 inconclusive or invalid, 254 bad arguments, 255 firedrill failed.
+0 pass, 1 fail, 2 inconclusive or invalid, 254 bad arguments, 255 firedrill failed,
+130 interrupted twice: what was broken is then put back by the next firedrill up.
 
 Without a running firedrill it starts one of its own for the drill. An
 interrupt aborts the drill and waits until everything is put back.`,
@@ -143,6 +147,8 @@ func awaitAnswer(ctx context.Context, s *session, id, who, name string) error {
 		return failure(err)
 	case answer.State == "rejected" && answer.Reason != "":
 		return errors.New("rejected: " + answer.Reason)
+	case answer.State == "rejected" && s.own == nil && strings.Contains(answer.Problems.Error(), "no configuration of their own"):
+		return fmt.Errorf("rejected by the firedrill that is running here, which only drills what its inventory lists; name its entry, or stop it to run a drill that brings everything itself: %w", &answer.Problems)
 	case answer.State == "rejected":
 		return fmt.Errorf("rejected: %w", &answer.Problems)
 	}
@@ -164,15 +170,13 @@ func (a *app) follow(ctx, alive context.Context, s *session, id string, o runOpt
 	var history []bus.Stored
 	watch, cancel := context.WithCancel(alive)
 	defer cancel()
-	if s.own != nil {
-		go func() {
-			select {
-			case <-s.own.Ended():
-				cancel()
-			case <-watch.Done():
-			}
-		}()
-	}
+	var gone atomic.Bool
+	go func() {
+		if a.awaitEnd(watch, s) {
+			gone.Store(true)
+			cancel()
+		}
+	}()
 	err := s.bus.Follow(watch, id, func(ev bus.Stored) error {
 		history = append(history, ev)
 		if !o.json && !o.quiet {
@@ -186,10 +190,36 @@ func (a *app) follow(ctx, alive context.Context, s *session, id string, o runOpt
 	if s.own != nil && s.own.Err() != nil {
 		return failure(s.own.Err())
 	}
+	if gone.Load() {
+		return failure(fmt.Errorf("the firedrill that conducts %s has ended: start it again with `firedrill up`, which goes on with the drill and puts everything back, then `firedrill watch %s`", id, id))
+	}
 	if err != nil {
 		return failure(fmt.Errorf("following %s: %w", id, err))
 	}
 	return a.conclude(s, id, history, o)
+}
+
+// awaitEnd waits until the firedrill that the session belongs to has ended, as far
+// as that can be seen from here, or ctx does.
+func (a *app) awaitEnd(ctx context.Context, s *session) bool {
+	var ended <-chan struct{}
+	tick := time.NewTicker(2 * time.Second)
+	defer tick.Stop()
+	if s.own != nil {
+		ended = s.own.Ended()
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			return false
+		case <-ended:
+			return true
+		case <-tick.C:
+			if _, up := allinone.ReadRecord(a.stateDir); s.own == nil && a.natsURL == "" && !up {
+				return true
+			}
+		}
+	}
 }
 
 // conclude prints the outcome of a finished drill.

@@ -4,9 +4,11 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/firedrill/firedrill/pkg/run"
 	"github.com/firedrill/firedrill/pkg/telemetry"
 	"github.com/firedrill/firedrill/services/firedrill/allinone"
 	"github.com/firedrill/firedrill/services/injector"
@@ -73,9 +75,33 @@ func (a *app) up(ctx context.Context, o allinone.Options) error {
 	case <-ctx.Done():
 	case <-stack.Ended():
 	}
+	left := underWay(context.WithoutCancel(ctx), stack)
 	stack.Close()
+	for _, id := range left {
+		fmt.Fprintf(a.Err, "firedrill: %s is under way: what it broke may not be put back before the next `firedrill up` in this state directory\n", id)
+	}
 	if err := flush(context.WithoutCancel(ctx)); err != nil {
 		log.Warn("traces not flushed", "error", err)
 	}
-	return failure(stack.Err())
+	if err := stack.Err(); err != nil || len(left) == 0 {
+		return failure(err)
+	}
+	return &exitError{code: run.Inconclusive}
+}
+
+// underWay names the drills that are not finished.
+func underWay(ctx context.Context, stack *allinone.Stack) []string {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	list, err := stack.Bus.List(ctx)
+	if err != nil {
+		return nil // it is stopping because of that very server, most likely
+	}
+	var out []string
+	for _, d := range list {
+		if d.Finished == nil {
+			out = append(out, d.Drill)
+		}
+	}
+	return out
 }

@@ -304,6 +304,12 @@ func slowest(p Phase) string {
 	return name
 }
 
+// lost reports whether acknowledged writes were lost: reads after that had to miss
+// them, which is no problem of its own.
+func lost(p Phase) bool {
+	return slices.ContainsFunc(p.Ledgers, func(l Ledger) bool { return l.LostCount > 0 })
+}
+
 // conduct lists problems of the drill's own running.
 func (d *docket) conduct(p Phase) {
 	for _, s := range p.Steady {
@@ -313,7 +319,7 @@ func (d *docket) conduct(p Phase) {
 		}
 	}
 	for _, l := range p.Availability {
-		if l.StaleReads > 0 {
+		if l.StaleReads > 0 && !lost(p) {
 			d.open(Major, p.Name, "Reads were stale", fmt.Sprintf("%s/%s: %s reads missed a write that had been acknowledged before they began", l.Probe, l.Lane, ShowCount(l.StaleReads)),
 				"Find out which server answered those reads; route them away from lagging or fenced-off servers.")
 		}
