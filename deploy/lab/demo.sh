@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Two real drills of PostgreSQL: a synchronous and an asynchronous standby, the
-# latter behind a slowed link. Reports go to out/demo/<drill>/.
+# latter behind a slowed link. Reports go to out/demo/<drill>/, what the drills kept
+# as evidence to out/demo/evidence/: the reports name it, and the labs are removed.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 fd=out/bin/firedrill
@@ -10,6 +11,7 @@ down() { for l in sync async; do [ -e "$work/$l/lab.json" ] && "$fd" lab down --
 trap down EXIT
 down
 rm -rf "$work"
+evidence=out/demo/evidence/$(date +%Y%m%dT%H%M%S)
 status=0
 for kind in sync async; do
   case $kind in
@@ -18,7 +20,7 @@ for kind in sync async; do
   esac
   echo
   echo "=== $title: kill -9, promote, check, fail back ==="
-  "$fd" lab up --dir "$work/$kind" --name "postgres-$kind" --stable 10s "${link[@]}"
+  "$fd" lab up --dir "$work/$kind" --name "postgres-$kind" --stable 10s --evidence "$evidence/$kind" "${link[@]}"
   for try in 1 2; do
     code=0
     "$fd" run "$work/$kind/drill.yaml" --state-dir out/demo-state --out out/demo || code=$?
@@ -36,5 +38,6 @@ for kind in sync async; do
 done
 echo
 echo "Reports:"
-find out/demo -name 'report.*' | sort
+find out/demo -maxdepth 2 -name 'report.*' | sort
+echo "Evidence: $evidence"
 exit "$status"

@@ -48,6 +48,11 @@ type Halt struct {
 	At time.Time `json:"at"`
 }
 
+// String says who halted all drills, when and why.
+func (h Halt) String() string {
+	return fmt.Sprintf("by %s on %s: %s", h.By, h.At.Format(time.RFC3339), h.Reason)
+}
+
 // SetHalt switches halt on or off for everybody.
 func (b *Bus) SetHalt(ctx context.Context, h Halt) error {
 	if h.At.IsZero() {

@@ -23,6 +23,8 @@ const (
 type feed struct {
 	stream string
 	filter string
+	// after is the last sequence that the reader knows already.
+	after uint64
 	// lastOnly starts with the last message of each subject.
 	lastOnly bool
 	// idle, if not nil, is called once all messages that the stream held at the
@@ -39,7 +41,7 @@ func (e *handlerError) Error() string { return e.err.Error() }
 // ctx ends or fn fails. It survives reconnects, server restarts and changes of
 // leader by going on after the last sequence it handed out.
 func (b *Bus) read(ctx context.Context, f feed, fn func(record) error) error {
-	r := &reader{bus: b, feed: f, fn: fn}
+	r := &reader{bus: b, feed: f, fn: fn, last: f.after}
 	var missingSince time.Time
 	known, _ := b.violations()
 	for try := 0; ; try++ {

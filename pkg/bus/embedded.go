@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"sync"
@@ -185,10 +186,21 @@ func (e *Embedded) Shutdown() {
 type serverLog struct{ log *slog.Logger }
 
 func (l serverLog) Noticef(format string, v ...any) { l.log.Debug(line(format, v)) }
-func (l serverLog) Warnf(format string, v ...any)   { l.log.Warn(line(format, v)) }
-func (l serverLog) Fatalf(format string, v ...any)  { l.log.Error(line(format, v)) }
-func (l serverLog) Errorf(format string, v ...any)  { l.log.Error(line(format, v)) }
-func (l serverLog) Debugf(string, ...any)           {}
-func (l serverLog) Tracef(string, ...any)           {}
+func (l serverLog) Warnf(format string, v ...any) {
+	if text := line(format, v); rebuilds.MatchString(text) {
+		l.log.Debug(text)
+	} else {
+		l.log.Warn(text)
+	}
+}
+func (l serverLog) Fatalf(format string, v ...any) { l.log.Error(line(format, v)) }
+func (l serverLog) Errorf(format string, v ...any) { l.log.Error(line(format, v)) }
+func (l serverLog) Debugf(string, ...any)          {}
+func (l serverLog) Tracef(string, ...any)          {}
+
+// rebuilds fits what the server warns of at each start after a kill: that an index
+// is older than the messages, which are all there, and is made anew from them. It
+// looks like an error to whoever starts firedrill, and is none.
+var rebuilds = regexp.MustCompile(`Recovering stream state from index errored: prior state file|Stream state outdated, .* will rebuild|state is outdated; attempting to recover`)
 
 func line(format string, v []any) string { return "nats-server: " + fmt.Sprintf(format, v...) }

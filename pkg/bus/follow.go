@@ -30,38 +30,93 @@ func (b *Bus) Follow(ctx context.Context, drill string, fn func(Stored) error) e
 // by Follow, trusted or not. It includes every append that was acknowledged
 // before the call. ErrNoDrill says that there is nothing.
 func (b *Bus) History(ctx context.Context, drill string) ([]Stored, error) {
+	out, err := b.HistoryAfter(ctx, drill, Tail{})
+	if err != nil {
+		return nil, err
+	}
+	if len(out) == 0 {
+		return nil, fmt.Errorf("history of drill %s: %w", drill, ErrNoDrill)
+	}
+	return out, nil
+}
+
+// HistoryAfter is History without the messages up to a place that the caller
+// has read: the Tail of the last one it got from History, Follow or HistoryAfter.
+// The messages are verified as by History, those before are not read again. It
+// gives none, without an error, when the place is the drill's end. What was read
+// before an error comes along with it.
+func (b *Bus) HistoryAfter(ctx context.Context, drill string, at Tail) ([]Stored, error) {
 	if !event.IsDrillID(drill) {
 		return nil, fmt.Errorf("history of drill %q: that is no drill id: %w", drill, ErrNoDrill)
 	}
-	last, err := b.get(ctx, StreamDrills, getRequest{LastFor: drillFilter(drill)})
-	if errors.Is(err, errNoRecord) {
-		return nil, fmt.Errorf("history of drill %s: %w", drill, ErrNoDrill)
-	}
+	records, err := b.recordsAfter(ctx, drill, at.Seq)
 	if err != nil {
-		return nil, fmt.Errorf("history of drill %s: %w", drill, err)
+		err = fmt.Errorf("history of drill %s after sequence %d: %w", drill, at.Seq, err)
 	}
-	var records []record
-	var raws [][]byte
-	err = b.read(ctx, feed{stream: StreamDrills, filter: drillFilter(drill)}, func(r record) error {
-		records, raws = append(records, r), append(raws, r.Data)
-		if r.Seq >= last.Seq {
-			return Stop
-		}
-		return nil
-	})
-	if err != nil {
-		return nil, fmt.Errorf("history of drill %s: %w", drill, err)
+	raws := make([][]byte, len(records))
+	for i, r := range records {
+		raws[i] = r.Data
 	}
 	// Verifying costs more than reading, and goes over all cores.
 	out := make([]Stored, len(records))
-	var c chain
+	c := chain{at: at}
 	for i, o := range event.OpenAll(raws, b.keyring) {
 		out[i] = c.link(stored(records[i], o))
 	}
 	if len(out) > 0 {
 		b.tails.put(drill, out[len(out)-1])
 	}
-	return out, nil
+	return out, err
+}
+
+// few is how many messages are fetched one by one before a consumer is made for
+// the rest: the server keeps each consumer for a while after its reader is gone,
+// and whoever watches a live drill asks often for little.
+const few = 3
+
+// recordsAfter reads the drill's messages after a sequence of the stream.
+func (b *Bus) recordsAfter(ctx context.Context, drill string, seq uint64) (out []record, err error) {
+	last, err := b.get(ctx, StreamDrills, getRequest{LastFor: drillFilter(drill)})
+	switch {
+	case errors.Is(err, errNoRecord), err == nil && last.Seq <= seq:
+		return nil, nil
+	case err != nil:
+		return nil, err
+	}
+	for seq > 0 && len(out) < few {
+		r, err := b.get(ctx, StreamDrills, getRequest{Seq: seq + 1, NextFor: drillFilter(drill)})
+		if err != nil {
+			return out, err
+		}
+		if out, seq = append(out, r), r.Seq; seq >= last.Seq {
+			return out, nil
+		}
+	}
+	err = b.read(ctx, feed{stream: StreamDrills, filter: drillFilter(drill), after: seq}, func(r record) error {
+		out = append(out, r)
+		if r.Seq >= last.Seq {
+			return Stop
+		}
+		return nil
+	})
+	return out, err
+}
+
+// First returns a drill's first message, as History does, without reading the
+// others. ErrNoDrill says that there is none.
+func (b *Bus) First(ctx context.Context, drill string) (Stored, error) {
+	if !event.IsDrillID(drill) {
+		return Stored{}, fmt.Errorf("first event of drill %q: that is no drill id: %w", drill, ErrNoDrill)
+	}
+	r, err := b.get(ctx, StreamDrills, getRequest{Seq: 1, NextFor: drillFilter(drill)})
+	if errors.Is(err, errNoRecord) {
+		err = ErrNoDrill
+	}
+	if err != nil {
+		return Stored{}, fmt.Errorf("first event of drill %s: %w", drill, err)
+	}
+	var c chain
+	return c.link(open(r, b.keyring)), nil
 }
 
 const acceptedFilter = "drill.evt.*.injector.drill-accepted"

@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go"
+
 	"github.com/firedrill/firedrill/pkg/bus"
 	"github.com/firedrill/firedrill/pkg/event"
 )
@@ -102,6 +104,115 @@ func TestForeignMessagesDoNotBreakTheChain(t *testing.T) {
 	}
 	if _, err := b.AppendAt(t.Context(), "d", history[6].Tail(), phase(3)); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestHistoryAfter reads a growing history piece by piece, with another drill's
+// events and a forged message in between: the pieces are the whole.
+func TestHistoryAfter(t *testing.T) {
+	w := newWorld(t)
+	b := w.connect(event.Injector)
+	grow := func(drill string, drafts ...event.Draft) {
+		t.Helper()
+		if _, err := b.Append(t.Context(), drill, drafts...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	grow("d1", accepted(), phase(1))
+	grow("d2", accepted())
+	pieces, err := b.History(t.Context(), "d1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if none, err := b.HistoryAfter(t.Context(), "d1", pieces[1].Tail()); err != nil || len(none) != 0 {
+		t.Errorf("after the end: %d messages, %v", len(none), err)
+	}
+	grow("d1", phase(2))
+	w.raw(t, "drill.evt.d1.injector.phase-started", []byte("forged"))
+	grow("d2", phase(1))
+	grow("d1", phase(3), phase(4))
+	for range 2 {
+		more, err := b.HistoryAfter(t.Context(), "d1", pieces[len(pieces)-1].Tail())
+		if err != nil {
+			t.Fatal(err)
+		}
+		pieces = append(pieces, more...)
+	}
+	whole, err := b.History(t.Context(), "d1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(pieces) != len(whole) || len(whole) != 6 {
+		t.Fatalf("the pieces have %d messages, the whole %d", len(pieces), len(whole))
+	}
+	for i, p := range pieces {
+		if x := whole[i]; p.Seq != x.Seq || string(p.Raw) != string(x.Raw) || (p.Trust == nil) != (x.Trust == nil) || p.Tail() != x.Tail() || (p.Payload == nil) != (x.Payload == nil) {
+			t.Errorf("message %d: %+v, in the whole history %+v", i+1, p, x)
+		}
+	}
+	if from, err := b.HistoryAfter(t.Context(), "d1", bus.Tail{}); err != nil || len(from) != len(whole) {
+		t.Errorf("from the start: %d messages, %v", len(from), err)
+	}
+}
+
+// TestHistoryAfterAsksLittle: a few messages leave no consumer behind, and many do
+// not cost a request each.
+func TestHistoryAfterAsksLittle(t *testing.T) {
+	w := newWorld(t)
+	b := w.connect(event.Injector)
+	head, err := b.Append(t.Context(), "d", accepted())
+	if err != nil {
+		t.Fatal(err)
+	}
+	const gets, consumers = "$JS.API.STREAM.MSG.GET." + bus.StreamDrills, "$JS.API.CONSUMER.CREATE." + bus.StreamDrills + ".>"
+	for _, c := range []struct{ events, gets, consumers int }{{1, 2, 0}, {2, 4, 0}, {20, 4, 1}} {
+		for n := range c.events {
+			if _, err := b.Append(t.Context(), "d", phase(n)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		nc := w.plain(t)
+		asked := map[string]*nats.Subscription{}
+		for _, subject := range []string{gets, consumers} {
+			if asked[subject], err = nc.SubscribeSync(subject); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := nc.Flush(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := b.HistoryAfter(t.Context(), "d", head[0].Tail()); err != nil {
+			t.Fatal(err)
+		}
+		if err := nc.Flush(); err != nil {
+			t.Fatal(err)
+		}
+		for subject, want := range map[string]int{gets: c.gets, consumers: c.consumers} {
+			if got, _, err := asked[subject].Pending(); err != nil || got != want {
+				t.Errorf("%d more events: %d requests to %s, %v, want %d", c.events, got, subject, err, want)
+			}
+		}
+	}
+}
+
+func TestFirst(t *testing.T) {
+	w := newWorld(t)
+	b := w.connect(event.Injector)
+	for _, id := range []string{"none", "", "d.*"} {
+		if _, err := b.First(t.Context(), id); !errors.Is(err, bus.ErrNoDrill) {
+			t.Errorf("%q: %v", id, err)
+		}
+	}
+	w.raw(t, "drill.evt.forged.injector.drill-accepted", []byte(`{}`))
+	if s, err := b.First(t.Context(), "forged"); err != nil || !errors.Is(s.Trust, bus.ErrUntrusted) {
+		t.Errorf("forged: %v, %v", s.Trust, err)
+	}
+	want, err := b.Append(t.Context(), "d", accepted(), phase(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s, err := b.First(t.Context(), "d"); err != nil || s.Trust != nil || s.Tail() != want[0].Tail() {
+		t.Errorf("%+v, %v", s, err)
 	}
 }
 

@@ -4,10 +4,38 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
-
-	"github.com/firedrill/firedrill/pkg/event"
 )
+
+const (
+	requestPrefix = "drill.req."
+	// unnamed stands for the name that a request's subject lacks.
+	unnamed = "unnamed"
+)
+
+// RequestSubject is where who asks for a drill under a name.
+func RequestSubject(who, name string) string { return requestPrefix + who + "." + name }
+
+// ReadRequestSubject takes a request's subject apart; the answers to it go to who
+// and name (see PublishResult). ok is false when it is not of the form
+// drill.req.<who>.<name>: name is then one that an answer can be given under all
+// the same, for senders listen on drill.res.<who>.>. who is empty when nobody
+// could be answered.
+func ReadRequestSubject(subject string) (who, name string, ok bool) {
+	rest, ours := strings.CutPrefix(subject, requestPrefix)
+	who, name, _ = strings.Cut(rest, ".")
+	if !ours || !token(who) {
+		return "", "", false
+	}
+	if token(name) {
+		return who, name, true
+	}
+	if name, _, _ = strings.Cut(name, "."); !token(name) {
+		name = unnamed
+	}
+	return who, name, false
+}
 
 // Request is a stored request for a drill, as it was published.
 type Request struct {
@@ -50,31 +78,4 @@ func (b *Bus) ResultsOf(ctx context.Context, who, name string) ([][]byte, error)
 		return nil
 	})
 	return out, err
-}
-
-// HistoryAfter is History without the messages up to a place that the caller
-// has read: the Tail of the last one it got from History, Follow or HistoryAfter.
-// The messages are verified as by History, those before are not read again. It
-// includes every append that was acknowledged before the call, and gives none,
-// without an error, when the place is the drill's end. What was read before an
-// error comes along with it. Each message costs a
-// round trip: meant for the few events since the last look at a live drill.
-func (b *Bus) HistoryAfter(ctx context.Context, drill string, at Tail) ([]Stored, error) {
-	if !event.IsDrillID(drill) {
-		return nil, fmt.Errorf("history of drill %q: that is no drill id: %w", drill, ErrNoDrill)
-	}
-	c := chain{at: at}
-	var out []Stored
-	for {
-		r, err := b.get(ctx, StreamDrills, getRequest{Seq: c.at.Seq + 1, NextFor: drillFilter(drill)})
-		if errors.Is(err, errNoRecord) {
-			return out, nil
-		}
-		if err != nil {
-			return out, fmt.Errorf("history of drill %s after sequence %d: %w", drill, at.Seq, err)
-		}
-		s := c.link(open(r, b.keyring))
-		b.tails.put(drill, s)
-		out = append(out, s)
-	}
 }

@@ -6,16 +6,12 @@ package control
 import (
 	"bytes"
 	"context"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
-	"os/user"
 	"slices"
-	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 )
@@ -134,15 +130,10 @@ func (e *CommandError) Unwrap() error { return e.Err }
 // the error is then a *CommandError. When ctx ends, the local process group is
 // killed; a remote script may run on, so scripts must be safe to repeat.
 func (h *Host) Run(ctx context.Context, c Command) ([]byte, error) {
-	argv := append(slices.Clone(h.prefix), "sh", "-s")
-	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
-	cmd.Stdin = strings.NewReader(h.assemble(c))
-	if h.Local() {
-		cmd.Dir = "/"
-	}
+	cmd := h.prepare(ctx, c)
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.SysProcAttr.Setpgid = true
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = time.Second
 	err := cmd.Run()
@@ -173,81 +164,6 @@ func exitCode(err error) int {
 		return e.ExitCode()
 	}
 	return -1
-}
-
-// Quote makes s one word of a POSIX shell.
-func Quote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
-
-// assemble builds the text that sh -s reads. The command travels on standard
-// input, not as an argument: ssh joins its arguments with spaces and lets the
-// far shell split them again, env and kubectl exec do not, and only a script on
-// standard input means the same through all of them. It also keeps secrets out
-// of process lists.
-func (h *Host) assemble(c Command) string {
-	var b strings.Builder
-	b.WriteString("export LC_ALL=C\n")
-	for _, k := range sortedKeys(c.Env) {
-		fmt.Fprintf(&b, "export %s=%s\n", k, Quote(c.Env[k]))
-	}
-	inner := "cd /\n" + c.Script + "\n"
-	run := "sh -c " + Quote(inner) + " sh"
-	for _, a := range c.Args {
-		run += " " + Quote(a)
-	}
-	if c.User != "" {
-		run = h.asUser(c.User, run)
-	}
-	// The braces make the shell read all of its script before it runs any.
-	if c.Stdin == nil {
-		fmt.Fprintf(&b, "{ %s; exit $?; } </dev/null\n", run)
-		return b.String()
-	}
-	fmt.Fprintf(&b, "{ base64 -d <<'FIREDRILL_STDIN' | { %s; exit $?; }\n%s\nFIREDRILL_STDIN\nexit $?; }\n",
-		run, wrap64(c.Stdin))
-	return b.String()
-}
-
-// asUser runs a command line as another user, directly when it already is. Who
-// is who on this machine is looked up here: asking in the shell costs more than
-// most scripts do.
-func (h *Host) asUser(name, run string) string {
-	if h.Local() {
-		switch u, err := user.Lookup(name); {
-		case err == nil && u.Uid == strconv.Itoa(os.Getuid()):
-			return run
-		case err == nil && setpriv():
-			return "setpriv --reuid=" + u.Uid + " --regid=" + u.Gid + " --init-groups -- " + run
-		}
-	}
-	u := Quote(name)
-	// On one line: a here-document begins at the next line's start.
-	return fmt.Sprintf(`if [ "$(id -un)" = %[1]s ]; then %[2]s; `+
-		`elif command -v setpriv >/dev/null 2>&1; then setpriv --reuid=%[1]s --regid="$(id -g %[1]s)" --init-groups -- %[2]s; `+
-		`else su -s /bin/sh %[1]s -c %[3]s; fi`, u, run, Quote(run))
-}
-
-// setpriv reports whether this machine has the program, which needs no session as
-// su does.
-var setpriv = sync.OnceValue(func() bool { _, err := exec.LookPath("setpriv"); return err == nil })
-
-func wrap64(b []byte) string {
-	s := base64.StdEncoding.EncodeToString(b)
-	var out strings.Builder
-	for len(s) > 76 {
-		out.WriteString(s[:76] + "\n")
-		s = s[76:]
-	}
-	out.WriteString(s)
-	return out.String()
-}
-
-func sortedKeys(m map[string]string) []string {
-	out := make([]string, 0, len(m))
-	for k := range m {
-		out = append(out, k)
-	}
-	slices.Sort(out)
-	return out
 }
 
 func what(c Command) string {

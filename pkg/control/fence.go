@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/user"
 	"path/filepath"
@@ -55,12 +56,20 @@ const isFenced = 45
 // fenceMark begins the line on standard error that goes with it.
 const fenceMark = "firedrill-fence "
 
-// fenceKept is for how many seconds a name is remembered after its last act, 7
-// days: the drill of a conductor that was suspended for longer is long over.
-const (
-	fenceKept        = "604800"
-	fenceKeptSeconds = 604800
-)
+// fenceKept is for how long a name is remembered after its last act: the drill of a
+// conductor that was suspended for longer is long over.
+const fenceKept = 7 * 24 * time.Hour
+
+// fenceDir makes the directory $d for $owner when it is missing. Each directory
+// that got a new entry is synced, else a crash could take the record with it; one
+// that may not be read cannot be.
+const fenceDir = `if [ ! -d "$d" ]; then
+  p=$d above=; until [ -d "$p" ]; do p=${p%/*}; p=${p:-/}; above="$above$p
+"; done
+  mkdir -p -m 0700 -- "$d" && { [ -z "$owner" ] || [ "$(id -un)" = "$owner" ] || chown -- "$owner" "$d"; } || exit 1
+  printf '%s' "$above" | while read -r p; do [ ! -r "$p" ] || sync "$p" || exit 1; done || exit 1
+fi
+`
 
 // fenceLock waits for the lock of directory $d, which ends with the shell.
 const fenceLock = `exec 8>>"$d/fence.lock" && flock -w 30 8 || exit 1
@@ -69,9 +78,9 @@ const fenceLock = `exec 8>>"$d/fence.lock" && flock -w 30 8 || exit 1
 // fenceCheck ends the script if a newer epoch than $e is known in $d for name
 // $n. It leaves that epoch in max, the note in was, and the lines of the other
 // names that are not too old in keep. A damaged file is not guessed at.
-const fenceCheck = `if [ -d "$d" ] && [ ! -x "$d" ]; then echo "$d cannot be entered" >&2; exit 1; fi
-max=0 was= keep= old=$(($(date +%s) - ` + fenceKept + `))
-if [ -e "$d/fence" ]; then while read -r name epoch at note; do
+var fenceCheck = `if [ -d "$d" ] && [ ! -x "$d" ]; then echo "$d cannot be entered" >&2; exit 1; fi
+max=0 was= keep= old=$(($(date +%s) - ` + strconv.Itoa(int(fenceKept/time.Second)) + `))
+if [ -e "$d/fence" ]; then while read -r name epoch at note || [ -n "$name" ]; do
   case "${epoch:-x}${at:-x}" in *[!0-9]*) echo "$d/fence is damaged; remove it once no other firedrill runs a drill here" >&2; exit 1;; esac
   if [ "$name" = "$n" ]; then max=$epoch was=$note
   elif [ "$at" -ge "$old" ]; then keep="$keep$name $epoch $at $note
@@ -92,11 +101,10 @@ func (h *Host) Fence(ctx context.Context, f Fence) error {
 	_, err := h.Run(ctx, Command{
 		What: "record who acts", Args: []string{f.Dir, f.Owner, f.Name, strconv.FormatInt(f.Epoch, 10), f.Note},
 		Script: `d=$1 owner=$2 n=$3 e=$4 new=$5
-[ -d "$d" ] || { mkdir -p -m 0700 -- "$d" && { [ -z "$owner" ] || [ "$(id -un)" = "$owner" ] || chown -- "$owner" "$d"; }; } || exit 1
-umask 022
+` + fenceDir + `umask 022
 ` + fenceLock + fenceCheck + `[ "$e" -gt "$max" ] && max=$e
 t="$d/fence.new"
-printf '%s%s %s %s %s\n' "$keep" "$n" "$max" "$(date +%s)" "${new:-$was}" >"$t" && sync "$t" && mv -f -- "$t" "$d/fence"`,
+printf '%s%s %s %s %s\n' "$keep" "$n" "$max" "$(date +%s)" "${new:-$was}" >"$t" && sync "$t" && mv -f -- "$t" "$d/fence" && sync "$d"`,
 	})
 	if err != nil {
 		return fmt.Errorf("fence: %w", err)
@@ -107,36 +115,26 @@ printf '%s%s %s %s %s\n' "$keep" "$n" "$max" "$(date +%s)" "${new:-$was}" >"$t" 
 // FenceNote returns the note that is kept on the host for a fence's name; empty
 // if there is none.
 func (h *Host) FenceNote(ctx context.Context, f Fence) (string, error) {
-	b, err := h.ReadFile(ctx, f.file())
-	if errors.Is(err, ErrNotExist) {
-		return "", nil
-	}
-	if err != nil {
-		return "", fmt.Errorf("fence: %w", err)
-	}
-	_, note, err := f.find(string(b))
-	return note, err
+	m, err := h.remembered(ctx, f)
+	return m.own.note, err
 }
 
 // FenceCheck refuses as Fence does, and records nothing.
 func (h *Host) FenceCheck(ctx context.Context, f Fence) error {
-	b, err := h.ReadFile(ctx, f.file())
-	if errors.Is(err, ErrNotExist) {
-		return nil
-	}
+	m, err := h.remembered(ctx, f)
 	if err != nil {
-		return fmt.Errorf("fence: %w", err)
+		return err
 	}
-	return f.refuse(string(b))
+	return f.refuse(m)
 }
 
-// refuse is a *FencedError if the file's text knows a newer epoch.
-func (f Fence) refuse(text string) error {
-	newest, _, err := f.find(text)
-	if err == nil && f.Epoch > 0 && newest > f.Epoch {
-		err = &FencedError{Epoch: f.Epoch, Newer: newest}
+// remembered reads the host's file; without one, nothing is remembered.
+func (h *Host) remembered(ctx context.Context, f Fence) (fenceMemory, error) {
+	b, err := h.ReadFile(ctx, f.file())
+	if err != nil && !errors.Is(err, ErrNotExist) {
+		return fenceMemory{}, fmt.Errorf("fence: %w", err)
 	}
-	return err
+	return f.parse(string(b))
 }
 
 // Guard puts a check before a script for a Command: it is not begun if a newer
@@ -160,7 +158,7 @@ func (h *Host) SignalFenced(ctx context.Context, f Fence, sig syscall.Signal, pi
 		return err
 	}
 	if h.Local() {
-		return f.locked(ctx, func(string) error { return h.Signal(ctx, sig, pids...) })
+		return f.locked(ctx, func(fenceMemory) error { return h.Signal(ctx, sig, pids...) })
 	}
 	args := []string{f.Dir, f.Name, strconv.FormatInt(f.Epoch, 10)}
 	_, err := h.Run(ctx, Command{
@@ -178,8 +176,8 @@ func (f Fence) check() error {
 		return strings.IndexFunc(s, func(r rune) bool { return r <= ' ' || r > '~' }) < 0
 	}
 	switch {
-	case f.Dir == "":
-		return errors.New("fence: no directory: name one on the host")
+	case !filepath.IsAbs(f.Dir):
+		return fmt.Errorf("fence: directory %q: name one on the host by its absolute path", f.Dir)
 	case f.Name == "" || len(f.Name) > 200 || !visible(f.Name):
 		return fmt.Errorf("fence: name %q: use 1 to 200 visible ASCII characters without spaces", f.Name)
 	case f.Epoch < 0:
@@ -190,74 +188,97 @@ func (f Fence) check() error {
 	return nil
 }
 
-// fenceLine is what the file keeps of one name. At is in seconds.
+// fenceLine is what the file keeps of one name. at is in seconds.
 type fenceLine struct {
 	name      string
 	epoch, at int64
 	note      string
 }
 
-// lines reads the file's text. A damaged one is not guessed at.
-func (f Fence) lines(text string) ([]fenceLine, error) {
-	var out []fenceLine
-	for line := range strings.Lines(text) {
-		w := append(strings.Fields(line), "", "", "", "")
-		l := fenceLine{name: w[0], note: w[3]}
-		var err1, err2 error
-		l.epoch, err1 = strconv.ParseInt(w[1], 10, 64)
-		l.at, err2 = strconv.ParseInt(w[2], 10, 64)
-		if err1 != nil || err2 != nil {
-			return nil, fmt.Errorf("fence: %s is damaged; remove it once no other firedrill runs a drill here", f.file())
-		}
-		out = append(out, l)
-	}
-	return out, nil
+// fenceMemory is what the file holds: the line of the fence's own name, which is
+// the zero value when there is none, and those of the others that are not too old.
+type fenceMemory struct {
+	own    fenceLine
+	others []fenceLine
 }
 
-// find reads the highest epoch and the note of the fence's name.
-func (f Fence) find(text string) (epoch int64, note string, err error) {
-	lines, err := f.lines(text)
-	for _, l := range lines {
-		if l.name == f.Name {
-			epoch, note = l.epoch, l.note
+// parse reads the file's text. A damaged one is not guessed at.
+func (f Fence) parse(text string) (fenceMemory, error) {
+	var m fenceMemory
+	oldest := time.Now().Add(-fenceKept).Unix()
+	for line := range strings.Lines(text) {
+		w := append(strings.Fields(line), "", "", "", "")
+		epoch, err1 := strconv.ParseUint(w[1], 10, 63)
+		at, err2 := strconv.ParseUint(w[2], 10, 63)
+		if err1 != nil || err2 != nil {
+			return m, fmt.Errorf("fence: %s is damaged; remove it once no other firedrill runs a drill here", f.file())
+		}
+		l := fenceLine{name: w[0], epoch: int64(epoch), at: int64(at), note: w[3]}
+		switch {
+		case l.name == f.Name:
+			m.own = l
+		case l.at >= oldest:
+			m.others = append(m.others, l)
 		}
 	}
-	return epoch, note, err
+	return m, nil
+}
+
+// refuse is a *FencedError if a newer epoch is remembered.
+func (f Fence) refuse(m fenceMemory) error {
+	if f.Epoch > 0 && m.own.epoch > f.Epoch {
+		return &FencedError{Epoch: f.Epoch, Newer: m.own.epoch}
+	}
+	return nil
 }
 
 // record is Fence on this machine, without a shell: it stands right before the
 // fault.
 func (f Fence) record(ctx context.Context) error {
-	if _, err := os.Stat(f.Dir); errors.Is(err, os.ErrNotExist) {
-		if err := f.makeDir(); err != nil {
-			return fmt.Errorf("fence: %w", err)
-		}
+	if err := f.makeDir(); err != nil {
+		return fmt.Errorf("fence: %w", err)
 	}
-	return f.locked(ctx, func(text string) error {
-		lines, err := f.lines(text)
-		if err != nil {
-			return err
-		}
-		now := time.Now()
-		own := fenceLine{name: f.Name, epoch: f.Epoch, at: now.Unix(), note: f.Note}
+	return f.locked(ctx, func(m fenceMemory) error {
+		own := fenceLine{name: f.Name, epoch: max(f.Epoch, m.own.epoch), at: time.Now().Unix(), note: cmp.Or(f.Note, m.own.note)}
 		var b strings.Builder
-		for _, l := range lines {
-			switch {
-			case l.name == f.Name:
-				own.epoch = max(own.epoch, l.epoch)
-				own.note = cmp.Or(own.note, l.note)
-			case now.Unix()-l.at <= fenceKeptSeconds:
-				fmt.Fprintf(&b, "%s %d %d %s\n", l.name, l.epoch, l.at, l.note)
-			}
+		for _, l := range append(m.others, own) {
+			fmt.Fprintf(&b, "%s %d %d %s\n", l.name, l.epoch, l.at, l.note)
 		}
-		fmt.Fprintf(&b, "%s %d %d %s\n", own.name, own.epoch, own.at, own.note)
 		return replaceFile(f.file(), b.String())
 	})
 }
 
+// makeDir is fenceDir on this machine.
 func (f Fence) makeDir() error {
-	if err := os.MkdirAll(f.Dir, 0o700); err != nil || f.Owner == "" {
+	var above []string
+	for p := f.Dir; isMissing(p); p = filepath.Dir(p) {
+		above = append(above, filepath.Dir(p))
+	}
+	if len(above) == 0 {
+		return nil
+	}
+	if err := os.MkdirAll(f.Dir, 0o700); err != nil {
 		return err
+	}
+	if err := f.chownDir(); err != nil {
+		return err
+	}
+	for _, p := range above {
+		if err := syncDir(p); err != nil && !errors.Is(err, fs.ErrPermission) {
+			return err
+		}
+	}
+	return nil
+}
+
+func isMissing(path string) bool {
+	_, err := os.Stat(path)
+	return errors.Is(err, fs.ErrNotExist)
+}
+
+func (f Fence) chownDir() error {
+	if f.Owner == "" {
+		return nil
 	}
 	u, err := user.Lookup(f.Owner)
 	if err != nil {
@@ -268,6 +289,15 @@ func (f Fence) makeDir() error {
 		return err
 	}
 	return os.Chown(f.Dir, uid, -1)
+}
+
+// syncDir puts a directory's entries on the disk.
+func syncDir(path string) error {
+	d, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
 }
 
 // replaceFile puts a text in a file's place; it is on the disk when this returns,
@@ -281,6 +311,9 @@ func replaceFile(path, text string) error {
 	if err = errors.Join(err, t.Chmod(0o644), t.Sync(), t.Close()); err == nil {
 		err = os.Rename(t.Name(), path)
 	}
+	if err == nil {
+		err = syncDir(filepath.Dir(path))
+	}
 	if err != nil {
 		return fmt.Errorf("fence: %w", err)
 	}
@@ -290,8 +323,8 @@ func replaceFile(path, text string) error {
 // locked does on this machine, in this process, what the scripts do elsewhere: a
 // shell for each signal would blur the moment at which it is sent.
 //
-// act gets the file's text, and is not called if a newer conductor has acted.
-func (f Fence) locked(ctx context.Context, act func(text string) error) error {
+// act gets what the file holds, and is not called if a newer conductor has acted.
+func (f Fence) locked(ctx context.Context, act func(fenceMemory) error) error {
 	lock, err := os.OpenFile(f.file()+".lock", os.O_RDWR|os.O_CREATE, 0o644)
 	if err != nil {
 		return fmt.Errorf("fence: %w", err)
@@ -313,14 +346,14 @@ func (f Fence) locked(ctx context.Context, act func(text string) error) error {
 		case <-time.After(time.Millisecond):
 		}
 	}
-	b, err := os.ReadFile(f.file())
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("fence: %w", err)
-	}
-	if err := f.refuse(string(b)); err != nil {
+	m, err := (&Host{}).remembered(ctx, f)
+	if err != nil {
 		return err
 	}
-	return act(string(b))
+	if err := f.refuse(m); err != nil {
+		return err
+	}
+	return act(m)
 }
 
 // asFenced recognises the refusal of a script in what it said.

@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/firedrill/firedrill/pkg/internal/await"
 )
 
 // wantFenced checks a refusal by a newer epoch.
@@ -177,11 +179,11 @@ func TestSignalFenced(t *testing.T) {
 		if err := h.SignalFenced(ctx, f, syscall.SIGSTOP, pid); err != nil {
 			t.Fatal(err)
 		}
-		until(t, "stopped", func() bool { return state() == 'T' })
+		await.Until(t, patience, "stopped", func() bool { return state() == 'T' })
 		if err := h.SignalFenced(ctx, Fence{}, syscall.SIGCONT, pid); err != nil {
 			t.Fatalf("without an epoch: %v", err)
 		}
-		until(t, "running", func() bool { return state() != 'T' })
+		await.Until(t, patience, "running", func() bool { return state() != 'T' })
 		if err := h.SignalFenced(ctx, f, syscall.SIGCONT, 1); err == nil {
 			t.Error("pid 1 was not refused")
 		}

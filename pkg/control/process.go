@@ -19,9 +19,6 @@ type Process struct {
 	// State is the letter of /proc: R, S, D, T (stopped), Z (dead, not yet
 	// collected), ...
 	State byte
-	// Exiting is true once the kernel has begun to take the process down: none of
-	// its own code will run any more, though its memory and files may still be held.
-	Exiting bool
 	// Dir is its working directory; empty when it may not be read.
 	Dir string
 }
@@ -101,20 +98,8 @@ func parseStat(line string) (Process, bool) {
 	if err != nil {
 		return Process{}, false
 	}
-	p := Process{PID: pid, Parent: parent, Name: line[open+1 : end], State: rest[0][0]}
-	if len(rest) > flagsField {
-		flags, err := strconv.ParseUint(rest[flagsField], 10, 64)
-		p.Exiting = err == nil && flags&flagExiting != 0
-	}
-	return p, true
+	return Process{PID: pid, Parent: parent, Name: line[open+1 : end], State: rest[0][0]}, true
 }
-
-// The kernel's flags of a process are the ninth field of its stat (proc(5)), the
-// seventh after its name; PF_EXITING of linux/sched.h is one of them.
-const (
-	flagsField  = 6
-	flagExiting = 0x4
-)
 
 // Tree returns root and its descendants among ps, root first.
 func Tree(ps []Process, root int) []Process {

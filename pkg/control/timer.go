@@ -13,7 +13,7 @@ import (
 // Timer is a script that a host runs by itself later, also when whoever set it
 // is gone: a dead-man's switch.
 type Timer struct {
-	// Token is the path of a file whose presence keeps the timer alive; its
+	// Token is the absolute path of a file whose presence keeps the timer alive; its
 	// directory is made. One token belongs to one timer.
 	Token string
 	// After is the delay. A timer never fires early; it may fire up to three
@@ -36,15 +36,16 @@ func (h *Host) Arm(ctx context.Context, t Timer) error {
 	// It fires under a lock that Disarm takes too: see there.
 	const watch = `t=$1 n=$2 e=$3 s=$4; shift 4
 while [ "$(date +%s)" -lt "$e" ]; do [ "$(cat "$t" 2>/dev/null)" = "$n" ] || exit 0; sleep 1; done
-exec 8<"$(dirname -- "$t")/timers.lock" && flock 8 || exit 1
+exec 8<"${t%/*}/timers.lock" && flock 8 || exit 1
 [ "$(cat "$t" 2>/dev/null)" = "$n" ] && rm -- "$t" && exec sh -c "$s" sh "$@"`
 	_, err := h.Run(ctx, Command{
-		Script: `w=$1 t=$2 secs=$3; shift 3
-d=$(dirname -- "$t") && { [ -d "$d" ] || mkdir -p -m 0755 -- "$d"; } && : >>"$d/timers.lock" || exit 1
+		// Few processes are started here: this stands right before the fault.
+		Script: `w=$1 t=$2 secs=$3 d=${2%/*}; shift 3
+{ [ -d "$d" ] || mkdir -p -m 0755 -- "$d"; } && : >>"$d/timers.lock" || exit 1
 exec 8<"$d/timers.lock" && flock -w 30 8 || { echo "a timer's script did not end within 30 s" >&2; exit 1; }
-n="$$-$(date +%s%N)"
+now=$(date +%s.%N) && n="$$-$now"
 printf '%s\n' "$n" >"$t" || exit 1
-setsid sh -c "$w" firedrill-timer "$t" "$n" "$(($(date +%s) + secs + 1))" "$@" </dev/null >/dev/null 2>&1 8<&- &
+setsid sh -c "$w" firedrill-timer "$t" "$n" "$((${now%.*} + secs + 1))" "$@" </dev/null >/dev/null 2>&1 8<&- &
 exit 0`,
 		Args: append([]string{watch, t.Token, strconv.FormatInt(secs, 10), t.Script}, t.Args...),
 	})

@@ -135,6 +135,9 @@ func decidePlanned(s State, c Planned) ([]event.Draft, error) {
 			plan.BlastRadius = max(plan.BlastRadius, len(st.Parts))
 		}
 	}
+	if s.Settles != "" && len(c.Systems) == 0 && problem == "" {
+		problem = "the systems could not be taken for the settlement"
+	}
 	drafts := []event.Draft{{Type: event.TypeDrillPlanned, Data: plan}}
 	if problem != "" {
 		drafts = append(drafts, abort("firedrill", problem, CauseGuard).Drafts...)

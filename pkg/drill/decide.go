@@ -139,9 +139,6 @@ func nextForward(s State, now event.Reading) Move {
 	case s.Drill.Spec.Guards.Approval && s.Approval != "given" && s.Settles == "":
 		return Move{Kind: MoveWait}
 	}
-	if !mayUndo(s) {
-		return abort("firedrill", "the systems could not be taken for the settlement", CauseGuard)
-	}
 	if out := gaveUp(s); len(out) > 0 {
 		return abort("firedrill", fmt.Sprintf("could not be undone: %v", out), CauseFailure)
 	}
@@ -318,7 +315,9 @@ func nextCleanUp(s State, now event.Reading) Move {
 }
 
 // mayUndo tells whether the targets are this drill's. A settlement that could not
-// take its systems must leave them alone: another drill may be running there.
+// take its systems must leave them alone: another drill may be running there. Only
+// the clean-up has to ask: a plan without systems comes with an abort, in one append
+// (decidePlanned), so no settlement goes forward after one.
 func mayUndo(s State) bool {
 	return s.Settles == "" || s.Planned != nil && len(s.Planned.Systems) > 0
 }

@@ -199,7 +199,7 @@ type fieldError struct{ field, value, fix string }
 func (e *fieldError) Error() string                            { return e.fix }
 func (e *fieldError) FieldProblem() (field, value, fix string) { return e.field, e.value, e.fix }
 
-func TestCheckTargets(t *testing.T) {
+func TestDriversCheckADrill(t *testing.T) {
 	raw := read(t, "testdata/good/postgres.yaml")
 	takesAny := func(json.RawMessage) error { return nil }
 	table := func(names ...string) map[string]func(json.RawMessage) error {
@@ -234,8 +234,8 @@ func TestCheckTargets(t *testing.T) {
 		{"params where none are taken", func(c *drill.Catalogue) { c.Faults["kill"] = nil },
 			[]string{`51:57: spec.phases[0].faults[0].params: fault kill takes no params: remove them`}},
 		{"params that the driver refuses", func(c *drill.Catalogue) {
-			c.Faults["kill"] = func(json.RawMessage) error { return &fieldError{"node", "primary", "name a node"} }
-		}, []string{`51:64: spec.phases[0].faults[0].params.node: "primary": name a node`}},
+			c.Faults["kill"] = func(json.RawMessage) error { return &fieldError{"node", "b", "name another"} }
+		}, []string{`51:64: spec.phases[0].faults[0].params.node: "b": name another`}},
 		{"a config that the driver refuses, in several fields", func(c *drill.Catalogue) {
 			c.CheckConfig = func(json.RawMessage) error {
 				return errors.Join(&fieldError{"nodes[1].port", "5433", "use another port"},
@@ -247,25 +247,17 @@ func TestCheckTargets(t *testing.T) {
 			`22:19: spec.targets[0].config.password: set the variable`}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			d, err := drill.Parse(raw)
-			if err != nil {
-				t.Fatal(err)
-			}
 			cat := full()
 			c.change(&cat)
-			err = drill.CheckTargets(d, func(string) (drill.Catalogue, bool) { return cat, true })
-			compare(t, drill.AsProblems(drill.Locate(raw, err)), c.want)
+			_, err := drill.Read(raw, drill.OpenInventory(), func(string) (drill.Catalogue, bool) { return cat, true })
+			compare(t, drill.AsProblems(err), c.want)
 		})
 	}
 	t.Run("the driver", func(t *testing.T) {
-		d, err := drill.Parse(raw)
-		if err != nil {
-			t.Fatal(err)
-		}
-		err = drill.CheckTargets(d, func(string) (drill.Catalogue, bool) {
+		_, err := drill.Read(raw, drill.OpenInventory(), func(string) (drill.Catalogue, bool) {
 			return drill.Catalogue{Drivers: []string{"redis", "kafka"}}, false
 		})
-		compare(t, drill.AsProblems(err), []string{`spec.targets[0].driver: "postgres": there is no such driver: known are kafka, redis`})
+		compare(t, drill.AsProblems(err), []string{`16:15: spec.targets[0].driver: "postgres": there is no such driver: known are kafka, redis`})
 	})
 }
 
@@ -294,10 +286,6 @@ func TestAsProblems(t *testing.T) {
 	}
 	if got := drill.AsProblems(fmt.Errorf("x: %w", &drill.Problem{Field: "a", Fix: "b"})); len(got) != 1 || got[0].Field != "a" {
 		t.Errorf("one problem gives %v", got)
-	}
-	other := errors.New("other")
-	if got := drill.Locate([]byte("kind: Drill"), other); got != other {
-		t.Errorf("Locate changed another error: %v", got)
 	}
 }
 

@@ -26,7 +26,7 @@ type InventorySpec struct {
 	Targets []Entry `json:"targets,omitempty"`
 	// KeepFrom and KeepTo are where a drill may copy evidence from and to: each
 	// place itself and everything below it, such as dir:/var/lib/postgresql. They
-	// are apart because a copy replaces what lies in its way.
+	// are apart because one is only read, and the other is written to.
 	KeepFrom []string `json:"keepFrom,omitempty"`
 	KeepTo   []string `json:"keepTo,omitempty"`
 	// Guards bind every drill, whatever its own say: its protected parts are
@@ -54,17 +54,38 @@ func OpenInventory() Inventory {
 }
 
 // ParseInventory reads an inventory from YAML or JSON, as strictly as Parse reads
-// a drill. The error is *Problems. CheckEntries does the rest.
+// a drill. The error is *Problems. ReadInventory does the rest.
 func ParseInventory(raw []byte) (Inventory, error) {
-	var inv Inventory
-	f := decode(raw, "an inventory is a mapping that begins with apiVersion, kind and spec", &inv)
+	inv, f := parseInventory(raw)
+	if err := f.err(); err != nil {
+		return Inventory{}, err
+	}
+	return inv, nil
+}
+
+// ReadInventory is ParseInventory, and checks the configuration of every entry
+// against its driver. The error is *Problems and lists what both find.
+func ReadInventory(raw []byte, lookup func(driver string) (Catalogue, bool)) (Inventory, error) {
+	inv, f := parseInventory(raw)
 	if f.decoded {
-		(&checker{findings: f, drill: &Drill{}}).checkInventory(inv)
+		c := &targetChecker{findings: f}
+		for i, e := range inv.Spec.Targets {
+			c.config(fmt.Sprintf("spec.targets[%d]", i), e.Driver, e.Config, lookup)
+		}
 	}
 	if err := f.err(); err != nil {
 		return Inventory{}, err
 	}
 	return inv, nil
+}
+
+func parseInventory(raw []byte) (Inventory, *findings) {
+	var inv Inventory
+	f := decode(raw, "an inventory is a mapping that begins with apiVersion, kind and spec", &inv)
+	if f.decoded {
+		(&checker{findings: f, drill: &Drill{}}).checkInventory(inv)
+	}
+	return inv, f
 }
 
 func (c *checker) checkInventory(inv Inventory) {
@@ -88,22 +109,18 @@ func (c *checker) checkInventory(inv Inventory) {
 	c.checkGuards(inv.Spec.Guards)
 }
 
-// CheckEntries checks the configuration of every entry against its driver. The
-// error is *Problems without positions.
-func CheckEntries(inv Inventory, lookup func(driver string) (Catalogue, bool)) error {
-	c := &targetChecker{findings: &findings{}}
-	for i, e := range inv.Spec.Targets {
-		c.config(fmt.Sprintf("spec.targets[%d]", i), e.Driver, e.Config, lookup)
-	}
-	return c.err()
-}
-
 // Resolve returns the drill as it may be run: each target that names an entry has
 // that entry's driver and configuration, and the inventory's guards are added to
 // the drill's own. What the inventory does not let is *Problems, without
-// positions; Locate adds them. d is left as it was.
+// positions. d is left as it was.
 func (inv Inventory) Resolve(d Drill) (Drill, error) {
 	f := &findings{}
+	d = inv.resolve(f, d)
+	return d, f.err()
+}
+
+// resolve does the work of Resolve and notes what the inventory does not let.
+func (inv Inventory) resolve(f *findings, d Drill) Drill {
 	d.Spec.Targets = slices.Clone(d.Spec.Targets)
 	for i := range d.Spec.Targets {
 		inv.resolveTarget(f, fmt.Sprintf("spec.targets[%d]", i), &d.Spec.Targets[i])
@@ -117,7 +134,7 @@ func (inv Inventory) Resolve(d Drill) (Drill, error) {
 	}
 	inv.resolveGuards(f, &d.Spec.Guards)
 	(&checker{findings: f, drill: &d}).checkDeadline()
-	return d, f.err()
+	return d
 }
 
 func (inv Inventory) resolveTarget(f *findings, at string, t *Target) {

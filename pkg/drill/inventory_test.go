@@ -134,7 +134,7 @@ func TestBadInventories(t *testing.T) {
 	for text, want := range map[string]string{
 		"":   "1:1: the text is empty: begin it with apiVersion: firedrill/v1",
 		"[]": "1:1: an inventory is a mapping that begins with apiVersion, kind and spec; this is a list",
-		"{apiVersion: firedrill/v1, kind: Drill, spec: {}}":                                                                                  `1:34: kind: "Drill": this must be Inventory`,
+		"{apiVersion: firedrill/v1, kind: Drill, spec: {}}":                                                                                  `1:34: kind: "Drill": this is a drill, not an inventory: give it to`,
 		"{apiVersion: firedrill/v1, kind: Inventory, spec: {target: []}}":                                                                    "1:52: spec.target: there is no such field here: did you mean \"targets\"?",
 		"{apiVersion: firedrill/v1, kind: Inventory, spec: {keepFrom: [/var]}}":                                                              `1:63: spec.keepFrom[0]: "/var": this is no location`,
 		"{apiVersion: firedrill/v1, kind: Inventory, spec: {guards: {maxParts: -1}}}":                                                        `spec.guards.maxParts: "-1"`,
@@ -151,16 +151,15 @@ func TestBadInventories(t *testing.T) {
 	}
 }
 
-func TestCheckEntries(t *testing.T) {
-	inv := inventory(t, sampleInventory)
-	err := drill.CheckEntries(inv, func(name string) (drill.Catalogue, bool) {
+func TestDriversCheckAnInventory(t *testing.T) {
+	_, err := drill.ReadInventory([]byte(sampleInventory), func(name string) (drill.Catalogue, bool) {
 		c := drill.Catalogue{Drivers: []string{"postgres"}, CheckConfig: func(json.RawMessage) error { return errors.New("nodes are missing") }}
 		return c, name == "postgres"
 	})
-	want := "spec.targets[0].config: nodes are missing"
-	if err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), `spec.targets[1].driver: "redis": there is no such driver`) {
-		t.Fatal(err)
-	}
+	compare(t, drill.AsProblems(err), []string{
+		`6:48: spec.targets[0].config: nodes are missing`,
+		`7:29: spec.targets[1].driver: "redis": there is no such driver: known is only postgres`,
+	})
 }
 
 func TestInventorySchemaTakesTheSample(t *testing.T) {

@@ -25,7 +25,7 @@ const (
 )
 
 // Parse reads a drill from YAML or JSON and checks all that can be checked
-// without knowing the drivers (CheckTargets does the rest). It is strict: what
+// without an inventory and the drivers (Read does the rest). It is strict: what
 // it does not understand is refused, never passed over. The error is *Problems
 // and lists everything that is wrong, with line and column. Parse keeps nothing
 // of raw.
@@ -37,23 +37,13 @@ func Parse(raw []byte) (Drill, error) {
 	return d, nil
 }
 
-// Locate fills in the lines and columns of problems that were found without the
-// text, such as those of CheckTargets. Another error is returned as it is.
-func Locate(raw []byte, err error) error {
-	var ps *Problems
-	if !errors.As(err, &ps) {
-		return err
-	}
-	_, f := parse(raw)
-	out := findings{places: f.places}
-	for _, p := range *ps {
-		if p.Line == 0 {
-			at := f.where(p.Field)
-			p.Line, p.Column = at.line, at.column
-		}
-		out.list = append(out.list, p)
-	}
-	return out.err()
+// Read is Parse and then all else that can be said of a drill without asking its
+// targets: it resolves the drill with the inventory and checks it against the
+// drivers that it names. The error is *Problems and lists what each of the three
+// finds, so that whoever mends a drill sees everything at once.
+func Read(raw []byte, inv Inventory, lookup func(driver string) (Catalogue, bool)) (Drill, error) {
+	d, f := parse(raw)
+	return Request{drill: d, found: f}.Drill(inv, lookup)
 }
 
 // parse does the work of Parse and keeps the positions.
@@ -76,6 +66,10 @@ func decode(raw []byte, what string, v any) *findings {
 	}
 	if root.Kind != yaml.MappingNode {
 		f.add("", "", what+"; this is "+kindName(root))
+		return f
+	}
+	f.kind = kindOf(root)
+	if (&decoder{findings: f}).otherKind(root, v) {
 		return f
 	}
 	(&decoder{findings: f}).value(root, "", reflect.ValueOf(v).Elem())

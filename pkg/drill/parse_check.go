@@ -205,7 +205,7 @@ func (c *checker) unique(list, what string, names []string) {
 
 // target checks a reference to a target.
 func (c *checker) target(at, name string) {
-	if !slices.Contains(c.targets, name) && !c.below("spec.targets") {
+	if !slices.Contains(c.targets, name) && !c.unnamed("spec.targets") {
 		c.add(at, name, "no target has this name: "+suggest(name, c.targets))
 	}
 }

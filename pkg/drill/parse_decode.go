@@ -26,6 +26,29 @@ var (
 	rawType      = reflect.TypeFor[json.RawMessage]()
 )
 
+// otherKind notes a document that is another of firedrill's kinds than the wanted
+// one, which v points at. Nothing else is said of it then: every further problem
+// would be one of the wrong kind.
+func (d *decoder) otherKind(root *yaml.Node, v any) bool {
+	type document struct{ name, use string }
+	kinds := map[string]document{
+		Kind:          {"a drill", "give it to `firedrill run`"},
+		InventoryKind: {"an inventory", "give it to firedrill with --inventory"},
+		UndoKind:      {"a request to undo", "publish it as a request, or use `firedrill undo`"},
+	}
+	want := map[reflect.Type]string{
+		reflect.TypeFor[*Drill](): Kind, reflect.TypeFor[*Inventory](): InventoryKind, reflect.TypeFor[*Undo](): UndoKind,
+	}[reflect.TypeOf(v)]
+	for i := 0; i+1 < len(root.Content); i += 2 {
+		found, known := kinds[root.Content[i+1].Value]
+		if root.Content[i].Value == "kind" && known && root.Content[i+1].Value != want {
+			d.addf("kind", root.Content[i+1].Value, "this is %s, not %s: %s", found.name, kinds[want].name, found.use)
+			return true
+		}
+	}
+	return false
+}
+
 // value decodes the node at path into v.
 func (d *decoder) value(n *yaml.Node, path string, v reflect.Value) {
 	if n.Kind == yaml.ScalarNode && n.ShortTag() == "!!null" {

@@ -8,8 +8,10 @@ import (
 	"slices"
 )
 
-// Catalogue is what CheckTargets needs to know of a driver. Services fill it
-// from the driver's description; the core does not know drivers.
+// Catalogue is what Read needs to know of a driver. Services fill it from the
+// driver's description; the core does not know drivers, but for one habit of
+// theirs: where a configuration lists its nodes by name, as nodes: [{name: a}],
+// params that say node: mean one of them.
 type Catalogue struct {
 	// Drivers names every driver of the process, also when the one looked up is
 	// not among them.
@@ -32,25 +34,65 @@ type FieldProblem interface {
 	FieldProblem() (field, value, fix string)
 }
 
-// CheckTargets checks a drill against the drivers that it names: drivers, their
-// configurations, faults, actions, probes, checks and their params. The error is
-// *Problems without positions; Locate adds them.
-func CheckTargets(d Drill, lookup func(driver string) (Catalogue, bool)) error {
-	c := &targetChecker{findings: &findings{}, known: map[string]Catalogue{}}
+// EntriesOf lists the entries of an inventory that a drill's targets name, as far
+// as it can be read, whatever else is wrong with it. Who has that inventory can
+// say the rest.
+func EntriesOf(raw []byte) []string {
+	d, _ := parse(raw)
+	var out []string
+	for _, t := range d.Spec.Targets {
+		if t.Inventory != "" {
+			out = append(out, t.Inventory)
+		}
+	}
+	return out
+}
+
+// targetChecker checks a resolved drill against the drivers that it names.
+type targetChecker struct {
+	*findings
+	known map[string]knownTarget
+}
+
+// knownTarget is a target whose driver is known.
+type knownTarget struct {
+	Catalogue
+	// nodes are the names of its nodes; nil when the configuration names none.
+	nodes []string
+}
+
+func (c *targetChecker) check(d Drill, lookup func(driver string) (Catalogue, bool)) {
 	for i, t := range d.Spec.Targets {
+		if t.Driver == "" {
+			continue // it is missing, or the inventory has no such entry: that has been said
+		}
 		if cat, ok := c.config(fmt.Sprintf("spec.targets[%d]", i), t.Driver, t.Config, lookup); ok {
-			c.known[t.Name] = cat
+			c.known[t.Name] = knownTarget{cat, nodesOf(t.Config)}
 		}
 	}
 	for i, p := range d.Spec.Phases {
 		c.phase(fmt.Sprintf("spec.phases[%d]", i), p)
 	}
-	return c.err()
 }
 
-type targetChecker struct {
-	*findings
-	known map[string]Catalogue
+// nodesOf lists the names of a configuration's nodes; nil unless each has one.
+func nodesOf(config json.RawMessage) []string {
+	var c struct {
+		Nodes []struct {
+			Name string `json:"name"`
+		} `json:"nodes"`
+	}
+	if json.Unmarshal(config, &c) != nil {
+		return nil
+	}
+	var names []string
+	for _, n := range c.Nodes {
+		if n.Name == "" {
+			return nil
+		}
+		names = append(names, n.Name)
+	}
+	return names
 }
 
 // config checks the driver's name and the configuration at a target or an entry.
@@ -90,13 +132,13 @@ func (c *targetChecker) phase(at string, p Phase) {
 // operation checks one fault, action, probe or check. kind is also the name of
 // the field that holds it.
 func (c *targetChecker) operation(at, kind, target, name string, params json.RawMessage) {
-	cat, ok := c.known[target]
+	t, ok := c.known[target]
 	if !ok {
 		// The target itself is wrong, and that has been said.
 		return
 	}
 	all := map[string]map[string]func(json.RawMessage) error{
-		"fault": cat.Faults, "action": cat.Actions, "probe": cat.Probes, "check": cat.Checks,
+		"fault": t.Faults, "action": t.Actions, "probe": t.Probes, "check": t.Checks,
 	}[kind]
 	check, ok := all[name]
 	if kind == "check" && name == LedgerCheck && !ok {
@@ -113,9 +155,22 @@ func (c *targetChecker) operation(at, kind, target, name string, params json.Raw
 	switch {
 	case check != nil:
 		c.driver(at+".params", check(params))
+		c.node(at+".params.node", target, t.nodes, params)
 	case len(params) > 0 && string(params) != "{}":
 		c.addf(at+".params", "", "%s %s takes no params: remove them", kind, name)
 	}
+}
+
+// node checks the node that params name. Without it a misspelt one would be found
+// only when the plan asks the target.
+func (c *targetChecker) node(path, target string, nodes []string, params json.RawMessage) {
+	var p struct {
+		Node string `json:"node"`
+	}
+	if len(nodes) == 0 || json.Unmarshal(params, &p) != nil || p.Node == "" || slices.Contains(nodes, p.Node) {
+		return
+	}
+	c.addf(path, p.Node, "target %s has no such node: %s", target, suggest(p.Node, nodes))
 }
 
 // driver notes a driver's errors about the subtree at path, each on its field.

@@ -50,7 +50,7 @@ func (p *Problem) Error() string {
 }
 
 // Problems are all that is wrong with a drill or a request, sorted by position.
-// Parse and CheckTargets return it as a pointer; it encodes to JSON as a list.
+// Parse and Read return it as a pointer; it encodes to JSON as a list.
 type Problems []Problem
 
 // Error is one line for each problem, after a line that counts them.
@@ -95,6 +95,8 @@ type findings struct {
 	// decoded is true once the document was read into its Go type, however many
 	// of its fields are wrong.
 	decoded bool
+	// kind is what the document says that it is.
+	kind string
 }
 
 // add notes a problem of the value at path.
@@ -147,6 +149,18 @@ func (f *findings) covered(path string) bool {
 func (f *findings) below(path string) bool {
 	for i := range f.list {
 		if within(f.list[i].Field, path) {
+			return true
+		}
+	}
+	return false
+}
+
+// unnamed reports whether a name of the list at path may have been lost to a
+// mistake, so that what refers to it cannot be judged.
+func (f *findings) unnamed(path string) bool {
+	for i := range f.list {
+		rest, ok := strings.CutPrefix(f.list[i].Field, path)
+		if ok && (!strings.Contains(rest, ".") || strings.HasSuffix(rest, "].name")) {
 			return true
 		}
 	}

@@ -2,7 +2,7 @@ package drill
 
 import (
 	"encoding/json"
-	"fmt"
+	"iter"
 	"maps"
 	"slices"
 
@@ -309,16 +309,14 @@ func (s *State) debt(step string) *Debt {
 	return nil
 }
 
-// FromHistory folds events from the first one on.
-func FromHistory(es []event.Event) (State, error) {
+// Fold applies a history's events from the first one on. Only trusted ones may be
+// among them: the state tells what is to be done and undone.
+func Fold(trusted iter.Seq[event.Event]) State {
 	var s State
-	for i, e := range es {
-		if i == 0 && e.Type != event.TypeDrillAccepted {
-			return s, fmt.Errorf("history of %q: the first event is %s, not %s: read it from its beginning", e.Subject, e.Type, event.TypeDrillAccepted)
-		}
+	for e := range trusted {
 		s = Apply(s, e)
 	}
-	return s, nil
+	return s
 }
 
 func firstOf(ss []string) string {

@@ -1,6 +1,14 @@
 package drill
 
-import "github.com/firedrill/firedrill/pkg/event"
+import (
+	"errors"
+	"fmt"
+	"slices"
+
+	"go.yaml.in/yaml/v3"
+
+	"github.com/firedrill/firedrill/pkg/event"
+)
 
 // UndoKind is the kind of a request to undo what an earlier drill left.
 const UndoKind = "Undo"
@@ -24,7 +32,10 @@ type UndoSpec struct {
 // KindOf reads a document's kind without checking anything else; empty when it
 // cannot be read.
 func KindOf(raw []byte) string {
-	root := readDocument(raw, &findings{places: map[string]position{}})
+	return kindOf(readDocument(raw, &findings{places: map[string]position{}}))
+}
+
+func kindOf(root *yaml.Node) string {
 	if root == nil {
 		return ""
 	}
@@ -36,20 +47,17 @@ func KindOf(raw []byte) string {
 	return ""
 }
 
-// CheckRequest reads a request of either kind, a drill or an undo, as far as that
-// can be done without drivers and inventory. The error is *Problems.
-func CheckRequest(raw []byte) (kind, name string, err error) {
-	if KindOf(raw) == UndoKind {
-		u, err := ParseUndo(raw)
-		return UndoKind, u.Metadata.Name, err
-	}
-	d, err := Parse(raw)
-	return Kind, d.Metadata.Name, err
-}
-
 // ParseUndo reads a request to undo from YAML or JSON, as strictly as Parse reads
 // a drill. The error is *Problems.
 func ParseUndo(raw []byte) (Undo, error) {
+	u, f := parseUndo(raw)
+	if err := f.err(); err != nil {
+		return Undo{}, err
+	}
+	return u, nil
+}
+
+func parseUndo(raw []byte) (Undo, *findings) {
 	var u Undo
 	f := decode(raw, "a request to undo is a mapping that begins with apiVersion, kind, metadata and spec", &u)
 	if f.decoded {
@@ -62,8 +70,37 @@ func ParseUndo(raw []byte) (Undo, error) {
 			c.add("spec.drill", u.Spec.Drill, "this is no drill's id: `firedrill list` shows them")
 		}
 	}
-	if err := f.err(); err != nil {
-		return Undo{}, err
+	return u, f
+}
+
+// Settle returns an earlier drill as what it left may be undone now, on the targets
+// that owe something. They get the configuration that the inventory has today: what
+// is run is the operator's word of today, and a host may have moved meanwhile. The
+// error says what has to be in the inventory. d is left as it was.
+func (inv Inventory) Settle(d Drill, owing []string) (Drill, error) {
+	d.Spec.Targets = slices.Clone(d.Spec.Targets)
+	var errs []error
+	for i := range d.Spec.Targets {
+		if t := &d.Spec.Targets[i]; slices.Contains(owing, t.Name) {
+			errs = append(errs, inv.settleTarget(t))
+		}
 	}
-	return u, nil
+	return d, errors.Join(errs...)
+}
+
+func (inv Inventory) settleTarget(t *Target) error {
+	i := slices.IndexFunc(inv.Spec.Targets, func(e Entry) bool { return e.Name == t.Inventory })
+	switch {
+	case i >= 0 && inv.Spec.Targets[i].Driver != t.Driver:
+		return fmt.Errorf("target %q: the inventory's entry %q is of driver %q now, and was of %q: give it back its driver until the undo has succeeded",
+			t.Name, t.Inventory, inv.Spec.Targets[i].Driver, t.Driver)
+	case i >= 0:
+		t.Config = inv.Spec.Targets[i].Config
+	case inv.Spec.InlineTargets: // then anybody may bring that configuration
+	case t.Inventory != "":
+		return fmt.Errorf("target %q: the inventory has no entry %q any more: put it back until the undo has succeeded", t.Name, t.Inventory)
+	default:
+		return fmt.Errorf("target %q: it brought a configuration of its own, which the inventory does not let any more: set inlineTargets: true until the undo has succeeded", t.Name)
+	}
+	return nil
 }

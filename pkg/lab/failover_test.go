@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/firedrill/firedrill/pkg/internal/await"
 	"github.com/firedrill/firedrill/pkg/lab/relay"
 )
 
@@ -29,7 +30,7 @@ func TestFailoverAndRewind(t *testing.T) {
 	if _, err := app.Exec(ctx, `CREATE TABLE kept AS SELECT 1 AS n`); err != nil {
 		t.Fatal(err)
 	}
-	until(t, "b has it", func() bool {
+	await.Until(t, patience, "b has it", func() bool {
 		return count(t, ctx, p, "b", `SELECT count(*) FROM pg_stat_wal_receiver WHERE status = 'streaming'`) == 1
 	})
 	killAll(t, a)
@@ -46,7 +47,7 @@ func TestFailoverAndRewind(t *testing.T) {
 		t.Fatal(err)
 	}
 	rewind(t, ctx, p, a, b)
-	until(t, "a follows b", func() bool {
+	await.Until(t, patience, "a follows b", func() bool {
 		return count(t, ctx, p, "b", `SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming' AND application_name = 'a'`) == 1
 	})
 	if got := count(t, ctx, p, "a", `SELECT setting::int FROM pg_settings WHERE name = 'port'`); got != a.Port {
@@ -75,7 +76,7 @@ func killAll(t *testing.T, n Node) {
 		must(t, syscall.Kill(pid, syscall.SIGKILL))
 	}
 	began := time.Now()
-	until(t, "the killed processes are collected", func() bool {
+	await.Until(t, patience, "the killed processes are collected", func() bool {
 		for _, pid := range pids {
 			if syscall.Kill(pid, 0) == nil {
 				return false
@@ -128,7 +129,7 @@ func TestASlowedLinkLosesWhatWasUnderWay(t *testing.T) {
 	defer app.Close(ctx)
 	_, err = app.Exec(ctx, `CREATE TABLE ledger (n int)`)
 	must(t, err)
-	until(t, "the table has arrived", func() bool {
+	await.Until(t, patience, "the table has arrived", func() bool {
 		c, err := p.Record.connect(ctx, b.Port, p.User, p.Secrets.App, p.Database)
 		must(t, err)
 		defer c.Close(ctx)
@@ -141,7 +142,7 @@ func TestASlowedLinkLosesWhatWasUnderWay(t *testing.T) {
 		must(t, err)
 	}
 	killAll(t, a)
-	until(t, "b notices", func() bool {
+	await.Until(t, patience, "b notices", func() bool {
 		return count(t, ctx, p, "b", `SELECT count(*) FROM pg_stat_wal_receiver WHERE status = 'streaming'`) == 0
 	})
 	must(t, p.account.run(ctx, p.Dir, filepath.Join(p.BinDir, "pg_ctl"), "-D", b.DataDir, "-w", "-s", "promote"))

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/firedrill/firedrill/pkg/internal/await"
 	"github.com/firedrill/firedrill/pkg/telemetry"
 )
 
@@ -55,7 +56,7 @@ func TestJaegerShowsATimeline(t *testing.T) {
 	must(t, to.Shutdown(ctx))
 
 	var got jaegerTrace
-	until(t, "the trace is found", func() bool {
+	await.Until(t, patience, "the trace is found", func() bool {
 		q, err := http.NewRequestWithContext(ctx, http.MethodGet, j.QueryURL+"/api/traces/"+id.String(), nil)
 		must(t, err)
 		q.Close = true

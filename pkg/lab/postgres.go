@@ -42,6 +42,9 @@ type PostgresOptions struct {
 	// PgBouncer starts one in front of a, besides the relay; the driver's
 	// configuration then has it as the service's endpoint.
 	PgBouncer bool
+	// Evidence is where drills keep what they found. It is created, must be empty,
+	// and stays when the lab stops. "" means a directory in Dir, which goes with it.
+	Evidence string
 	// Keep leaves the files when the lab stops: logs, data, evidence.
 	Keep bool
 	Log  *slog.Logger
@@ -91,6 +94,7 @@ type Record struct {
 	User     string  `json:"user"`
 	Admin    string  `json:"admin"`
 	Secrets  Secrets `json:"secrets"`
+	Evidence string  `json:"evidence"`
 	Nodes    []Node  `json:"nodes"`
 	// ServicePort is where clients connect, on 127.0.0.1; ServiceControl is the
 	// HTTP control of that relay.

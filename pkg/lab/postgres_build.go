@@ -56,9 +56,16 @@ func newBuilder(o PostgresOptions) (*builder, error) {
 	if err != nil {
 		return nil, err
 	}
+	evidence := filepath.Join(dir, "evidence")
+	if o.Evidence != "" {
+		evidence = o.Evidence
+	}
+	if evidence, err = prepareDir(evidence, a); err != nil {
+		return nil, fmt.Errorf("evidence: %w", err)
+	}
 	return &builder{o: o, log: o.Log, account: a, rec: Record{
 		Kind: "postgres", Dir: dir, BinDir: bin, OSUser: a.name,
-		Database: "app", User: "app", Admin: "postgres", Keep: o.Keep,
+		Database: "app", User: "app", Admin: "postgres", Evidence: evidence, Keep: o.Keep,
 		Began: time.Now().UTC(), UID: a.uid,
 	}}, nil
 }

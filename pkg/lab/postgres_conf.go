@@ -3,7 +3,6 @@ package lab
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -195,11 +194,11 @@ func (b *builder) configure() error {
 		"nodes":       nodes,
 		"scratchDirs": scratch,
 		"relays":      relays,
-		"failback":    object{"method": "rewind", "evidenceDir": b.path("evidence")},
+		"failback":    object{"method": "rewind", "evidenceDir": b.rec.Evidence},
 	}, "", "  ")
 	if err != nil {
 		return err
 	}
 	b.rec.Config = raw
-	return errors.Join(b.account.mkdir(b.path("evidence")), b.account.mkdir(b.path("scratch")))
+	return b.account.mkdir(b.path("scratch"))
 }

@@ -14,17 +14,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/firedrill/firedrill/pkg/internal/await"
 	"github.com/firedrill/firedrill/pkg/lab/relay"
 )
 
-func until(t *testing.T, what string, is func() bool) {
-	t.Helper()
-	for end := time.Now().Add(30 * time.Second); !is(); time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("%s: not within 30 s", what)
-		}
-	}
-}
+// patience is how long a test waits for what a server does by itself.
+const patience = 30 * time.Second
 
 // TestKilledStarterLeavesNothing kills -9 a program that runs a lab, after it
 // froze the primary, as an aborted drill would.
@@ -57,7 +52,7 @@ func TestKilledStarterLeavesNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = cmd.Wait()
-	until(t, "no process and no file is left", func() bool {
+	await.Until(t, patience, "no process and no file is left", func() bool {
 		_, err := os.Stat(dir)
 		return len(serversUnder(dir)) == 0 && errors.Is(err, os.ErrNotExist)
 	})

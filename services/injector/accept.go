@@ -1,6 +1,7 @@
 package injector
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
@@ -8,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/firedrill/firedrill/pkg/bus"
 	"github.com/firedrill/firedrill/pkg/drill"
@@ -34,11 +34,19 @@ func (s *service) serveRequests(ctx context.Context) error {
 
 func (s *service) handleRequest(ctx context.Context, m bus.Message) error {
 	ref := event.RequestRef{Subject: m.Subject, Sequence: m.Seq, MsgID: m.Header.Get("Nats-Msg-Id"), TraceParent: telemetry.TraceParent(telemetry.Extract(ctx, m.Header))}
-	who, name, err := requestSubject(m.Subject)
-	if err != nil {
-		return bus.Poison(err)
+	who, name, ok := bus.ReadRequestSubject(m.Subject)
+	if who == "" {
+		return bus.Poison(fmt.Errorf("request subject %q: nobody can be answered; %s", m.Subject, requestForm))
 	}
-	id, err := s.accept(ctx, who, ref, m.Data)
+	if m.Delivered > 1 {
+		if over, err := s.rejectedBefore(ctx, who, name, m.Seq); over || err != nil {
+			return err
+		}
+	}
+	id, err := "", badSubject(m.Subject)
+	if ok {
+		id, err = s.accept(ctx, who, ref, m.Data)
+	}
 	if err != nil {
 		var refused *refusal
 		if !errors.As(err, &refused) {
@@ -50,16 +58,31 @@ func (s *service) handleRequest(ctx context.Context, m bus.Message) error {
 	return s.Bus.PublishResult(ctx, who, name, Result{State: "accepted", Drill: id, Request: ref})
 }
 
+// rejectedBefore reports whether a request has its answer already: an injector that
+// ended before the server heard that it was done. What has changed since must not
+// make a drill of what its requester knows to be rejected.
+func (s *service) rejectedBefore(ctx context.Context, who, name string, seq uint64) (bool, error) {
+	answers, err := s.Bus.ResultsOf(ctx, who, name)
+	if err != nil {
+		return false, err
+	}
+	return slices.ContainsFunc(answers, func(raw []byte) bool {
+		var r Result
+		return json.Unmarshal(raw, &r) == nil && r.Request.Sequence == seq && r.State == "rejected"
+	}), nil
+}
+
 // readRequest turns a request into the first event of its drill. Its errors are
 // refusals, or the bus's.
-func (s *service) readRequest(ctx context.Context, kind, id string, data []byte) (event.DrillAccepted, error) {
-	if kind == drill.UndoKind {
-		return s.settlement(ctx, data)
+func (s *service) readRequest(ctx context.Context, id string, r drill.Request) (event.DrillAccepted, error) {
+	if r.Kind() == drill.UndoKind {
+		return s.settlement(ctx, r)
 	}
-	d, err := ReadDrill(data, s.Registry, s.Inventory)
+	d, err := r.Drill(s.Inventory, Catalogue(s.Registry))
 	if err != nil {
 		return event.DrillAccepted{}, &refusal{problems: drill.AsProblems(err)}
 	}
+	d = drill.WithDefaults(d)
 	spec, hash, err := drill.JSON(d)
 	if err != nil {
 		return event.DrillAccepted{}, bus.Poison(fmt.Errorf("drill %s: %w", id, err))
@@ -76,40 +99,41 @@ func (s *service) readRequest(ctx context.Context, kind, id string, data []byte)
 // its drill there, and is refused neither on account of that drill nor of what
 // has changed since.
 func (s *service) accept(ctx context.Context, who string, ref event.RequestRef, data []byte) (string, error) {
-	kind, name, err := drill.CheckRequest(data)
-	if err != nil {
-		return "", &refusal{problems: drill.AsProblems(err)}
-	}
-	id := drill.ID(name, ref.Sequence)
-	if _, err := s.Bus.History(ctx, id); !errors.Is(err, bus.ErrNoDrill) {
+	r := drill.ParseRequest(data)
+	id := drill.ID(r.Name(), ref.Sequence)
+	if _, err := s.Bus.First(ctx, id); !errors.Is(err, bus.ErrNoDrill) {
 		return id, err
 	}
-	first, err := s.readRequest(ctx, kind, id, data)
+	first, err := s.readRequest(ctx, id, r)
 	if err != nil {
 		return "", err
 	}
 	first.Requester, first.Request = who, ref
-	if err := s.admissible(ctx, first); err != nil {
+	targets := targetsOf(first)
+	if err := s.admissible(ctx, first, targets); err != nil {
 		return "", err
 	}
 	// Noted before it is stored: it may be over before this returns.
-	s.mu.Lock()
-	s.drills[id] = running{spec: first.Spec}
-	s.mu.Unlock()
+	s.expect(id, targets)
 	_, err = s.Bus.AppendAt(telemetry.DrillContext(ctx, id), id, bus.Tail{}, event.Draft{Type: event.TypeDrillAccepted, Data: first})
-	if errors.Is(err, bus.ErrConflict) {
-		return id, nil
-	}
 	if err != nil {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		if !s.drills[id].conducted {
-			delete(s.drills, id)
-		}
+		s.forget(id)
+	}
+	switch {
+	case errors.Is(err, bus.ErrConflict):
+		return id, nil // another injector has accepted it meanwhile
+	case err != nil:
 		return "", err
 	}
 	s.Log.Info("drill accepted", "drill", id, "requester", who)
 	return id, nil
+}
+
+const requestForm = "publish to drill.req.<who>.<name>: who asks and the drill's name, each one token"
+
+// badSubject refuses a request whose subject has another form.
+func badSubject(subject string) error {
+	return &refusal{problems: drill.Problems{{Field: "subject", Value: subject, Fix: requestForm}}}
 }
 
 // refusal says that a request can never be accepted as it stands.
@@ -129,7 +153,7 @@ func (r *refusal) Error() string {
 // drill known to be under way has the very same target. That spares the requester
 // a drill that ends at once; the claim on the system, when the drill is planned, is
 // what keeps two drills apart.
-func (s *service) admissible(ctx context.Context, first event.DrillAccepted) error {
+func (s *service) admissible(ctx context.Context, first event.DrillAccepted, targets []drill.Target) error {
 	halt, err := s.Bus.HaltState(ctx)
 	if err != nil {
 		return fmt.Errorf("is firedrill halted? %w", err)
@@ -140,7 +164,7 @@ func (s *service) admissible(ctx context.Context, first event.DrillAccepted) err
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for id, other := range s.drills {
-		if t := sharedTarget(first.Spec, other.spec); t != "" {
+		if t := sharedTarget(targets, other.targets); t != "" {
 			return &refusal{reason: fmt.Sprintf("target %q is under drill %s: wait for it or `firedrill abort %s`", t, id, id)}
 		}
 	}
@@ -149,23 +173,11 @@ func (s *service) admissible(ctx context.Context, first event.DrillAccepted) err
 
 // sharedTarget names a target of one drill that the other has too: the same driver
 // with the same configuration, whatever it is called.
-func sharedTarget(spec, other json.RawMessage) string {
-	var a, b drill.Drill
-	if json.Unmarshal(spec, &a) != nil || json.Unmarshal(other, &b) != nil {
-		return ""
-	}
-	for _, t := range a.Spec.Targets {
-		if slices.ContainsFunc(b.Spec.Targets, func(o drill.Target) bool { return o.Driver == t.Driver && string(o.Config) == string(t.Config) }) {
+func sharedTarget(some, others []drill.Target) string {
+	for _, t := range some {
+		if slices.ContainsFunc(others, func(o drill.Target) bool { return o.Driver == t.Driver && bytes.Equal(o.Config, t.Config) }) {
 			return t.Name
 		}
 	}
 	return ""
-}
-
-func requestSubject(subject string) (who, name string, err error) {
-	parts := strings.Split(subject, ".")
-	if len(parts) != 4 || parts[2] == "" || parts[3] == "" {
-		return "", "", fmt.Errorf("request subject %q: publish to drill.req.<who>.<name>, two tokens after drill.req", subject)
-	}
-	return parts[2], parts[3], nil
 }

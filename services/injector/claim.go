@@ -63,6 +63,24 @@ func (e *effects) identify(ctx context.Context, s drill.State, name string) (str
 	return id, nil
 }
 
+// sameSystem keeps a settlement off any system but the one that its drill changed,
+// which it has claimed. The settlement came with the inventory of its own day, by
+// which the target may be another system.
+func (e *effects) sameSystem(ctx context.Context, s drill.State, name string) error {
+	if s.Settles == "" {
+		return nil
+	}
+	id, err := e.identify(ctx, s, name)
+	if err != nil {
+		return err
+	}
+	if id != s.Systems[name] {
+		return fmt.Errorf("not done: target %s is %s now, and drill %s changed %s: let the inventory's entry name that system again until the undo has succeeded",
+			name, id, s.Settles, s.Systems[name])
+	}
+	return nil
+}
+
 // claim takes one system for the drill.
 func (e *effects) claim(ctx context.Context, s drill.State, system string) error {
 	for {
@@ -105,8 +123,8 @@ func (e *effects) mayTake(ctx context.Context, s drill.State, holder string) err
 
 // settlement turns a request to undo into the first event of a drill that does. It
 // settles the drill that was asked for, or what that one was to settle itself.
-func (s *service) settlement(ctx context.Context, data []byte) (event.DrillAccepted, error) {
-	u, err := drill.ParseUndo(data)
+func (s *service) settlement(ctx context.Context, r drill.Request) (event.DrillAccepted, error) {
+	u, err := r.Undo()
 	if err != nil {
 		return event.DrillAccepted{}, &refusal{problems: drill.AsProblems(err)}
 	}
@@ -129,11 +147,23 @@ func (s *service) settlement(ctx context.Context, data []byte) (event.DrillAccep
 	if len(owes) == 0 {
 		return event.DrillAccepted{}, &refusal{reason: fmt.Sprintf("spec.drill: %q: it has nothing left to undo", u.Spec.Drill)}
 	}
-	spec, hash, err := drill.JSON(st.Drill)
+	d, err := s.Inventory.Settle(st.Drill, targetsOwing(owes))
+	if err != nil {
+		return event.DrillAccepted{}, &refusal{reason: fmt.Sprintf("spec.drill: %q: %v", st.ID, err)}
+	}
+	spec, hash, err := drill.JSON(d)
 	if err != nil {
 		return event.DrillAccepted{}, bus.Poison(fmt.Errorf("undo of drill %s: %w", st.ID, err))
 	}
 	return event.DrillAccepted{Spec: spec, SpecHash: hash, Seed: st.Seed, Settles: st.ID, Owes: owes, Systems: st.Systems}, nil
+}
+
+func targetsOwing(owes []event.Effect) []string {
+	out := make([]string, len(owes))
+	for i, o := range owes {
+		out[i] = o.Target
+	}
+	return out
 }
 
 // owed is what a finished drill left and nobody has settled since. Who has a system
@@ -185,15 +215,7 @@ func stateOf(ctx context.Context, b *bus.Bus, id string) (drill.State, error) {
 }
 
 // fold applies the verified events of a history.
-func fold(history []bus.Stored) drill.State {
-	var st drill.State
-	for _, h := range history {
-		if h.Trust == nil {
-			st = drill.Apply(st, h.Event)
-		}
-	}
-	return st
-}
+func fold(history []bus.Stored) drill.State { return drill.Fold(bus.Trusted(history)) }
 
 // UndoRequest is the document that asks for what a drill left to be undone.
 func UndoRequest(name, id string) ([]byte, error) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"github.com/firedrill/firedrill/pkg/bus"
@@ -29,6 +30,9 @@ type conductor struct {
 	// heard is when the lease's holder last gave a sign of life, by this
 	// process's clock.
 	heard time.Time
+	// held is when this process last set out to store what it then did store: the
+	// lease was its own at least until then. The effect under way reads it too.
+	held atomic.Pointer[time.Time]
 	// restarted is true until this conductor has held the lease or waited for it:
 	// a lease under its own name is then one that its predecessor left.
 	restarted bool
@@ -186,7 +190,7 @@ func (c *conductor) step(ctx context.Context) (time.Duration, error) {
 		if err := c.interrupt(ctx); err != nil {
 			return 0, err
 		}
-		renew := c.LeaseTTL/3 - time.Since(c.heard)
+		renew := c.LeaseTTL/3 - time.Since(*c.held.Load())
 		if renew <= 0 {
 			if err := c.command(ctx, drill.RenewLease{Holder: c.holder}); err != nil {
 				return 0, err
@@ -300,6 +304,7 @@ func (c *conductor) command(ctx context.Context, cmd drill.Command) error {
 // append stores drafts at the tail that was folded. It reports false when the
 // history has moved on: the caller decides anew.
 func (c *conductor) append(ctx context.Context, drafts []event.Draft) (bool, error) {
+	began := time.Now()
 	stored, err := c.Bus.AppendAt(ctx, c.id, c.tail, drafts...)
 	if errors.Is(err, bus.ErrConflict) {
 		return false, nil
@@ -307,6 +312,7 @@ func (c *conductor) append(ctx context.Context, drafts []event.Draft) (bool, err
 	if err != nil {
 		return false, fmt.Errorf("drill %s: storing %s: %w", c.id, drafts[0].Type, err)
 	}
+	c.held.Store(&began)
 	for _, s := range stored {
 		c.apply(s)
 		c.log.Info(string(s.Event.Type), "index", s.Event.ChainIndex)
@@ -340,6 +346,9 @@ func (c *conductor) interrupt(ctx context.Context) error {
 		if err := c.command(ctx, c.pending[0]); err != nil {
 			return err
 		}
+		if c.epoch == 0 {
+			return nil // lost before it was stored: it is kept for when the lease comes back
+		}
 		c.pending = c.pending[1:]
 	}
 	if c.running != nil && c.epoch != 0 && c.state.Abort == nil && drill.TimeLeft(c.state, c.Clock.Now()) <= 0 {
@@ -353,18 +362,19 @@ func (c *conductor) interrupt(ctx context.Context) error {
 func (c *conductor) start(ctx context.Context, m drill.Move) {
 	ctx, cancel := context.WithCancel(ctx)
 	c.running, c.undoing = cancel, m.Kind == drill.MoveUndo
-	st, heard := c.state, c.heard
+	st := c.state
 	go func() {
 		defer cancel()
-		c.results <- c.effects.run(ctx, st, m, c.Clock.Now(), func() error { return c.fenced(heard) })
+		c.results <- c.effects.run(ctx, st, m, c.Clock.Now(), c.fenced)
 	}()
 }
 
 // fenced says whether too much time has passed since the lease was last known to
 // be held: a process that was suspended between the stored intent and the effect
-// must not wake up and act on a drill that has another conductor.
-func (c *conductor) fenced(heard time.Time) error {
-	if silent := time.Since(heard); silent > c.LeaseTTL/2 {
+// must not wake up and act on a drill that has another conductor. A target that is
+// merely slow to answer is no such thing: the lease is renewed meanwhile.
+func (c *conductor) fenced() error {
+	if silent := time.Since(*c.held.Load()); silent > c.LeaseTTL/2 {
 		return fmt.Errorf("not done: this process stood still for %s and may have lost the drill", silent.Round(time.Millisecond))
 	}
 	return nil

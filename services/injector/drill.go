@@ -3,25 +3,20 @@ package injector
 import (
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"os"
 
 	"github.com/firedrill/firedrill/pkg/drill"
 	"github.com/firedrill/firedrill/pkg/target"
 )
 
-// ReadDrill parses a drill, resolves it with the inventory, checks it against the
-// drivers and fills in its defaults. Mistakes come back as *drill.Problems with
-// their positions.
+// ReadDrill reads a drill that may be run with the inventory and the drivers, and
+// fills in its defaults. All mistakes come back as *drill.Problems with their
+// positions.
 func ReadDrill(data []byte, r target.Registry, inv drill.Inventory) (drill.Drill, error) {
-	d, err := drill.Parse(data)
+	d, err := drill.Read(data, inv, Catalogue(r))
 	if err != nil {
-		return d, err
-	}
-	if d, err = inv.Resolve(d); err != nil {
-		return d, drill.Locate(data, err)
-	}
-	if err := drill.CheckTargets(d, Catalogue(r)); err != nil {
-		return d, drill.Locate(data, err)
+		return drill.Drill{}, err
 	}
 	return drill.WithDefaults(d), nil
 }
@@ -36,17 +31,14 @@ func ReadInventory(path string, r target.Registry) (drill.Inventory, error) {
 	if err != nil {
 		return drill.Inventory{}, fmt.Errorf("inventory: %w", err)
 	}
-	inv, err := drill.ParseInventory(data)
-	if err == nil {
-		err = drill.CheckEntries(inv, Catalogue(r))
-	}
+	inv, err := drill.ReadInventory(data, Catalogue(r))
 	if err != nil {
 		return drill.Inventory{}, fmt.Errorf("inventory %s: %w", path, err)
 	}
 	return inv, nil
 }
 
-// Catalogue shows a registry to drill.CheckTargets.
+// Catalogue shows a registry to drill.Read.
 func Catalogue(r target.Registry) func(driver string) (drill.Catalogue, bool) {
 	return func(name string) (drill.Catalogue, bool) {
 		d, ok := r.Driver(name)
@@ -55,7 +47,7 @@ func Catalogue(r target.Registry) func(driver string) (drill.Catalogue, bool) {
 		}
 		desc := d.Describe()
 		return drill.Catalogue{
-			Drivers: r.Names(), CheckConfig: d.Check,
+			Drivers: r.Names(), CheckConfig: guarded(d.Check),
 			Faults: operations(desc.Faults), Actions: operations(desc.Actions), Probes: operations(desc.Probes), Checks: operations(desc.Checks),
 		}, true
 	}
@@ -64,7 +56,18 @@ func Catalogue(r target.Registry) func(driver string) (drill.Catalogue, bool) {
 func operations(infos []target.OperationInfo) map[string]func(json.RawMessage) error {
 	out := make(map[string]func(json.RawMessage) error, len(infos))
 	for _, i := range infos {
-		out[i.Name] = i.CheckParams
+		out[i.Name] = guarded(i.CheckParams)
 	}
 	return out
+}
+
+// guarded keeps a driver that stumbles over what a request says from ending the
+// process, and with it every drill that is conducted here.
+func guarded(check func(json.RawMessage) error) func(json.RawMessage) error {
+	if check == nil {
+		return nil
+	}
+	return func(raw json.RawMessage) error {
+		return safely(slog.Default(), theDriver, func() error { return check(raw) })
+	}
 }

@@ -33,6 +33,9 @@ type effects struct {
 	ahead map[string]event.Reading
 }
 
+// theDriver is whose panics are caught around a target.
+const theDriver = "the driver"
+
 // freshFor is how long a plan made ahead may be used: it was made while the
 // system was watched and found steady.
 const freshFor = 2 * time.Second
@@ -54,11 +57,17 @@ func (e *effects) close(ctx context.Context) {
 //
 // fence is asked right before something is done to a target.
 func (e *effects) run(ctx context.Context, s drill.State, m drill.Move, now event.Reading, fence func() error) (out drill.Command) {
-	defer func() {
-		if p := recover(); p != nil {
-			out = failed(m, fmt.Errorf("the driver panicked: %v", p), now)
-		}
-	}()
+	err := safely(e.log, theDriver, func() error {
+		out = e.move(ctx, s, m, now, fence)
+		return nil
+	})
+	if err != nil {
+		return failed(m, err, now)
+	}
+	return out
+}
+
+func (e *effects) move(ctx context.Context, s drill.State, m drill.Move, now event.Reading, fence func() error) drill.Command {
 	switch m.Kind {
 	case drill.MovePlan:
 		return e.plan(ctx, s)
@@ -96,30 +105,20 @@ func (e *effects) plan(ctx context.Context, s drill.State) drill.Planned {
 	var systems map[string]string
 	claimed := make(chan error, 1)
 	go func() {
-		defer func() {
-			if p := recover(); p != nil {
-				claimed <- fmt.Errorf("the driver panicked: %v", p)
-			}
-		}()
-		var err error
-		systems, err = e.claimTargets(ctx, s)
-		claimed <- err
+		claimed <- safely(e.log, theDriver, func() (err error) {
+			systems, err = e.claimTargets(ctx, s)
+			return err
+		})
 	}()
-	steps, err := e.planAllSafely(ctx, s)
+	var steps []event.PlannedStep
+	err := safely(e.log, theDriver, func() error {
+		steps = e.planAll(ctx, s)
+		return nil
+	})
 	if err := errors.Join(<-claimed, err); err != nil {
 		return drill.Planned{Steps: steps, Problem: err.Error()}
 	}
 	return drill.Planned{Steps: steps, Systems: systems}
-}
-
-// planAllSafely turns a panic into an error, so that plan waits for the claiming.
-func (e *effects) planAllSafely(ctx context.Context, s drill.State) (steps []event.PlannedStep, err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			err = fmt.Errorf("the driver panicked: %v", p)
-		}
-	}()
-	return e.planAll(ctx, s), nil
 }
 
 // planAll resolves every fault and action.
@@ -183,6 +182,9 @@ func (e *effects) undo(ctx context.Context, s drill.State, d drill.Debt, now eve
 	ctx, cancel := context.WithTimeout(ctx, max(undoTimeout, s.Drill.Spec.Guards.Deadline.D()))
 	defer cancel()
 	inj, err := e.injector(ctx, s, d.Target)
+	if err == nil {
+		err = e.sameSystem(ctx, s, d.Target)
+	}
 	if err == nil {
 		err = fence()
 	}

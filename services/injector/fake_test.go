@@ -27,17 +27,30 @@ type fakeDriver struct {
 	broken map[string]bool
 	// system is the identity of its targets.
 	system string
-	// do is called by Do, undo by Undo; nil means success.
-	do   func(ctx context.Context, op target.Operation) error
-	undo func(ctx context.Context, op target.Operation) error
+	// opened are the configurations that targets were opened with.
+	opened []string
+	// do is called by Do, undo by Undo, and so on; nil means success.
+	do    func(ctx context.Context, op target.Operation) error
+	undo  func(ctx context.Context, op target.Operation) error
+	plan  func(op target.Operation) error
+	check func(config json.RawMessage) error
+	// identify is called by Identify.
+	identify func()
 }
 
 func newFakeDriver() *fakeDriver {
 	return &fakeDriver{faults: map[string]int{}, broken: map[string]bool{}, system: "fake/1"}
 }
 
-func (d *fakeDriver) Name() string                { return "fake" }
-func (d *fakeDriver) Check(json.RawMessage) error { return nil }
+func (d *fakeDriver) Name() string { return "fake" }
+
+func (d *fakeDriver) Check(config json.RawMessage) error {
+	if d.check == nil {
+		return nil
+	}
+	return d.check(config)
+}
+
 func (d *fakeDriver) Describe() target.Description {
 	return target.Description{
 		Faults:  []target.OperationInfo{{Name: "break"}},
@@ -47,11 +60,17 @@ func (d *fakeDriver) Describe() target.Description {
 	}
 }
 
-func (d *fakeDriver) Open(context.Context, target.Config) (*target.Target, error) {
+func (d *fakeDriver) Open(_ context.Context, c target.Config) (*target.Target, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.opened = append(d.opened, string(c.Raw))
 	return &target.Target{Injector: d, Identity: d}, nil
 }
 
 func (d *fakeDriver) Identify(context.Context) (string, error) {
+	if d.identify != nil {
+		d.identify()
+	}
 	if d.system == "" {
 		return "", errFake
 	}
@@ -59,6 +78,11 @@ func (d *fakeDriver) Identify(context.Context) (string, error) {
 }
 
 func (d *fakeDriver) Plan(_ context.Context, op target.Operation) (target.Plan, error) {
+	if d.plan != nil {
+		if err := d.plan(op); err != nil {
+			return target.Plan{}, err
+		}
+	}
 	return target.Plan{Parts: []event.Part{{ID: "fake:1", Kind: "thing"}}, Does: []string{"does " + op.Name}, Undo: json.RawMessage(`{"home":1}`), Undoes: "puts it back"}, nil
 }
 
@@ -141,15 +165,21 @@ func (r *rig) connect(service, instance string) *bus.Bus {
 	return b
 }
 
-// inject runs an injector until the returned function is called or the test ends.
+// inject runs an injector, which lets drills bring everything, until the returned
+// function is called or the test ends.
 func (r *rig) inject(instance string, d target.Driver, ttl time.Duration) (stop func()) {
+	r.t.Helper()
+	return r.injectFrom(drill.OpenInventory(), instance, d, ttl)
+}
+
+func (r *rig) injectFrom(inv drill.Inventory, instance string, d target.Driver, ttl time.Duration) (stop func()) {
 	r.t.Helper()
 	b := r.connect(event.Injector, instance)
 	ctx, cancel := context.WithCancel(r.t.Context())
 	done := make(chan error, 1)
 	log := slog.New(slog.NewTextHandler(r.t.Output(), nil)).With("instance", instance)
 	go func() {
-		done <- Run(ctx, Config{Bus: b, Registry: target.NewRegistry(d), Inventory: drill.OpenInventory(), Clock: clock.System(), Log: log, LeaseTTL: ttl})
+		done <- Run(ctx, Config{Bus: b, Registry: target.NewRegistry(d), Inventory: inv, Clock: clock.System(), Log: log, LeaseTTL: ttl})
 	}()
 	stop = sync.OnceFunc(func() {
 		cancel()

@@ -2,6 +2,7 @@ package injector
 
 import (
 	"context"
+	"encoding/json"
 	"strings"
 	"testing"
 	"time"
@@ -105,5 +106,79 @@ func TestRedeliveredRequestIsNotRefused(t *testing.T) {
 	})
 	if err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestARequestThatAnotherInjectorAccepted: whoever comes too late with a drill does
+// not keep its target busy for good.
+func TestARequestThatAnotherInjectorAccepted(t *testing.T) {
+	r, d := newRig(t), newFakeDriver()
+	first, late := r.connect(event.Injector, "i1"), r.connect(event.Injector, "i2")
+	d.check = func(json.RawMessage) error { // between the look for the drill and its first event
+		_, err := first.AppendAt(t.Context(), "d-7", bus.Tail{}, event.Draft{Type: event.TypeDrillAccepted, Data: event.DrillAccepted{Spec: []byte("{}")}})
+		return err
+	}
+	s := &service{drills: map[string]running{}, Config: Config{Bus: late, Registry: target.NewRegistry(d), Inventory: drill.OpenInventory(), Log: r.log()}}
+	id, err := s.accept(t.Context(), "me", event.RequestRef{Sequence: 7}, []byte(fakeDrill))
+	if err != nil || id != "d-7" || len(s.drills) != 0 {
+		t.Fatalf("%q, %v; under way: %v", id, err, s.drills)
+	}
+}
+
+// TestACommandOutlivesALostLease: the injector that heard it and lost the lease
+// before it could store it still has it when it conducts again.
+func TestACommandOutlivesALostLease(t *testing.T) {
+	r := newRig(t)
+	b := r.connect(event.Injector, "i1")
+	drafts := []event.Draft{
+		{Type: event.TypeDrillAccepted, Data: event.DrillAccepted{Spec: []byte("{}")}},
+		{Type: event.TypeLeaseTaken, Data: event.LeaseTaken{Holder: "i1", Epoch: 1}},
+		{Type: event.TypeLeaseTaken, Data: event.LeaseTaken{Holder: "i2", Epoch: 2}},
+	}
+	history, err := b.AppendAt(t.Context(), "d-1", bus.Tail{}, drafts...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := newConductor(Config{Bus: b}, "d-1", r.log())
+	c.apply(history[0])
+	c.apply(history[1])
+	c.epoch, c.halted, c.pending = 1, &bus.Halt{}, []drill.Command{drill.Abort{By: "me", Reason: "enough", Cause: drill.CauseOperator}}
+	go func() { c.events <- history[2] }()
+	if err := c.interrupt(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if c.epoch != 0 || len(c.pending) != 1 {
+		t.Fatalf("epoch %d, pending %v", c.epoch, c.pending)
+	}
+}
+
+// TestRejectedRequestStaysRejected: an injector rejects a request and ends before
+// the server hears of it. To the next one the request would do, but its requester
+// has the answer already.
+func TestRejectedRequestStaysRejected(t *testing.T) {
+	r, d := newRig(t), newFakeDriver()
+	b := r.connect(event.Injector, "i1")
+	s := &service{drills: map[string]running{}, Config: Config{Bus: b, Registry: target.NewRegistry(d), Log: r.log()}}
+	ack, err := r.bus.Publish(t.Context(), "drill.req.me.d", []byte(fakeDrill), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := bus.Message{Subject: "drill.req.me.d", Data: []byte(fakeDrill), Seq: ack.Seq, Delivered: 1}
+	for _, inventory := range []drill.Inventory{{}, drill.OpenInventory()} {
+		s.Inventory = inventory
+		if err := s.handleRequest(t.Context(), m); err != nil {
+			t.Fatal(err)
+		}
+		m.Delivered++
+	}
+	answers, err := b.ResultsOf(t.Context(), "me", "d")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(answers) != 1 || !strings.Contains(string(answers[0]), `"rejected"`) {
+		t.Fatalf("answers: %s", answers)
+	}
+	if all, err := b.List(t.Context()); err != nil || len(all) != 0 {
+		t.Fatalf("drills: %+v, %v", all, err)
 	}
 }

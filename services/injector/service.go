@@ -91,9 +91,37 @@ func (s *service) watchDrills(ctx context.Context) error {
 
 // running is an unfinished drill.
 type running struct {
-	spec json.RawMessage
+	targets []drill.Target
 	// conducted is true once it has a conductor in this process.
 	conducted bool
+}
+
+// targetsOf are the targets of the drill that an event begins; none if it cannot be
+// read.
+func targetsOf(first event.DrillAccepted) []drill.Target {
+	var d drill.Drill
+	if json.Unmarshal(first.Spec, &d) != nil {
+		return nil
+	}
+	return d.Spec.Targets
+}
+
+// expect remembers a drill that is about to be stored.
+func (s *service) expect(id string, targets []drill.Target) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, known := s.drills[id]; !known {
+		s.drills[id] = running{targets: targets}
+	}
+}
+
+// forget takes expect back, unless the drill was stored all the same.
+func (s *service) forget(id string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.drills[id].conducted {
+		delete(s.drills, id)
+	}
 }
 
 // note remembers a drill by its first event, and reports whether it needs a
@@ -101,9 +129,9 @@ type running struct {
 func (s *service) note(id string, first any) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	r := s.drills[id]
-	if p, ok := first.(*event.DrillAccepted); ok {
-		r.spec = p.Spec
+	r, expected := s.drills[id]
+	if p, ok := first.(*event.DrillAccepted); ok && !expected {
+		r.targets = targetsOf(*p)
 	}
 	needs := !r.conducted
 	r.conducted = true
@@ -116,11 +144,12 @@ const conductPause = time.Second
 
 // conduct keeps a conductor on a drill until it is finished. One that fails,
 // because NATS could not be reached for a while, is replaced by one that folds
-// the history anew: a drill is never left alone.
+// the history anew: a drill is never left alone. Nor do the others suffer from one
+// that panics.
 func (s *service) conduct(ctx context.Context, id string) {
 	log := s.Log.With("drill", id)
 	for ctx.Err() == nil {
-		err := newConductor(s.Config, id, log).run(ctx)
+		err := safely(log, "the conductor", func() error { return newConductor(s.Config, id, log).run(ctx) })
 		if err == nil || ctx.Err() != nil {
 			return
 		}

@@ -2,6 +2,7 @@ package injector
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"strings"
 	"testing"
@@ -153,6 +154,8 @@ func TestDriverFailures(t *testing.T) {
 		"fault panics": func(d *fakeDriver) {
 			d.do = func(_ context.Context, op target.Operation) error { panic("boom") }
 		},
+		"plan panics":     func(d *fakeDriver) { d.plan = func(target.Operation) error { panic("boom") } },
+		"identity panics": func(d *fakeDriver) { d.identify = func() { panic("boom") } },
 		"undo fails": func(d *fakeDriver) {
 			d.undo = func(_ context.Context, op target.Operation) error { return fakeError(op, "p/fault/break") }
 		},
@@ -167,7 +170,7 @@ func TestDriverFailures(t *testing.T) {
 			sabotage(d)
 			r.inject("i1", d, time.Second)
 			st := r.outcome(r.playOthers(r.accepted(fakeDrill), nil), d)
-			if st.Finished.Complete || st.Finished.Reason == "" {
+			if st.Finished.Complete || st.Finished.Reason == "" || strings.Contains(name, "panics") && d.undo == nil && !strings.Contains(st.Finished.Reason, "the driver panicked: boom") {
 				t.Fatalf("finished %+v", st.Finished)
 			}
 			if undo := d.undo != nil; undo != (len(st.Finished.Outstanding) > 0) {
@@ -189,5 +192,16 @@ func TestBadRequestsAreAnswered(t *testing.T) {
 		if res := r.ask(raw); res.State != "rejected" || len(res.Problems) == 0 {
 			t.Errorf("%s: %+v", name, res)
 		}
+	}
+}
+
+// TestADriverThatStumblesOverARequest: what a requester wrote ends no process.
+func TestADriverThatStumblesOverARequest(t *testing.T) {
+	r, d := newRig(t), newFakeDriver()
+	d.check = func(json.RawMessage) error { panic("boom") }
+	r.inject("i1", d, time.Second)
+	res := r.ask(fakeDrill)
+	if res.State != "rejected" || len(res.Problems) != 1 || res.Problems[0].Field != "spec.targets[0].config" || !strings.Contains(res.Problems[0].Fix, "the driver panicked: boom") {
+		t.Fatalf("%+v", res)
 	}
 }

@@ -59,7 +59,7 @@ func (c Config) onRequest(ctx context.Context, m bus.Message) error {
 	if _, wanted, err := c.look(ctx, id, req.Step); err != nil || !wanted {
 		return err
 	}
-	answer := c.copy(ctx, req)
+	answer := c.copy(ctx, id, req)
 	if ctx.Err() != nil {
 		return ctx.Err() // the process stops; another worker starts over
 	}
@@ -67,7 +67,7 @@ func (c Config) onRequest(ctx context.Context, m bus.Message) error {
 }
 
 // copy makes the copy; what goes wrong is an answer too.
-func (c Config) copy(ctx context.Context, req *event.MirrorRequested) (d event.Draft) {
+func (c Config) copy(ctx context.Context, id string, req *event.MirrorRequested) (d event.Draft) {
 	failed := func(err error) event.Draft {
 		return event.Draft{Type: event.TypeMirrorFailed, Data: event.MirrorFailed{Step: req.Step, Reason: err.Error()}}
 	}
@@ -82,7 +82,11 @@ func (c Config) copy(ctx context.Context, req *event.MirrorRequested) (d event.D
 		}
 	}()
 	began := c.Clock.Now()
-	got, err := c.Engine.Copy(ctx, from.Path, to.Path)
+	// A request that is handed out again, to whatever worker, is the same job.
+	got, err := c.Engine.Copy(ctx, id+"/"+req.Step, from.Path, to.Path)
+	if errors.Is(err, tree.ErrNotEmpty) {
+		err = fmt.Errorf("%w; {drill} in its path gives each drill its own", err)
+	}
 	if err != nil {
 		return failed(err)
 	}

@@ -8,7 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -18,6 +18,7 @@ import (
 	"github.com/firedrill/firedrill/pkg/clock"
 	"github.com/firedrill/firedrill/pkg/event"
 	"github.com/firedrill/firedrill/pkg/keys"
+	"github.com/firedrill/firedrill/pkg/target"
 	"github.com/firedrill/firedrill/services/mirror"
 	"github.com/firedrill/firedrill/services/mirror/tree"
 )
@@ -101,17 +102,22 @@ func (p *play) connect(service, instance string) *bus.Bus {
 	return b
 }
 
-func (p *play) mirror(instance string) {
+func (p *play) mirror(instance string) { p.mirrorUntil(p.t.Context(), instance, clock.System()) }
+
+// mirrorUntil runs a worker until ctx or the test ends; ended is closed then.
+func (p *play) mirrorUntil(ctx context.Context, instance string, k target.Clock) (ended <-chan struct{}) {
 	p.t.Helper()
-	c := mirror.Config{Bus: p.connect(event.Mirror, instance), Log: slog.New(slog.NewTextHandler(p.t.Output(), nil)), Clock: clock.System()}
-	ctx, cancel := context.WithCancel(p.t.Context())
-	var wg sync.WaitGroup
-	wg.Go(func() {
+	c := mirror.Config{Bus: p.connect(event.Mirror, instance), Log: slog.New(slog.NewTextHandler(p.t.Output(), nil)), Clock: k}
+	ctx, cancel := context.WithCancel(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
 		if err := mirror.Run(ctx, c); err != nil {
 			p.t.Errorf("mirror: %v", err)
 		}
-	})
-	p.t.Cleanup(func() { cancel(); wg.Wait() })
+	}()
+	p.t.Cleanup(func() { cancel(); <-done })
+	return done
 }
 
 func (p *play) say(t event.Type, data any) {
@@ -210,6 +216,57 @@ func TestFailuresAreAnswers(t *testing.T) {
 				t.Fatalf("%+v", got)
 			}
 		})
+	}
+}
+
+// lastReading is a clock that ends its worker when it is read for the second time:
+// the copy is made, and not answered for yet.
+type lastReading struct {
+	target.Clock
+	read atomic.Int32
+	end  func()
+}
+
+func (c *lastReading) Now() event.Reading {
+	if c.read.Add(1) == 2 {
+		c.end()
+	}
+	return c.Clock.Now()
+}
+
+// TestARequestThatIsHandedOutAgain: the next worker finds what the one before it
+// copied, and goes on with it.
+func TestARequestThatIsHandedOutAgain(t *testing.T) {
+	p := newPlay(t)
+	to := filepath.Join(t.TempDir(), "kept")
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := p.mirrorUntil(ctx, "m1", &lastReading{Clock: clock.System(), end: cancel})
+	p.say(event.TypeMirrorRequested, event.MirrorRequested{Step: step, From: "dir:" + source(t), To: "dir:" + to})
+	<-ended
+	if b, err := os.ReadFile(to + tree.JobSuffix); err != nil || string(b) != id+"/"+step+"\n" {
+		t.Fatalf("whose copy it is: %q, %v", b, err)
+	}
+	p.mirror("m2")
+	if got := await[event.MirrorCompleted](p, nil); got.Step != step || got.Files != 1 {
+		t.Fatalf("%+v", got)
+	}
+}
+
+// TestWhatLiesInTheWayIsKept: the answer names the place and the way out.
+func TestWhatLiesInTheWayIsKept(t *testing.T) {
+	p := newPlay(t)
+	to := source(t)
+	precious := filepath.Join(to, "000000010000000000000001")
+	if err := os.WriteFile(precious, []byte("precious"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p.mirror("m1")
+	p.say(event.TypeMirrorRequested, event.MirrorRequested{Step: step, From: "dir:" + source(t), To: "dir:" + to})
+	if got := await[event.MirrorFailed](p, nil); !strings.Contains(got.Reason, "the destination is not empty: "+to) || !strings.Contains(got.Reason, "{drill}") {
+		t.Errorf("%+v", got)
+	}
+	if b, err := os.ReadFile(precious); err != nil || string(b) != "precious" {
+		t.Errorf("it is %q now, %v", b, err)
 	}
 }
 

@@ -67,8 +67,8 @@ func (c *claim) wants(phaseOpen bool, now int64, silence, opening time.Duration)
 
 // stepClaim claims the drill when nobody observes it, or nobody does any more.
 func (s *session) stepClaim(ctx context.Context) {
-	if s.state.Index == 0 || s.state.Finished != nil {
-		return
+	if s.state.Lease.Epoch == 0 || s.state.Finished != nil {
+		return // whoever will conduct the drill is about to take it: not in its way
 	}
 	silence := s.c.Silence
 	if p, ok := s.phase(s.state.Phase); ok {
@@ -81,9 +81,6 @@ func (s *session) stepClaim(ctx context.Context) {
 	if s.append(ctx, event.Draft{Type: event.TypeObserverClaimed, Data: event.ObserverClaimed{Instance: s.me, Epoch: epoch}}) {
 		s.claim.own = epoch
 		s.log.InfoContext(ctx, "observing the drill", "epoch", epoch)
-		if epoch == 1 {
-			s.cleanBefore(ctx)
-		}
 	}
 }
 

@@ -121,7 +121,7 @@ func TestNextDrillCleansUp(t *testing.T) {
 	p.publish()
 	<-failed
 	r.fake.dropping(nil)
-	r.accept("d-2", aPhase())
+	r.accept("d-2", aPhase()).begin()
 	eventually(t, "the clean-up", func() bool { return r.fake.cleaned("d-1") == 2 })
 }
 

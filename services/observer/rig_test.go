@@ -284,6 +284,7 @@ func (r *rig) accept(id string, phases ...drill.Phase) *play {
 	}
 	p := &play{r: r, id: id, more: make(chan struct{}, 1)}
 	p.say(event.TypeDrillAccepted, event.DrillAccepted{Requester: "me", Spec: spec})
+	p.say(event.TypeLeaseTaken, event.LeaseTaken{Holder: "i1", Epoch: 1})
 	ctx, cancel := context.WithCancel(r.t.Context())
 	done := make(chan struct{})
 	follower := r.inject

@@ -3,8 +3,6 @@ package reporter
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
-	"crypto/subtle"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -16,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/firedrill/firedrill/pkg/bus"
 	"github.com/firedrill/firedrill/pkg/drill"
 	"github.com/firedrill/firedrill/services/reporter/fold"
 	"github.com/firedrill/firedrill/services/reporter/render"
@@ -83,32 +82,63 @@ func (s *service) handler() http.Handler {
 	mux.Handle("GET /v1/drills/{id}/events", s.guard(true, s.getEvents))
 	mux.Handle("GET /v1/drills/{id}/{file}", s.guard(true, s.getReport))
 	mux.Handle("GET /{$}", s.guard(true, s.getIndex))
+	mux.HandleFunc("GET /login", s.getLogin)
+	mux.HandleFunc("POST /login", s.postLogin)
+	for _, rest := range []string{"/", "/v1", "/v1/"} {
+		mux.HandleFunc(rest, s.unknown(mux))
+	}
 	return mux
 }
 
-// guard lets those through who hold the token, and readers where reading is public.
+// guard lets those through who may: see mayRead and holdsToken.
 func (s *service) guard(read bool, next http.HandlerFunc) http.Handler {
-	want := sha256.Sum256([]byte(s.Token))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Cache-Control", "no-store")
 		w.Header().Set("X-Content-Type-Options", "nosniff")
 		if err := http.NewResponseController(w).SetWriteDeadline(time.Now().Add(writeWait)); err != nil && !errors.Is(err, http.ErrNotSupported) {
 			s.Log.Debug("no write deadline", "error", err)
 		}
-		if read && s.PublicReads {
+		switch {
+		case s.holdsToken(r), read && s.mayRead(r):
 			next(w, r)
-			return
-		}
-		token, bearer := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
-		// Hashes have one length, so the comparison tells nothing about the token's.
-		got := sha256.Sum256([]byte(token))
-		if s.Token == "" || !bearer || subtle.ConstantTimeCompare(got[:], want[:]) != 1 {
+		case read && wantsPage(r):
+			s.loginForm(w, r, http.StatusUnauthorized, r.URL.EscapedPath(), "")
+		default:
 			w.Header().Set("WWW-Authenticate", "Bearer")
 			s.refuse(w, http.StatusUnauthorized, "the bearer token is missing or wrong", drill.Problem{Field: "Authorization", Fix: "send the header Authorization: Bearer <token>, with the reporter's token"})
+		}
+	})
+}
+
+// unknown answers for every path and method that nothing else answers for: in
+// the API's own words below its prefix, with a small page elsewhere.
+func (s *service) unknown(mux *http.ServeMux) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		code, text, fix := http.StatusNotFound, "there is nothing at this path", "ask for /v1/drills, /v1/drills/{drill}, or a file below it"
+		if allowed := methods(mux, r); len(allowed) > 0 {
+			w.Header().Set("Allow", strings.Join(allowed, ", "))
+			code, text, fix = http.StatusMethodNotAllowed, r.Method+" is not possible here", "use "+strings.Join(allowed, " or ")
+		}
+		if r.URL.Path == "/v1" || strings.HasPrefix(r.URL.Path, "/v1/") {
+			s.refuse(w, code, text, drill.Problem{Field: "path", Value: r.URL.Path, Fix: fix})
 			return
 		}
-		next(w, r)
-	})
+		page, err := render.Notice(strings.ToUpper(text[:1]) + text[1:])
+		s.page(w, r, code, page, err)
+	}
+}
+
+// methods are those that would be answered at a request's path.
+func methods(mux *http.ServeMux, r *http.Request) []string {
+	var out []string
+	for _, m := range []string{http.MethodGet, http.MethodPost} {
+		other := r.Clone(r.Context())
+		other.Method = m
+		if _, pattern := mux.Handler(other); strings.HasPrefix(pattern, m+" ") {
+			out = append(out, m)
+		}
+	}
+	return out
 }
 
 func (s *service) ready(w http.ResponseWriter, r *http.Request) {
@@ -145,7 +175,7 @@ func (s *service) postDrill(w http.ResponseWriter, r *http.Request) {
 	}
 	who := r.URL.Query().Get("who")
 	if who == "" {
-		who = "http"
+		who = fold.Nameless
 	}
 	key := r.Header.Get("Idempotency-Key")
 	switch {
@@ -188,7 +218,7 @@ type request struct {
 	body           []byte
 }
 
-func (q request) subject() string { return "drill.req." + q.who + "." + q.name }
+func (q request) subject() string { return bus.RequestSubject(q.who, q.name) }
 
 // msgID makes the key one of the requester's own: two may choose the same. The
 // drill's name is no part of it, so that one key never stands for two drills.
@@ -214,7 +244,7 @@ func (s *service) store(w http.ResponseWriter, r *http.Request, q request) {
 			return
 		}
 		if before.Subject != q.subject() || !bytes.Equal(before.Data, q.body) {
-			_, name, _ := strings.Cut(strings.TrimPrefix(before.Subject, "drill.req."), ".")
+			_, name, _ := bus.ReadRequestSubject(before.Subject)
 			s.refuse(w, http.StatusConflict, "the idempotency key was used before, with another body", drill.Problem{Field: "Idempotency-Key",
 				Fix: fmt.Sprintf("use a new key for another drill; this one stands for %s, asked for at %s, and nothing was stored now", drill.ID(name, ack.Seq), before.Stored.UTC().Format(time.RFC3339))})
 			return
@@ -304,7 +334,7 @@ func (s *service) getReport(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if file == render.FileHTML {
-		w.Header().Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'")
+		w.Header().Set("Content-Security-Policy", pagePolicy)
 	}
 	w.Header().Set("Content-Type", kind)
 	s.sent(w.Write(v.files[file]))
@@ -320,13 +350,33 @@ func (s *service) getIndex(w http.ResponseWriter, r *http.Request) {
 	for _, x := range l {
 		entries = append(entries, render.Entry{ID: x.Drill, Title: x.Title, State: x.State, Verdict: x.Verdict, Requester: x.Requester, When: x.Accepted})
 	}
-	page, err := render.Index(entries)
+	halt, err := s.Bus.HaltState(r.Context())
 	if err != nil {
 		s.fail(w, r, err)
 		return
 	}
-	w.Header().Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'")
+	halted := ""
+	if halt.Halted {
+		halted = halt.String()
+	}
+	page, err := render.Index(entries, halted)
+	s.page(w, r, http.StatusOK, page, err)
+}
+
+// pagePolicy lets a page load nothing, send its form only here, and stand in no
+// other site's frame.
+const pagePolicy = "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
+
+// page answers with a page that was rendered, or failed to be.
+func (s *service) page(w http.ResponseWriter, r *http.Request, code int, page []byte, err error) {
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	w.Header().Set("Cache-Control", "no-store")
+	w.Header().Set("Content-Security-Policy", pagePolicy)
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	w.WriteHeader(code)
 	s.sent(w.Write(page))
 }
 

@@ -32,7 +32,8 @@ type Status struct {
 	Phases  []PhaseStatus `json:"phases"`
 	Summary []string      `json:"summary"`
 	Issues  []fold.Issue  `json:"issues"`
-	Events  int           `json:"events"`
+	// Events counts what the report is folded from, so not report.published.
+	Events int `json:"events"`
 	// Reports are where the report can be had over HTTP, by format.
 	Reports map[string]string `json:"reports,omitempty"`
 }
@@ -185,7 +186,7 @@ func statusOf(r rendered) Status {
 	for _, p := range rep.Phases {
 		line := PhaseStatus{Name: p.Name, Title: p.Title, State: p.State, Verdict: p.Verdict, Recovery: p.Recovery}
 		if len(p.Recovery) > 0 {
-			line.Achieved = fold.Show(p.Recovery[len(p.Recovery)-1].Achieved)
+			line.Achieved = fold.ShowRecovery(p.Recovery[len(p.Recovery)-1])
 		}
 		if p.State == fold.StateRunning {
 			out.Phase = p.Name

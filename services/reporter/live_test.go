@@ -2,6 +2,7 @@ package reporter_test
 
 import (
 	"maps"
+	"slices"
 	"strings"
 	"testing"
 
@@ -27,6 +28,23 @@ func TestLiveReportGrows(t *testing.T) {
 		if want := w.foldNow("live-1"); string(got) != want {
 			t.Fatalf("after %d events the report is not that of the stored ones", to)
 		}
+	}
+}
+
+// TestStatusInAnOutage: whoever looks in the middle of an outage reads that the
+// service is down.
+func TestStatusInAnOutage(t *testing.T) {
+	w := newWorld(t)
+	w.run(nil)
+	ds := drafts("missing")
+	began := slices.IndexFunc(ds, func(d synthetic.Timed) bool { return d.Type == event.TypeOutageStarted })
+	w.write("live-1", ds[:began+1])
+	got, err := w.buses[event.Injector].Call(t.Context(), "status", []byte("live-1"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s := string(got); strings.Contains(s, "never_failed") || !strings.Contains(s, `"achieved":"the outage goes on, `) || !strings.Contains(s, `"ongoing":true`) {
+		t.Errorf("status: %s", s)
 	}
 }
 

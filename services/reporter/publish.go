@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 
 	"github.com/firedrill/firedrill/pkg/bus"
 	"github.com/firedrill/firedrill/pkg/event"
@@ -223,9 +222,9 @@ func hashesOf(files map[string][]byte) map[string]string {
 // announce answers the request. The message id is the drill's, so that an answer
 // that is given again after a crash is stored once.
 func (s *service) announce(ctx context.Context, r fold.Report, files map[string]string) error {
-	who, name := r.Requester, r.Name
-	if parts := strings.Split(r.Request.Subject, "."); len(parts) == 4 && parts[0] == "drill" && parts[1] == "req" {
-		who, name = parts[2], parts[3]
+	who, name, ok := bus.ReadRequestSubject(r.Request.Subject)
+	if !ok {
+		who, name = r.Requester, r.Name
 	}
 	out := Result{State: fold.StateFinished, Drill: r.ID, Verdict: r.Verdict, Complete: r.Complete, Summary: r.Summary, Phases: []PhaseResult{}, Request: r.Request, Files: files}
 	for _, p := range r.Phases {

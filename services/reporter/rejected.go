@@ -36,13 +36,16 @@ func (s *service) rejected(ctx context.Context, id string) (*rejection, error) {
 	if err != nil {
 		return nil, err
 	}
-	who, _, _ := strings.Cut(strings.TrimPrefix(asked.Subject, "drill.req."), ".")
 	_, name, err := drill.CheckRequest(asked.Data)
 	if err != nil || drill.ID(name, seq) != id {
 		return nil, nil
 	}
-	_, subjectName, _ := strings.Cut(strings.TrimPrefix(asked.Subject, "drill.req."), ".")
-	answers, err := s.Bus.ResultsOf(ctx, who, subjectName)
+	// The name in the subject need not be the drill's.
+	who, called, _ := bus.ReadRequestSubject(asked.Subject)
+	if who == "" {
+		return nil, nil // nobody was answered
+	}
+	answers, err := s.Bus.ResultsOf(ctx, who, called)
 	if err != nil {
 		return nil, err
 	}

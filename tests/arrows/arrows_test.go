@@ -40,6 +40,7 @@ func arrows() []arrow {
 		{"pkg/verdict", []string{"pkg/event"}},
 		{"pkg/clock", []string{"pkg/event", "golang.org/x/sys/unix"}},
 		{"pkg/keys", []string{"pkg/event", "github.com/nats-io/nkeys"}},
+		{"pkg/internal/await", nil},
 		{"pkg/control", []string{"pkg/event", "golang.org/x/sys/unix"}},
 		{"pkg/telemetry", []string{"pkg/event", "github.com/nats-io/nats.go", "go.opentelemetry.io/"}},
 		{"pkg/bus", []string{"pkg/event", "pkg/telemetry", "github.com/nats-io/", "golang.org/x/sys/unix"}},

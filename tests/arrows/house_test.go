@@ -21,6 +21,13 @@ const (
 // longFiles lists files that are allowed to be longer, each with its reason.
 func longFiles() map[string]string { return map[string]string{} }
 
+// ownContexts lists files that make a context of their own, each with its reason.
+func ownContexts() map[string]string {
+	return map[string]string{
+		"pkg/target/postgres/connect.go": "pgconn watches every other context in a goroutine; the connection's deadline follows the caller's",
+	}
+}
+
 // source is one Go file of the repository.
 type source struct {
 	path  string
@@ -168,7 +175,7 @@ func TestCallsThatAreKeptToTheirPlace(t *testing.T) {
 			}
 			switch call := x.Name + "." + sel.Sel.Name; call {
 			case "context.Background", "context.TODO":
-				if !test && !strings.HasPrefix(s.path, "pkg/run/") {
+				if !test && !strings.HasPrefix(s.path, "pkg/run/") && ownContexts()[s.path] == "" {
 					t.Errorf("%s: %s: take the caller's context", s.at(n.Pos()), call)
 				}
 			case "time.Now", "time.Since", "time.Until", "time.Sleep", "time.After", "time.Tick", "time.NewTimer", "time.NewTicker":

@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"math"
 	"math/rand/v2"
-	"syscall"
 	"time"
 
 	"github.com/firedrill/firedrill/pkg/clock"
@@ -35,11 +34,11 @@ func Failovers(ctx context.Context, n int, say func(string, ...any)) ([]Figure, 
 	}
 	defer func() { _ = t.Close() }()
 	b := &failoverBench{lab: l, target: t, rnd: rand.New(rand.NewPCG(1, 2))}
-	watching, err := b.proberCPU(ctx, baseline)
+	watching, err := proberAlone(ctx, l.Config(), baseline)
 	if err != nil {
 		return nil, err
 	}
-	armed, err := b.proberCPU(ctx, burst)
+	armed, err := proberAlone(ctx, l.Config(), burst)
 	if err != nil {
 		return nil, err
 	}
@@ -95,33 +94,6 @@ func (b *failoverBench) lanes(ctx context.Context, run string, every time.Durati
 	}
 	pooled, err = open(target.LanePooled, every)
 	return pooled, freshLane, err
-}
-
-// proberCPU is what probing costs this process, in percent of a core. The lab's
-// relay, through which all attempts go, is part of the process and of the figure.
-func (b *failoverBench) proberCPU(ctx context.Context, every time.Duration) (float64, error) {
-	pooled, freshLane, err := b.lanes(ctx, "cpu", every)
-	if err != nil {
-		return 0, err
-	}
-	before, began := cpuTime(), time.Now()
-	select {
-	case <-time.After(10 * time.Second):
-	case <-ctx.Done():
-	}
-	used, took := cpuTime()-before, time.Since(began)
-	if err := pooled.Stop(ctx); err != nil {
-		return 0, err
-	}
-	return 100 * used.Seconds() / took.Seconds(), freshLane.Stop(ctx)
-}
-
-func cpuTime() time.Duration {
-	var u syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
-		return 0
-	}
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 func (b *failoverBench) trial(ctx context.Context, i int) error {

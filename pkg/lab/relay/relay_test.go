@@ -18,6 +18,8 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+
+	"github.com/firedrill/firedrill/pkg/internal/await"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -153,16 +155,7 @@ func TestForwardsBytesUnchangedAndHalfCloses(t *testing.T) {
 	if err != nil || sha256.Sum256(got) != sha256.Sum256(sent) {
 		t.Fatalf("%d of %d bytes came back, %v", len(got), len(sent), err)
 	}
-	until(t, "the connection is forgotten", func() bool { return r.State().Connections == 0 })
-}
-
-func until(t *testing.T, what string, is func() bool) {
-	t.Helper()
-	for end := time.Now().Add(patience); !is(); time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("%s: not within %v", what, patience)
-		}
-	}
+	await.Until(t, patience, "the connection is forgotten", func() bool { return r.State().Connections == 0 })
 }
 
 func TestSwitchResetsOldConnectionsAndStampsTheMoment(t *testing.T) {
@@ -230,7 +223,7 @@ func TestRefuseResetsOldAndNew(t *testing.T) {
 			t.Fatal(err)
 		}
 		c := dial(t, r)
-		until(t, "accepted", func() bool { return r.State().Connections == 2 })
+		await.Until(t, patience, "accepted", func() bool { return r.State().Connections == 2 })
 		return c
 	}()
 	if _, err := r.Pause(Refuse); err != nil {
@@ -426,7 +419,7 @@ func TestServeFileAnnouncesAndEndsWithItsContext(t *testing.T) {
 	done := make(chan error, 1)
 	go func() { done <- ServeFile(ctx, file, nil) }()
 	var a Announcement
-	until(t, "announced", func() bool {
+	await.Until(t, patience, "announced", func() bool {
 		raw, err := os.ReadFile(filepath.Join(dir, "y.json"))
 		return err == nil && json.Unmarshal(raw, &a) == nil
 	})

@@ -2,9 +2,14 @@ package postgres
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
+	"os"
+	"path/filepath"
 	"regexp"
+	"strconv"
 	"sync"
 )
 
@@ -94,6 +99,11 @@ func checkSystemID(id string) (string, error) {
 
 // systemIDOfFiles reads the control file of a node, which may be down.
 func (s *servers) systemIDOfFiles(ctx context.Context, n *node) (string, error) {
+	if n.host.Local() {
+		if id, ok := controlFileID(filepath.Join(n.DataDir, "global", "pg_control")); ok {
+			return id, nil
+		}
+	}
 	out, err := s.run(ctx, n, `"$1/pg_controldata" -D "$2"`, n.BinDir, n.DataDir)
 	if err != nil {
 		return "", err
@@ -103,4 +113,23 @@ func (s *servers) systemIDOfFiles(ctx context.Context, n *node) (string, error) 
 		return "", fmt.Errorf("node %s: %w", n.Name, err)
 	}
 	return v.SysID, nil
+}
+
+// controlFileID reads the identifier from the file itself, as this stands right
+// before each fault. The identifier comes first, then the layout's version, in the
+// machine's byte order: src/include/catalog/pg_control.h, "this data is always
+// placed at the start". It is not ok where the file cannot be read by firedrill,
+// or the version is none.
+func controlFileID(path string) (id string, ok bool) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", false
+	}
+	defer func() { _ = f.Close() }() // opened for reading
+	var head [12]byte
+	if _, err := io.ReadFull(f, head[:]); err != nil {
+		return "", false
+	}
+	version := binary.NativeEndian.Uint32(head[8:])
+	return strconv.FormatUint(binary.NativeEndian.Uint64(head[:8]), 10), 900 <= version && version < 100_000
 }

@@ -95,7 +95,7 @@ type operationKind struct {
 func operations() []operationKind {
 	return []operationKind{
 		{name: FaultKill, allowed: []string{"node"}, plan: (*servers).planKill, do: (*servers).kill,
-			doc: "SIGKILL the whole server at once. params: node (the acting primary)."},
+			doc: "SIGKILL the whole server at one moment. params: node (the acting primary)."},
 		{name: FaultFreeze, allowed: []string{"node"}, plan: (*servers).planFreeze, do: (*servers).freeze,
 			doc: "SIGSTOP the whole server: connections stay open and nothing answers. params: node (the acting primary)."},
 		{name: FaultStop, allowed: []string{"node", "mode"}, plan: (*servers).planStop, do: (*servers).stop,

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -87,17 +88,22 @@ func (v view) role() string {
 
 // processes lists a node's server processes, the postmaster first.
 func (s *servers) processes(ctx context.Context, n *node) ([]control.Process, error) {
-	dir := n.DataDir
-	if n.host.Local() {
-		dir = realPath(dir)
-	} else if out, err := s.run(ctx, n, `readlink -f -- "$1"`, dir); err == nil && out != "" {
-		dir = out
-	}
 	ps, err := n.host.Processes(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("node %s: %w", n.Name, err)
 	}
-	return serverProcesses(ps, dir), nil
+	return serverProcesses(ps, s.realDataDir(ctx, n)), nil
+}
+
+// realDataDir is a node's data directory as the kernel names it.
+func (s *servers) realDataDir(ctx context.Context, n *node) string {
+	if n.host.Local() {
+		return realPath(n.DataDir)
+	}
+	if out, err := s.run(ctx, n, `readlink -f -- "$1"`, n.DataDir); err == nil && out != "" {
+		return out
+	}
+	return n.DataDir
 }
 
 // serverProcesses picks the server that works in dir. Only processes named
@@ -167,14 +173,16 @@ func controlFields() map[string]string {
 	}
 }
 
-// lookAt looks at one node: its processes, its files and, if it runs, what it
-// answers within limit.
+// lookAt looks at one node.
 func (s *servers) lookAt(ctx context.Context, n *node, limit time.Duration) (view, error) {
-	v := view{node: n}
-	var err error
-	if v.Procs, err = s.processes(ctx, n); err != nil {
-		return v, err
-	}
+	views, err := s.lookAmong(ctx, []*node{n}, limit)
+	return views[0], err
+}
+
+// lookWithin looks at one node: which of its machine's processes are its own, its
+// files and, if it runs, what it answers within limit.
+func (s *servers) lookWithin(ctx context.Context, n *node, machine []control.Process, limit time.Duration) (view, error) {
+	v := view{node: n, Procs: serverProcesses(machine, s.realDataDir(ctx, n))}
 	v.Frozen = frozen(v.Procs)
 	var answer []string
 	asked := make(chan error, 1)
@@ -301,7 +309,21 @@ func (s *servers) lookAmong(ctx context.Context, nodes []*node, limit time.Durat
 	views, errs := make([]view, len(nodes)), make([]error, len(nodes))
 	var wg sync.WaitGroup
 	for i, n := range nodes {
-		wg.Go(func() { views[i], errs[i] = s.lookAt(ctx, n, limit) })
+		if slices.ContainsFunc(nodes[:i], func(m *node) bool { return sameMachine(m, n) }) {
+			continue // with the first node of its machine
+		}
+		wg.Go(func() {
+			ps, err := n.host.Processes(ctx)
+			for k := i; k < len(nodes); k++ {
+				switch m := nodes[k]; {
+				case !sameMachine(m, n):
+				case err != nil:
+					errs[k] = fmt.Errorf("node %s: %w", m.Name, err)
+				default:
+					wg.Go(func() { views[k], errs[k] = s.lookWithin(ctx, m, ps, limit) })
+				}
+			}
+		})
 	}
 	wg.Wait()
 	return views, errors.Join(errs...)

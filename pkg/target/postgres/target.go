@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"time"
 
@@ -68,6 +69,11 @@ type node struct {
 	host *control.Host
 }
 
+// shortestSecret is the shortest secret that is taken. A shorter one, such as "a",
+// stands everywhere: hidden wherever it stands, no text could be read any more,
+// and left where it might be a word, it would be given away where it is not.
+const shortestSecret = 4
+
 func newServers(cfg Config, c target.Config) (*servers, error) {
 	s := &servers{cfg: cfg, clock: c.Clock, log: c.Log}
 	if s.log == nil {
@@ -80,7 +86,12 @@ func newServers(cfg Config, c target.Config) (*servers, error) {
 		if err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", field, err))
 		}
-		if v != "" {
+		switch {
+		case v == "":
+		case len(v) < shortestSecret:
+			errs = append(errs, &target.FieldError{Field: field, Fix: fmt.Sprintf(
+				"the secret has fewer than %d characters, which cannot be hidden in texts without garbling them: choose a longer one", shortestSecret)})
+		default:
 			s.secrets = append(s.secrets, v)
 		}
 		return v
@@ -102,6 +113,8 @@ func newServers(cfg Config, c target.Config) (*servers, error) {
 	e, err := newEndpoint(cfg.Endpoint, bouncer)
 	errs = append(errs, err)
 	s.endpoint = e
+	// Of a secret that holds another one the rest would be left to read.
+	slices.SortFunc(s.secrets, func(a, b string) int { return len(b) - len(a) })
 	return s, errors.Join(errs...)
 }
 

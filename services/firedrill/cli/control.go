@@ -8,7 +8,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/firedrill/firedrill/pkg/bus"
 	"github.com/firedrill/firedrill/pkg/run"
 	"github.com/firedrill/firedrill/services/injector"
 )
@@ -57,31 +56,6 @@ func call(cmd *cobra.Command, s *session, endpoint string, in any) error {
 	}
 	_, err = s.bus.Call(cmd.Context(), endpoint, data)
 	return err
-}
-
-func (a *app) haltCmd() *cobra.Command {
-	var release bool
-	var reason string
-	c := &cobra.Command{
-		Use:   "halt",
-		Short: "Stop every drill and block new ones",
-		Long:  "Abort every drill that is running, put everything back, and reject new ones until `firedrill halt --release`.",
-		Args:  cobra.NoArgs,
-		RunE: a.withSession(func(cmd *cobra.Command, s *session, _ []string) error {
-			if err := s.bus.SetHalt(cmd.Context(), bus.Halt{Halted: !release, By: requester(), Reason: reason, At: time.Now()}); err != nil {
-				return failure(err)
-			}
-			if release {
-				fmt.Fprintln(a.Out, "released: new drills are accepted")
-				return nil
-			}
-			fmt.Fprintln(a.Out, "halted: running drills are being aborted, new ones are rejected")
-			return nil
-		}),
-	}
-	c.Flags().BoolVar(&release, "release", false, "accept drills again")
-	c.Flags().StringVar(&reason, "reason", "halted at the command line", "what rejected requests and reports say")
-	return c
 }
 
 func (a *app) deadCmd() *cobra.Command {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"text/template"
 	"time"
 
@@ -48,6 +49,7 @@ inventory.yaml and a request.yaml that names its entry.`,
 	f.BoolVar(&o.Synchronous, "sync", false, "commits wait for the standby")
 	f.DurationVar(&o.LinkDelay, "link-delay", 0, "one-way delay of the replication link")
 	f.Int64Var(&o.LinkRate, "link-rate", 0, "bytes per second of the replication link; 0 is unlimited")
+	f.StringVar(&o.Evidence, "evidence", "", "directory for the evidence that drills keep; default: one in the lab's, which firedrill lab down removes")
 	f.IntVar(&o.Rows, "rows", 10000, "rows of the sample table")
 	f.BoolVar(&o.PgBouncer, "pgbouncer", false, "put PgBouncer in front of the service")
 	return c
@@ -93,14 +95,14 @@ func writeLabDrill(rec lab.Record, name string, stable time.Duration, o lab.Post
 		var out bytes.Buffer
 		err := tmpl.Execute(&out, map[string]any{
 			"Name": name, "Title": title, "Stable": stable, "Target": target,
-			"OldWAL": filepath.Join(home.DataDir, "pg_wal"), "Evidence": filepath.Join(rec.Dir, "evidence", "{drill}", "old-wal"),
+			"OldWAL": filepath.Join(home.DataDir, "pg_wal"), "Evidence": filepath.Join(rec.Evidence, "{drill}", "old-wal"),
 		})
 		if err != nil {
 			return "", err
 		}
 		files[file] = out.Bytes()
 	}
-	files["inventory.yaml"] = fmt.Appendf(nil, labInventory, config, filepath.Join(home.DataDir, "pg_wal"), filepath.Join(rec.Dir, "evidence"))
+	files["inventory.yaml"] = fmt.Appendf(nil, labInventory, config, filepath.Join(home.DataDir, "pg_wal"), rec.Evidence)
 	for file, data := range files {
 		if err := os.WriteFile(filepath.Join(rec.Dir, file), data, 0o644); err != nil {
 			return "", err
@@ -136,10 +138,19 @@ func (a *app) labDownCmd() *cobra.Command {
 	c := &cobra.Command{
 		Use: "down", Short: "Stop a lab and remove its files", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := lab.Down(cmd.Context(), dir); err != nil {
+			rec, err := lab.Read(dir)
+			if err == nil {
+				err = lab.Down(cmd.Context(), dir)
+			}
+			if err != nil {
 				return failure(err)
 			}
-			fmt.Fprintf(a.Out, "PostgreSQL is stopped, and %s is removed with all that drills kept in it\n", dir)
+			fmt.Fprintf(a.Out, "PostgreSQL is stopped, and %s is removed", dir)
+			if rec.Evidence == "" || strings.HasPrefix(rec.Evidence, rec.Dir+"/") {
+				fmt.Fprintln(a.Out, " with all that drills kept in it")
+			} else {
+				fmt.Fprintf(a.Out, "; what drills kept is in %s\n", rec.Evidence)
+			}
 			return nil
 		},
 	}

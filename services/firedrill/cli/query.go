@@ -3,6 +3,7 @@ package cli
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -58,6 +59,14 @@ func (a *app) listCmd() *cobra.Command {
 				rows[i] = toRow(sum)
 			}
 			slices.SortStableFunc(rows, func(a, b row) int { return cmp.Compare(a.order(), b.order()) })
+			// A program that reads the JSON gets nothing but that.
+			out := a.Out
+			if asJSON {
+				out = a.Err
+			}
+			if err := warnHalted(cmd.Context(), out, s.bus); err != nil {
+				return err
+			}
 			if asJSON {
 				return writeJSON(a.Out, rows)
 			}
@@ -115,7 +124,10 @@ func (a *app) statusCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			st := state(h)
+			if err := warnHalted(cmd.Context(), a.Out, s.bus); err != nil {
+				return err
+			}
+			st := drill.Fold(bus.Trusted(h))
 			fmt.Fprintf(a.Out, "%s: %s\n", st.ID, summary(st))
 			for _, step := range st.Program {
 				if step.Kind != drill.StepUndo {
@@ -128,16 +140,6 @@ func (a *app) statusCmd() *cobra.Command {
 			return nil
 		}),
 	}
-}
-
-func state(h []bus.Stored) drill.State {
-	var st drill.State
-	for _, ev := range h {
-		if ev.Trust == nil {
-			st = drill.Apply(st, ev.Event)
-		}
-	}
-	return st
 }
 
 func summary(st drill.State) string {
@@ -164,13 +166,20 @@ func orWaiting(s drill.Status) drill.Status {
 func (a *app) watchCmd() *cobra.Command {
 	var o runOptions
 	c := &cobra.Command{
-		Use: "watch DRILL", Short: "Follow a drill live; exits with its verdict", Args: cobra.ExactArgs(1),
+		Use: "watch DRILL", Short: "Follow a drill live; exits with its verdict",
+		Long: "Follow a drill live, and exit with its verdict. An interrupt ends the watching with exit\ncode 130, and leaves the drill alone.",
+		Args: cobra.ExactArgs(1),
 		RunE: a.withSession(func(cmd *cobra.Command, s *session, args []string) error {
-			if _, err := history(cmd.Context(), s, args[0]); err != nil {
-				return err
+			_, err := history(cmd.Context(), s, args[0])
+			if err == nil {
+				// Leaving a watch leaves the drill alone.
+				err = a.follow(context.WithoutCancel(cmd.Context()), cmd.Context(), s, args[0], o)
 			}
-			// Leaving a watch leaves the drill alone.
-			return a.follow(context.WithoutCancel(cmd.Context()), cmd.Context(), s, args[0], o)
+			if errors.Is(err, context.Canceled) {
+				fmt.Fprintf(a.Err, "firedrill: no longer watching; the drill goes on: %s shows it again\n", a.command("watch "+args[0]))
+				return &exitError{code: run.Interrupted}
+			}
+			return err
 		}),
 	}
 	c.Flags().BoolVar(&o.json, "json", false, "print the JSON report at the end, and nothing before")
@@ -233,8 +242,27 @@ func (a *app) events(ctx context.Context, args []string, file string) ([][]byte,
 	if err != nil {
 		return nil, nil, fmt.Errorf("keyring: %w: name it with --keyring", err)
 	}
-	h, err := fold.Import(f)
+	h, err := readExport(f, file)
 	return h, ring, err
+}
+
+// readExport reads an exported history. Every line of another file would be one
+// more finding, so that it is none is said first, and once.
+func readExport(r io.Reader, file string) ([][]byte, error) {
+	h, err := fold.Import(r)
+	if err == nil && slices.ContainsFunc(h, isEvent) {
+		return h, nil
+	}
+	return nil, &exitError{code: run.Inconclusive, err: fmt.Errorf("%s is not an exported history: none of its lines is an event; a history is the events.jsonl that firedrill writes beside a drill's report, one signed event a line: out/drills/DRILL/events.jsonl, or GET /v1/drills/DRILL/events.jsonl", file)}
+}
+
+// isEvent reports whether a message looks like an event, true or forged.
+func isEvent(raw []byte) bool {
+	var e struct {
+		SpecVersion string `json:"specversion"`
+		Type        string `json:"type"`
+	}
+	return json.Unmarshal(raw, &e) == nil && e.SpecVersion != "" && e.Type != ""
 }
 
 func (a *app) verifyCmd() *cobra.Command {
@@ -245,7 +273,7 @@ func (a *app) verifyCmd() *cobra.Command {
 		Long: `Check every event's signature against the keyring and the hash chain through
 all of them. Exits 0 when the history is whole and closed by its report, 1 when
 an event was altered, removed, added or reordered, 2 when it is sound but not
-closed yet.`,
+closed yet, or when the file is no history.`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			h, ring, err := a.events(cmd.Context(), args, file)

@@ -9,8 +9,6 @@ import (
 	"os"
 	"os/user"
 	"regexp"
-	"slices"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -39,31 +37,33 @@ func (a *app) ownInventory() (drill.Inventory, error) {
 	return inv, err
 }
 
-// check reads a drill and lets whoever has the inventory that it names check or
-// plan it: this process with --inventory or for a drill that brings everything
-// itself, else the running firedrill.
+// check reads a drill from a file and checks or plans it.
 func (a *app) check(ctx context.Context, path, verb string) (document, injector.Checked, error) {
-	var c injector.Checked
 	raw, err := a.readFile(path)
 	if err != nil {
-		return document{}, c, err
+		return document{}, injector.Checked{}, err
 	}
-	d, err := drill.Parse(raw)
+	c, err := a.checkDrill(ctx, verb, raw)
 	if err != nil {
 		return document{}, c, fmt.Errorf("%s: %w", path, err)
 	}
-	if a.inventory == "" && slices.ContainsFunc(d.Spec.Targets, func(t drill.Target) bool { return t.Inventory != "" }) {
-		c, err = a.ask(ctx, verb, raw)
-	} else {
-		c, err = a.checkHere(ctx, verb, raw)
+	d, err := drill.Parse(raw)
+	return document{raw: raw, name: d.Metadata.Name}, c, err
+}
+
+// checkDrill lets whoever has the inventory that a drill names check or plan it:
+// this process with --inventory or for a drill that brings everything itself, else
+// the running firedrill.
+func (a *app) checkDrill(ctx context.Context, verb string, raw []byte) (injector.Checked, error) {
+	check := a.checkHere
+	if a.inventory == "" && len(drill.EntriesOf(raw)) > 0 {
+		check = a.ask
 	}
+	c, err := check(ctx, verb, raw)
 	if err == nil && !c.Valid {
 		err = &c.Problems
 	}
-	if err != nil {
-		err = fmt.Errorf("%s: %w", path, err)
-	}
-	return document{raw: raw, name: d.Metadata.Name}, c, err
+	return c, err
 }
 
 // document is a drill as it was written, and its name.
@@ -89,7 +89,7 @@ func (a *app) ask(ctx context.Context, verb string, raw []byte) (injector.Checke
 	var c injector.Checked
 	s, err := a.connect(ctx)
 	if errors.Is(err, errNoServer) {
-		return c, fmt.Errorf("the drill names entries of an inventory: give the file with --inventory, or ask a running firedrill: %w", err)
+		return c, withoutInventory(raw)
 	}
 	if err != nil {
 		return c, err
@@ -102,28 +102,36 @@ func (a *app) ask(ctx context.Context, verb string, raw []byte) (injector.Checke
 	return c, json.Unmarshal(data, &c)
 }
 
+// withoutInventory is what is wrong with a drill as far as that can be said when
+// nobody here knows the entries that it names.
+func withoutInventory(raw []byte) error {
+	_, err := drill.Parse(raw)
+	ps := append(drill.AsProblems(err), drill.Problem{Field: "spec.targets",
+		Fix: "these name entries of an inventory that is not known here, so the rest is not checked: give its file with --inventory, or start a firedrill that has it, with `firedrill up --inventory FILE`"})
+	return &ps
+}
+
 func (a *app) validateCmd() *cobra.Command {
 	var asJSON bool
 	c := &cobra.Command{
-		Use: "validate FILE...", Short: "Check drills without running them", Args: cobra.MinimumNArgs(1),
+		Use: "validate FILE...", Short: "Check drills, inventories and requests to undo, without running anything", Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, files []string) error {
 			bad := 0
 			for _, f := range files {
-				_, _, err := a.check(cmd.Context(), f, injector.VerbValidate)
+				kind, note, err := a.validate(cmd.Context(), f)
 				if err != nil {
 					bad++
 				}
-				if asJSON {
-					if err := writeJSON(a.Out, map[string]any{"file": f, "valid": err == nil, "problems": drill.AsProblems(err)}); err != nil {
+				switch {
+				case asJSON:
+					if err := writeJSON(a.Out, map[string]any{"file": f, "kind": kind, "valid": err == nil, "problems": drill.AsProblems(err)}); err != nil {
 						return err
 					}
-					continue
-				}
-				if err != nil {
+				case err != nil:
 					fmt.Fprintln(a.Err, err)
-					continue
+				default:
+					fmt.Fprintf(a.Out, "%s: valid%s\n", f, note)
 				}
-				fmt.Fprintf(a.Out, "%s: valid\n", f)
 			}
 			if bad > 0 {
 				return &exitError{code: run.BadArguments}
@@ -136,74 +144,29 @@ func (a *app) validateCmd() *cobra.Command {
 	return c
 }
 
-func (a *app) planCmd() *cobra.Command {
-	var asJSON bool
-	c := &cobra.Command{
-		Use: "plan FILE", Short: "Show what a drill would hit and do, touching nothing", Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			_, c, err := a.check(cmd.Context(), args[0], injector.VerbPlan)
-			if err != nil {
-				return err
-			}
-			if asJSON {
-				return writeJSON(a.Out, c)
-			}
-			return printPlan(a.Out, c)
-		},
+// validate checks a file as what its kind says that it is. note tells what it was,
+// if not a drill.
+func (a *app) validate(ctx context.Context, path string) (kind, note string, err error) {
+	raw, err := a.readFile(path)
+	if err != nil {
+		return "", "", err
 	}
-	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
-	a.inventoryFlag(c.Flags(), inventoryUsage)
-	return c
-}
-
-const inventoryUsage = "file that lists systems for drills to name; default: that of a running firedrill"
-
-// printPlan shows a plan; an unresolved step makes it an error.
-// What is in the way of several steps is said once.
-func printPlan(w io.Writer, c injector.Checked) error {
-	said := map[string]bool{}
-	problem := func(indent, text string) {
-		if text != "" && !said[text] {
-			said[text] = true
-			fmt.Fprintf(w, "%sPROBLEM %s\n", indent, text)
-		}
+	switch kind = drill.KindOf(raw); kind {
+	case drill.InventoryKind:
+		var inv drill.Inventory
+		inv, err = drill.ReadInventory(raw, injector.Catalogue(a.registry))
+		note = fmt.Sprintf(", an inventory (targets: %d)", len(inv.Spec.Targets))
+	case drill.UndoKind:
+		var u drill.Undo
+		u, err = drill.ParseUndo(raw)
+		note = ", a request to undo " + u.Spec.Drill
+	default:
+		_, err = a.checkDrill(ctx, injector.VerbValidate, raw)
 	}
-	problem("", c.Problem)
-	problems := 0
-	for _, s := range c.Steps {
-		fmt.Fprintf(w, "%s: %s on %s\n", s.Step, s.Operation, s.Target)
-		for _, p := range s.Parts {
-			fmt.Fprintf(w, "    hits   %s %s\n", p.ID, labels(p.Labels))
-		}
-		for _, d := range s.Does {
-			fmt.Fprintf(w, "    does   %s\n", d)
-		}
-		if s.Undo != "" {
-			fmt.Fprintf(w, "    undo   %s\n", s.Undo)
-		}
-		if s.DeadMan > 0 {
-			fmt.Fprintf(w, "    timer  the target undoes it by itself after %s\n", s.DeadMan)
-		}
-		if s.Problem != "" {
-			problems++
-			problem("    ", s.Problem)
-		}
+	if err != nil {
+		err = fmt.Errorf("%s: %w", path, err)
 	}
-	switch {
-	case problems > 0:
-		return &exitError{code: run.Fail, err: fmt.Errorf("%d of %d steps cannot be resolved", problems, len(c.Steps))}
-	case c.Problem != "":
-		return &exitError{code: run.Fail, err: errors.New("the drill would not begin")}
-	}
-	return nil
-}
-
-func labels(m map[string]string) string {
-	out := make([]string, 0, len(m))
-	for k, v := range m {
-		out = append(out, k+"="+v)
-	}
-	return strings.Join(sorted(out), " ")
+	return kind, note, err
 }
 
 // request publishes a drill and returns its id.

@@ -40,11 +40,15 @@ type app struct {
 	inventory string
 	keyring   string
 	logLevel  string
+	// exit ends the process: os.Exit, but for tests.
+	exit func(code int)
 }
+
+const defaultStateDir = ".firedrill"
 
 // Run carries out one invocation and returns the process's exit code.
 func Run(ctx context.Context, args []string, s Streams, r target.Registry) int {
-	a := &app{Streams: s, registry: r}
+	a := &app{Streams: s, registry: r, exit: os.Exit}
 	root := a.root()
 	root.SetArgs(args)
 	root.SetOut(s.Out)
@@ -102,7 +106,7 @@ Exit codes: 0 pass, 1 fail, 2 inconclusive or invalid, 254 bad arguments, 255 fi
 		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
 	}
 	f := c.PersistentFlags()
-	f.StringVar(&a.stateDir, "state-dir", envOr("FIREDRILL_STATE_DIR", ".firedrill"), "event store, signing keys and the record of a running firedrill up")
+	f.StringVar(&a.stateDir, "state-dir", envOr("FIREDRILL_STATE_DIR", defaultStateDir), "event store, signing keys and the record of a running firedrill up")
 	f.StringVar(&a.natsURL, "nats-url", os.Getenv("FIREDRILL_NATS_URL"), "NATS servers; default: those of the firedrill up of the state directory")
 	f.StringVar(&a.creds, "creds", os.Getenv("FIREDRILL_CREDS"), "NATS credentials file")
 	f.StringVar(&a.keyring, "keyring", os.Getenv("FIREDRILL_KEYRING"), "public keys of the services; default: keys/keyring.json in the state directory")

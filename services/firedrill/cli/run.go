@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -23,8 +22,6 @@ import (
 	"github.com/firedrill/firedrill/pkg/run"
 	"github.com/firedrill/firedrill/pkg/telemetry"
 	"github.com/firedrill/firedrill/pkg/verdict"
-	"github.com/firedrill/firedrill/services/firedrill/allinone"
-	"github.com/firedrill/firedrill/services/firedrill/live"
 	"github.com/firedrill/firedrill/services/injector"
 	"github.com/firedrill/firedrill/services/reporter/fold"
 	"github.com/firedrill/firedrill/services/reporter/render"
@@ -153,73 +150,6 @@ func awaitAnswer(ctx context.Context, s *session, id, who, name string) error {
 		return fmt.Errorf("rejected: %w", &answer.Problems)
 	}
 	return nil
-}
-
-// follow shows a drill until its report is published and turns the verdict into
-// the exit code. When ctx ends it aborts the drill and goes on until it is clean.
-func (a *app) follow(ctx, alive context.Context, s *session, id string, o runOptions) error {
-	stopAbort := context.AfterFunc(ctx, func() {
-		fmt.Fprintln(a.Err, "firedrill: interrupted: aborting the drill and putting everything back (interrupt again to leave it to a later `firedrill up`)")
-		data, _ := json.Marshal(injector.AbortRequest{By: requester(), Reason: "interrupted at the command line"}) // two strings cannot fail
-		if err := s.bus.Command(alive, id, "abort", data); err != nil {
-			fmt.Fprintln(a.Err, "firedrill: abort:", err)
-		}
-	})
-	defer stopAbort()
-	view := live.New(a.Out, isTerminal(a.Out))
-	var history []bus.Stored
-	watch, cancel := context.WithCancel(alive)
-	defer cancel()
-	var gone atomic.Bool
-	go func() {
-		if a.awaitEnd(watch, s) {
-			gone.Store(true)
-			cancel()
-		}
-	}()
-	err := s.bus.Follow(watch, id, func(ev bus.Stored) error {
-		history = append(history, ev)
-		if !o.json && !o.quiet {
-			view.Event(ev)
-		}
-		if ev.Event.Type == "report.published" {
-			return bus.Stop
-		}
-		return nil
-	})
-	if s.own != nil && s.own.Err() != nil {
-		return failure(s.own.Err())
-	}
-	if gone.Load() {
-		return failure(fmt.Errorf("the firedrill that conducts %s has ended: start it again with `firedrill up`, which goes on with the drill and puts everything back, then `firedrill watch %s`", id, id))
-	}
-	if err != nil {
-		return failure(fmt.Errorf("following %s: %w", id, err))
-	}
-	return a.conclude(s, id, history, o)
-}
-
-// awaitEnd waits until the firedrill that the session belongs to has ended, as far
-// as that can be seen from here, or ctx does.
-func (a *app) awaitEnd(ctx context.Context, s *session) bool {
-	var ended <-chan struct{}
-	tick := time.NewTicker(2 * time.Second)
-	defer tick.Stop()
-	if s.own != nil {
-		ended = s.own.Ended()
-	}
-	for {
-		select {
-		case <-ctx.Done():
-			return false
-		case <-ended:
-			return true
-		case <-tick.C:
-			if _, up := allinone.ReadRecord(a.stateDir); s.own == nil && a.natsURL == "" && !up {
-				return true
-			}
-		}
-	}
 }
 
 // conclude prints the outcome of a finished drill.

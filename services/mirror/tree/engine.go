@@ -52,24 +52,29 @@ type Result struct {
 // ManifestSuffix is appended to the destination's path to name the manifest.
 const ManifestSuffix = ".firedrill-manifest.jsonl"
 
+// JobSuffix is appended to the destination's path to name the file that says whose
+// copy lies there.
+const JobSuffix = ".firedrill-job"
+
 // tempPrefix begins the names of files that are being written.
 const tempPrefix = ".firedrill-copy-"
 
 // Copy makes to a copy of the directory from, both absolute paths, and writes a
-// manifest beside it. It may be repeated at any time; an interrupted run leaves
-// no half-written file under a real name. Symbolic links are copied as links. The
+// manifest beside it. The destination must be new or empty, unless the same job,
+// any text, has been copying there: it may be repeated at any time, and an
+// interrupted run leaves no half-written file under a real name. Symbolic links are copied as links. The
 // owner is kept where the process may set it (as root).
 //
 // Errors wrap one of the package's Err values, or the file system's error. The
 // destination then holds what was copied so far.
-func (e Engine) Copy(ctx context.Context, from, to string) (Result, error) {
+func (e Engine) Copy(ctx context.Context, job, from, to string) (Result, error) {
 	src, dst, to, err := openBoth(from, to)
 	if err != nil {
 		return Result{}, fmt.Errorf("copy %s to %s: %w", from, to, err)
 	}
 	defer func() { _ = src.Close() }() // opened for reading
 	r := &run{e: e, src: src, dst: dst, known: map[string]known{}}
-	res, err := r.alone(ctx, to)
+	res, err := r.alone(ctx, job, to)
 	if cerr := dst.Close(); err == nil {
 		err = cerr
 	}
@@ -99,7 +104,11 @@ func openBoth(from, to string) (src, dst *os.Root, realTo string, err error) {
 	if err != nil {
 		return nil, nil, to, err
 	}
-	if err := refuseEmpty(src, realFrom); err != nil {
+	switch empty, err := isEmpty(src); {
+	case err != nil:
+		return nil, nil, to, errors.Join(err, src.Close())
+	case empty:
+		err = fmt.Errorf("%w: %s: is its file system mounted?", ErrEmptySource, realFrom)
 		return nil, nil, to, errors.Join(err, src.Close())
 	}
 	if err := os.MkdirAll(realTo, 0o700); err != nil {
@@ -112,17 +121,17 @@ func openBoth(from, to string) (src, dst *os.Root, realTo string, err error) {
 	return src, dst, realTo, nil
 }
 
-func refuseEmpty(src *os.Root, from string) error {
-	d, err := src.Open(".")
+func isEmpty(dir *os.Root) (bool, error) {
+	d, err := dir.Open(".")
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer func() { _ = d.Close() }() // opened for reading
 	_, err = d.Readdirnames(1)
 	if errors.Is(err, io.EOF) {
-		return fmt.Errorf("%w: %s: is its file system mounted?", ErrEmptySource, from)
+		return true, nil
 	}
-	return err
+	return false, err
 }
 
 // resolve follows the symbolic links of the part of a path that exists.
@@ -163,7 +172,7 @@ type known struct {
 // alone holds the destination's lock while it copies: two runs into one place
 // would take each other's unfinished files for an interrupted run's. The lock
 // goes with the process.
-func (r *run) alone(ctx context.Context, to string) (Result, error) {
+func (r *run) alone(ctx context.Context, job, to string) (Result, error) {
 	d, err := r.dst.Open(".")
 	if err != nil {
 		return Result{}, err
@@ -172,7 +181,7 @@ func (r *run) alone(ctx context.Context, to string) (Result, error) {
 	for {
 		err := unix.Flock(int(d.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 		if err == nil {
-			return r.all(ctx, to)
+			return r.all(ctx, job, to)
 		}
 		if !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) {
 			return Result{}, fmt.Errorf("lock the destination: %w", err)
@@ -188,7 +197,10 @@ func (r *run) alone(ctx context.Context, to string) (Result, error) {
 // lockPoll is how often a destination that is in use is looked at again.
 const lockPoll = 50 * time.Millisecond
 
-func (r *run) all(ctx context.Context, to string) (Result, error) {
+func (r *run) all(ctx context.Context, job, to string) (Result, error) {
+	if err := r.claim(job, to); err != nil {
+		return Result{}, err
+	}
 	if err := r.sweep(); err != nil {
 		return Result{}, fmt.Errorf("remove what an interrupted run left: %w", err)
 	}

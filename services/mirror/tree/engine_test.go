@@ -150,12 +150,12 @@ func TestCopyMatchesTheOracle(t *testing.T) {
 		from, to := filepath.Join(dir, "from"), filepath.Join(dir, "to", "deep")
 		must(t, os.MkdirAll(from, 0o755))
 		plant(t, from)
-		res, err := tree.Engine{Workers: rapid.IntRange(1, 4).Draw(t, "workers")}.Copy(context.Background(), from, to)
+		res, err := tree.Engine{Workers: rapid.IntRange(1, 4).Draw(t, "workers")}.Copy(context.Background(), "job", from, to)
 		must(t, err)
 		sameTree(t, from, to)
 		checkResult(t, from, res)
 		// A second run changes nothing, and proves the same.
-		again, err := tree.Engine{}.Copy(context.Background(), from, to)
+		again, err := tree.Engine{}.Copy(context.Background(), "job", from, to)
 		must(t, err)
 		if again != res {
 			t.Fatalf("the second run found %+v, the first %+v", again, res)
@@ -218,14 +218,14 @@ func TestRefusals(t *testing.T) {
 		"target through a link":    {full, filepath.Join(link, "a", "b"), tree.ErrOverlap},
 		"source through a link":    {link, filepath.Join(full, "copy"), tree.ErrOverlap},
 		"a pipe in the source":     {special, t.TempDir(), tree.ErrSpecial},
-		"foreign files in the way": {full, full + "-old", tree.ErrDiffers},
+		"foreign files in the way": {full, full + "-old", tree.ErrNotEmpty},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if c.want == tree.ErrDiffers {
+			if c.want == tree.ErrNotEmpty {
 				write(t, filepath.Join(c.to, "older"), "older")
 				defer func() { _ = os.RemoveAll(c.to) }()
 			}
-			_, err := tree.Engine{}.Copy(t.Context(), c.from, c.to)
+			_, err := tree.Engine{}.Copy(t.Context(), "job", c.from, c.to)
 			if !errors.Is(err, c.want) {
 				t.Fatalf("got %v, want %v", err, c.want)
 			}
@@ -242,7 +242,7 @@ func TestSocketsAreListedAndNotCopied(t *testing.T) {
 	l, err := net.Listen("unix", filepath.Join(from, "sock"))
 	must(t, err)
 	defer func() { _ = l.Close() }()
-	res, err := tree.Engine{}.Copy(t.Context(), from, to)
+	res, err := tree.Engine{}.Copy(t.Context(), "job", from, to)
 	must(t, err)
 	entries, _, err := tree.ReadManifest(res.Manifest)
 	must(t, err)
@@ -299,7 +299,7 @@ func TestChangeWhileReading(t *testing.T) {
 					once.Do(func() { change(t, from) })
 				}
 			})
-			res, err := e.Copy(t.Context(), from, to)
+			res, err := e.Copy(t.Context(), "job", from, to)
 			must(t, err)
 			sameTree(t, from, to)
 			checkResult(t, from, res)
@@ -312,7 +312,7 @@ func TestEndlessChangesAreReported(t *testing.T) {
 	write(t, filepath.Join(from, "x"), "0")
 	var n int
 	e := tree.Engine{Passes: 3}.WithAfterRead(func(string) { n++; write(t, filepath.Join(from, "x"), fmt.Sprint(n)) })
-	_, err := e.Copy(t.Context(), from, to)
+	_, err := e.Copy(t.Context(), "job", from, to)
 	var pe *tree.PathsError
 	if !errors.Is(err, tree.ErrChanging) || !errors.As(err, &pe) || len(pe.Paths) != 1 || pe.Paths[0] != "x" {
 		t.Fatalf("got %v, want ErrChanging about x", err)
@@ -357,7 +357,7 @@ func TestCopyUnderWriters(t *testing.T) {
 	}
 	for round := range 3 {
 		to := filepath.Join(base, fmt.Sprint(round))
-		_, err := tree.Engine{}.Copy(t.Context(), from, to)
+		_, err := tree.Engine{}.Copy(t.Context(), "job", from, to)
 		if err == nil {
 			whole(to)
 		} else if !errors.Is(err, tree.ErrChanging) {
@@ -368,7 +368,7 @@ func TestCopyUnderWriters(t *testing.T) {
 	close(quit)
 	wg.Wait()
 	to := filepath.Join(base, "last")
-	_, err := tree.Engine{}.Copy(t.Context(), from, to)
+	_, err := tree.Engine{}.Copy(t.Context(), "job", from, to)
 	must(t, err)
 	whole(to)
 	sameTree(t, from, to)
@@ -396,13 +396,13 @@ func TestCancelledCopyLeavesNothingHalf(t *testing.T) {
 			cancel()
 		}
 	})
-	if _, err := e.Copy(ctx, from, to); !errors.Is(err, context.Canceled) {
+	if _, err := e.Copy(ctx, "job", from, to); !errors.Is(err, context.Canceled) {
 		t.Fatalf("got %v, want the cancellation", err)
 	}
 	leftovers(t, to)
 	// What a killed run would leave is swept by the next one.
 	write(t, filepath.Join(to, ".firedrill-copy-ABC.tmp"), "half")
-	_, err := tree.Engine{}.Copy(t.Context(), from, to)
+	_, err := tree.Engine{}.Copy(t.Context(), "job", from, to)
 	must(t, err)
 	sameTree(t, from, to)
 }
@@ -416,11 +416,56 @@ func TestRunsIntoOnePlace(t *testing.T) {
 	var wg sync.WaitGroup
 	for range 4 {
 		wg.Go(func() {
-			if _, err := (tree.Engine{}).Copy(t.Context(), from, to); err != nil {
+			if _, err := (tree.Engine{}).Copy(t.Context(), "job", from, to); err != nil {
 				t.Errorf("a run beside others: %v", err)
 			}
 		})
 	}
 	wg.Wait()
 	sameTree(t, from, to)
+}
+
+// What lies in the destination is replaced by nobody but the job that put it there.
+func TestADestinationInUse(t *testing.T) {
+	from := t.TempDir()
+	for i := range 20 {
+		write(t, filepath.Join(from, fmt.Sprint(i)), strings.Repeat("x", 50_000))
+	}
+	to := filepath.Join(t.TempDir(), "to")
+	write(t, filepath.Join(to, "7"), "older")
+	before := oracle(t, to)
+	_, err := tree.Engine{}.Copy(t.Context(), "job", from, to)
+	if !errors.Is(err, tree.ErrNotEmpty) || !strings.Contains(err.Error(), to+": copy to a new or an empty directory") {
+		t.Fatalf("somebody's files: %v", err)
+	}
+	if after := oracle(t, to); len(after) != 2 || after["7"] != before["7"] {
+		t.Fatalf("somebody's files were touched: %v", after)
+	}
+	must(t, os.RemoveAll(to))
+
+	ctx, cancel := context.WithCancel(t.Context())
+	var n atomic.Int64
+	interrupted := tree.Engine{Workers: 2}.WithAfterRead(func(string) {
+		if n.Add(1) == 10 {
+			cancel()
+		}
+	})
+	if _, err := interrupted.Copy(ctx, "job", from, to); !errors.Is(err, context.Canceled) {
+		t.Fatalf("got %v, want the cancellation", err)
+	}
+	_, err = tree.Engine{}.Copy(t.Context(), "another", from, to)
+	if !errors.Is(err, tree.ErrNotEmpty) || !strings.Contains(err.Error(), to+` holds the copy of "job"`) {
+		t.Fatalf("another job's copy: %v", err)
+	}
+	_, err = tree.Engine{}.Copy(t.Context(), "job", from, to)
+	must(t, err)
+	sameTree(t, from, to)
+
+	// A place that was cleared is anybody's.
+	must(t, os.RemoveAll(to))
+	_, err = tree.Engine{}.Copy(t.Context(), "another", from, to)
+	must(t, err)
+	if _, err := (tree.Engine{}).Copy(t.Context(), "job", from, to); !errors.Is(err, tree.ErrNotEmpty) {
+		t.Fatalf("after another job took it: %v", err)
+	}
 }

@@ -18,6 +18,8 @@ var (
 	ErrChanging = errors.New("the source kept changing")
 	// ErrSpecial: the source has devices or pipes, which cannot be copied.
 	ErrSpecial = errors.New("the source has special files")
+	// ErrNotEmpty: the destination holds what this job did not put there.
+	ErrNotEmpty = errors.New("the destination is not empty")
 	// ErrDiffers: the copy, read back, is not what was written.
 	ErrDiffers = errors.New("the copy differs from its manifest")
 )

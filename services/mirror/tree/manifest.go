@@ -44,32 +44,39 @@ func (e Entry) equal(o Entry) bool {
 }
 
 // writeManifest writes one JSON object a line, sorted by path, and returns the
-// hex BLAKE3 of the file's bytes. The file appears whole or not at all.
+// hex BLAKE3 of the file's bytes.
 func writeManifest(path string, entries []Entry) (root string, err error) {
-	f, err := os.CreateTemp(filepath.Dir(path), tempPrefix+"*.tmp")
+	h := blake3.New()
+	err = replaceFile(path, func(w io.Writer) error {
+		enc := json.NewEncoder(io.MultiWriter(w, h))
+		for _, e := range entries {
+			if err := enc.Encode(e); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 	if err != nil {
 		return "", fmt.Errorf("write the manifest: %w", err)
 	}
-	defer func() {
-		if err != nil {
-			err = fmt.Errorf("write the manifest: %w", errors.Join(err, os.Remove(f.Name())))
-		}
-	}()
-	h := blake3.New()
-	w := bufio.NewWriter(io.MultiWriter(f, h))
-	enc := json.NewEncoder(w)
-	for _, e := range entries {
-		if err = enc.Encode(e); err != nil {
-			return "", errors.Join(err, f.Close())
-		}
+	return hex.EncodeToString(h.Sum(nil)), nil
+}
+
+// replaceFile writes a file that appears whole or not at all. It is on the disk when
+// this returns.
+func replaceFile(path string, write func(io.Writer) error) (err error) {
+	f, err := os.CreateTemp(filepath.Dir(path), tempPrefix+"*.tmp")
+	if err != nil {
+		return err
 	}
-	if err = errors.Join(w.Flush(), f.Sync(), f.Close()); err != nil {
-		return "", err
+	w := bufio.NewWriter(f)
+	if err = errors.Join(write(w), w.Flush(), f.Sync(), f.Close()); err == nil {
+		err = os.Rename(f.Name(), path)
 	}
-	if err = os.Rename(f.Name(), path); err != nil {
-		return "", err
+	if err != nil {
+		return errors.Join(err, os.Remove(f.Name()))
 	}
-	return hex.EncodeToString(h.Sum(nil)), syncDir(filepath.Dir(path))
+	return syncDir(filepath.Dir(path))
 }
 
 func syncDir(p string) error {

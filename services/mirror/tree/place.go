@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path"
@@ -25,6 +26,36 @@ func (r *run) temp(p string) (*os.File, string, error) {
 	name := path.Join(path.Dir(p), tempPrefix+rand.Text()+".tmp")
 	f, err := r.dst.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	return f, name, err
+}
+
+// claim takes the destination for a job. What an interrupted try of the same job
+// left is gone on with; anything else there is somebody's, and would be replaced
+// where the names are the same.
+func (r *run) claim(job, to string) error {
+	mark := to + JobSuffix
+	holder, err := os.ReadFile(mark)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("read whose copy lies there: %w", err)
+	}
+	if err == nil && string(holder) == job+"\n" {
+		return nil
+	}
+	switch empty, err := isEmpty(r.dst); {
+	case err != nil:
+		return fmt.Errorf("look into the destination: %w", err)
+	case !empty && len(holder) > 0:
+		return fmt.Errorf("%w: %s holds the copy of %q: copy to a new or an empty directory", ErrNotEmpty, to, strings.TrimSpace(string(holder)))
+	case !empty:
+		return fmt.Errorf("%w: %s: copy to a new or an empty directory", ErrNotEmpty, to)
+	}
+	err = replaceFile(mark, func(w io.Writer) error {
+		_, err := io.WriteString(w, job+"\n")
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("note whose copy this is: %w", err)
+	}
+	return nil
 }
 
 // sweep removes the unfinished files of an interrupted run.

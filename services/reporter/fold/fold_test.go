@@ -309,3 +309,36 @@ func TestDeterministic(t *testing.T) {
 		}
 	}
 }
+
+// TestNothingCounted: where no ledger was read it is not said that nothing is
+// missing.
+func TestNothingCounted(t *testing.T) {
+	r := mustFold(t, synthetic.Variants()["aborted"].History())
+	got := result(t, r, verdict.OfRPORecords)
+	if strings.Contains(got.Why, "0 acknowledged") || !strings.Contains(got.Why, "no ledger was read") || got.Achieved != fold.Never {
+		t.Errorf("%+v", got)
+	}
+}
+
+// TestUnitsOfReasons: a reason has the units of the figures beside it.
+func TestUnitsOfReasons(t *testing.T) {
+	got := result(t, mustFold(t, kill(func(p *synthetic.Phase) { p.RTO = 5 * time.Minute })), verdict.OfRTO)
+	if !strings.HasPrefix(got.Why, "objective 5 min; ") || !strings.HasSuffix(got.Why, "stable after "+got.Achieved) {
+		t.Errorf("%+v", got)
+	}
+}
+
+// TestErrorsOfAnOutage: what the attempts of an outage met is kept whole with it.
+func TestErrorsOfAnOutage(t *testing.T) {
+	for _, hang := range []bool{false, true} {
+		want := "connection refused"
+		if hang {
+			want = "no answer within 250ms"
+		}
+		for _, o := range mustFold(t, kill(func(p *synthetic.Phase) { p.Hang = hang })).Phases[0].Outages {
+			if !o.Restore && !slices.Equal(o.Errors, []string{want}) {
+				t.Errorf("%s/%s: %q, want %q", o.Probe, o.Lane, o.Errors, want)
+			}
+		}
+	}
+}

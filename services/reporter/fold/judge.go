@@ -23,7 +23,7 @@ func (f *phaseFold) recovery(i int, r verdict.FaultResult) Recovery {
 	_, name := cutStep(r.Step)
 	out := Recovery{
 		Step: r.Step, Name: name, Objective: f.out.Objective.RTO, Achieved: r.TTStable, FirstSuccess: r.TTFS,
-		NeverFailed: r.NeverFailed, Censored: r.Censored, Decisive: r.Decisive,
+		NeverFailed: neverFailed(r), Censored: r.Censored, Decisive: r.Decisive,
 	}
 	at := slices.IndexFunc(f.faults, func(t verdict.FaultTime) bool { return t.Step == r.Step })
 	if at < 0 {
@@ -145,13 +145,16 @@ func (f *phaseFold) judgeMeasured() {
 		r := Result{Of: j.Of, Verdict: j.Verdict, Why: j.Why}
 		r.Objective, r.Achieved = f.figures(j)
 		switch {
+		case j.Of == verdict.OfRPORecords && len(f.measured.Ledgers) == 0:
+			// Nothing was counted, so there is no number of writes to give.
+			r.Why = "objective " + r.Objective + "; no ledger was read, so it is not known what was lost"
 		case j.Of == verdict.OfValidity && invalid:
 			r.Verdict, r.Why = verdict.Invalid, joinReasons(append(slices.Clone(f.out.Invalidities), unlessSaid(j, f.out.Invalidities)...))
 		case replaced != "" && j.Verdict == verdict.Fail && j.Of != verdict.OfRPORecords && j.Of != verdict.OfRPOTime:
 			r.Verdict = verdict.Invalid
 			r.Why += "; the injector was replaced meanwhile (by " + replaced + "): the tool, not the system, may have been late"
 		}
-		f.out.Results = append(f.out.Results, r)
+		f.addResult(r.Of, r.Objective, r.Achieved, r.Verdict, r.Why)
 	}
 	f.settleInvalid(cut)
 }
@@ -260,7 +263,7 @@ func counted(rs []string) string {
 func joinReasons(rs []string) string { return strings.Join(rs, "; ") }
 
 func (f *phaseFold) addResult(of, objective, achieved string, v verdict.Verdict, why string) {
-	f.out.Results = append(f.out.Results, Result{Of: of, Objective: objective, Achieved: achieved, Verdict: v, Why: why})
+	f.out.Results = append(f.out.Results, Result{Of: of, Objective: objective, Achieved: achieved, Verdict: v, Why: ShowUnits(why)})
 }
 
 // figures writes a judgement's objective and what was achieved.
@@ -273,7 +276,7 @@ func (f *phaseFold) figures(j verdict.Judgement) (objective, achieved string) {
 			objective = "≤ " + ShowDuration(o.RTO)
 		}
 		if len(f.out.Recovery) > 0 {
-			achieved = Show(worstRecovery(f.out.Recovery).Achieved)
+			achieved = ShowRecovery(worstRecovery(f.out.Recovery))
 		}
 	case verdict.OfRPORecords:
 		if o.RPORecords != nil {

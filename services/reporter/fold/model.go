@@ -165,9 +165,14 @@ type Recovery struct {
 	Achieved event.Interval `json:"achieved"`
 	// FirstSuccess is the time from the fault to the first success after it.
 	FirstSuccess event.Interval `json:"first_success"`
-	NeverFailed  bool           `json:"never_failed,omitempty"`
-	Censored     bool           `json:"censored,omitempty"`
-	Decisive     string         `json:"decisive,omitempty"`
+	// NeverFailed is true when attempts were made after the fault and none was bad.
+	NeverFailed bool `json:"never_failed,omitempty"`
+	// Ongoing is true while the drill runs and an outage has not ended yet.
+	Ongoing bool `json:"ongoing,omitempty"`
+	// Elapsed is then the time from the fault to the last event.
+	Elapsed  int64  `json:"elapsed_ns,omitempty"`
+	Censored bool   `json:"censored,omitempty"`
+	Decisive string `json:"decisive,omitempty"`
 	// Status is the judgement of the RTO in this phase.
 	Status verdict.Verdict `json:"status"`
 	Splits Splits          `json:"splits"`
@@ -201,6 +206,8 @@ type Outage struct {
 	To   event.Interval `json:"to"`
 	// Restore is true for outages after the restore began: the failback's.
 	Restore bool `json:"restore,omitempty"`
+	// Errors are what its attempts met, each text once, as the observer recorded it.
+	Errors []string `json:"errors,omitempty"`
 }
 
 // Ledger is one write lane's acknowledgements against what the target held.
@@ -408,7 +415,9 @@ type Note struct {
 type Verification struct {
 	// Whole is true when every event is signed by a known service and chained.
 	Whole bool `json:"whole"`
-	// Events counts all; Trusted those that the report was folded from.
+	// Events counts all messages before report.published, which closes the history
+	// and cannot be in the report that it announces; Trusted counts those that the
+	// report was folded from.
 	Events  int `json:"events"`
 	Trusted int `json:"trusted"`
 	// Of and Hash name the last event folded: its chain index and the hex

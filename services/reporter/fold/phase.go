@@ -69,6 +69,7 @@ func foldPhase(h *history, name string) Phase {
 	f.times()
 	f.conduct()
 	f.measure()
+	f.goesOn()
 	f.failback()
 	f.judge()
 	f.draw()
@@ -388,8 +389,24 @@ func lanesIn(all []verdict.Lane, from, until int64) []verdict.Lane {
 
 func (f *phaseFold) addOutages(os []verdict.Outage, restore bool) {
 	for _, o := range os {
-		f.out.Outages = append(f.out.Outages, Outage{Outage: o, From: f.axis.from(o.Start), To: f.axis.from(o.End), Restore: restore})
+		f.out.Outages = append(f.out.Outages, Outage{Outage: o, From: f.axis.from(o.Start), To: f.axis.from(o.End), Restore: restore, Errors: f.errorsOf(o)})
 	}
+}
+
+// errorsOf collects what an outage's attempts met.
+func (f *phaseFold) errorsOf(o verdict.Outage) []string {
+	var out []string
+	for _, b := range f.log.batches {
+		if b.Probe != o.Probe || b.Lane != o.Lane || f.claim != 0 && b.Epoch != f.claim {
+			continue
+		}
+		for _, e := range b.Errors {
+			if e.FirstSeq >= o.FirstBad && e.FirstSeq <= o.LastBad && !slices.Contains(out, e.Text) {
+				out = append(out, e.Text)
+			}
+		}
+	}
+	return out
 }
 
 // failback measures what the way back cost.

@@ -268,7 +268,7 @@ func stillInEffect(steps []string, drill string) string {
 
 func proofSentence(r Report) string {
 	if r.Verification.Whole {
-		return fmt.Sprintf("All %s events are signed and chained.", ShowCount(int64(r.Verification.Events)))
+		return fmt.Sprintf("All %s events that this report is made from are signed and chained.", ShowCount(int64(r.Verification.Events)))
 	}
 	return "The history of events is not in order; see Verification."
 }

@@ -13,6 +13,18 @@ import (
 // Never stands for a figure that is not there.
 const Never = "–"
 
+// Nameless is the requester of a drill that was asked for over HTTP by somebody
+// who gave no name.
+const Nameless = "http"
+
+// ShowRequester names who asked for a drill.
+func ShowRequester(who string) string {
+	if who == Nameless {
+		return "not named (over HTTP)"
+	}
+	return who
+}
+
 // Show writes an interval of nanoseconds for people: "2.31 s – 2.33 s", or
 // "≥ 30 s" when it is open. The lower end is rounded down and the upper end up,
 // so that what is shown still contains the truth.

@@ -59,6 +59,9 @@ func plural(n int, thing string) string {
 
 // phaseSentence says in a sentence what came of a phase.
 func phaseSentence(p Phase) string {
+	if n := len(p.Recovery); p.Verdict == "" && n > 0 && p.Recovery[n-1].Ongoing {
+		return fmt.Sprintf("%s: the service is down (%s).", p.Title, ShowRecovery(p.Recovery[n-1]))
+	}
 	if p.Verdict == "" {
 		return ""
 	}
@@ -91,8 +94,12 @@ func outcomeSentence(p Phase) string {
 	if len(p.Recovery) > 0 {
 		r := worstRecovery(p.Recovery)
 		switch {
+		case r.NeverFailed && r.Achieved.Open:
+			s += "No attempt failed, but the service was not watched or not prompt for the whole stable window"
 		case r.NeverFailed:
 			s += fmt.Sprintf("No attempt failed; an outage, if there was one, was shorter than %s", ShowDuration(r.Achieved.Hi))
+		case r.Achieved.Open && r.Achieved.Lo == 0:
+			s += "The service was not seen to recover"
 		case r.Achieved.Open:
 			s += fmt.Sprintf("The service was not stable again within %s of the fault", ShowDuration(r.Achieved.Lo))
 		default:
@@ -133,7 +140,7 @@ func ackedRecovered(p Phase) int64 {
 
 // agenda is the review meeting's: the runbook's points, with this drill's own.
 func agenda(r Report) []AgendaItem {
-	overview := []string{"What was tested: " + r.Title, "Who took part: " + orNone(r.Participants, "nobody was named; requested by "+r.Requester)}
+	overview := []string{"What was tested: " + r.Title, "Who took part: " + orNone(r.Participants, "nobody was named; requested by "+ShowRequester(r.Requester))}
 	var results []string
 	if r.Settlement != nil {
 		results = append(results, r.Summary[0])
@@ -141,7 +148,7 @@ func agenda(r Report) []AgendaItem {
 	for _, p := range r.Phases {
 		line := p.Title + ": " + string(p.Verdict)
 		if len(p.Recovery) > 0 {
-			line += ", recovery " + Show(worstRecovery(p.Recovery).Achieved)
+			line += ", recovery " + ShowRecovery(worstRecovery(p.Recovery))
 			if p.Objective.RTO > 0 {
 				line += " against " + ShowDuration(p.Objective.RTO)
 			}

@@ -20,9 +20,6 @@ var reportCSS string
 //go:embed report.html.tmpl
 var reportTemplate string
 
-//go:embed index.html.tmpl
-var indexTemplate string
-
 // table is a table for the HTML template.
 type table struct {
 	Head []string
@@ -82,7 +79,7 @@ type page struct {
 // that is loaded from elsewhere.
 func HTML(r fold.Report) ([]byte, error) {
 	t, err := template.New("report").Funcs(template.FuncMap{
-		"duration": fold.ShowDuration, "time": fold.ShowTime, "clock": clock, "join": orDash, "class": classOf, "count": count, "failback": failbackText, "unbroken": unbroken,
+		"duration": fold.ShowDuration, "time": fold.ShowTime, "clock": clock, "join": orDash, "class": classOf, "count": count, "failback": failbackText, "requester": fold.ShowRequester, "unbroken": unbroken,
 	}).Parse(reportTemplate)
 	if err != nil {
 		return nil, fmt.Errorf("parse the report's template: %w", err)
@@ -119,7 +116,7 @@ func cardOf(p fold.Phase) card {
 	c := card{Title: p.Title, Achieved: fold.Never, Verdict: orRunning(p)}
 	for i, x := range p.Recovery {
 		if i == 0 || x.Achieved.Open || x.Achieved.Hi > p.Recovery[0].Achieved.Hi {
-			c.Achieved = fold.Show(x.Achieved)
+			c.Achieved = fold.ShowRecovery(x)
 		}
 	}
 	if p.Objective.RTO > 0 {
@@ -182,25 +179,3 @@ func unbroken(cell string) bool {
 const maxUnbroken = 14
 
 func count(n int) string { return fold.ShowCount(int64(n)) }
-
-// Entry is a drill in the list.
-type Entry struct {
-	ID, Title, State, Verdict, Requester, When string
-}
-
-// Index writes the page that lists the drills.
-func Index(entries []Entry) ([]byte, error) {
-	t, err := template.New("index").Funcs(template.FuncMap{"class": classOf}).Parse(indexTemplate)
-	if err != nil {
-		return nil, fmt.Errorf("parse the index's template: %w", err)
-	}
-	var b bytes.Buffer
-	err = t.Execute(&b, struct {
-		CSS     template.CSS
-		Entries []Entry
-	}{template.CSS(reportCSS), entries})
-	if err != nil {
-		return nil, fmt.Errorf("list of %d drills as HTML: %w", len(entries), err)
-	}
-	return b.Bytes(), nil
-}

@@ -28,11 +28,20 @@ func (m *markdown) table(head []string, rows [][]string) {
 	m.line("|%s", strings.Repeat("---|", len(head)))
 	for _, r := range rows {
 		for i := range r {
-			r[i] = inline(r[i])
+			r[i] = cell(r[i])
 		}
 		m.line("| %s |", strings.Join(r, " | "))
 	}
 	m.line("")
+}
+
+// cell makes text fit for a table, each of its lines on one of its own.
+func cell(s string) string {
+	lines := strings.Split(strings.TrimSpace(s), "\n")
+	for i := range lines {
+		lines[i] = inline(lines[i])
+	}
+	return strings.Join(lines, "<br>")
 }
 
 // inline makes text safe inside a line or a cell: what it quotes from servers
@@ -50,7 +59,7 @@ func Markdown(r fold.Report) []byte {
 	m.line("**Verdict**: %s  ", verdictOf(r))
 	m.line("**Date**: %s  ", r.Accepted.UTC().Format("2 January 2006"))
 	m.line("**Duration**: %s (%s – %s)  ", fold.ShowDuration(r.Duration), fold.ShowTime(r.Accepted), fold.ShowTime(r.Ended))
-	m.line("**Requested by**: %s  ", inline(r.Requester))
+	m.line("**Requested by**: %s  ", inline(fold.ShowRequester(r.Requester)))
 	m.line("**Participants**: %s\n", inline(orDash(r.Participants)))
 	if r.Description != "" {
 		m.line("%s\n", inline(r.Description))

@@ -56,6 +56,29 @@ func wellFormedSVG(t *testing.T, page string) {
 	}
 }
 
+// TestRequester: a drill that was asked for over HTTP without a name has none, and
+// the word that stands for it in subjects is no name either.
+func TestRequester(t *testing.T) {
+	r := folded(t, "pass")
+	for who, want := range map[string]string{"http": "not named (over HTTP)", "ci": "ci"} {
+		r.Requester = who
+		files, err := render.All(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if s := string(files[render.FileMarkdown]); !strings.Contains(s, "**Requested by**: "+want+" ") || !strings.Contains(s, "| request | "+want+" |") {
+			t.Errorf("Markdown of a drill that %s asked for does not say %q", who, want)
+		}
+		if s := string(files[render.FileHTML]); !strings.Contains(s, "<dt>Requested by</dt><dd>"+want+"</dd>") {
+			t.Errorf("HTML of a drill that %s asked for does not say %q", who, want)
+		}
+	}
+	index, err := render.Index([]render.Entry{{ID: "d-1", Requester: "http"}}, "")
+	if err != nil || !strings.Contains(string(index), "not named (over HTTP)") {
+		t.Errorf("the list: %v %s", err, index)
+	}
+}
+
 const evil = `</text><script>alert(1)</script> | "x" & 'y' [link](http://evil) ` + "`code`\n# head"
 
 // TestHostileText puts markup wherever a server or a user can put text.
@@ -170,12 +193,23 @@ func TestMarkdownForm(t *testing.T) {
 }
 
 func TestIndex(t *testing.T) {
-	b, err := render.Index([]render.Entry{{ID: "x-1", Title: "<b>", State: "published", Verdict: "FAIL"}})
+	b, err := render.Index([]render.Entry{{ID: "x-1", Title: "<b>", State: "published", Verdict: "FAIL"}}, "")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if page := string(b); !strings.Contains(page, `href="v1/drills/x-1/report.html"`) || strings.Contains(page, "<b>") {
+	page := string(b)
+	if !strings.Contains(page, `href="v1/drills/x-1/report.html"`) || strings.Contains(page, "<b>") {
 		t.Errorf("index: %s", page)
+	}
+	if strings.Contains(page, "HALTED") {
+		t.Errorf("nothing is halted: %s", page)
+	}
+	b, err = render.Index(nil, "by me on Friday: <i>storm</i>")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if page := string(b); !strings.Contains(page, "ALL HALTED") || !strings.Contains(page, "&lt;i&gt;storm") {
+		t.Errorf("halted: %s", page)
 	}
 }
 

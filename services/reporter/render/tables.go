@@ -23,7 +23,7 @@ var (
 	resultHead       = []string{"Judged", "Objective", "Achieved", "Status", "Why"}
 	faultHead        = []string{"Fault", "Target", "Operation", "Parts", "When", "Took", "Status", "Proof of effect"}
 	actionHead       = []string{"Step", "Operation", "When", "Took", "Status", "Details"}
-	outageHead       = []string{"Lane", "Stretch", "Began", "Ended", "Length", "Attempts"}
+	outageHead       = []string{"Lane", "Stretch", "Began", "Ended", "Length", "Attempts", "Cause"}
 	steadyHead       = []string{"When", "Status", "Watched for", "Reasons"}
 	checkHead        = []string{"Check", "When", "Property", "Result", "Found", "Wanted", "Samples"}
 	copyHead         = []string{"Copy", "From", "To", "Status", "Why", "Files", "Bytes", "Verified", "Root"}
@@ -51,8 +51,8 @@ func recoveryRows(r fold.Report) [][]string {
 }
 
 func achieved(x fold.Recovery) string {
-	s := fold.Show(x.Achieved)
-	if x.NeverFailed {
+	s := fold.ShowRecovery(x)
+	if x.NeverFailed && !x.Achieved.Open {
 		s += " (no attempt failed)"
 	}
 	if x.Censored {
@@ -142,18 +142,6 @@ func faultRows(p fold.Phase) [][]string {
 	return rows
 }
 
-func actionRows(p fold.Phase) [][]string {
-	var rows [][]string
-	for _, a := range p.Actions {
-		rows = append(rows, []string{a.Stage + ": " + a.Name, a.Operation, offset(a.From), fold.ShowDuration(a.Took), a.Status, details(a.Details, a.Reason)})
-	}
-	for _, u := range p.Undos {
-		why := strings.Join(slices.Compact(slices.Clone(u.Reasons)), "; ")
-		rows = append(rows, []string{"undo: " + u.Step, fmt.Sprintf("try %d", u.Tries), offset(u.From), fold.ShowDuration(u.Took), u.Status, details(u.Details, why)})
-	}
-	return rows
-}
-
 func settledRows(s *fold.Settlement) [][]string {
 	var rows [][]string
 	for _, u := range s.Undos {
@@ -167,29 +155,6 @@ func settledRows(s *fold.Settlement) [][]string {
 	return rows
 }
 
-func details(d map[string]string, reason string) string {
-	var out []string
-	for _, k := range slices.Sorted(maps.Keys(d)) {
-		out = append(out, k+": "+d[k])
-	}
-	if reason != "" {
-		out = append(out, reason)
-	}
-	return orDash(out)
-}
-
-func outageRows(p fold.Phase) [][]string {
-	var rows [][]string
-	for _, o := range p.Outages {
-		stretch := "recovery"
-		if o.Restore {
-			stretch = "restore"
-		}
-		rows = append(rows, []string{o.Probe + "/" + o.Lane, stretch, offsets(o.From), offsets(o.To), fold.Show(o.Length), number(o.FirstBad) + "–" + number(o.LastBad)})
-	}
-	return rows
-}
-
 func steadyRows(p fold.Phase) [][]string {
 	var rows [][]string
 	for _, s := range p.Steady {
@@ -197,7 +162,7 @@ func steadyRows(p fold.Phase) [][]string {
 		if s.Window > 0 {
 			watched = fold.ShowDuration(s.Window)
 		}
-		rows = append(rows, []string{s.When, s.Status, watched, orDash(s.Reasons)})
+		rows = append(rows, []string{s.When, s.Status, watched, fold.ShowUnits(orDash(s.Reasons))})
 	}
 	return rows
 }
@@ -229,12 +194,12 @@ func observerRows(p fold.Phase) [][]string {
 }
 
 func conductRows(r fold.Report) [][]string {
-	rows := [][]string{{"request", r.Requester, fold.ShowTime(r.Accepted), fmt.Sprintf("%s, sequence %d", r.Request.Subject, r.Request.Sequence)}}
+	rows := [][]string{{"request", fold.ShowRequester(r.Requester), fold.ShowTime(r.Accepted), fmt.Sprintf("%s, sequence %d", r.Request.Subject, r.Request.Sequence)}}
 	if r.Settles != "" {
 		rows = append(rows, []string{"settles", r.Settles, fold.Never, "its undos that had failed are tried again"})
 	}
 	for _, l := range r.Conduct.Leases {
-		rows = append(rows, []string{fmt.Sprintf("injector, epoch %d", l.Epoch), l.Holder, fold.ShowTime(l.At), orNone(l.Reason)})
+		rows = append(rows, []string{fmt.Sprintf("injector, epoch %d", l.Epoch), l.Holder, fold.ShowTime(l.At), fold.ShowUnits(orNone(l.Reason))})
 	}
 	for _, o := range r.Conduct.Observers {
 		rows = append(rows, []string{fmt.Sprintf("observer, claim %d", o.Epoch), o.Instance, fold.ShowTime(o.At), fold.Never})
@@ -243,7 +208,7 @@ func conductRows(r fold.Report) [][]string {
 		rows = append(rows, []string{"approval", a, fold.Never, fold.Never})
 	}
 	for _, a := range r.Conduct.Aborts {
-		rows = append(rows, []string{"abort (" + a.Cause + ")", a.By, fold.ShowTime(a.At), orNone(a.Reason)})
+		rows = append(rows, []string{"abort (" + a.Cause + ")", a.By, fold.ShowTime(a.At), fold.ShowUnits(orNone(a.Reason))})
 	}
 	for _, c := range r.Conduct.Clocks {
 		rows = append(rows, []string{"clock " + c.Name, fold.Never, fold.Never, fmt.Sprintf("offset %s ± %s", offset(c.Offset), fold.ShowDuration(c.Error))})
@@ -286,10 +251,18 @@ func verificationRows(r fold.Report) [][]string {
 	}
 	return [][]string{
 		{"History whole", whole},
-		{"Events", fmt.Sprintf("%d, of which %d trusted", v.Events, v.Trusted)},
+		{"Events", fmt.Sprintf("%d, of which %d trusted%s", v.Events, v.Trusted, notCounted(r))},
 		{"Folded up to", fmt.Sprintf("chain index %d, SHA-256 %s", v.Of, orNone(v.Hash))},
 		{"Events of unknown types", unknown},
 	}
+}
+
+// notCounted names the event that the history has more than the report.
+func notCounted(r fold.Report) string {
+	if r.State == fold.StateRunning {
+		return ", so far"
+	}
+	return "; report.published, which closes the history, comes after them: “firedrill verify” counts it too"
 }
 
 // failbackText says what the way back cost.

@@ -1,0 +1,151 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/signal"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/firedrill/firedrill/pkg/bus"
+	"github.com/firedrill/firedrill/pkg/drill"
+	"github.com/firedrill/firedrill/pkg/event"
+	"github.com/firedrill/firedrill/pkg/run"
+	"github.com/firedrill/firedrill/services/firedrill/allinone"
+	"github.com/firedrill/firedrill/services/firedrill/live"
+	"github.com/firedrill/firedrill/services/injector"
+)
+
+// follow shows a drill until its report is published and turns the verdict into
+// the exit code. When ctx ends it aborts the drill and goes on until it is clean.
+func (a *app) follow(ctx, alive context.Context, s *session, id string, o runOptions) error {
+	var state atomic.Pointer[drill.State]
+	state.Store(&drill.State{ID: id})
+	stopAbort := context.AfterFunc(ctx, func() { a.interrupted(alive, s, &state) })
+	defer stopAbort()
+	watch, cancel := context.WithCancel(alive)
+	defer cancel()
+	var gone atomic.Bool
+	go func() {
+		if a.awaitEnd(watch, s) {
+			gone.Store(true)
+			cancel()
+		}
+	}()
+	history, err := a.show(watch, s, id, o, &state)
+	if s.own != nil && s.own.Err() != nil {
+		return failure(s.own.Err())
+	}
+	if gone.Load() {
+		return failure(fmt.Errorf("the firedrill that conducts %s has ended: start it again with `firedrill up`, which goes on with the drill and puts everything back, then `firedrill watch %s`", id, id))
+	}
+	if err != nil {
+		return failure(fmt.Errorf("following %s: %w", id, err))
+	}
+	return a.conclude(s, id, history, o)
+}
+
+// show shows a drill's events until its report is published, and keeps its state
+// in state.
+func (a *app) show(ctx context.Context, s *session, id string, o runOptions, state *atomic.Pointer[drill.State]) ([]bus.Stored, error) {
+	view := live.New(a.Out, isTerminal(a.Out))
+	var history []bus.Stored
+	err := s.bus.Follow(ctx, id, func(ev bus.Stored) error {
+		history = append(history, ev)
+		if ev.Trust == nil {
+			next := drill.Apply(*state.Load(), ev.Event)
+			state.Store(&next)
+		}
+		if !o.json && !o.quiet {
+			view.Event(ev)
+		}
+		if ev.Event.Type == event.TypeReportPublished {
+			return bus.Stop
+		}
+		return nil
+	})
+	return history, err
+}
+
+// interrupted aborts the drill, and lets a further signal end the process.
+func (a *app) interrupted(ctx context.Context, s *session, state *atomic.Pointer[drill.State]) {
+	id := state.Load().ID
+	a.leaveAtNextSignal(func() string {
+		if s.own == nil {
+			return fmt.Sprintf("firedrill: left: the firedrill that conducts %s goes on aborting it: %s shows how\n", id, a.command("watch "+id))
+		}
+		return a.leftUndone(*state.Load())
+	})
+	fmt.Fprintln(a.Err, "firedrill: interrupted: aborting the drill and putting everything back (interrupt again to leave it to a later `firedrill up`)")
+	data, _ := json.Marshal(injector.AbortRequest{By: requester(), Reason: "interrupted at the command line"}) // two strings cannot fail
+	if err := s.bus.Command(ctx, id, "abort", data); err != nil {
+		fmt.Fprintln(a.Err, "firedrill: abort:", err)
+	}
+}
+
+// leaveAtNextSignal has the next signal end the process after last words. It takes
+// the place of run.Main's handler, which ends it without any.
+func (a *app) leaveAtNextSignal(words func() string) {
+	signals := make(chan os.Signal, 1)
+	signal.Reset(os.Interrupt, syscall.SIGTERM)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	go func() {
+		<-signals
+		fmt.Fprint(a.Err, words())
+		a.exit(run.Interrupted)
+	}()
+}
+
+// leftUndone says what of a drill is in effect when its own firedrill ends, and how
+// to settle it.
+func (a *app) leftUndone(st drill.State) string {
+	var b strings.Builder
+	switch {
+	case len(st.Debts) > 0:
+		fmt.Fprintf(&b, "firedrill: left: this of %s is not put back:\n", st.ID)
+	case st.Finished != nil:
+		fmt.Fprintf(&b, "firedrill: left: everything that %s did is put back, but it has no report yet\n", st.ID)
+	default:
+		fmt.Fprintf(&b, "firedrill: left: %s is not over; nothing that is known of it has to be put back\n", st.ID)
+	}
+	for _, d := range st.Debts {
+		fmt.Fprintf(&b, "  %s: %s on %s\n", d.Step, d.Operation, d.Target)
+	}
+	fmt.Fprintf(&b, "%s takes the drill up again and brings it to its end; should something resist being put back, end that and try again with %s\n", a.command("up"), a.command("undo "+st.ID))
+	return b.String()
+}
+
+// command is a command for the user to give, in backquotes.
+func (a *app) command(words string) string {
+	if a.stateDir == defaultStateDir {
+		return "`firedrill " + words + "`"
+	}
+	return fmt.Sprintf("`firedrill --state-dir %s %s`", a.stateDir, words)
+}
+
+// awaitEnd waits until the firedrill that the session belongs to has ended, as far
+// as that can be seen from here, or ctx does.
+func (a *app) awaitEnd(ctx context.Context, s *session) bool {
+	var ended <-chan struct{}
+	tick := time.NewTicker(2 * time.Second)
+	defer tick.Stop()
+	if s.own != nil {
+		ended = s.own.Ended()
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			return false
+		case <-ended:
+			return true
+		case <-tick.C:
+			if _, up := allinone.ReadRecord(a.stateDir); s.own == nil && a.natsURL == "" && !up {
+				return true
+			}
+		}
+	}
+}

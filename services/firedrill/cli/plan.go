@@ -1,0 +1,113 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/firedrill/firedrill/pkg/event"
+	"github.com/firedrill/firedrill/pkg/run"
+	"github.com/firedrill/firedrill/services/injector"
+)
+
+func (a *app) planCmd() *cobra.Command {
+	var asJSON bool
+	c := &cobra.Command{
+		Use: "plan FILE", Short: "Show what a drill would hit and do, touching nothing", Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			_, c, err := a.check(cmd.Context(), args[0], injector.VerbPlan)
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				return writeJSON(a.Out, c)
+			}
+			return printPlan(a.Out, c)
+		},
+	}
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	a.inventoryFlag(c.Flags(), inventoryUsage)
+	return c
+}
+
+const inventoryUsage = "file that lists systems for drills to name; default: that of a running firedrill"
+
+// printPlan shows a plan; an unresolved step makes it an error. What is in the way
+// of several steps is said once: first the machines, then the rest.
+func printPlan(w io.Writer, c injector.Checked) error {
+	p := planPrinter{w: w, said: map[string]bool{}}
+	for _, m := range machinesIn(c) {
+		fmt.Fprintf(w, "PROBLEM %s\n        %s, then plan again\n", m, m.fix())
+	}
+	p.problem("", c.Problem)
+	problems := 0
+	for _, s := range c.Steps {
+		p.step(s)
+		if s.Problem != "" {
+			problems++
+		}
+	}
+	switch {
+	case problems > 0:
+		return &exitError{code: run.Fail, err: fmt.Errorf("%d of %d steps cannot be resolved", problems, len(c.Steps))}
+	case c.Problem != "":
+		return &exitError{code: run.Fail, err: errors.New("the drill would not begin")}
+	}
+	return nil
+}
+
+// planPrinter writes a plan's steps and remembers which problems it has written.
+type planPrinter struct {
+	w    io.Writer
+	said map[string]bool
+}
+
+func (p planPrinter) step(s event.PlannedStep) {
+	fmt.Fprintf(p.w, "%s: %s on %s\n", s.Step, s.Operation, s.Target)
+	for _, part := range s.Parts {
+		fmt.Fprintf(p.w, "    hits   %s %s\n", part.ID, labels(part.Labels))
+	}
+	for _, d := range s.Does {
+		fmt.Fprintf(p.w, "    does   %s\n", d)
+	}
+	if s.Undo != "" {
+		fmt.Fprintf(p.w, "    undo   %s\n", s.Undo)
+	}
+	if s.DeadMan > 0 {
+		fmt.Fprintf(p.w, "    timer  the target undoes it by itself after %s\n", s.DeadMan)
+	}
+	p.problem("    ", s.Problem)
+}
+
+// problem writes a problem; what was said of its machines is only pointed at.
+func (p planPrinter) problem(indent, text string) {
+	lead, failures := splitProblem(text)
+	var nodes, rest []string
+	for _, f := range failures {
+		if f.machine() {
+			nodes = append(nodes, "node "+f.node)
+		} else {
+			rest = append(rest, f.text)
+		}
+	}
+	if len(nodes) > 0 {
+		slices.Sort(nodes)
+		text = strings.Join(append([]string{lead + ": see " + strings.Join(slices.Compact(nodes), " and ") + " above"}, rest...), "\n")
+	}
+	if text != "" && !p.said[text] {
+		p.said[text] = true
+		fmt.Fprintf(p.w, "%sPROBLEM %s\n", indent, text)
+	}
+}
+
+func labels(m map[string]string) string {
+	out := make([]string, 0, len(m))
+	for k, v := range m {
+		out = append(out, k+"="+v)
+	}
+	return strings.Join(sorted(out), " ")
+}

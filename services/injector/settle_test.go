@@ -1,0 +1,134 @@
+package injector
+
+import (
+	"log/slog"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/firedrill/firedrill/pkg/bus"
+	"github.com/firedrill/firedrill/pkg/clock"
+	"github.com/firedrill/firedrill/pkg/drill"
+	"github.com/firedrill/firedrill/pkg/event"
+	"github.com/firedrill/firedrill/pkg/target"
+)
+
+// namedDrill is fakeDrill with its target in the inventory.
+var namedDrill = strings.Replace(fakeDrill, "driver: fake, config: {}", "inventory: orders", 1)
+
+func inventoryOf(t *testing.T, targets string) drill.Inventory {
+	t.Helper()
+	inv, err := drill.ParseInventory([]byte("{apiVersion: firedrill/v1, kind: Inventory, spec: {targets: [" + targets + "]}}"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return inv
+}
+
+// leave stores a drill that could not undo its fault, with the claim that it keeps.
+func (r *rig) leave(id string, d *fakeDriver) {
+	r.t.Helper()
+	b := r.connect(event.Injector, "i0")
+	parsed, err := ReadDrill([]byte(namedDrill), target.NewRegistry(d), inventoryOf(r.t, "{name: orders, driver: fake, config: {host: old}}"))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	spec, hash, err := drill.JSON(parsed)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	c, err := b.ClaimOf(r.t.Context(), d.system)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	if err := b.TakeClaim(r.t.Context(), c, id); err != nil {
+		r.t.Fatal(err)
+	}
+	const step = "p/fault/break"
+	_, err = b.AppendAt(r.t.Context(), id, bus.Tail{},
+		event.Draft{Type: event.TypeDrillAccepted, Data: event.DrillAccepted{Spec: spec, SpecHash: hash}},
+		event.Draft{Type: event.TypeLeaseTaken, Data: event.LeaseTaken{Holder: "i0", Epoch: 1}},
+		event.Draft{Type: event.TypeDrillPlanned, Data: event.DrillPlanned{Systems: map[string]string{"t": d.system}}},
+		event.Draft{Type: event.TypePhaseStarted, Data: event.PhaseStarted{Phase: "p"}},
+		event.Draft{Type: event.TypeFaultIntended, Data: event.FaultIntended{Effect: event.Effect{Step: step, Target: "t", Operation: "break", Epoch: 1, Undo: []byte(`{"home":1}`)}}},
+		event.Draft{Type: event.TypeAbortRequested, Data: event.AbortRequested{By: "me", Reason: "enough", Cause: drill.CauseOperator}},
+		event.Draft{Type: event.TypeDrillFinished, Data: event.DrillFinished{Outstanding: []string{step}}},
+	)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// TestUndoGoesByTheInventoryOfToday: what a drill left is undone with the commands
+// that the operator's inventory has now, or not at all.
+func TestUndoGoesByTheInventoryOfToday(t *testing.T) {
+	r, d := newRig(t), newFakeDriver()
+	r.leave("left-1", d)
+	d.broken["p/fault/break"] = true
+	stop := r.injectFrom(inventoryOf(t, "{name: others, driver: fake, config: {}}"), "i1", d, time.Second)
+	res := r.ask(undoOf(t, "left-1"))
+	if want := `spec.drill: "left-1": target "t": the inventory has no entry "orders" any more: put it back until the undo has succeeded`; res.State != "rejected" || res.Reason != want {
+		t.Fatalf("without the entry: %+v", res)
+	}
+	stop()
+	if len(d.opened) > 0 {
+		t.Fatalf("opened: %v", d.opened)
+	}
+	r.injectFrom(inventoryOf(t, "{name: orders, driver: fake, config: {host: new}}"), "i2", d, time.Second)
+	st := r.outcome(r.playOthers(r.accepted(undoOf(t, "left-1")), nil), d)
+	if !st.Finished.Complete || d.stillBroken() != 0 || slices.Contains(d.opened, `{"host":"old"}`) || !slices.Contains(d.opened, `{"host":"new"}`) {
+		t.Fatalf("finished %+v, still broken %d, opened %v", st.Finished, d.stillBroken(), d.opened)
+	}
+}
+
+// TestUndoLeavesAnotherSystemAlone: the entry names another system by now, which
+// the settlement has not claimed.
+func TestUndoLeavesAnotherSystemAlone(t *testing.T) {
+	d := newFakeDriver()
+	parsed, err := drill.Parse([]byte(fakeDrill))
+	if err != nil {
+		t.Fatal(err)
+	}
+	move := drill.Move{Kind: drill.MoveUndo, Debt: drill.Debt{Step: "p/fault/break", Target: "t", Operation: "break", Undo: []byte(`{"home":1}`)}}
+	for system, want := range map[string]string{"fake/1": "", "fake/2": "not done: target t is fake/2 now, and drill d-1 changed fake/1", "": "which system is it?"} {
+		d.broken["p/fault/break"], d.system = true, system
+		e := newEffects(Config{Registry: target.NewRegistry(d), Clock: clock.System()}, "undo-2", slog.New(slog.DiscardHandler))
+		st := drill.State{ID: "undo-2", Settles: "d-1", Systems: map[string]string{"t": "fake/1"}, Drill: parsed}
+		got, ok := e.run(t.Context(), st, move, clock.System().Now(), func() error { return nil }).(drill.Undone)
+		if !ok || (got.Err == nil) != (want == "") || got.Err != nil && !strings.Contains(got.Err.Error(), want) || (d.stillBroken() == 0) != (want == "") {
+			t.Errorf("system %q: %+v, still broken %d", system, got, d.stillBroken())
+		}
+		e.close(t.Context())
+	}
+}
+
+// TestASlowTargetIsNoLostLease: while a target takes its time to answer, the lease
+// is renewed, and what was intended is done.
+func TestASlowTargetIsNoLostLease(t *testing.T) {
+	const ttl = 600 * time.Millisecond
+	r, d := newRig(t), newFakeDriver()
+	r.leave("left-1", d)
+	slow := make(chan struct{})
+	d.identify = func() { <-slow }
+	r.injectFrom(inventoryOf(t, "{name: orders, driver: fake, config: {}}"), "i1", d, ttl)
+	renewed := -1
+	history := r.playOthers(r.accepted(undoOf(t, "left-1")), func(s bus.Stored) {
+		switch s.Event.Type {
+		case event.TypeUndoIntended:
+			renewed = 0
+		case event.TypeLeaseRenewed:
+			if renewed >= 0 {
+				renewed++
+			}
+			if renewed == 3 { // a whole TTL later
+				close(slow)
+			}
+		case event.TypeUndoFailed:
+			t.Errorf("%+v", s.Payload)
+		}
+	})
+	if st := r.outcome(history, d); !st.Finished.Complete {
+		t.Fatalf("%+v", st.Finished)
+	}
+}
