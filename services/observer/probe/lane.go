@@ -421,16 +421,22 @@ func guard(f func() error) (err error) {
 	return f()
 }
 
-// maxText keeps error texts small enough to ride in an event.
-const maxText = 200
+// maxText keeps error texts small enough to ride in an event. What was tried stands
+// at a text's beginning, and the cause at its end.
+const (
+	maxText  = 200
+	headText = 60
+)
 
 func text(err error) string {
 	if err == nil {
 		return "no reason given"
 	}
 	s := strings.ToValidUTF8(err.Error(), "?")
-	if len(s) > maxText {
-		s = strings.ToValidUTF8(s[:maxText], "") + "…"
+	if len(s) <= maxText {
+		return s
 	}
-	return s
+	const cut = " … "
+	head, tail := s[:headText], s[len(s)-(maxText-headText-len(cut)):]
+	return strings.ToValidUTF8(head, "") + cut + strings.ToValidUTF8(tail, "")
 }
