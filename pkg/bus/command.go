@@ -5,10 +5,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/firedrill/firedrill/pkg/event"
 )
@@ -44,8 +46,10 @@ type Halt struct {
 	Halted bool   `json:"halted"`
 	By     string `json:"by"`
 	Reason string `json:"reason,omitempty"`
-	// At is when it was switched; SetHalt fills it in.
+	// At is when it was switched; SwitchHalt fills it in.
 	At time.Time `json:"at"`
+	// seq is where the state is stored: SwitchHalt compares with it.
+	seq uint64
 }
 
 // String says who halted all drills, when and why.
@@ -53,12 +57,45 @@ func (h Halt) String() string {
 	return fmt.Sprintf("by %s on %s: %s", h.By, h.At.Format(time.RFC3339), h.Reason)
 }
 
-// SetHalt switches halt on or off for everybody.
+// SetHalt is SwitchHalt for who does not ask how it was before.
 func (b *Bus) SetHalt(ctx context.Context, h Halt) error {
+	_, _, err := b.SwitchHalt(ctx, h)
+	return err
+}
+
+// SwitchHalt switches halt on or off for everybody, and returns the state that it
+// replaced. A switch that is there already stays as it is, with its reason, and is
+// returned with switched false: of two that halt at the same time, one does.
+func (b *Bus) SwitchHalt(ctx context.Context, h Halt) (before Halt, switched bool, err error) {
 	if h.At.IsZero() {
 		h.At = b.id.Clock.Now().Wall
 	}
-	return b.publishJSON(ctx, subjectHalt, h)
+	data, err := json.Marshal(h)
+	if err != nil {
+		return Halt{}, false, fmt.Errorf("set the halt switch: %w", err)
+	}
+	for {
+		if before, err = b.HaltState(ctx); err != nil || before.Halted == h.Halted {
+			return before, false, err
+		}
+		err = b.replaceHalt(ctx, before.seq, data)
+		if !errors.Is(err, ErrConflict) {
+			return before, err == nil, err
+		}
+	}
+}
+
+// replaceHalt stores the switch's state if the last one is still that at seq.
+func (b *Bus) replaceHalt(ctx context.Context, seq uint64, data []byte) error {
+	m := nats.NewMsg(subjectHalt)
+	m.Data = data
+	m.Header.Set("Content-Type", "application/json")
+	m.Header.Set(jetstream.ExpectedLastSubjSeqHeader, strconv.FormatUint(seq, 10))
+	_, err := b.publish(ctx, m, "")
+	if isCode(err, codeWrongLastSequence) {
+		return fmt.Errorf("set the halt switch: %w", ErrConflict)
+	}
+	return err
 }
 
 // HaltState returns the switch's state; the zero Halt if it was never used. An
@@ -97,11 +134,12 @@ func (b *Bus) WatchHalt(ctx context.Context, fn func(Halt)) error {
 func readHalt(r record) Halt {
 	var h Halt
 	if err := json.Unmarshal(r.Data, &h); err != nil {
-		return Halt{Halted: true, By: "unknown", At: r.Time,
+		return Halt{Halted: true, By: "unknown", At: r.Time, seq: r.Seq,
 			Reason: `the message on drill.halt is not {"halted": …, "by": …, "reason": …}`}
 	}
 	if h.At.IsZero() {
 		h.At = r.Time
 	}
+	h.seq = r.Seq
 	return h
 }

@@ -144,6 +144,9 @@ func TestDeployedServicesWork(t *testing.T) {
 	if err != nil || !strings.Contains(string(stored.Data), "accepted") {
 		t.Errorf("stored result: %v", err)
 	}
+	if past, err := injector.ResultsOf(t.Context(), "ci", "weekly"); err != nil || len(past) != 1 {
+		t.Errorf("the injector's own answers: %s, %v", past, err)
+	}
 	eventually(t, 10*time.Second, "API across the accounts", func() bool {
 		m, err := nc.RequestWithContext(t.Context(), "firedrill.api.validate", nil)
 		return err == nil && string(m.Data) == "fine"

@@ -67,7 +67,7 @@ func (b *Bus) publish(ctx context.Context, m *nats.Msg, msgID string) (PubAck, e
 	}
 }
 
-// publishJSON stores v as JSON.
+// publishJSON stores v as JSON, under the message id that v gives itself, if it does.
 func (b *Bus) publishJSON(ctx context.Context, subject string, v any) error {
 	data, err := json.Marshal(v)
 	if err != nil {
@@ -76,12 +76,18 @@ func (b *Bus) publishJSON(ctx context.Context, subject string, v any) error {
 	m := nats.NewMsg(subject)
 	m.Data = data
 	m.Header.Set("Content-Type", "application/json")
-	_, err = b.publish(ctx, m, "")
+	id := ""
+	if own, ok := v.(interface{ MessageID() string }); ok {
+		id = own.MessageID()
+	}
+	_, err = b.publish(ctx, m, id)
 	return err
 }
 
 // PublishResult answers a request: r as JSON on drill.res.<who>.<name>, in
-// stream RESULTS, where the requester finds it also later.
+// stream RESULTS, where the requester finds it also later. If r has a method
+// MessageID() string, the stream drops an answer with the same id within its
+// duplicate window.
 func (b *Bus) PublishResult(ctx context.Context, who, name string, r any) error {
 	if !token(who) || !token(name) {
 		return fmt.Errorf("publish result for %q of %q: both must be single subject tokens", name, who)

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"os/user"
@@ -66,13 +67,25 @@ const fenceKept = 7 * 24 * time.Hour
 const fenceDir = `if [ ! -d "$d" ]; then
   p=$d above=; until [ -d "$p" ]; do p=${p%/*}; p=${p:-/}; above="$above$p
 "; done
-  mkdir -p -m 0700 -- "$d" && { [ -z "$owner" ] || [ "$(id -un)" = "$owner" ] || chown -- "$owner" "$d"; } || exit 1
+  mkdir -p -m 0700 -- "$d" && { [ -z "$owner" ] || [ "$(id -un)" = "$owner" ] || chown -h -- "$owner" "$d"; } || exit 1
   printf '%s' "$above" | while read -r p; do [ ! -r "$p" ] || sync "$p" || exit 1; done || exit 1
 fi
 `
 
-// fenceLock waits for the lock of directory $d, which ends with the shell.
-const fenceLock = `exec 8>>"$d/fence.lock" && flock -w 30 8 || exit 1
+// fencePlain ends the script if one of the fence's files in $d is not a plain file.
+// The directory may belong to a user who may do less than firedrill: what is laid
+// there, such as a link to another file, must not be written through. A shell cannot
+// open without following links, so this is a look before; on this machine the fence
+// is kept without a shell.
+const fencePlain = `for f in "$d/fence" "$d/fence.lock"; do
+  if [ -L "$f" ] || { [ -e "$f" ] && [ ! -f "$f" ]; }; then echo "$f is not a plain file; remove it" >&2; exit 1; fi
+done
+`
+
+// fenceLock waits for the lock of directory $d, which ends with the shell. Only a
+// file that is not there is made.
+const fenceLock = fencePlain + `[ -e "$d/fence.lock" ] || (set -C; : >"$d/fence.lock") 2>/dev/null
+exec 8>>"$d/fence.lock" && flock -w 30 8 || exit 1
 `
 
 // fenceCheck ends the script if a newer epoch than $e is known in $d for name
@@ -104,6 +117,7 @@ func (h *Host) Fence(ctx context.Context, f Fence) error {
 ` + fenceDir + `umask 022
 ` + fenceLock + fenceCheck + `[ "$e" -gt "$max" ] && max=$e
 t="$d/fence.new"
+rm -f -- "$t" && set -C || exit 1
 printf '%s%s %s %s %s\n' "$keep" "$n" "$max" "$(date +%s)" "${new:-$was}" >"$t" && sync "$t" && mv -f -- "$t" "$d/fence" && sync "$d"`,
 	})
 	if err != nil {
@@ -130,7 +144,11 @@ func (h *Host) FenceCheck(ctx context.Context, f Fence) error {
 
 // remembered reads the host's file; without one, nothing is remembered.
 func (h *Host) remembered(ctx context.Context, f Fence) (fenceMemory, error) {
-	b, err := h.ReadFile(ctx, f.file())
+	read := h.ReadFile
+	if h.Local() {
+		read = func(_ context.Context, path string) ([]byte, error) { return readPlain(path) }
+	}
+	b, err := read(ctx, f.file())
 	if err != nil && !errors.Is(err, ErrNotExist) {
 		return fenceMemory{}, fmt.Errorf("fence: %w", err)
 	}
@@ -244,7 +262,7 @@ func (f Fence) record(ctx context.Context) error {
 		for _, l := range append(m.others, own) {
 			fmt.Fprintf(&b, "%s %d %d %s\n", l.name, l.epoch, l.at, l.note)
 		}
-		return replaceFile(f.file(), b.String())
+		return f.replace(b.String())
 	})
 }
 
@@ -288,7 +306,7 @@ func (f Fence) chownDir() error {
 	if err != nil || uid == os.Getuid() {
 		return err
 	}
-	return os.Chown(f.Dir, uid, -1)
+	return os.Lchown(f.Dir, uid, -1)
 }
 
 // syncDir puts a directory's entries on the disk.
@@ -300,19 +318,59 @@ func syncDir(path string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
-// replaceFile puts a text in a file's place; it is on the disk when this returns,
-// and readers see the old text or the new.
-func replaceFile(path, text string) error {
-	t, err := os.OpenFile(path+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o644)
+// openPlain opens a plain file of the fence. The directory may belong to a user who
+// may do less than firedrill: a link laid there is not followed, and nothing else
+// that would block or do something is opened for long.
+func openPlain(path string, flag int) (*os.File, error) {
+	f, err := os.OpenFile(path, flag|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0o644)
+	if errors.Is(err, syscall.ELOOP) {
+		return nil, fmt.Errorf("%s is not a plain file; remove it: %w", path, err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	fi, err := f.Stat()
+	if err == nil && !fi.Mode().IsRegular() {
+		err = fmt.Errorf("%s is not a plain file; remove it", path)
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
+
+func readPlain(path string) ([]byte, error) {
+	f, err := openPlain(path, os.O_RDONLY)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = f.Close() }() // opened for reading
+	return io.ReadAll(f)
+}
+
+// replace puts a text in the file's place; it is on the disk when this returns, and
+// readers see the old text or the new. The new file is always made, so that nothing
+// that lies under its name, such as a link, is written to.
+func (f Fence) replace(text string) error {
+	dir, err := os.OpenRoot(f.Dir)
+	if err != nil {
+		return fmt.Errorf("fence: %w", err)
+	}
+	defer func() { _ = dir.Close() }() // opened for reading
+	name := filepath.Base(f.file())
+	if err := dir.Remove(name + ".new"); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("fence: %w", err)
+	}
+	t, err := dir.OpenFile(name+".new", os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
 	if err != nil {
 		return fmt.Errorf("fence: %w", err)
 	}
 	_, err = t.WriteString(text)
 	if err = errors.Join(err, t.Chmod(0o644), t.Sync(), t.Close()); err == nil {
-		err = os.Rename(t.Name(), path)
+		err = dir.Rename(name+".new", name)
 	}
 	if err == nil {
-		err = syncDir(filepath.Dir(path))
+		err = syncDir(f.Dir)
 	}
 	if err != nil {
 		return fmt.Errorf("fence: %w", err)
@@ -325,7 +383,7 @@ func replaceFile(path, text string) error {
 //
 // act gets what the file holds, and is not called if a newer conductor has acted.
 func (f Fence) locked(ctx context.Context, act func(fenceMemory) error) error {
-	lock, err := os.OpenFile(f.file()+".lock", os.O_RDWR|os.O_CREATE, 0o644)
+	lock, err := openPlain(f.file()+".lock", os.O_RDWR|os.O_CREATE)
 	if err != nil {
 		return fmt.Errorf("fence: %w", err)
 	}

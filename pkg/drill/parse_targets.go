@@ -9,9 +9,7 @@ import (
 )
 
 // Catalogue is what Read needs to know of a driver. Services fill it from the
-// driver's description; the core does not know drivers, but for one habit of
-// theirs: where a configuration lists its nodes by name, as nodes: [{name: a}],
-// params that say node: mean one of them.
+// driver's description; the core does not know drivers.
 type Catalogue struct {
 	// Drivers names every driver of the process, also when the one looked up is
 	// not among them.
@@ -19,6 +17,10 @@ type Catalogue struct {
 	// CheckConfig reads a target's configuration without touching anything; nil
 	// takes any.
 	CheckConfig func(json.RawMessage) error
+	// Nodes lists the names of a configuration's nodes, for a driver whose params
+	// mean one of them by node; none when they cannot be read. It is nil for every
+	// other driver: its params may say node and mean something else.
+	Nodes func(config json.RawMessage) []string
 	// Faults, Actions, Probes and Checks map each name to the check of its
 	// params; nil means that it takes none.
 	Faults  map[string]func(json.RawMessage) error
@@ -57,7 +59,7 @@ type targetChecker struct {
 // knownTarget is a target whose driver is known.
 type knownTarget struct {
 	Catalogue
-	// nodes are the names of its nodes; nil when the configuration names none.
+	// nodes are the names that params.node may have; nil when any will do.
 	nodes []string
 }
 
@@ -67,32 +69,16 @@ func (c *targetChecker) check(d Drill, lookup func(driver string) (Catalogue, bo
 			continue // it is missing, or the inventory has no such entry: that has been said
 		}
 		if cat, ok := c.config(fmt.Sprintf("spec.targets[%d]", i), t.Driver, t.Config, lookup); ok {
-			c.known[t.Name] = knownTarget{cat, nodesOf(t.Config)}
+			known := knownTarget{Catalogue: cat}
+			if cat.Nodes != nil {
+				known.nodes = cat.Nodes(t.Config)
+			}
+			c.known[t.Name] = known
 		}
 	}
 	for i, p := range d.Spec.Phases {
 		c.phase(fmt.Sprintf("spec.phases[%d]", i), p)
 	}
-}
-
-// nodesOf lists the names of a configuration's nodes; nil unless each has one.
-func nodesOf(config json.RawMessage) []string {
-	var c struct {
-		Nodes []struct {
-			Name string `json:"name"`
-		} `json:"nodes"`
-	}
-	if json.Unmarshal(config, &c) != nil {
-		return nil
-	}
-	var names []string
-	for _, n := range c.Nodes {
-		if n.Name == "" {
-			return nil
-		}
-		names = append(names, n.Name)
-	}
-	return names
 }
 
 // config checks the driver's name and the configuration at a target or an entry.

@@ -1,5 +1,7 @@
 package drill
 
+import "slices"
+
 // Request is a request for a drill or for an undo, parsed and not judged yet: what
 // is wrong with it is told by Drill and Undo.
 type Request struct {
@@ -35,10 +37,12 @@ func (r Request) Name() string {
 	return r.drill.Metadata.Name
 }
 
-// Drill is the drill that is asked for, as Read reads it from the same text. It may
-// be called once.
+// Drill is the drill that is asked for, as Read reads it from the same text.
 func (r Request) Drill(inv Inventory, lookup func(driver string) (Catalogue, bool)) (Drill, error) {
-	d, f := r.drill, r.found
+	// What this inventory and these drivers find is no property of the request.
+	found := *r.found
+	found.list = slices.Clone(found.list)
+	d, f := r.drill, &found
 	if f.decoded {
 		d = inv.resolve(f, d)
 		(&targetChecker{findings: f, known: map[string]knownTarget{}}).check(d, lookup)

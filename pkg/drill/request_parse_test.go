@@ -36,3 +36,17 @@ func TestRequestsOfBothKinds(t *testing.T) {
 		})
 	}
 }
+
+// TestARequestIsReadAnyNumberOfTimes: what one inventory refuses is not said of the
+// next one.
+func TestARequestIsReadAnyNumberOfTimes(t *testing.T) {
+	r := drill.ParseRequest(drillOf("{name: s, driver: shop, config: {shelf: 1}}", "{name: f, target: s, fault: close}", "{name: r, target: s, action: open}", "30m"))
+	for range 2 {
+		if _, err := r.Drill(drill.Inventory{}, shop); len(drill.AsProblems(err)) != 1 {
+			t.Errorf("with an empty inventory: %v", err)
+		}
+		if _, err := r.Drill(drill.OpenInventory(), shop); err != nil {
+			t.Errorf("with an open one: %v", err)
+		}
+	}
+}

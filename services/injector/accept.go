@@ -27,6 +27,13 @@ type Result struct {
 	Request  event.RequestRef `json:"request"`
 }
 
+// MessageID is the same for the same answer to the same request: one that is given
+// again, because the server did not hear that the request was done, is not stored
+// twice.
+func (r Result) MessageID() string {
+	return fmt.Sprintf("%s %s %d", r.State, r.Request.Subject, r.Request.Sequence)
+}
+
 // serveRequests turns stored requests into drills, one after the other.
 func (s *service) serveRequests(ctx context.Context) error {
 	return s.Bus.Work(ctx, "injector-requests", bus.WorkOptions{Concurrency: 1}, s.handleRequest)
@@ -38,10 +45,8 @@ func (s *service) handleRequest(ctx context.Context, m bus.Message) error {
 	if who == "" {
 		return bus.Poison(fmt.Errorf("request subject %q: nobody can be answered; %s", m.Subject, requestForm))
 	}
-	if m.Delivered > 1 {
-		if over, err := s.rejectedBefore(ctx, who, name, m.Seq); over || err != nil {
-			return err
-		}
+	if over, err := s.rejectedBefore(ctx, who, name, m.Seq); over || err != nil {
+		return err
 	}
 	id, err := "", badSubject(m.Subject)
 	if ok {
@@ -58,9 +63,12 @@ func (s *service) handleRequest(ctx context.Context, m bus.Message) error {
 	return s.Bus.PublishResult(ctx, who, name, Result{State: "accepted", Drill: id, Request: ref})
 }
 
-// rejectedBefore reports whether a request has its answer already: an injector that
-// ended before the server heard that it was done. What has changed since must not
-// make a drill of what its requester knows to be rejected.
+// rejectedBefore reports whether a request has its answer already: an injector
+// ended before the server heard that it was done, the consumer was made anew and
+// hands out all requests there are, or a dead letter is tried again. The last two
+// look like a first delivery, so the stored answers are asked each time; they
+// outlive the requests. What has changed since must not make a drill of what its
+// requester knows to be rejected.
 func (s *service) rejectedBefore(ctx context.Context, who, name string, seq uint64) (bool, error) {
 	answers, err := s.Bus.ResultsOf(ctx, who, name)
 	if err != nil {
@@ -78,7 +86,7 @@ func (s *service) readRequest(ctx context.Context, id string, r drill.Request) (
 	if r.Kind() == drill.UndoKind {
 		return s.settlement(ctx, r)
 	}
-	d, err := r.Drill(s.Inventory, Catalogue(s.Registry))
+	d, err := r.Drill(s.Inventory, catalogue(s.Registry, s.Log))
 	if err != nil {
 		return event.DrillAccepted{}, &refusal{problems: drill.AsProblems(err)}
 	}

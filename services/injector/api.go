@@ -70,7 +70,7 @@ const (
 // Check reads a drill with the inventory and, for VerbPlan, resolves it against
 // its targets. It touches nothing. c needs no Bus.
 func Check(ctx context.Context, c Config, verb string, data []byte) Checked {
-	d, err := ReadDrill(data, c.Registry, c.Inventory)
+	d, err := readDrill(data, c.Registry, c.Inventory, c.Log)
 	out := Checked{Valid: err == nil, Problems: drill.AsProblems(err)}
 	if err == nil && verb == VerbPlan {
 		planned := planDrill(ctx, c, d)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/firedrill/firedrill/pkg/bus"
 	"github.com/firedrill/firedrill/pkg/drill"
@@ -51,7 +52,7 @@ func (e *effects) identify(ctx context.Context, s drill.State, name string) (str
 	}
 	if t.Identity == nil {
 		asked, err := s.Drill.Target(name)
-		return fmt.Sprintf("%s %s", asked.Driver, asked.Config), err
+		return unidentified(asked.Driver) + string(asked.Config), err
 	}
 	id, err := t.Identity.Identify(ctx)
 	if err == nil && id == "" {
@@ -63,11 +64,23 @@ func (e *effects) identify(ctx context.Context, s drill.State, name string) (str
 	return id, nil
 }
 
+// unidentified begins the name of a system whose driver cannot say which it is.
+func unidentified(driver string) string { return driver + " " }
+
 // sameSystem keeps a settlement off any system but the one that its drill changed,
 // which it has claimed. The settlement came with the inventory of its own day, by
 // which the target may be another system.
 func (e *effects) sameSystem(ctx context.Context, s drill.State, name string) error {
 	if s.Settles == "" {
+		return nil
+	}
+	asked, err := s.Drill.Target(name)
+	if err != nil {
+		return err
+	}
+	// A configuration says nothing: whatever was edited in it since, its system may
+	// be the same, and what was changed there has to be undone.
+	if strings.HasPrefix(s.Systems[name], unidentified(asked.Driver)) {
 		return nil
 	}
 	id, err := e.identify(ctx, s, name)

@@ -27,6 +27,8 @@ type fakeDriver struct {
 	broken map[string]bool
 	// system is the identity of its targets.
 	system string
+	// anonymous driver's targets cannot say which system they are.
+	anonymous bool
 	// opened are the configurations that targets were opened with.
 	opened []string
 	// do is called by Do, undo by Undo, and so on; nil means success.
@@ -64,6 +66,9 @@ func (d *fakeDriver) Open(_ context.Context, c target.Config) (*target.Target, e
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.opened = append(d.opened, string(c.Raw))
+	if d.anonymous {
+		return &target.Target{Injector: d}, nil
+	}
 	return &target.Target{Injector: d, Identity: d}, nil
 }
 
@@ -174,13 +179,17 @@ func (r *rig) inject(instance string, d target.Driver, ttl time.Duration) (stop 
 
 func (r *rig) injectFrom(inv drill.Inventory, instance string, d target.Driver, ttl time.Duration) (stop func()) {
 	r.t.Helper()
-	b := r.connect(event.Injector, instance)
+	return r.injectWith(Config{Registry: target.NewRegistry(d), Inventory: inv, Clock: clock.System(), LeaseTTL: ttl}, instance)
+}
+
+// injectWith fills in the bus and the log.
+func (r *rig) injectWith(c Config, instance string) (stop func()) {
+	r.t.Helper()
+	c.Bus = r.connect(event.Injector, instance)
 	ctx, cancel := context.WithCancel(r.t.Context())
 	done := make(chan error, 1)
-	log := slog.New(slog.NewTextHandler(r.t.Output(), nil)).With("instance", instance)
-	go func() {
-		done <- Run(ctx, Config{Bus: b, Registry: target.NewRegistry(d), Inventory: inv, Clock: clock.System(), Log: log, LeaseTTL: ttl})
-	}()
+	c.Log = r.log().With("instance", instance)
+	go func() { done <- Run(ctx, c) }()
 	stop = sync.OnceFunc(func() {
 		cancel()
 		if err := <-done; err != nil {

@@ -142,20 +142,45 @@ func (s *service) note(id string, first any) bool {
 // conductPause is the wait before a drill whose conductor failed is taken up again.
 const conductPause = time.Second
 
+// stayAway is how long an injector leaves a drill alone on which its conductor has
+// panicked this many times. It is longer than the lease, so that another injector
+// sees the holder silent and takes over, and grows, so that a drill on which every
+// injector panics gets few events; the limit is for a fault that waits for its undo.
+func stayAway(ttl time.Duration, panics int) time.Duration {
+	return ttl << min(panics, 6)
+}
+
+// conductorAfter makes a drill's next conductor. After a panic it may not resume
+// its predecessor's lease, but waits for it like every other injector.
+func (s *service) conductorAfter(panics int, id string, log *slog.Logger) *conductor {
+	c := newConductor(s.Config, id, log)
+	c.restarted = panics == 0
+	return c
+}
+
 // conduct keeps a conductor on a drill until it is finished. One that fails,
 // because NATS could not be reached for a while, is replaced by one that folds
 // the history anew: a drill is never left alone. Nor do the others suffer from one
-// that panics.
+// that panics; as it may do so each time, it goes last: it takes the lease again
+// only if nobody else has, and not as the one who left it.
 func (s *service) conduct(ctx context.Context, id string) {
 	log := s.Log.With("drill", id)
-	for ctx.Err() == nil {
-		err := safely(log, "the conductor", func() error { return newConductor(s.Config, id, log).run(ctx) })
+	for panics := 0; ctx.Err() == nil; {
+		c := s.conductorAfter(panics, id, log)
+		err := safely(log, "the conductor", func() error { return c.run(ctx) })
 		if err == nil || ctx.Err() != nil {
 			return
 		}
-		log.Error("the drill's conductor failed; it is taken up again", "error", err)
+		away := conductPause
+		if p := (*panicked)(nil); errors.As(err, &p) {
+			panics++
+			away = stayAway(s.LeaseTTL, panics)
+			log.Error("the drill's conductor panicked; this injector leaves the drill to another one for a while", "error", err, "panics", panics, "away", away)
+		} else {
+			log.Error("the drill's conductor failed; it is taken up again", "error", err)
+		}
 		select {
-		case <-time.After(conductPause):
+		case <-time.After(away):
 		case <-ctx.Done():
 		}
 	}

@@ -1,9 +1,11 @@
 package injector
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"strings"
 	"testing"
 	"time"
@@ -203,5 +205,85 @@ func TestADriverThatStumblesOverARequest(t *testing.T) {
 	res := r.ask(fakeDrill)
 	if res.State != "rejected" || len(res.Problems) != 1 || res.Problems[0].Field != "spec.targets[0].config" || !strings.Contains(res.Problems[0].Fix, "the driver panicked: boom") {
 		t.Fatalf("%+v", res)
+	}
+}
+
+// TestADriversPanicIsInTheServicesLog: that is where its operator looks.
+func TestADriversPanicIsInTheServicesLog(t *testing.T) {
+	d := newFakeDriver()
+	d.check = func(json.RawMessage) error { panic("boom") }
+	var out bytes.Buffer
+	Check(t.Context(), Config{Registry: target.NewRegistry(d), Inventory: drill.OpenInventory(), Log: slog.New(slog.NewTextHandler(&out, nil))}, VerbValidate, []byte(fakeDrill))
+	if !strings.Contains(out.String(), "the driver panicked") || !strings.Contains(out.String(), "boom") {
+		t.Errorf("the log: %q", out.String())
+	}
+}
+
+// brokenClock makes every conductor panic as soon as it has the lease.
+type brokenClock struct{}
+
+func (brokenClock) Now() event.Reading { panic("no time") }
+
+// TestAConductorThatPanicsIsReplaced: it would panic again and again, and by taking
+// its own lease back each time keep every other injector off the drill.
+func TestAConductorThatPanicsIsReplaced(t *testing.T) {
+	t.Parallel()
+	const ttl = 2 * time.Second // longer than conductPause
+	r, d := newRig(t), newFakeDriver()
+	r.injectWith(Config{Registry: target.NewRegistry(d), Inventory: drill.OpenInventory(), Clock: brokenClock{}, LeaseTTL: ttl}, "broken")
+	id := r.accepted(fakeDrill)
+	leases := map[string]int{}
+	history := r.playOthers(id, func(s bus.Stored) {
+		if p, ok := s.Payload.(*event.LeaseTaken); ok {
+			if leases[p.Holder]++; p.Holder == "broken" && leases[p.Holder] == 1 {
+				r.inject("sound", d, ttl)
+			}
+			if leases[p.Holder] > 1 {
+				t.Errorf("%s took the drill again: %+v", p.Holder, p)
+			}
+		}
+	})
+	if st := r.outcome(history, d); st.Lease.Holder != "sound" || !st.Finished.Complete || leases["broken"] != 1 {
+		t.Fatalf("lease %+v, finished %+v, leases %v", st.Lease, st.Finished, leases)
+	}
+}
+
+func TestStayingAwayGrows(t *testing.T) {
+	last := DefaultLeaseTTL
+	for panics := 1; panics <= 6; panics++ {
+		got := stayAway(DefaultLeaseTTL, panics)
+		if got <= last {
+			t.Errorf("after %d panics %s, before that %s", panics, got, last)
+		}
+		last = got
+	}
+	if got := stayAway(DefaultLeaseTTL, 1000); got != last {
+		t.Errorf("after very many panics %s, want at most %s", got, last)
+	}
+}
+
+// TestAfterAPanicTheLeaseIsWaitedFor: it is resumed at once only by who merely failed.
+func TestAfterAPanicTheLeaseIsWaitedFor(t *testing.T) {
+	r := newRig(t)
+	b := r.connect(event.Injector, "i1")
+	history, err := b.AppendAt(t.Context(), "d-1", bus.Tail{},
+		event.Draft{Type: event.TypeDrillAccepted, Data: event.DrillAccepted{Spec: []byte("{}")}},
+		event.Draft{Type: event.TypeLeaseTaken, Data: event.LeaseTaken{Holder: "i1", Epoch: 1}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &service{Config: Config{Bus: b, LeaseTTL: time.Hour}}
+	for _, c := range []struct {
+		panics int
+		epoch  int64
+	}{{1, 0}, {0, 2}} {
+		next := s.conductorAfter(c.panics, "d-1", r.log())
+		next.halted, next.heard = &bus.Halt{}, time.Now()
+		for _, h := range history {
+			next.apply(h)
+		}
+		if wait, err := next.awaitLease(t.Context()); err != nil || next.epoch != c.epoch || (wait > time.Minute) != (c.epoch == 0) {
+			t.Errorf("after %d panics: epoch %d, waits %s, %v", c.panics, next.epoch, wait, err)
+		}
 	}
 }

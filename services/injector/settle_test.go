@@ -82,6 +82,20 @@ func TestUndoGoesByTheInventoryOfToday(t *testing.T) {
 	}
 }
 
+// TestUndoOfASystemThatNobodyIdentified: a driver that cannot say which system a
+// target is leaves only the configuration to go by, and an entry may be edited.
+func TestUndoOfASystemThatNobodyIdentified(t *testing.T) {
+	r, d := newRig(t), newFakeDriver()
+	d.anonymous, d.system = true, `fake {"host":"old"}`
+	r.leave("left-1", d)
+	d.broken["p/fault/break"] = true
+	r.injectFrom(inventoryOf(t, "{name: orders, driver: fake, config: {host: new}}"), "i1", d, time.Second)
+	st := r.outcome(r.playOthers(r.accepted(undoOf(t, "left-1")), nil), d)
+	if !st.Finished.Complete || d.stillBroken() != 0 {
+		t.Fatalf("finished %+v, still broken %d", st.Finished, d.stillBroken())
+	}
+}
+
 // TestUndoLeavesAnotherSystemAlone: the entry names another system by now, which
 // the settlement has not claimed.
 func TestUndoLeavesAnotherSystemAlone(t *testing.T) {

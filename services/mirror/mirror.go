@@ -3,6 +3,7 @@
 package mirror
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -56,18 +57,26 @@ func (c Config) onRequest(ctx context.Context, m bus.Message) error {
 		return bus.Poison(fmt.Errorf("%s is not a request for a copy", st.Event.Type))
 	}
 	id := st.Event.Subject
-	if _, wanted, err := c.look(ctx, id, req.Step); err != nil || !wanted {
+	now, err := c.look(ctx, id, req.Step)
+	if err != nil || !now.wanted {
 		return err
 	}
-	answer := c.copy(ctx, id, req)
+	answer := c.copy(ctx, job(id, req.Step, cmp.Or(now.asked, st.Event.ID)), req)
 	if ctx.Err() != nil {
 		return ctx.Err() // the process stops; another worker starts over
 	}
 	return c.answer(ctx, id, req.Step, answer)
 }
 
+// job names a copy: what its interrupted try left is gone on with. Drill and step
+// are for people, who find it beside the copy. They do not suffice: a drill's id is
+// given again after the store was lost, and the new drill must not write into the
+// old one's evidence. So the event that asked for it first, whose id is its own, is
+// part of the name; the event that asked again for the same step is not.
+func job(id, step, asked string) string { return id + "/" + step + " " + asked }
+
 // copy makes the copy; what goes wrong is an answer too.
-func (c Config) copy(ctx context.Context, id string, req *event.MirrorRequested) (d event.Draft) {
+func (c Config) copy(ctx context.Context, job string, req *event.MirrorRequested) (d event.Draft) {
 	failed := func(err error) event.Draft {
 		return event.Draft{Type: event.TypeMirrorFailed, Data: event.MirrorFailed{Step: req.Step, Reason: err.Error()}}
 	}
@@ -83,7 +92,7 @@ func (c Config) copy(ctx context.Context, id string, req *event.MirrorRequested)
 	}()
 	began := c.Clock.Now()
 	// A request that is handed out again, to whatever worker, is the same job.
-	got, err := c.Engine.Copy(ctx, id+"/"+req.Step, from.Path, to.Path)
+	got, err := c.Engine.Copy(ctx, job, from.Path, to.Path)
 	if errors.Is(err, tree.ErrNotEmpty) {
 		err = fmt.Errorf("%w; {drill} in its path gives each drill its own", err)
 	}
@@ -99,34 +108,48 @@ func (c Config) copy(ctx context.Context, id string, req *event.MirrorRequested)
 // answer stores the answer unless there is one, or nobody waits for it any more.
 func (c Config) answer(ctx context.Context, id, step string, d event.Draft) error {
 	for {
-		tail, wanted, err := c.look(ctx, id, step)
-		if err != nil || !wanted {
+		now, err := c.look(ctx, id, step)
+		if err != nil || !now.wanted {
 			return err
 		}
-		_, err = c.Bus.AppendAt(ctx, id, tail, d)
+		_, err = c.Bus.AppendAt(ctx, id, now.tail, d)
 		if !errors.Is(err, bus.ErrConflict) {
 			return err
 		}
 	}
 }
 
-// look reads whether a step still waits for its copy, and where the history ends.
-func (c Config) look(ctx context.Context, id, step string) (tail bus.Tail, wanted bool, err error) {
+// standing is how a step stands in its drill's history.
+type standing struct {
+	// tail is where the history ends.
+	tail bus.Tail
+	// wanted says that the step still waits for its copy.
+	wanted bool
+	// asked is the id of the event that asked for the copy first.
+	asked string
+}
+
+// look reads how a step stands.
+func (c Config) look(ctx context.Context, id, step string) (standing, error) {
 	past, err := c.Bus.History(ctx, id)
 	if err != nil {
-		return tail, false, err
+		return standing{}, err
 	}
-	wanted = true
+	now := standing{wanted: true}
 	for _, st := range past {
-		tail = st.Tail()
+		now.tail = st.Tail()
 		switch p := st.Payload.(type) { // nil for what is not trusted
+		case *event.MirrorRequested:
+			if now.asked == "" && p.Step == step {
+				now.asked = st.Event.ID
+			}
 		case *event.MirrorCompleted:
-			wanted = wanted && p.Step != step
+			now.wanted = now.wanted && p.Step != step
 		case *event.MirrorFailed:
-			wanted = wanted && p.Step != step
+			now.wanted = now.wanted && p.Step != step
 		case *event.DrillFinished:
-			wanted = false
+			now.wanted = false
 		}
 	}
-	return tail, wanted, nil
+	return now, nil
 }

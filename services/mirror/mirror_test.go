@@ -243,13 +243,57 @@ func TestARequestThatIsHandedOutAgain(t *testing.T) {
 	ended := p.mirrorUntil(ctx, "m1", &lastReading{Clock: clock.System(), end: cancel})
 	p.say(event.TypeMirrorRequested, event.MirrorRequested{Step: step, From: "dir:" + source(t), To: "dir:" + to})
 	<-ended
-	if b, err := os.ReadFile(to + tree.JobSuffix); err != nil || string(b) != id+"/"+step+"\n" {
+	if b, err := os.ReadFile(to + tree.JobSuffix); err != nil || !strings.HasPrefix(string(b), id+"/"+step+" ") {
 		t.Fatalf("whose copy it is: %q, %v", b, err)
 	}
 	p.mirror("m2")
 	if got := await[event.MirrorCompleted](p, nil); got.Step != step || got.Files != 1 {
 		t.Fatalf("%+v", got)
 	}
+}
+
+// TestADrillIDThatIsGivenAgain: after the store was lost, another drill has the
+// number of one whose copy was interrupted. It leaves that one's evidence alone.
+func TestADrillIDThatIsGivenAgain(t *testing.T) {
+	to := filepath.Join(t.TempDir(), "kept")
+	lost := newPlay(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := lost.mirrorUntil(ctx, "m1", &lastReading{Clock: clock.System(), end: cancel})
+	lost.say(event.TypeMirrorRequested, event.MirrorRequested{Step: step, From: "dir:" + source(t), To: "dir:" + to})
+	<-ended
+	from := source(t)
+	if err := os.WriteFile(filepath.Join(from, "000000010000000000000001"), []byte("the new drill's"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p := newPlay(t)
+	p.mirror("m1")
+	p.say(event.TypeMirrorRequested, event.MirrorRequested{Step: step, From: "dir:" + from, To: "dir:" + to})
+	got := answerTo(p)
+	if failed, ok := got.(*event.MirrorFailed); !ok || !strings.Contains(failed.Reason, "not empty") {
+		t.Errorf("answered %+v", got)
+	}
+	if b, err := os.ReadFile(filepath.Join(to, "000000010000000000000001")); err != nil || string(b) != "wal" {
+		t.Errorf("the old drill's evidence is %q now, %v", b, err)
+	}
+}
+
+// answerTo waits for whatever answer a request gets.
+func answerTo(p *play) (answer any) {
+	p.t.Helper()
+	ctx, cancel := context.WithTimeout(p.t.Context(), 30*time.Second)
+	defer cancel()
+	err := p.inject.Follow(ctx, id, func(s bus.Stored) error {
+		switch s.Payload.(type) {
+		case *event.MirrorCompleted, *event.MirrorFailed:
+			answer = s.Payload
+			return bus.Stop
+		}
+		return nil
+	})
+	if err != nil {
+		p.t.Fatalf("no answer: %v", err)
+	}
+	return answer
 }
 
 // TestWhatLiesInTheWayIsKept: the answer names the place and the way out.

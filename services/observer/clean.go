@@ -17,15 +17,17 @@ import (
 
 // Canaries are removed once the report is out: until then the validator may be
 // reading them, also after drill.finished when the drill was aborted. The history
-// is closed by then, so nothing records that it was done. It is done again at a
-// start for the drills of the last day, which does no harm, and what failed is
-// tried again before the next drill of the same target.
+// is closed by then, so nothing records that it was done. It is done again
+// instead, which does no harm: at a start for the drills of the last day, and
+// before a drill for the last drills of the same targets.
 const (
 	// cleanTime bounds the removal of a drill's canaries.
 	cleanTime = 15 * time.Second
 	// cleanAge is how long ago a report may have been published for its drill's
 	// canaries to be looked for at the start.
 	cleanAge = 24 * time.Hour
+	// cleanLast is how many earlier drills of a target are cleaned up after.
+	cleanLast = 20
 )
 
 // cleanUp removes the drill's canaries from its targets. Every observer that
@@ -46,69 +48,27 @@ func (c Config) clean(ctx context.Context, d drill.Drill, id string) error {
 	errs := make([]error, len(names))
 	var wg sync.WaitGroup
 	for i, name := range names {
-		wg.Go(func() {
-			t, err := c.openTarget(ctx, d, name)
-			if err == nil {
-				err = errors.Join(c.dropLedgers(ctx, t, placeOf(d, name), id), t.Release(ctx))
-			}
-			if err != nil {
-				c.left.add(placeOf(d, name), id)
-			}
-			errs[i] = err
-		})
+		wg.Go(func() { errs[i] = c.dropLedgers(ctx, d, name, []string{id}) })
 	}
 	wg.Wait()
 	return errors.Join(errs...)
 }
 
-// dropLedgers removes a drill's canaries, and those of earlier drills that could
-// not be removed from the same place.
-func (c Config) dropLedgers(ctx context.Context, t *target.Target, p place, id string) error {
-	drills := c.left.with(p, id)
-	_, err := target.Call(ctx, cleanTime, "drop the ledgers in a target of driver "+p.driver, func(ctx context.Context) (struct{}, error) {
+func (c Config) dropLedgers(ctx context.Context, d drill.Drill, name string, drills []string) error {
+	began := c.Clock.Now().Mono
+	t, err := c.openTarget(ctx, d, name)
+	if err != nil {
+		return err
+	}
+	// A process that was suspended here may have been taken over, and would delete
+	// its successor's canaries before it hears of it.
+	if late := c.Clock.Now().Mono - began; late > int64(cleanTime) {
+		return errors.Join(fmt.Errorf("not done: %v went by since it was begun", time.Duration(late)), t.Release(ctx))
+	}
+	_, err = target.Call(ctx, cleanTime, "drop the ledgers in target "+name, func(ctx context.Context) (struct{}, error) {
 		return struct{}{}, t.Observer.DropLedgers(ctx, drills...)
 	}, nil)
-	if err == nil {
-		c.left.remove(p, drills)
-	}
-	return err
-}
-
-// place is where canaries lie, under whatever name a drill has for it.
-type place struct{ driver, config string }
-
-func placeOf(d drill.Drill, name string) place {
-	t, _ := d.Target(name) // a drill names no target that it does not have
-	return place{t.Driver, string(t.Config)}
-}
-
-// leftovers are the finished drills whose canaries this process could not remove.
-// One that runs is never among them: somebody else's cleaning would take its
-// canaries away. It is safe for concurrent use.
-type leftovers struct {
-	mu     sync.Mutex
-	drills map[place][]string
-}
-
-func (l *leftovers) add(p place, drill string) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if !slices.Contains(l.drills[p], drill) {
-		l.drills[p] = append(l.drills[p], drill)
-	}
-}
-
-func (l *leftovers) remove(p place, drills []string) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.drills[p] = slices.DeleteFunc(l.drills[p], func(d string) bool { return slices.Contains(drills, d) })
-}
-
-// with is the drill and what is left of others in the same place.
-func (l *leftovers) with(p place, drill string) []string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return append(slices.DeleteFunc(slices.Clone(l.drills[p]), func(d string) bool { return d == drill }), drill)
+	return errors.Join(err, t.Release(ctx))
 }
 
 // probed are the names of the targets that the drill leaves canaries in.
@@ -163,12 +123,49 @@ func definitionOf(s bus.Summary) (drill.Drill, bool) {
 	return d, ok && json.Unmarshal(p.Spec, &d) == nil
 }
 
-// cleanBefore removes what earlier drills have left in a target, and what bears
-// the drill's own id: an installation that lost its store has given the id before,
-// and its canaries would be taken for duplicates. It is for the first claim of a
-// drill, before its first lane in the target.
-func (o opening) cleanBefore(ctx context.Context, t *target.Target, name string) {
-	if err := o.c.dropLedgers(ctx, t, placeOf(o.drill, name), o.id); err != nil {
-		o.c.Log.InfoContext(ctx, "earlier drills' canaries may be left in a target", "drill", o.id, "target", name, "error", err)
+// cleanBefore removes what the last drills of the same targets may have left, and
+// what bears the drill's own id: an installation that lost its store has given
+// the id before, and its canaries would be taken for duplicates. It is for the
+// first claim of a drill, and all of it is over before the first lane in any target
+// opens: two targets may be one system, and hold the same canaries.
+func (o opening) cleanBefore(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, cleanTime)
+	defer cancel()
+	drills, err := o.c.Bus.List(ctx)
+	if err != nil {
+		o.c.Log.InfoContext(ctx, "earlier drills' canaries are not looked for", "drill", o.id, "error", err)
 	}
+	var wg sync.WaitGroup
+	for _, name := range probed(o.drill) {
+		wg.Go(func() {
+			old := append(sameTarget(drills, o.drill, name), o.id)
+			if err := o.c.dropLedgers(ctx, o.drill, name, old); err != nil {
+				o.c.Log.InfoContext(ctx, "earlier drills' canaries may be left in a target", "drill", o.id, "drills", old, "error", err)
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// sameTarget are the last drills with a report that probed a target of that name
+// and driver. Its configuration may have changed since.
+func sameTarget(drills []bus.Summary, d drill.Drill, name string) []string {
+	here, err := d.Target(name)
+	if err != nil {
+		return nil
+	}
+	var out []string
+	for _, s := range slices.Backward(drills) {
+		if len(out) == cleanLast {
+			break
+		}
+		other, ok := definitionOf(s)
+		if s.Published == nil || !ok || !slices.Contains(probed(other), name) {
+			continue
+		}
+		if t, err := other.Target(name); err == nil && t.Driver == here.Driver {
+			out = append(out, s.Drill)
+		}
+	}
+	return out
 }

@@ -125,6 +125,31 @@ func TestNextDrillCleansUp(t *testing.T) {
 	eventually(t, "the clean-up", func() bool { return r.fake.cleaned("d-1") == 2 })
 }
 
+// TestCleaningIsOverBeforeTheFirstLane: two targets may be one system, so that what
+// is removed from one are canaries that the other's lanes wrote.
+func TestCleaningIsOverBeforeTheFirstLane(t *testing.T) {
+	r := newRig(t)
+	r.observe("o1")
+	later := aPhase()
+	later.Name = "later"
+	later.Probes = later.Probes[:1]
+	later.Probes[0].Target = "u"
+	p := r.accept("d-1", aPhase(), later)
+	p.begin()
+	r.fake.mu.Lock()
+	before := r.fake.before
+	r.fake.mu.Unlock()
+	if !slices.Equal(before, []string{"d-1", "d-1"}) {
+		t.Fatalf("before the first lane the ledgers of %v were dropped, want those of the drill in both targets", before)
+	}
+	p.say(event.TypePhaseFinished, event.PhaseFinished{Phase: phaseName})
+	p.say(event.TypePhaseStarted, event.PhaseStarted{Phase: later.Name})
+	await(p, "attempts of the second phase", func(b *event.ProbeBatch) bool { return b.Phase == later.Name })
+	if n := r.fake.cleaned("d-1"); n != 2 {
+		t.Fatalf("the drill's own canaries were dropped %d times while it ran", n-2)
+	}
+}
+
 // TestIDThatWasGivenBefore: canaries under the drill's own id are there before its
 // first lane when a store was lost; they must not be taken for its own, and its
 // own must not be taken for those.

@@ -25,8 +25,6 @@ type Config struct {
 	// Silence is how long a claimed observer may be silent in an open phase
 	// before another instance takes over; 0 means 5 s.
 	Silence time.Duration
-
-	left *leftovers
 }
 
 // Run watches every unfinished drill until ctx ends, and returns nil then, after
@@ -37,7 +35,6 @@ func Run(ctx context.Context, c Config) error {
 	if c.Silence == 0 {
 		c.Silence = DefaultSilence
 	}
-	c.left = &leftovers{drills: map[place][]string{}}
 	w := &watcher{c: c, known: map[string]bool{}}
 	defer w.wg.Wait()
 	ctx, cancel := context.WithCancel(ctx)

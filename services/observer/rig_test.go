@@ -276,7 +276,9 @@ func (r *rig) accept(id string, phases ...drill.Phase) *play {
 	r.t.Helper()
 	d := drill.WithDefaults(drill.Drill{
 		APIVersion: drill.APIVersion, Kind: drill.Kind, Metadata: drill.Metadata{Name: id},
-		Spec: drill.Spec{Targets: []drill.Target{{Name: "t", Driver: "fake", Config: json.RawMessage(`{}`)}}, Phases: phases},
+		Spec: drill.Spec{Targets: []drill.Target{
+			{Name: "t", Driver: "fake", Config: json.RawMessage(`{}`)}, {Name: "u", Driver: "fake", Config: json.RawMessage(`{}`)},
+		}, Phases: phases},
 	})
 	spec, err := json.Marshal(d)
 	if err != nil {

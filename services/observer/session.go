@@ -47,8 +47,8 @@ type session struct {
 
 	watch  *watch
 	outbox outbox
-	// cleaned are the targets that lanes were opened in.
-	cleaned map[string]bool
+	// cleaned is true once a watch has cleaned up before the drill.
+	cleaned bool
 	// next are the sequence numbers that lanes go on with, over phases.
 	next map[laneID]int64
 	// blocked is the tail at which an append met a conflict: nothing is appended
@@ -68,7 +68,7 @@ func runSession(ctx context.Context, c Config, id string) (err error) {
 	s := &session{
 		c: c, id: id, me: c.Bus.Identity().Instance, clock: c.Clock.Now().Clock,
 		log: c.Log.With("drill", id),
-		cut: map[string]bool{}, cleaned: map[string]bool{}, published: map[string]map[verdict.LaneKey]int64{}, next: map[laneID]int64{},
+		cut: map[string]bool{}, published: map[string]map[verdict.LaneKey]int64{}, next: map[laneID]int64{},
 		events: make(chan bus.Stored, 256),
 	}
 	s.clocks = verdict.NewClockMap(s.clock)

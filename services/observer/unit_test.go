@@ -1,14 +1,16 @@
 package observer
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
 	"testing"
 	"time"
 
 	"pgregory.net/rapid"
 
+	"github.com/firedrill/firedrill/pkg/bus"
+	"github.com/firedrill/firedrill/pkg/drill"
 	"github.com/firedrill/firedrill/pkg/event"
 	"github.com/firedrill/firedrill/pkg/verdict"
 	"github.com/firedrill/firedrill/services/observer/probe"
@@ -128,25 +130,39 @@ func TestNoticesAreBounded(t *testing.T) {
 	}
 }
 
-// What could not be removed is tried again with the next removal in the same place,
-// and in no other.
-func TestLeftovers(t *testing.T) {
-	l := leftovers{drills: map[place][]string{}}
-	here, there := place{"postgres", `{"a":1}`}, place{"postgres", `{"a":2}`}
-	l.add(here, "d-1")
-	l.add(here, "d-2")
-	l.add(here, "d-1")
-	if got := l.with(here, "d-3"); !slices.Equal(got, []string{"d-1", "d-2", "d-3"}) {
-		t.Fatalf("got %v, want what is left and the drill itself", got)
+// What is cleaned up before a drill: the last ones with a report at the same target.
+func TestSameTarget(t *testing.T) {
+	at := func(name, driver string) drill.Drill {
+		return drill.Drill{Spec: drill.Spec{
+			Targets: []drill.Target{{Name: name, Driver: driver}, {Name: "bystander", Driver: driver}},
+			Phases:  []drill.Phase{{Name: "p", Probes: []drill.Probe{{Name: "w", Target: name}}}},
+		}}
 	}
-	if got := l.with(here, "d-1"); !slices.Equal(got, []string{"d-2", "d-1"}) {
-		t.Fatalf("got %v, want each drill once", got)
+	summary := func(id string, d drill.Drill, published bool) bus.Summary {
+		spec, err := json.Marshal(d)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := bus.Summary{Drill: id, Accepted: &bus.Stored{Payload: &event.DrillAccepted{Spec: spec}}}
+		if published {
+			s.Published = &bus.Stored{}
+		}
+		return s
 	}
-	if got := l.with(there, "d-4"); !slices.Equal(got, []string{"d-4"}) {
-		t.Fatalf("got %v in another place", got)
+	var all []bus.Summary
+	for i := range 2 * cleanLast {
+		all = append(all, summary(fmt.Sprint("old-", i), at("db", "postgres"), true))
 	}
-	l.remove(here, []string{"d-1", "d-2", "d-3"})
-	if got := l.with(here, "d-5"); !slices.Equal(got, []string{"d-5"}) {
-		t.Fatalf("got %v after the removal", got)
+	all = append(all,
+		summary("elsewhere", at("cache", "postgres"), true),
+		summary("other-driver", at("db", "redis"), true),
+		summary("running", at("db", "postgres"), false),
+		bus.Summary{Drill: "unreadable", Accepted: &bus.Stored{}, Published: &bus.Stored{}})
+	got := sameTarget(all, at("db", "postgres"), "db")
+	if len(got) != cleanLast || got[0] != fmt.Sprint("old-", 2*cleanLast-1) || got[cleanLast-1] != fmt.Sprint("old-", cleanLast) {
+		t.Fatalf("got %v, want the last %d of old-*", got, cleanLast)
+	}
+	if got := sameTarget(all, at("db", "postgres"), "bystander"); len(got) != 0 {
+		t.Fatalf("got %v for a target that no drill probed", got)
 	}
 }

@@ -85,11 +85,16 @@ func (s *session) openWatch(ctx context.Context, p drill.Phase) *watch {
 			w.missing[laneID{pr.Name, lane}] = "it is being opened"
 		}
 	}
-	o := opening{c: s.c, drill: s.state.Drill, id: s.id, epoch: s.claim.own}
+	o := opening{c: s.c, drill: s.state.Drill, id: s.id, epoch: s.claim.own, clean: make(chan struct{})}
+	first := s.claim.own == 1 && !s.cleaned
+	s.cleaned = true
+	w.openers.Go(func() {
+		defer close(o.clean)
+		if first {
+			o.cleanBefore(ctx)
+		}
+	})
 	for name, probes := range byTarget {
-		o := o
-		o.first = s.claim.own == 1 && !s.cleaned[name]
-		s.cleaned[name] = true
 		w.openers.Go(func() { w.open(ctx, o, name, probes) })
 	}
 	return w
@@ -101,8 +106,8 @@ type opening struct {
 	drill drill.Drill
 	id    string
 	epoch int64
-	// first is true when the drill has made no attempt at the target yet.
-	first bool
+	// clean is closed when lanes may open.
+	clean chan struct{}
 }
 
 // open opens a target and then its lanes, and keeps trying.
@@ -113,9 +118,7 @@ func (w *watch) open(ctx context.Context, o opening, name string, probes []drill
 			w.targets.Lock()
 			w.targets.open = append(w.targets.open, t)
 			w.targets.Unlock()
-			if o.first {
-				o.cleanBefore(ctx, t, name)
-			}
+			<-o.clean
 			for _, pr := range probes {
 				for _, lane := range []string{target.LanePooled, target.LaneFresh} {
 					spec := target.ProbeSpec{

@@ -9,9 +9,11 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
+	"github.com/firedrill/firedrill/pkg/event"
 	"github.com/firedrill/firedrill/services/reporter"
 )
 
@@ -69,28 +71,38 @@ func TestLogin(t *testing.T) {
 	}
 }
 
-// sessionUntil is a session as the reporter with a token would make it.
+// sessionUntil is a session as whoever knows a token could make it.
 func sessionUntil(until time.Time, token string) string {
 	mac := hmac.New(sha256.New, []byte(token))
 	fmt.Fprintf(mac, "firedrill session until %d", until.Unix())
 	return fmt.Sprintf("firedrill-session=%d.%s", until.Unix(), hex.EncodeToString(mac.Sum(nil)))
 }
 
+// session logs in and returns the cookie.
+func (c *client) session() string {
+	c.t.Helper()
+	res := c.login(url.Values{"token": {token}})
+	if len(res.Cookies()) != 1 {
+		c.t.Fatalf("no session: %d", res.StatusCode)
+	}
+	return res.Cookies()[0].Name + "=" + res.Cookies()[0].Value
+}
+
 func TestSessionsThatDoNotCount(t *testing.T) {
 	c := newWorld(t).http(nil)
-	soon := time.Now().Add(time.Hour)
-	good := sessionUntil(soon, token)
+	good := c.session()
 	if code, body, _ := c.do("GET", "/", "", "Authorization", "", "Cookie", good); code != http.StatusOK {
 		t.Fatalf("a good session: %d %s", code, body)
 	}
 	end, mac, _ := strings.Cut(strings.TrimPrefix(good, "firedrill-session="), ".")
 	for name, cookie := range map[string]string{
-		"expired":       sessionUntil(time.Now().Add(-time.Second), token),
-		"another token": sessionUntil(soon, "y"),
-		"lengthened":    "firedrill-session=9" + end + "." + mac,
-		"no proof":      "firedrill-session=" + end + ".",
-		"nothing":       "firedrill-session=",
-		"the token":     "firedrill-session=" + token,
+		// A proof by the token would let whoever stole a cookie try tokens on it.
+		"made with the token": sessionUntil(time.Now().Add(time.Hour), token),
+		"another process's":   newWorld(t).http(nil).session(),
+		"lengthened":          "firedrill-session=9" + end + "." + mac,
+		"no proof":            "firedrill-session=" + end + ".",
+		"nothing":             "firedrill-session=",
+		"the token":           "firedrill-session=" + token,
 	} {
 		if code, _, _ := c.do("GET", "/", "", "Authorization", "", "Cookie", cookie); code != http.StatusUnauthorized {
 			t.Errorf("%s: %d", name, code)
@@ -113,9 +125,56 @@ func TestLoginGoesNowhereElse(t *testing.T) {
 		if got := res.Header.Get("Location"); got != want {
 			t.Errorf("next %q leads to %q, want %q", next, got, want)
 		}
-		if !res.Cookies()[0].Secure {
-			t.Error("behind TLS the cookie is not Secure")
+		k := res.Cookies()[0]
+		if !k.Secure || !strings.HasPrefix(k.Name, "__Host-") {
+			t.Errorf("behind TLS the cookie is %s", k)
 		}
+		if code, _, _ := c.do("GET", "/", "", "Authorization", "", "X-Forwarded-Proto", "https", "Cookie", k.Name+"="+k.Value); code != http.StatusOK {
+			t.Errorf("behind TLS the session reads: %d", code)
+		}
+	}
+}
+
+// TestWrongTokensTakeTime: they can be tried neither fast nor all at once, and are
+// in the log without the token that was tried.
+func TestWrongTokensTakeTime(t *testing.T) {
+	c := newWorld(t).http(nil)
+	began := time.Now()
+	var wg sync.WaitGroup
+	for range 3 {
+		wg.Go(func() {
+			if res := c.login(url.Values{"token": {"not-the-token-at-all"}}); res.StatusCode != http.StatusUnauthorized {
+				t.Errorf("a wrong token: %d", res.StatusCode)
+			}
+		})
+	}
+	wg.Wait()
+	c.session() // whoever knows the token waits no longer than the others
+	if took := time.Since(began); took < 1500*time.Millisecond {
+		t.Errorf("three wrong tokens and the right one took %s", took)
+	}
+	if log := c.log.String(); strings.Count(log, "login refused") != 3 || strings.Contains(log, "not-the-token-at-all") {
+		t.Errorf("the log: %s", log)
+	}
+}
+
+// TestShortTokensAreRefused: the message says how to make a better one.
+func TestShortTokensAreRefused(t *testing.T) {
+	w := newWorld(t)
+	err := reporter.Run(t.Context(), reporter.Config{Bus: w.buses[event.Reporter], Log: quiet(), Keyring: w.ring, HTTPAddr: "127.0.0.1:0", Token: "fifteen-bytes--"})
+	if err == nil {
+		t.Fatal("a token of 15 bytes is taken")
+	}
+	for _, part := range []string{"FIREDRILL_HTTP_TOKEN", "--http-token-file", "openssl rand -hex 16"} {
+		if !strings.Contains(err.Error(), part) {
+			t.Errorf("the message lacks %s: %v", part, err)
+		}
+	}
+	if strings.Contains(err.Error(), "fifteen") {
+		t.Errorf("the message holds the token: %v", err)
+	}
+	if err := reporter.CheckToken("sixteen--bytes--"); err != nil {
+		t.Error(err)
 	}
 }
 

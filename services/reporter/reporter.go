@@ -31,7 +31,7 @@ type Config struct {
 	OutDir string
 	// HTTPAddr is host:port; empty means no HTTP server.
 	HTTPAddr string
-	// Token is what HTTP clients must send as a bearer token. Without one the
+	// Token is what HTTP clients must send as a bearer token: see CheckToken. Without one the
 	// server starts only with PublicReads, and takes no requests for drills.
 	Token string
 	// PublicReads lets everybody who reaches the HTTP server read.
@@ -51,7 +51,8 @@ const quietDefault = 3 * time.Second
 
 type service struct {
 	Config
-	shelf shelf
+	shelf  shelf
+	logins logins
 }
 
 // Run reports finished drills and answers questions until ctx ends, which is
@@ -67,13 +68,16 @@ func Run(ctx context.Context, c Config) error {
 	if c.HTTPAddr != "" && c.Token == "" && !c.PublicReads {
 		return errors.New("reporter: an HTTP address is set without a token; give a token file, or allow public reads")
 	}
+	if err := CheckToken(c.Token); err != nil {
+		return fmt.Errorf("reporter: %w", err)
+	}
 	exporter, done, err := c.exporter(ctx)
 	if err != nil {
 		return fmt.Errorf("reporter: %w", err)
 	}
 	defer done()
 	c.Exporter = exporter
-	s := &service{Config: c}
+	s := &service{Config: c, logins: newLogins()}
 
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()

@@ -2,10 +2,8 @@ package postgres
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"path/filepath"
-	"slices"
 	"syscall"
 	"time"
 
@@ -80,61 +78,46 @@ func stopMode(p params) string {
 }
 
 // maxRounds bounds how often new children are looked for while a server is
-// being stopped. The postmaster goes first, so one more is rare.
+// being killed or frozen. The postmaster goes first, so one more is rare.
 const maxRounds = 20
 
-// kill stops the server's processes and then ends them. A process takes
-// milliseconds to end, during which others would go on and answer clients, or
-// notice that the postmaster is gone; one stops at once. So the whole server goes
-// at one moment, as in a loss of power.
+// kill ends the whole server at one moment, see control.KillFenced: the fault has
+// ended when the last signal was sent to processes that were all stopped by then,
+// or, should one not stop at once, when all are gone.
 func (s *servers) kill(ctx context.Context, o *operation) (target.Effect, error) {
+	var e target.Effect
 	procs, err := s.processes(ctx, o.node)
 	if err != nil {
-		return target.Effect{}, err
-	}
-	e, procs, err := s.stopAll(ctx, o.node, procs)
-	if err != nil {
 		return e, err
 	}
-	if err := s.signal(ctx, o.node, syscall.SIGKILL, procs); err != nil {
-		return e, err
-	}
-	if err := s.until(ctx, o.node, "the killed processes to be gone", procs, control.Process.Gone); err != nil {
-		return e, err
-	}
-	e.Proof = s.proveDown(ctx, o.node, fmt.Sprintf("%d processes got SIGKILL and are gone", len(procs)))
-	return e, nil
-}
-
-// stopAll sends SIGSTOP to a server's processes until none of them runs, and
-// returns those that it has then. The effect begins before the first signal, and
-// has ended when each process was seen stopped: no client gets an answer from then
-// on.
-func (s *servers) stopAll(ctx context.Context, n *node, procs []control.Process) (target.Effect, []control.Process, error) {
-	var e target.Effect
 	if len(procs) == 0 {
-		return e, nil, fmt.Errorf("node %s does not run any more", n.Name)
+		return e, fmt.Errorf("node %s does not run any more", o.node.Name)
 	}
+	hit := 0
 	e.Began = s.clock.Now()
-	for range maxRounds {
-		if err := s.signal(ctx, n, syscall.SIGSTOP, procs); err != nil {
-			return e, nil, err
+	for round := 0; len(procs) > 0; round++ {
+		if round == maxRounds {
+			return e, fmt.Errorf("node %s still has processes %v after %d rounds of SIGKILL", o.node.Name, pidsOf(procs), round)
 		}
-		stopped := func(p control.Process) bool { return p.Stopped() || p.Gone() }
-		if err := s.until(ctx, n, "SIGSTOP to take effect", procs, stopped); err != nil {
-			return e, nil, err
+		together, err := o.node.host.KillFenced(ctx, conductor(ctx), pidsOf(procs)...)
+		if err != nil {
+			return e, fmt.Errorf("node %s: %w", o.node.Name, err)
 		}
 		e.Ended = s.clock.Now()
-		// The postmaster may have had a child while it was being hit.
-		var err error
-		if procs, err = s.processes(ctx, n); err != nil {
-			return e, nil, err
+		if err := s.until(ctx, o.node, "the killed processes to be gone", procs, control.Process.Gone); err != nil {
+			return e, err
 		}
-		if !slices.ContainsFunc(procs, func(p control.Process) bool { return !p.Stopped() }) {
-			return e, procs, nil
+		if !together {
+			e.Ended = s.clock.Now()
+		}
+		hit += len(procs)
+		// The postmaster may have had a child while it was being hit.
+		if procs, err = s.processes(ctx, o.node); err != nil {
+			return e, err
 		}
 	}
-	return e, nil, fmt.Errorf("node %s: not every process stopped after %d rounds of SIGSTOP", n.Name, maxRounds)
+	e.Proof = s.proveDown(ctx, o.node, fmt.Sprintf("%d processes got SIGKILL and are gone", hit))
+	return e, nil
 }
 
 // proveDown shows that no process is left and that nobody answers.
@@ -163,6 +146,15 @@ func (s *servers) silent(ctx context.Context, n *node) (string, bool) {
 	return s.scrubText(err.Error()), sqlCode(err) == "" || sqlCode(err) == "57P03"
 }
 
+// signalUntil signals processes, and waits until each is as the signal makes it:
+// the fault has not ended before.
+func (s *servers) signalUntil(ctx context.Context, n *node, sig syscall.Signal, procs []control.Process, done func(control.Process) bool) error {
+	if err := s.signal(ctx, n, sig, procs); err != nil {
+		return err
+	}
+	return s.until(ctx, n, fmt.Sprintf("%v to take effect", sig), procs, done)
+}
+
 // until waits for each of a node's processes to be done.
 func (s *servers) until(ctx context.Context, n *node, what string, procs []control.Process, done func(control.Process) bool) error {
 	pids := pidsOf(procs)
@@ -182,17 +174,34 @@ const thawScript = `for p in /proc/[0-9]*; do
 done; :`
 
 func (s *servers) freeze(ctx context.Context, o *operation) (target.Effect, error) {
-	armed := make(chan error, 1)
-	go func() {
-		armed <- s.arm(ctx, o, control.Timer{Script: thawScript, Args: []string{s.realDataDir(ctx, o.node)}})
-	}()
+	var e target.Effect
 	procs, err := s.processes(ctx, o.node)
-	if err := errors.Join(<-armed, err); err != nil {
-		return target.Effect{}, err
-	}
-	e, procs, err := s.stopAll(ctx, o.node, procs)
 	if err != nil {
 		return e, err
+	}
+	if len(procs) == 0 {
+		return e, fmt.Errorf("node %s does not run any more", o.node.Name)
+	}
+	err = s.arm(ctx, o, control.Timer{Script: thawScript, Args: []string{procs[0].Dir}})
+	if err != nil {
+		return e, err
+	}
+	e.Began = s.clock.Now()
+	for round := 0; ; round++ {
+		if round == maxRounds {
+			return e, fmt.Errorf("node %s: not every process stopped after %d rounds of SIGSTOP", o.node.Name, round)
+		}
+		stopped := func(p control.Process) bool { return p.Stopped() || p.Gone() }
+		if err := s.signalUntil(ctx, o.node, syscall.SIGSTOP, procs, stopped); err != nil {
+			return e, err
+		}
+		e.Ended = s.clock.Now()
+		if procs, err = s.processes(ctx, o.node); err != nil {
+			return e, err
+		}
+		if allStopped(procs) {
+			break
+		}
 	}
 	e.Proof = event.Proof{How: "every process is in state T, and a new connection gets no answer",
 		Observations: []string{fmt.Sprintf("%d processes in state T", len(procs))}}
@@ -200,6 +209,15 @@ func (s *servers) freeze(ctx context.Context, o *operation) (target.Effect, erro
 	e.Proof.Proven = silent && len(procs) > 0
 	e.Proof.Observations = append(e.Proof.Observations, refusal)
 	return e, nil
+}
+
+func allStopped(ps []control.Process) bool {
+	for _, p := range ps {
+		if !p.Stopped() {
+			return false
+		}
+	}
+	return true
 }
 
 // arm sets the dead-man timer of an operation.

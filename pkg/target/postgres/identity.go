@@ -5,12 +5,14 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"os"
 	"path/filepath"
 	"regexp"
 	"strconv"
 	"sync"
+	"syscall"
 )
 
 // systemIDForm is what initdb makes: a number of 64 bits that is never 0.
@@ -115,21 +117,39 @@ func (s *servers) systemIDOfFiles(ctx context.Context, n *node) (string, error) 
 	return v.SysID, nil
 }
 
+// controlFileSize is PG_CONTROL_FILE_SIZE: the data, then zeros.
+const controlFileSize = 8192
+
 // controlFileID reads the identifier from the file itself, as this stands right
-// before each fault. The identifier comes first, then the layout's version, in the
-// machine's byte order: src/include/catalog/pg_control.h, "this data is always
-// placed at the start". It is not ok where the file cannot be read by firedrill,
-// or the version is none.
+// before each fault. It comes first, in the machine's byte order, and the checksum
+// of all before it comes last: src/include/catalog/pg_control.h. It is not ok where
+// the file cannot be read by firedrill, or is anything but a whole one;
+// pg_controldata, which is asked then, knows more.
 func controlFileID(path string) (id string, ok bool) {
-	f, err := os.Open(path)
+	// What is not a plain file, such as a pipe, must not keep the drill waiting.
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return "", false
 	}
 	defer func() { _ = f.Close() }() // opened for reading
-	var head [12]byte
-	if _, err := io.ReadFull(f, head[:]); err != nil {
+	if fi, err := f.Stat(); err != nil || !fi.Mode().IsRegular() || fi.Size() != controlFileSize {
 		return "", false
 	}
-	version := binary.NativeEndian.Uint32(head[8:])
-	return strconv.FormatUint(binary.NativeEndian.Uint64(head[:8]), 10), 900 <= version && version < 100_000
+	data := make([]byte, controlFileSize)
+	if _, err := io.ReadFull(f, data); err != nil || !isWhole(data) {
+		return "", false
+	}
+	return strconv.FormatUint(binary.NativeEndian.Uint64(data), 10), true
+}
+
+// isWhole checks the checksum, a CRC-32C. Where it lies differs between versions,
+// but only zeros follow it, so it is the last word that is not 0. A file that some
+// other word ended, or half a write, fails: its sum is another.
+func isWhole(data []byte) bool {
+	for at := len(data) - 4; at >= 16; at -= 4 {
+		if sum := binary.NativeEndian.Uint32(data[at:]); sum != 0 {
+			return sum == crc32.Checksum(data[:at], crc32.MakeTable(crc32.Castagnoli))
+		}
+	}
+	return false
 }

@@ -124,6 +124,27 @@ func operationNamed(name string) (operationKind, error) {
 	return operationKind{}, fmt.Errorf("operation %q: %w; see the driver's README", name, target.ErrUnsupported)
 }
 
+// NodeNames lists the nodes of a configuration, which params.node is one of. It
+// gives none unless each has a name: what is wrong there is said by Check.
+func (Driver) NodeNames(config json.RawMessage) []string {
+	var c struct {
+		Nodes []struct {
+			Name string `json:"name"`
+		} `json:"nodes"`
+	}
+	if json.Unmarshal(config, &c) != nil {
+		return nil
+	}
+	var names []string
+	for _, n := range c.Nodes {
+		if n.Name == "" {
+			return nil
+		}
+		names = append(names, n.Name)
+	}
+	return names
+}
+
 // readParams reads and checks an operation's parameters.
 func (k operationKind) readParams(raw json.RawMessage) (params, error) {
 	var p params

@@ -81,7 +81,7 @@ func freeAddress(t *testing.T) string {
 // TestItServes: who finds it by its record can ask it for everything.
 func TestItServes(t *testing.T) {
 	o := options(t.TempDir())
-	o.HTTPAddr, o.HTTPToken = freeAddress(t), "geheim-geheim"
+	o.HTTPAddr, o.HTTPToken = freeAddress(t), "geheim-geheim-geheim"
 	s := start(t, o)
 	rec, ok := ReadRecord(o.StateDir)
 	if !ok || rec.PID != os.Getpid() || rec.HTTP != o.HTTPAddr || rec.OutDir != o.OutDir {
@@ -174,7 +174,7 @@ func TestAServiceThatCannotRunEndsAll(t *testing.T) {
 	}
 	defer l.Close()
 	o := options(t.TempDir())
-	o.HTTPAddr, o.HTTPToken = l.Addr().String(), "geheim-geheim"
+	o.HTTPAddr, o.HTTPToken = l.Addr().String(), "geheim-geheim-geheim"
 	s := start(t, o)
 	select {
 	case <-s.Ended():

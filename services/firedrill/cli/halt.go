@@ -35,25 +35,18 @@ all is halted already, that stays as it is, with its reason.`,
 // halt switches to what is wanted. Nobody's halt replaces an earlier one: whoever
 // releases it must see why the first was given.
 func (a *app) halt(ctx context.Context, b *bus.Bus, want bus.Halt) error {
-	now, err := b.HaltState(ctx)
-	if err != nil {
-		return failure(err)
-	}
+	before, switched, err := b.SwitchHalt(ctx, want)
 	switch {
-	case now.Halted && want.Halted:
-		fmt.Fprintf(a.Out, "halted already, and that stays: %s\n", now)
-		return nil
-	case !now.Halted && !want.Halted:
-		fmt.Fprintln(a.Out, "nothing is halted: new drills are accepted")
-		return nil
-	}
-	if err := b.SetHalt(ctx, want); err != nil {
+	case err != nil:
 		return failure(err)
-	}
-	if want.Halted {
+	case !switched && want.Halted:
+		fmt.Fprintf(a.Out, "halted already, and that stays: %s\n", before)
+	case !switched:
+		fmt.Fprintln(a.Out, "nothing is halted: new drills are accepted")
+	case want.Halted:
 		fmt.Fprintln(a.Out, "halted: running drills are being aborted, new ones are rejected")
-	} else {
-		fmt.Fprintf(a.Out, "released: new drills are accepted; it was halted %s\n", now)
+	default:
+		fmt.Fprintf(a.Out, "released: new drills are accepted; it was halted %s\n", before)
 	}
 	return nil
 }

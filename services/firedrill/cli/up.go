@@ -12,6 +12,7 @@ import (
 	"github.com/firedrill/firedrill/pkg/telemetry"
 	"github.com/firedrill/firedrill/services/firedrill/allinone"
 	"github.com/firedrill/firedrill/services/injector"
+	"github.com/firedrill/firedrill/services/reporter"
 )
 
 func (a *app) upCmd() *cobra.Command {
@@ -56,6 +57,9 @@ func (a *app) up(ctx context.Context, o allinone.Options) error {
 	if o.HTTPAddr != "" && o.HTTPToken == "" {
 		fmt.Fprintln(a.Err, "firedrill: FIREDRILL_HTTP_TOKEN is not set: the HTTP API is off")
 		o.HTTPAddr = ""
+	}
+	if err := reporter.CheckToken(o.HTTPToken); err != nil {
+		return err
 	}
 	flush, err := telemetry.Setup(ctx, "firedrill", "allinone")
 	if err != nil {

@@ -61,7 +61,7 @@ const tempPrefix = ".firedrill-copy-"
 
 // Copy makes to a copy of the directory from, both absolute paths, and writes a
 // manifest beside it. The destination must be new or empty, unless the same job,
-// any text, has been copying there: it may be repeated at any time, and an
+// any text that no other copy has, has been copying there: it may be repeated at any time, and an
 // interrupted run leaves no half-written file under a real name. Symbolic links are copied as links. The
 // owner is kept where the process may set it (as root).
 //
