@@ -71,12 +71,8 @@ func TestTheWayToAMachineKeepsTheEnvironment(t *testing.T) {
 
 // TestBecome compares with what the system says of each user that there is.
 func TestBecome(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("only root becomes another user")
-	}
-	if !groupsAreInFiles(nameSwitch) {
-		t.Skip("this machine's groups are not in files")
-	}
+	// Others than root become nobody, and where groups come from elsewhere setpriv does it.
+	possible := os.Geteuid() == 0 && groupsAreInFiles(nameSwitch)
 	for _, name := range []string{"nobody", "postgres", "www-data"} {
 		u, err := user.Lookup(name)
 		if err != nil {
@@ -87,8 +83,11 @@ func TestBecome(t *testing.T) {
 			t.Fatal(err)
 		}
 		as, ok := become(name)
-		if !ok || as.credential == nil {
+		if ok != possible || ok && as.credential == nil {
 			t.Fatalf("%s: %+v, %v", name, as, ok)
+		}
+		if !ok {
+			continue
 		}
 		var groups []string
 		for _, g := range as.credential.Groups {

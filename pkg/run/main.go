@@ -14,7 +14,9 @@ import (
 	"runtime"
 	"runtime/debug"
 	"strings"
+	"sync"
 	"syscall"
+	"time"
 )
 
 // Exit codes of every firedrill program.
@@ -46,9 +48,41 @@ type Signal struct{ os.Signal }
 // Error names the signal.
 func (s *Signal) Error() string { return "stopped by signal: " + s.String() }
 
+// onePress is how long after the first signal others belong to it: timeout(1) and
+// terminals signal a process by itself and with its group, and nobody asks twice so
+// soon.
+const onePress = 300 * time.Millisecond
+
+// lastWords says something when a second signal ends the process.
+type lastWords struct {
+	mu  sync.Mutex
+	say func() string
+}
+
+type lastWordsKey struct{}
+
+// LastWords sets what Main prints on standard error when a second signal ends the
+// process: what is left behind. ctx is Main's or made from it.
+func LastWords(ctx context.Context, say func() string) {
+	if l, ok := ctx.Value(lastWordsKey{}).(*lastWords); ok {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.say = say
+	}
+}
+
+func (l *lastWords) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.say == nil {
+		return ""
+	}
+	return l.say()
+}
+
 // Main runs f with the process's arguments and streams, and exits with its
-// code. The first SIGINT or SIGTERM ends f's context; a second exits at once
-// with Interrupted. A panic of f is one line on standard error and Crash. A
+// code. The first SIGINT or SIGTERM ends f's context; a second one, somewhat later,
+// exits at once with Interrupted. A panic of f is one line on standard error and Crash. A
 // panic of another goroutine is the runtime's to report, with status 2: start
 // goroutines through something that hands panics on, such as errgroup.
 func Main(f Func) {
@@ -61,21 +95,27 @@ func Main(f Func) {
 }
 
 func execute(f Func, args []string, in io.Reader, out, errs io.Writer, signals <-chan os.Signal, exit func(int)) (code int) {
-	ctx, cancel := context.WithCancelCause(context.Background())
+	words := &lastWords{}
+	ctx, cancel := context.WithCancelCause(context.WithValue(context.Background(), lastWordsKey{}, words))
 	done := make(chan struct{})
 	watched := make(chan struct{})
 	go func() {
 		defer close(watched)
-		for n := 0; ; n++ {
+		var first time.Time
+		for {
 			select {
 			case <-done:
 				return
 			case s := <-signals:
-				if n > 0 {
+				switch {
+				case first.IsZero():
+					first = time.Now()
+					cancel(&Signal{s})
+				case time.Since(first) >= onePress:
+					fmt.Fprint(errs, words)
 					exit(Interrupted)
 					return
 				}
-				cancel(&Signal{s})
 			}
 		}
 	}()

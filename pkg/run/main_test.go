@@ -12,6 +12,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 )
@@ -32,6 +33,7 @@ func TestMain(m *testing.M) {
 		})
 	case "deaf": // never ends by itself
 		Main(func(ctx context.Context, _ []string, _ io.Reader, out, _ io.Writer) int {
+			LastWords(context.WithoutCancel(ctx), func() string { return "something is left\n" })
 			fmt.Fprintln(out, "ready")
 			<-ctx.Done()
 			fmt.Fprintln(out, "no")
@@ -92,19 +94,35 @@ func TestSignalEndsTheContext(t *testing.T) {
 	}
 }
 
+// TestSecondSignalEndsAtOnce: not one that comes with the first, but a later one,
+// with what the program has to say last.
 func TestSecondSignalEndsAtOnce(t *testing.T) {
-	cmd, out, _ := program(t, "deaf")
+	cmd, out, errs := program(t, "deaf")
 	expect(t, out, "ready")
-	for _, answer := range []string{"no", ""} {
+	began := time.Now()
+	for range 2 {
 		if err := cmd.Process.Signal(os.Interrupt); err != nil {
 			t.Fatal(err)
 		}
-		if answer != "" {
-			expect(t, out, answer)
-		}
 	}
-	if code := exitCode(t, cmd); code != Interrupted {
-		t.Fatalf("exit code %d", code)
+	expect(t, out, "no")
+	again := time.NewTicker(20 * time.Millisecond)
+	defer again.Stop()
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	for {
+		select {
+		case <-ended: // with an exit code that is an error to exec
+			if code := cmd.ProcessState.ExitCode(); code != Interrupted || errs.String() != "something is left\n" {
+				t.Fatalf("exit code %d, said %q", code, errs)
+			}
+			if took := time.Since(began); took < onePress {
+				t.Fatalf("ended %v after the first signal", took)
+			}
+			return
+		case <-again.C:
+			_ = cmd.Process.Signal(os.Interrupt) // it may have ended
+		}
 	}
 }
 

@@ -4,11 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"os"
-	"os/signal"
 	"strings"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/firedrill/firedrill/pkg/bus"
@@ -74,12 +71,7 @@ func (a *app) show(ctx context.Context, s *session, id string, o runOptions, sta
 // interrupted aborts the drill, and lets a further signal end the process.
 func (a *app) interrupted(ctx context.Context, s *session, state *atomic.Pointer[drill.State]) {
 	id := state.Load().ID
-	a.leaveAtNextSignal(func() string {
-		if s.own == nil {
-			return fmt.Sprintf("firedrill: left: the firedrill that conducts %s goes on aborting it: %s shows how\n", id, a.command("watch "+id))
-		}
-		return a.leftUndone(*state.Load())
-	})
+	run.LastWords(ctx, func() string { return a.lastWords(s, *state.Load()) })
 	fmt.Fprintln(a.Err, "firedrill: interrupted: aborting the drill and putting everything back (interrupt again to leave it to a later `firedrill up`)")
 	data, _ := json.Marshal(injector.AbortRequest{By: requester(), Reason: "interrupted at the command line"}) // two strings cannot fail
 	if err := s.bus.Command(ctx, id, "abort", data); err != nil {
@@ -87,17 +79,12 @@ func (a *app) interrupted(ctx context.Context, s *session, state *atomic.Pointer
 	}
 }
 
-// leaveAtNextSignal has the next signal end the process after last words. It takes
-// the place of run.Main's handler, which ends it without any.
-func (a *app) leaveAtNextSignal(words func() string) {
-	signals := make(chan os.Signal, 1)
-	signal.Reset(os.Interrupt, syscall.SIGTERM)
-	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
-	go func() {
-		<-signals
-		fmt.Fprint(a.Err, words())
-		a.exit(run.Interrupted)
-	}()
+// lastWords says what a drill is left in when the command ends in the midst of it.
+func (a *app) lastWords(s *session, st drill.State) string {
+	if s.own == nil {
+		return fmt.Sprintf("firedrill: left: the firedrill that conducts %s goes on aborting it: %s shows how\n", st.ID, a.command("watch "+st.ID))
+	}
+	return a.leftUndone(st)
 }
 
 // leftUndone says what of a drill is in effect when its own firedrill ends, and how

@@ -2,63 +2,51 @@ package cli
 
 import (
 	"bytes"
-	"os"
-	"os/signal"
-	"path/filepath"
 	"strings"
 	"sync/atomic"
-	"syscall"
 	"testing"
-	"time"
 
+	"github.com/firedrill/firedrill/pkg/bus"
 	"github.com/firedrill/firedrill/pkg/drill"
 	"github.com/firedrill/firedrill/pkg/event"
-	"github.com/firedrill/firedrill/pkg/run"
 	"github.com/firedrill/firedrill/services/firedrill/allinone"
 )
 
-// TestASecondInterruptSaysWhatIsLeft: which drill, what of it is in effect, and how
-// to settle it. Then it ends, as run.Main would have.
-func TestASecondInterruptSaysWhatIsLeft(t *testing.T) {
+// TestAnInterruptAborts: and a second one would say what is left, and how to settle it.
+func TestAnInterruptAborts(t *testing.T) {
 	dir := serve(t)
-	errs, err := os.Create(filepath.Join(t.TempDir(), "errs")) // as os.Stderr, it may be written at any time
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer errs.Close()
-	exited := make(chan int, 1)
-	a := &app{Streams: Streams{Out: &bytes.Buffer{}, Err: errs}, stateDir: dir, logLevel: "error", exit: func(code int) { exited <- code }}
+	var errs bytes.Buffer
+	a := &app{Streams: Streams{Out: &bytes.Buffer{}, Err: &errs}, stateDir: dir, logLevel: "error"}
 	s, err := a.connect(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer s.bus.Close()
-	s.own = &allinone.Stack{} // as if it conducted the drill itself
 	var state atomic.Pointer[drill.State]
 	state.Store(&drill.State{ID: somebodysDrill, Debts: []drill.Debt{{Step: "p/fault/kill", Operation: "kill", Target: "orders"}}})
-	t.Cleanup(func() { signal.Reset(os.Interrupt, syscall.SIGTERM) })
 	a.interrupted(t.Context(), s, &state)
-	if err := syscall.Kill(os.Getpid(), syscall.SIGINT); err != nil {
-		t.Fatal(err)
+	if !strings.Contains(errs.String(), "interrupted: aborting the drill") {
+		t.Errorf("said %q", &errs)
 	}
-	select {
-	case code := <-exited:
-		if code != run.Interrupted {
-			t.Errorf("exit code %d", code)
+	err = s.bus.FollowCommands(t.Context(), somebodysDrill, func(verb string, _ []byte) error {
+		if verb != "abort" {
+			t.Errorf("command %q", verb)
 		}
-	case <-time.After(30 * time.Second):
-		t.Fatal("it does not end")
-	}
-	said, err := os.ReadFile(errs.Name())
+		return bus.Stop
+	})
 	if err != nil {
-		t.Fatal(err)
+		t.Error(err)
 	}
+	if said := a.lastWords(s, *state.Load()); !strings.Contains(said, "goes on aborting it: `firedrill --state-dir "+dir+" watch "+somebodysDrill+"`") {
+		t.Errorf("of another process's drill: %q", said)
+	}
+	s.own = &allinone.Stack{} // as if it conducted the drill itself
+	said := a.lastWords(s, *state.Load())
 	for _, want := range []string{
-		"interrupted: aborting the drill",
 		"this of " + somebodysDrill + " is not put back:\n  p/fault/kill: kill on orders\n",
 		"`firedrill --state-dir " + dir + " up`", "`firedrill --state-dir " + dir + " undo " + somebodysDrill + "`",
 	} {
-		if !strings.Contains(string(said), want) {
+		if !strings.Contains(said, want) {
 			t.Errorf("%q is missing in:\n%s", want, said)
 		}
 	}

@@ -288,6 +288,10 @@ closed yet, or when the file is no history.`,
 }
 
 func printVerification(w io.Writer, v event.Verification) error {
+	stranger := func(f event.Finding) bool { return f.Kind == event.FindingForeign }
+	if v.Events == 0 && len(v.Findings) > 0 && !slices.ContainsFunc(v.Findings, func(f event.Finding) bool { return !stranger(f) }) {
+		return &exitError{code: run.Fail, err: fmt.Errorf("nothing is proven: no event of this history is by a key of the keyring; if another firedrill wrote it, name its keyring with --keyring STATE-DIR/keys/keyring.json: %s", v.Findings[0].Detail)}
+	}
 	for _, f := range v.Findings {
 		fmt.Fprintln(w, f)
 	}

@@ -40,15 +40,13 @@ type app struct {
 	inventory string
 	keyring   string
 	logLevel  string
-	// exit ends the process: os.Exit, but for tests.
-	exit func(code int)
 }
 
 const defaultStateDir = ".firedrill"
 
 // Run carries out one invocation and returns the process's exit code.
 func Run(ctx context.Context, args []string, s Streams, r target.Registry) int {
-	a := &app{Streams: s, registry: r, exit: os.Exit}
+	a := &app{Streams: s, registry: r}
 	root := a.root()
 	root.SetArgs(args)
 	root.SetOut(s.Out)
