@@ -9,7 +9,7 @@ GOTEST  := go test -race -timeout 20m
 STATICCHECK_VERSION := v0.8.2
 export FIREDRILL_BIN := $(CURDIR)/$(BIN)
 
-.PHONY: help setup build demo test test-go lint verify fix bench clean jaeger
+.PHONY: help setup build demo test test-go lint verify fix bench clean jaeger minio
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
@@ -30,6 +30,12 @@ $(BIN)/jaeger: tests/jaeger/go.mod
 	@mkdir -p $(BIN)
 	cd tests/jaeger && GOWORK=off go build -o $(CURDIR)/$(BIN)/jaeger github.com/jaegertracing/jaeger/cmd/all-in-one
 
+minio: $(BIN)/minio ## build the MinIO that the mirror's tests run
+
+$(BIN)/minio: tests/minio/go.mod
+	@mkdir -p $(BIN)
+	cd tests/minio && GOWORK=off CGO_ENABLED=0 go build -trimpath -o $(CURDIR)/$(BIN)/minio github.com/minio/minio
+
 $(BIN)/staticcheck-$(STATICCHECK_VERSION):
 	@mkdir -p $(BIN)
 	GOWORK=off GOBIN=$(CURDIR)/$(BIN) go install honnef.co/go/tools/cmd/staticcheck@$(STATICCHECK_VERSION)
@@ -49,7 +55,7 @@ fix: ## write the generated files and the recorded reports
 	go run ./services/reporter/fold/reportschema
 	cd services/reporter && go test ./render -run Golden -update
 
-test: setup build lint verify jaeger test-go ## set up and run everything
+test: setup build lint verify jaeger minio test-go ## set up and run everything
 
 test-go:
 	$(GOTEST) -p 1 work

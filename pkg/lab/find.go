@@ -1,6 +1,6 @@
 // Package lab starts real servers on loopback, for demos and tests: PostgreSQL
 // with a streaming standby behind relays that can be switched and slowed, and
-// Jaeger. Everything lies under one directory, ports are free ones, and every
+// Jaeger and MinIO. Everything lies under one directory, ports are free ones, and every
 // process dies with the one that started it, also when that one is killed,
 // unless the lab was started detached with Up.
 package lab

@@ -1,0 +1,222 @@
+package bucket
+
+import (
+	"context"
+	"encoding/xml"
+	"fmt"
+	"io"
+	"iter"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/minio/minio-go/v7"
+	"github.com/minio/minio-go/v7/pkg/signer"
+)
+
+// Object is what is known of an object. A field that was not asked for, or that
+// the server did not tell, is zero.
+type Object struct {
+	// Key is without the bucket's prefix.
+	Key string
+	// Size is the number of bytes of the whole object.
+	Size int64
+	// ETag is without quotes: the content's MD5, unless it was written in parts or
+	// is encrypted.
+	ETag string
+	// LastModified is when it was written, or what PutOptions.MTime said; in
+	// milliseconds from a listing, in seconds otherwise.
+	LastModified time.Time
+	// Meta is the user metadata, by names in the form of http.CanonicalHeaderKey,
+	// without X-Amz-Meta-. nil means not told, empty means none.
+	Meta map[string]string
+	// VersionID is set by Stat and Get in a bucket with versions.
+	VersionID string
+	// CRC32C is that of the whole content, from Stat and Get; nil if the server
+	// does not know it.
+	CRC32C *uint32
+}
+
+// ListOptions say what of a bucket is listed.
+type ListOptions struct {
+	// Prefix is what keys begin with, beside the bucket's own prefix.
+	Prefix string
+	// Metadata asks for Object.Meta. Where the credentials may not read an object
+	// MinIO keeps it back without an error, and Meta is nil. It needs
+	// Capabilities.ListMetadata.
+	Metadata bool
+	// After leaves out the keys up to this one, itself included. It costs the
+	// server more than Prefix.
+	After string
+	// PageSize is how many keys one request asks for: 1 to 1000, which is the default.
+	PageSize int
+}
+
+// List lists objects in the order of their keys' bytes, the latest version of
+// each. The next page is fetched while one is used. An error comes last, with a
+// zero Object; without one the listing was complete. A page that breaks off, is
+// malformed, out of order or not what it says of itself wraps ErrListing, and
+// none of its keys were yielded. Memory does not grow with the bucket.
+func (b *Bucket) List(ctx context.Context, o ListOptions) iter.Seq2[Object, error] {
+	return func(yield func(Object, error) bool) {
+		if o.Metadata && !b.caps.ListMetadata {
+			yield(Object{}, fmt.Errorf("list %s: %w: the server lists no metadata; ask for each object", b, ErrUnsupported))
+			return
+		}
+		ctx, cancel := context.WithCancel(ctx)
+		var fetcher sync.WaitGroup
+		defer fetcher.Wait()
+		defer cancel()
+		// Two pages go around: one is used, one is fetched.
+		used, ready := make(chan *page, 2), make(chan *page)
+		used <- new(page)
+		used <- new(page)
+		fetcher.Go(func() {
+			defer close(ready)
+			b.fetchPages(ctx, o, used, ready)
+		})
+		for p := range ready {
+			if p.err != nil {
+				yield(Object{}, p.err)
+				return
+			}
+			for _, object := range p.objects {
+				object.Key = object.Key[len(b.prefix):]
+				if !yield(object, nil) {
+					return
+				}
+			}
+			if !p.truncated {
+				return
+			}
+			used <- p
+		}
+		// Only a cancelled fetch ends without a last page.
+		yield(Object{}, b.explain("list", o.Prefix, &exchange{}, context.Cause(ctx)))
+	}
+}
+
+// fetchPages sends pages until the last or an error.
+func (b *Bucket) fetchPages(ctx context.Context, o ListOptions, used <-chan *page, ready chan<- *page) {
+	q := pageRequest{prefix: b.prefix + o.Prefix, meta: o.Metadata, max: o.PageSize}
+	if o.After != "" {
+		q.after = b.prefix + o.After
+	}
+	if q.max <= 0 || q.max > 1000 {
+		q.max = 1000
+	}
+	for {
+		var p *page
+		select {
+		case p = <-used:
+		case <-ctx.Done():
+			return
+		}
+		p.err = b.do(ctx, "list", o.Prefix, repeatable, func(ctx context.Context, _ *exchange) error { return b.fetchPage(ctx, q, p) })
+		if p.err == nil && p.truncated && p.next == q.token {
+			p.err = fmt.Errorf("list %s: %w: the server continues where it was", b, ErrListing)
+		}
+		last := p.err != nil || !p.truncated
+		q.token, q.after = p.next, p.last
+		select {
+		case ready <- p:
+		case <-ctx.Done():
+			return
+		}
+		if last {
+			return
+		}
+	}
+}
+
+// pageRequest asks for a page. Keys are with the bucket's prefix.
+type pageRequest struct {
+	prefix, after, token string
+	meta                 bool
+	max                  int
+}
+
+// maxPage bounds a page: a thousand keys of 1 KiB, encoded, with metadata.
+const maxPage = 64 << 20
+
+// fetchPage fetches and scans one page, completely or not at all.
+func (b *Bucket) fetchPage(ctx context.Context, q pageRequest, p *page) error {
+	query := url.Values{"list-type": {"2"}, "encoding-type": {"url"}, "prefix": {q.prefix}, "max-keys": {strconv.Itoa(q.max)}}
+	switch {
+	case q.token != "":
+		query.Set("continuation-token", q.token)
+	case q.after != "":
+		query.Set("start-after", q.after)
+	}
+	if q.meta {
+		query.Set("metadata", "true")
+	}
+	answer, err := b.get(ctx, query)
+	if err != nil {
+		return err
+	}
+	defer answer.Body.Close()
+	p.body.Reset()
+	n, err := p.body.ReadFrom(io.LimitReader(answer.Body, maxPage+1))
+	if err != nil {
+		return fmt.Errorf("%w: it broke off after %d bytes: %w", ErrUnreachable, n, err)
+	}
+	if n > maxPage {
+		return fmt.Errorf("%w: a page is larger than %d bytes", ErrListing, maxPage)
+	}
+	if err := p.scan(q.prefix, q.after, q.meta); err != nil {
+		return fmt.Errorf("%w: %w", ErrListing, err)
+	}
+	return nil
+}
+
+// emptySHA256 is the hash of a request without a body.
+const emptySHA256 = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+
+// get sends a signed GET for the bucket, past minio-go, whose answers come parsed.
+func (b *Bucket) get(ctx context.Context, query url.Values) (*http.Response, error) {
+	from := b.core.CredContext()
+	from.Context = ctx
+	keys, err := b.creds.GetWithContext(from)
+	if err != nil {
+		return nil, fmt.Errorf("%w: none can be had: %w", ErrCredentials, err)
+	}
+	u := *b.base
+	u.RawQuery = strings.ReplaceAll(query.Encode(), "+", "%20")
+	q, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+	q.Header.Set("X-Amz-Content-Sha256", emptySHA256)
+	// Anonymous keys are empty, and leave the request unsigned.
+	q = signer.SignV4(*q, keys.AccessKeyID, keys.SecretAccessKey, keys.SessionToken, b.region)
+	answer, err := b.client.Do(q)
+	if err != nil {
+		return nil, err
+	}
+	if answer.StatusCode == http.StatusOK {
+		return answer, nil
+	}
+	defer answer.Body.Close()
+	return nil, readError(answer)
+}
+
+// readError reads an S3 error as minio-go does.
+func readError(answer *http.Response) error {
+	e := minio.ErrorResponse{Code: answer.Status, Message: "the answer holds no S3 error: is this an S3 server?"}
+	text, err := io.ReadAll(io.LimitReader(answer.Body, 64<<10))
+	if err == nil {
+		var told minio.ErrorResponse
+		if xml.Unmarshal(text, &told) == nil && told.Code != "" {
+			e = told
+		}
+	}
+	e.StatusCode = answer.StatusCode
+	if e.Region == "" {
+		e.Region = answer.Header.Get("X-Amz-Bucket-Region")
+	}
+	return e
+}

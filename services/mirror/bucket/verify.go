@@ -1,0 +1,161 @@
+package bucket
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/http"
+	"slices"
+	"sync"
+	"unicode/utf8"
+)
+
+// Expected is what an object should be.
+type Expected struct {
+	Key  string
+	Size int64
+	// ETag is without quotes.
+	ETag string
+	// Meta is the user metadata, with names in any case; nil is not compared.
+	Meta map[string]string
+}
+
+// verifyHeads is how many objects are looked at alone at the same time.
+const verifyHeads = 16
+
+// sparse is how many keys a page of a listing may hold for one that is wanted:
+// beyond it, asking for each costs the server less.
+const sparse = 8
+
+// Verify compares objects with what they should be: by listing where the keys lie
+// close to each other, else one by one. The error is a *KeysError with the keys
+// that are missing or different (ErrNotStored), that listings do not show
+// (ErrHidden), or that could not be looked at.
+func (b *Bucket) Verify(ctx context.Context, expected []Expected) error {
+	failed := &KeysError{Op: "verify " + b.String(), Of: len(expected), Failed: b.verify(ctx, expected)}
+	return failed.orNil()
+}
+
+// verify returns the keys that are not as expected.
+func (b *Bucket) verify(ctx context.Context, expected []Expected) []*KeyError {
+	sorted := slices.SortedFunc(slices.Values(expected), func(x, y Expected) int { return cmp.Compare(x.Key, y.Key) })
+	failed, absent, rest, err := b.verifyListed(ctx, sorted)
+	if err != nil {
+		for _, e := range rest {
+			failed = append(failed, &KeyError{Key: e.Key, Err: err})
+		}
+		rest = nil
+	}
+	for i, err := range b.verifyAlone(ctx, absent) {
+		switch {
+		case err == nil:
+			err = fmt.Errorf("%w: an object has the name of one of its directories", ErrHidden)
+		case !errors.Is(err, ErrNotStored):
+			// The listing was complete, whatever this says.
+			err = fmt.Errorf("%w: %w", ErrNotStored, err)
+		}
+		failed = append(failed, &KeyError{Key: absent[i].Key, Err: err})
+	}
+	for i, err := range b.verifyAlone(ctx, rest) {
+		if err != nil {
+			failed = append(failed, &KeyError{Key: rest[i].Key, Err: err})
+		}
+	}
+	return failed
+}
+
+// verifyListed compares as long as the listing is dense. It returns what is
+// different, what is not listed, and the rest.
+func (b *Bucket) verifyListed(ctx context.Context, sorted []Expected) (failed []*KeyError, absent, rest []Expected, err error) {
+	if !b.caps.ListMetadata || len(sorted) == 0 {
+		return nil, nil, sorted, nil
+	}
+	q := pageRequest{prefix: b.prefix, meta: true, after: before(b.prefix + sorted[0].Key), max: min(2*len(sorted)+sparse, 1000)}
+	var p page
+	for rest = sorted; len(rest) > 0; q.token, q.after = p.next, p.last {
+		err := b.do(ctx, "list", "", repeatable, func(ctx context.Context, _ *exchange) error { return b.fetchPage(ctx, q, &p) })
+		if err != nil {
+			return failed, absent, rest, err
+		}
+		had := len(rest)
+		for _, o := range p.objects {
+			o.Key = o.Key[len(b.prefix):]
+			for len(rest) > 0 && rest[0].Key < o.Key {
+				absent, rest = append(absent, rest[0]), rest[1:]
+			}
+			if len(rest) > 0 && rest[0].Key == o.Key {
+				if err := rest[0].compare(o); err != nil {
+					failed = append(failed, &KeyError{Key: o.Key, Err: err})
+				}
+				rest = rest[1:]
+			}
+		}
+		if !p.truncated {
+			return failed, append(absent, rest...), nil, nil
+		}
+		if (had-len(rest))*sparse < len(p.objects) {
+			break
+		}
+	}
+	return failed, absent, rest, nil
+}
+
+// before is a key that comes before another, and close to it.
+func before(key string) string {
+	_, size := utf8.DecodeLastRuneInString(key)
+	return key[:len(key)-size]
+}
+
+// verifyAlone asks for each object, and returns what came of each.
+func (b *Bucket) verifyAlone(ctx context.Context, expected []Expected) []error {
+	errs := make([]error, len(expected))
+	next := make(chan int)
+	var workers sync.WaitGroup
+	for range min(verifyHeads, len(expected)) {
+		workers.Go(func() {
+			for i := range next {
+				errs[i] = b.verifyOne(ctx, expected[i])
+			}
+		})
+	}
+	for i := range expected {
+		next <- i
+	}
+	close(next)
+	workers.Wait()
+	return errs
+}
+
+func (b *Bucket) verifyOne(ctx context.Context, e Expected) error {
+	o, err := b.Stat(ctx, e.Key)
+	if errors.Is(err, ErrNotFound) {
+		return fmt.Errorf("%w: %w: put it alone to learn why", ErrNotStored, ErrNotFound)
+	}
+	if err != nil {
+		return err
+	}
+	return e.compare(o)
+}
+
+func (e Expected) compare(o Object) error {
+	switch {
+	case o.Size != e.Size:
+		return fmt.Errorf("%w: it has %d bytes, not %d", ErrNotStored, o.Size, e.Size)
+	case o.ETag != e.ETag:
+		return fmt.Errorf("%w: its ETag is %q, not %q", ErrNotStored, o.ETag, e.ETag)
+	case e.Meta == nil:
+		return nil
+	case o.Meta == nil:
+		return fmt.Errorf("%w: its metadata cannot be read: let these credentials read objects", ErrNotStored)
+	}
+	want := make(map[string]string, len(e.Meta))
+	for name, value := range e.Meta {
+		want[http.CanonicalHeaderKey(name)] = value
+	}
+	if !maps.Equal(want, o.Meta) {
+		return fmt.Errorf("%w: its metadata is %q, not %q", ErrNotStored, o.Meta, want)
+	}
+	return nil
+}
