@@ -3,6 +3,11 @@ package control
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -35,40 +40,99 @@ const killTime = 30 * time.Second
 // Signals reach processes one after the other, and a process takes milliseconds to
 // end, during which the others would go on and answer clients, or notice that one
 // of them is gone. One that is told to stop does so at once. So all are stopped,
-// and killed when none runs: as in a loss of power.
-//
-// It is one script on the processes' machine, which goes on to the SIGKILL if
+// and killed when none runs: as in a loss of power. They are killed too if
 // firedrill ends meanwhile, or ctx does: nothing stays stopped.
 //
-// together is true when all were stopped before the first one was killed: none ran
-// code of its own after KillFenced has returned. Otherwise that holds only once
-// they are gone. A pid that is gone already is no error.
-func (h *Host) KillFenced(ctx context.Context, f Fence, pids ...int) (together bool, err error) {
+// begin is called right before the first signal, or before the script that sends it
+// starts on its way. together is true when all were
+// stopped before the first one was killed: none ran code of its own after KillFenced
+// has returned. Otherwise that holds only once they are gone. A pid that is gone
+// already is no error.
+func (h *Host) KillFenced(ctx context.Context, f Fence, begin func(), pids ...int) (together bool, err error) {
 	if err := errors.Join(ctx.Err(), refusePids(syscall.SIGKILL, pids)); err != nil {
 		return false, err
+	}
+	if f.Epoch > 0 {
+		if err := f.check(); err != nil {
+			return false, err
+		}
 	}
 	// Whoever gives up waiting must not leave them stopped.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), killTime)
 	defer cancel()
-	c := Command{What: "kill at one moment", Script: killScript}
-	for _, pid := range pids {
-		c.Args = append(c.Args, strconv.Itoa(pid))
+	switch {
+	case !h.Local():
+		begin()
+		return h.killByScript(ctx, f, pids)
+	case f.Epoch == 0:
+		return h.killHere(ctx, begin, pids)
 	}
-	var out string
-	run := func() error {
-		out, err = h.Output(ctx, c)
+	err = f.locked(ctx, func(fenceMemory) error {
+		together, err = h.killHere(ctx, begin, pids)
 		return err
-	}
-	if f.Epoch == 0 {
-		err = run()
-	} else if err = f.check(); err != nil {
-		return false, err
-	} else if h.Local() {
-		err = f.locked(ctx, func(fenceMemory) error { return run() })
-	} else {
+	})
+	return together, err
+}
+
+// killByScript runs one script on the processes' machine, which goes on to the
+// SIGKILL by itself.
+func (h *Host) killByScript(ctx context.Context, f Fence, pids []int) (together bool, err error) {
+	c := Command{What: "kill at one moment", Script: killScript}
+	if f.Epoch > 0 {
 		c.Script = "d=$1 n=$2 e=$3; shift 3\n" + fenceLock + fenceCheck + killScript
-		c.Args = append([]string{f.Dir, f.Name, strconv.FormatInt(f.Epoch, 10)}, c.Args...)
-		err = run()
+		c.Args = []string{f.Dir, f.Name, strconv.FormatInt(f.Epoch, 10)}
 	}
+	c.Args = append(c.Args, words(pids)...)
+	out, err := h.Output(ctx, c)
 	return strings.Contains(out, "left=0"), err
+}
+
+// killHere does on this machine what the script does elsewhere, without a shell's
+// time between the signals. A process that was started before waits for the end of
+// this one, to kill them then.
+func (h *Host) killHere(ctx context.Context, begin func(), pids []int) (together bool, err error) {
+	heir := exec.CommandContext(ctx, "sh", append([]string{"-c", `read -r said; [ "$said" = done ] || kill -KILL "$@"`, "sh"}, words(pids)...)...)
+	heir.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // a terminal's signals are not for it
+	tell, err := heir.StdinPipe()
+	if err != nil {
+		return false, err
+	}
+	if err := heir.Start(); err != nil {
+		return false, fmt.Errorf("kill at one moment: %w", err)
+	}
+	begin()
+	err = h.Signal(ctx, syscall.SIGSTOP, pids...)
+	for began := time.Now(); err == nil && !together && time.Since(began) < stopTime; {
+		if together = allStopped(pids); !together {
+			time.Sleep(100 * time.Microsecond)
+		}
+	}
+	err = errors.Join(err, h.Signal(ctx, syscall.SIGKILL, pids...))
+	_, werr := io.WriteString(tell, "done\n")
+	return together, errors.Join(err, werr, tell.Close(), heir.Wait())
+}
+
+// stopTime is how long processes get to stop: one that waits for a disk does not.
+const stopTime = 100 * time.Millisecond
+
+// allStopped reports whether none of this machine's processes runs.
+func allStopped(pids []int) bool {
+	for _, pid := range pids {
+		stat, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "stat"))
+		if err != nil {
+			continue // it is gone
+		}
+		if p, ok := parseStat(string(stat)); ok && !p.Stopped() && !p.Gone() {
+			return false
+		}
+	}
+	return true
+}
+
+func words(pids []int) []string {
+	out := make([]string, len(pids))
+	for i, pid := range pids {
+		out[i] = strconv.Itoa(pid)
+	}
+	return out
 }

@@ -5,6 +5,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
+	"syscall"
 	"testing"
 	"time"
 
@@ -45,6 +47,10 @@ func family(t *testing.T, ctx context.Context, h *Host) (pids []int, noticed str
 	return pids, noticed
 }
 
+func unwanted(t *testing.T) func() {
+	return func() { t.Error("it was begun") }
+}
+
 func gone(t *testing.T, ctx context.Context, h *Host, pids []int) bool {
 	t.Helper()
 	ps, err := h.Look(ctx, pids...)
@@ -68,13 +74,18 @@ func TestKillFenced(t *testing.T) {
 		}
 		older := f
 		older.Epoch = 1
-		_, err := h.KillFenced(ctx, older, pids...)
+		begin := unwanted(t)
+		if !h.Local() {
+			begin = func() {} // its script finds out
+		}
+		_, err := h.KillFenced(ctx, older, begin, pids...)
 		wantFenced(t, err, 1, 2)
 		if ps, err := h.Look(ctx, pids...); err != nil || len(ps) != 2 || ps[0].Stopped() || ps[0].Gone() {
 			t.Fatalf("the older conductor's signals were sent: %+v, %v", ps, err)
 		}
-		together, err := h.KillFenced(ctx, f, append(pids, 1<<22)...)
-		if err != nil || !together {
+		begun := 0
+		together, err := h.KillFenced(ctx, f, func() { begun++ }, append(pids, 1<<22)...)
+		if err != nil || !together || begun != 1 {
 			t.Fatalf("together %v, %v", together, err)
 		}
 		await.Until(t, patience, "both gone", func() bool { return gone(t, ctx, h, pids) })
@@ -82,7 +93,7 @@ func TestKillFenced(t *testing.T) {
 			t.Error("the parent ran on after its child was killed")
 		}
 		for _, bad := range []int{1, 0, -1} {
-			if _, err := h.KillFenced(ctx, f, bad); err == nil {
+			if _, err := h.KillFenced(ctx, f, unwanted(t), bad); err == nil {
 				t.Errorf("pid %d was not refused", bad)
 			}
 		}
@@ -96,7 +107,7 @@ func TestKillFencedIsNotCutShort(t *testing.T) {
 		for i := range 6 {
 			pids, _ := family(t, ctx, h)
 			short, cancel := context.WithTimeout(ctx, time.Duration(i)*700*time.Microsecond)
-			_, err := h.KillFenced(short, Fence{}, pids...)
+			_, err := h.KillFenced(short, Fence{}, func() {}, pids...)
 			cancel()
 			if err == nil {
 				await.Until(t, patience, "both gone", func() bool { return gone(t, ctx, h, pids) })
@@ -108,4 +119,32 @@ func TestKillFencedIsNotCutShort(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestAKillerThatEndsIsFinished: firedrill is killed when the processes are stopped.
+func TestAKillerThatEndsIsFinished(t *testing.T) {
+	if os.Getenv("FIREDRILL_TEST_KILLER") != "" {
+		h, err := New(Config{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		pid, err := strconv.Atoi(os.Getenv("FIREDRILL_TEST_KILLER"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = h.killHere(t.Context(), func() {
+			_ = h.Signal(t.Context(), syscall.SIGSTOP, pid) // killHere's own would come next
+			_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
+			select {} // until it is heard
+		}, []int{pid})
+		t.Fatalf("it lived on: %v", err)
+	}
+	h := hosts(t)["local"]
+	pids, _ := family(t, t.Context(), h)
+	killer := exec.Command(os.Args[0], "-test.run=^TestAKillerThatEndsIsFinished$")
+	killer.Env = append(os.Environ(), "FIREDRILL_TEST_KILLER="+strconv.Itoa(pids[1]))
+	if out, err := killer.CombinedOutput(); killer.ProcessState.Exited() {
+		t.Fatalf("the killer was not killed: %v: %s", err, out)
+	}
+	await.Until(t, patience, "the heir's work", func() bool { return gone(t, t.Context(), h, pids[1:]) })
 }

@@ -94,12 +94,16 @@ func (s *servers) kill(ctx context.Context, o *operation) (target.Effect, error)
 		return e, fmt.Errorf("node %s does not run any more", o.node.Name)
 	}
 	hit := 0
-	e.Began = s.clock.Now()
+	begin := func() {
+		if hit == 0 {
+			e.Began = s.clock.Now()
+		}
+	}
 	for round := 0; len(procs) > 0; round++ {
 		if round == maxRounds {
 			return e, fmt.Errorf("node %s still has processes %v after %d rounds of SIGKILL", o.node.Name, pidsOf(procs), round)
 		}
-		together, err := o.node.host.KillFenced(ctx, conductor(ctx), pidsOf(procs)...)
+		together, err := o.node.host.KillFenced(ctx, conductor(ctx), begin, pidsOf(procs)...)
 		if err != nil {
 			return e, fmt.Errorf("node %s: %w", o.node.Name, err)
 		}
