@@ -1,0 +1,166 @@
+package plan
+
+import (
+	"bytes"
+	"maps"
+	"strings"
+
+	"github.com/firedrill/firedrill/services/mirror/entry"
+)
+
+// verdict is what can be said of two contents without reading them.
+type verdict uint8
+
+const (
+	same verdict = iota
+	doubtful
+	changed
+)
+
+// since compares what a side holds with what it held after the last run.
+func (r *Rules) since(now, past entry.Entry, s Side, dirty bool) verdict {
+	if v, ok := shape(now, past, r.Lists[s]); ok {
+		return v
+	}
+	if known, equal := sums(now.Sum, past.Sum); known {
+		return choose(equal, same, changed)
+	}
+	if now.Sum.Contains(entry.HasETag) && past.Sum.Contains(entry.HasETag) && now.Sum.ETag != past.Sum.ETag {
+		return changed // in parts of another size, maybe; but written again
+	}
+	switch {
+	case r.Audit:
+		return doubtful
+	case r.Lists[s]&AttrMTime == 0:
+		return doubtful
+	case !r.sameTime(now, past):
+		return changed
+	case dirty:
+		return doubtful
+	case now.Change == entry.Change{} && past.Change == entry.Change{}:
+		return same
+	case now.Change != past.Change:
+		// Size and time can be put back after an edit; this cannot.
+		return doubtful
+	}
+	return same
+}
+
+// between compares what the two sides hold.
+func (r *Rules) between(source, dest entry.Entry) verdict {
+	attrs := r.Lists[Source] & r.Lists[Dest]
+	if v, ok := shape(source, dest, attrs); ok {
+		return v
+	}
+	if known, equal := sums(source.Sum, dest.Sum); known {
+		return choose(equal, same, changed)
+	}
+	switch {
+	case r.Audit || r.Trust == TrustHashes:
+		return doubtful
+	case r.Trust == TrustSize:
+		return same
+	case attrs&AttrMTime == 0:
+		return doubtful
+	}
+	return choose(r.sameTime(source, dest), same, changed)
+}
+
+// shape compares what needs no hash; false where a hash has to tell.
+func shape(a, b entry.Entry, known Attr) (v verdict, ok bool) {
+	if (a.Kind == entry.Dir) != (b.Kind == entry.Dir) {
+		return changed, true
+	}
+	if a.Kind == entry.Dir {
+		return same, true
+	}
+	if known&AttrKind != 0 {
+		if a.Kind != b.Kind {
+			return changed, true
+		}
+		switch a.Kind {
+		case entry.Symlink:
+			if a.Target != "" && b.Target != "" {
+				return choose(a.Target == b.Target, same, changed), true
+			}
+		case entry.CharDevice, entry.BlockDevice:
+			return choose(a.Device == b.Device, same, changed), true
+		case entry.Fifo, entry.Socket:
+			return same, true
+		}
+	}
+	return changed, a.Size != b.Size
+}
+
+func choose(cond bool, yes, no verdict) verdict {
+	if cond {
+		return yes
+	}
+	return no
+}
+
+func (r *Rules) sameTime(a, b entry.Entry) bool {
+	low, high := min(a.MTime, b.MTime), max(a.MTime, b.MTime)
+	// Unsigned, as the distance of two int64 may not fit into one.
+	gap := uint64(high) - uint64(low)
+	return gap == 0 || gap < uint64(max(r.Grain, 0))
+}
+
+// sums compares two contents by the best hash that is known of both.
+func sums(a, b entry.Sum) (known, equal bool) {
+	both := a.Has & b.Has
+	switch {
+	case both&entry.HasBLAKE3 != 0:
+		return true, a.BLAKE3 == b.BLAKE3
+	case both&entry.HasETag != 0 && (a.ETag == b.ETag || tellingETags(a, b)):
+		return true, a.ETag == b.ETag
+	case both&entry.HasCRC32C != 0:
+		return true, a.CRC32C == b.CRC32C
+	}
+	return false, false
+}
+
+// tellingETags reports whether unequal ETags mean unequal content: those of objects
+// in parts depend on the parts' size too.
+func tellingETags(a, b entry.Sum) bool {
+	parts := strings.Contains(a.ETag, "-") || strings.Contains(b.ETag, "-")
+	return !parts || a.Contains(entry.HasPartSize) && b.Contains(entry.HasPartSize) && a.PartSize == b.PartSize
+}
+
+// join fills what is not known of a content from what was known of the same.
+func join(now, past entry.Sum) entry.Sum {
+	missing := past.Has &^ now.Has
+	if missing&entry.HasBLAKE3 != 0 {
+		now.BLAKE3 = past.BLAKE3
+	}
+	if missing&entry.HasCRC32C != 0 {
+		now.CRC32C = past.CRC32C
+	}
+	if missing&entry.HasETag != 0 {
+		now.ETag = past.ETag
+	}
+	if missing&entry.HasPartSize != 0 {
+		if now.ETag != past.ETag { // the size belongs to that ETag
+			missing &^= entry.HasPartSize
+		} else {
+			now.PartSize = past.PartSize
+		}
+	}
+	now.Has |= missing
+	return now
+}
+
+// differ reports whether any of the attributes differs. A directory's time is no
+// attribute: it says that its list of names changed, and the plan sees that for
+// itself.
+func (r *Rules) differ(a, b entry.Entry, attrs Attr) bool {
+	switch {
+	case attrs&AttrMTime != 0 && a.Kind != entry.Dir && !r.sameTime(a, b):
+	case attrs&AttrMode != 0 && a.Kind != entry.Symlink && a.Mode != b.Mode:
+	case attrs&AttrOwner != 0 && (a.UID != b.UID || a.GID != b.GID):
+	case attrs&AttrXattrs != 0 && !maps.EqualFunc(a.Xattrs, b.Xattrs, bytes.Equal):
+	default:
+		return false
+	}
+	return true
+}

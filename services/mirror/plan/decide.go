@@ -1,0 +1,299 @@
+package plan
+
+import "github.com/firedrill/firedrill/services/mirror/entry"
+
+// found is what is known of one key.
+type found struct {
+	key          string
+	source, dest entry.Entry
+	past         Past
+	// assumed says that dest is what the last run left, not what was seen.
+	assumed bool
+	// unsure says, by side, that the side's stream failed before it came to this
+	// key: what is absent may be there.
+	unsure [2]bool
+	// unsurePast says the same of the last run's stream.
+	unsurePast bool
+}
+
+func (f *found) at(s Side) entry.Entry {
+	if s == Source {
+		return f.source
+	}
+	return f.dest
+}
+
+func (f *found) action(op Op, to Side) Action {
+	return Action{Op: op, Key: f.key, To: to, Source: f.source, Dest: f.dest, Past: f.past}
+}
+
+func (f *found) because(op Op, to Side, why Reason) Action {
+	a := f.action(op, to)
+	a.Reason = why
+	return a
+}
+
+func (f *found) doubt(to Side, source, dest bool) Action {
+	a := f.action(Rehash, to)
+	a.Doubt = [2]bool{Source: source, Dest: dest}
+	return a
+}
+
+// Settle decides again on a Rehash, now that the hashes of what was in Doubt are
+// filled into its Source and Dest, and never asks for another: what still cannot
+// be shown to be equal is taken for changed. Other actions are given back.
+func (r *Rules) Settle(a Action) Action {
+	if a.Op != Rehash {
+		return a
+	}
+	f := found{key: a.Key, source: a.Source, dest: a.Dest, past: a.Past}
+	settled, ok := r.decide(&f, true)
+	if !ok {
+		return a
+	}
+	return settled
+}
+
+// decide says what to do at one key; false where there is nothing to say. A
+// Delete it gives is a wish, for the guards to judge.
+func (r *Rules) decide(f *found, settled bool) (Action, bool) {
+	if !Present(f.source) && !Present(f.dest) {
+		return Action{}, false
+	}
+	var a Action
+	if r.Mode == TwoWay {
+		var ok bool
+		if a, ok = r.twoWay(f, settled); !ok {
+			return Action{}, false
+		}
+	} else {
+		a = r.oneWay(f, settled)
+	}
+	switch a.Op {
+	case Equal, Meta:
+		r.remember(&a)
+	}
+	switch a.Op {
+	case Put, MakeDir, Meta, Rehash:
+		if err := r.refused(&a); err != nil {
+			a.Op, a.Err, a.Doubt = Unholdable, err, [2]bool{}
+		}
+	}
+	return a, true
+}
+
+// refused is why the side To cannot hold what the action would give it.
+func (r *Rules) refused(a *Action) error {
+	if holds := r.Holds[a.To]; holds != nil {
+		return holds(a.At(a.To.Other()))
+	}
+	return nil
+}
+
+// remember carries the hashes that the last run knew over to content that has
+// not changed since.
+func (r *Rules) remember(a *Action) {
+	p := &a.Past
+	if Present(p.Source) && r.since(a.Source, p.Source, Source, p.Dirty[Source]) == same {
+		a.Source.Sum = join(a.Source.Sum, p.Source.Sum)
+	}
+	if Present(p.Dest) && r.since(a.Dest, p.Dest, Dest, p.Dirty[Dest]) == same {
+		a.Dest.Sum = join(a.Dest.Sum, p.Dest.Sum)
+	}
+}
+
+func create(f *found, to Side) Action {
+	if f.at(to.Other()).Kind == entry.Dir {
+		return f.action(MakeDir, to)
+	}
+	return f.action(Put, to)
+}
+
+// remove is the wish to delete what only the side holds.
+func (r *Rules) remove(f *found, on Side) Action {
+	other := on.Other()
+	switch {
+	case r.Mode == Copy:
+		return f.because(Keep, on, KeepMode)
+	case f.unsure[other] || f.unsurePast:
+		return f.because(Keep, on, KeepUnlisted)
+	case int(f.past.Missing[other])+1 < r.Guards.scans():
+		return f.because(Keep, on, KeepMissing)
+	}
+	return f.action(Delete, on)
+}
+
+func (r *Rules) oneWay(f *found, settled bool) Action {
+	switch {
+	case !Present(f.source):
+		return r.remove(f, Dest)
+	case !Present(f.dest):
+		return create(f, Dest)
+	}
+	v, source, dest := r.content(f)
+	if v == doubtful && settled {
+		v = changed
+	}
+	switch {
+	case v == changed:
+		return create(f, Dest)
+	case v == doubtful:
+		return f.doubt(Dest, source, dest)
+	case r.differ(f.source, f.dest, r.Lists[Source]&r.Lists[Dest]):
+		return f.action(Meta, Dest)
+	case Present(f.past.Source) && r.differ(f.source, f.past.Source, r.Lists[Source]&^r.Lists[Dest]):
+		// The destination does not list these, but keeps them.
+		return f.action(Meta, Dest)
+	}
+	return f.action(Equal, Dest)
+}
+
+// content compares the two sides, with the help of the last run where it left
+// both equal, and says which side has to be hashed when in doubt.
+func (r *Rules) content(f *found) (v verdict, source, dest bool) {
+	if r.Audit || !f.past.synced() {
+		v = r.between(f.source, f.dest)
+		return v, true, f.dest.Sum.Has == 0
+	}
+	p := &f.past
+	atSource, atDest := r.since(f.source, p.Source, Source, p.Dirty[Source]), same
+	if !f.assumed {
+		atDest = r.since(f.dest, p.Dest, Dest, p.Dirty[Dest])
+	}
+	switch {
+	case atSource == changed && atDest == changed:
+		v = r.between(f.source, f.dest) // as an interrupted run leaves it
+		return v, true, f.dest.Sum.Has == 0
+	case atSource == changed || atDest == changed:
+		// One of them is what both were: only a hash can still make them equal.
+		known, equal := sums(f.source.Sum, f.dest.Sum)
+		return choose(known && equal, same, changed), false, false
+	case atSource == doubtful || atDest == doubtful:
+		return doubtful, atSource == doubtful, atDest == doubtful
+	}
+	return same, false, false
+}
+
+// shift is what happened to one side of a key since the last run.
+type shift uint8
+
+const (
+	stayed shift = iota
+	attrsChanged
+	unclear
+	contentChanged
+	vanished
+)
+
+func (r *Rules) shift(f *found, s Side) shift {
+	now, past := f.at(s), f.past.At(s)
+	if !Present(now) {
+		return vanished
+	}
+	switch r.since(now, past, s, f.past.Dirty[s]) {
+	case changed:
+		return contentChanged
+	case doubtful:
+		return unclear
+	}
+	if r.differ(now, past, r.Lists[s]) {
+		return attrsChanged
+	}
+	return stayed
+}
+
+// twoWay is a three-way merge with the last run as the common ancestor. False
+// means that both sides deleted the entry.
+func (r *Rules) twoWay(f *found, settled bool) (Action, bool) {
+	if !f.past.synced() {
+		return r.twoWayNew(f, settled), true
+	}
+	source, dest := r.shift(f, Source), r.shift(f, Dest)
+	switch {
+	case source == vanished && dest == vanished:
+		return Action{}, false
+	case source == vanished:
+		return r.vanished(f, Dest, dest), true
+	case dest == vanished:
+		return r.vanished(f, Source, source), true
+	}
+	if settled {
+		source, dest = certain(source), certain(dest)
+	}
+	switch {
+	case source == unclear || dest == unclear:
+		return f.doubt(Dest, source == unclear, dest == unclear), true
+	case source == stayed && dest == stayed:
+		return f.action(Equal, Dest), true
+	case dest == stayed:
+		return carry(f, Dest, source), true
+	case source == stayed:
+		return carry(f, Source, dest), true
+	}
+	return r.bothChanged(f, ConflictChanged, settled), true
+}
+
+func certain(s shift) shift {
+	if s == unclear {
+		return contentChanged
+	}
+	return s
+}
+
+func carry(f *found, to Side, what shift) Action {
+	if what == attrsChanged {
+		return f.action(Meta, to)
+	}
+	return create(f, to)
+}
+
+// vanished decides on what only the side on still holds.
+func (r *Rules) vanished(f *found, on Side, there shift) Action {
+	switch {
+	case f.unsure[on.Other()]:
+		return f.because(Keep, on, KeepUnlisted)
+	case there == stayed:
+		return r.remove(f, on)
+	}
+	return f.because(Conflict, on, ConflictDeleted)
+}
+
+// twoWayNew decides on what the last run did not know.
+func (r *Rules) twoWayNew(f *found, settled bool) Action {
+	for _, s := range []Side{Source, Dest} {
+		if !Present(f.at(s)) {
+			if f.unsure[s] || f.unsurePast {
+				return f.because(Keep, s.Other(), KeepUnlisted)
+			}
+			return create(f, s)
+		}
+	}
+	v := r.between(f.source, f.dest)
+	switch {
+	case v == doubtful && !settled:
+		return f.doubt(Dest, true, f.dest.Sum.Has == 0)
+	case v != same || r.differ(f.source, f.dest, r.Lists[Source]&r.Lists[Dest]):
+		return f.because(Conflict, Dest, ConflictCreated)
+	}
+	return f.action(Equal, Dest)
+}
+
+// bothChanged finds out whether both sides were changed to the same. Times prove
+// nothing here: whoever edits both sides can set them.
+func (r *Rules) bothChanged(f *found, why Reason, settled bool) Action {
+	if f.source.Kind == entry.File && f.dest.Kind == entry.File && f.source.Size == f.dest.Size {
+		known, equal := sums(f.source.Sum, f.dest.Sum)
+		switch {
+		case !known && !settled:
+			return f.doubt(Dest, true, f.dest.Sum.Has == 0)
+		case !known || !equal:
+			return f.because(Conflict, Dest, why)
+		}
+	} else if r.between(f.source, f.dest) != same {
+		return f.because(Conflict, Dest, why)
+	}
+	if r.differ(f.source, f.dest, r.Lists[Source]&r.Lists[Dest]) {
+		return f.because(Conflict, Dest, why)
+	}
+	return f.action(Equal, Dest)
+}

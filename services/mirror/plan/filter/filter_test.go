@@ -1,0 +1,196 @@
+package filter_test
+
+import (
+	"errors"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"github.com/firedrill/firedrill/services/mirror/entry"
+	"github.com/firedrill/firedrill/services/mirror/plan/filter"
+)
+
+func parse(t interface{ Fatal(...any) }, rules ...string) *filter.Filter {
+	f, err := filter.Parse(rules)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
+func TestMatch(t *testing.T) {
+	for _, c := range []struct {
+		rules    string
+		in, out  string // paths; those with a trailing slash are directories
+		describe string
+	}{
+		{"", "a a/ a/b", "", "no rule includes all"},
+		{"- *.tmp", "a tmp a.tmp/ a.tmp/b", "a.tmp d/a.tmp .tmp", "any depth, no directory"},
+		{"- /a", "b/a a/ a/b", "a", "anchored"},
+		{"- /a/", "a b/a/ b/a/c ab/", "a/ a/b a/b/ a/b/c", "a directory with all below"},
+		{"- cache/", "cache xcache/ xcache/f", "cache/ cache/x d/cache/ d/cache/x/y", "a directory at any depth"},
+		{"- /d/**", "d e/d/x dd/x", "d/ d/x d/x/y", "** crosses names"},
+		{"- /d/*", "d/ d/x/ d/x/y", "d/x d/.x", "* does not"},
+		{"- a?c", "ac a/c abbc", "abc x/abc aéc", "? is one character"},
+		{"- [a-cx].[!0-9]", "d.a a.5 a.", "a.a c.x x.é", "sets"},
+		{`- \*\[`, "a[ *", "*[", "escapes"},
+		{"+ *.jpg\n- **", "a.jpg d/a.jpg d/ d/e/", "a.txt d/a.txt", "what may hold something is walked"},
+		{"+ /d/*.jpg\n- **", "d/ d/a.jpg", "e/ d/e/ d/e/a.jpg a.jpg", "what cannot is not"},
+		{"- /d/x/\n+ /d/**\n- **", "d/ d/y d/y/z d/y/", "d/x/ d/x/y e e/", "the first rule decides"},
+		{"- **/x/**", "a/ a/b x/ x/y", "a/x/ a/x/y", "the slash behind ** is one, as in rclone"},
+		{"- /\xff*", "\xfe", "\xff \xff\xfe", "bytes that are no UTF-8"},
+		{"# comment\n; another\n\n  - a  ", "b", "a", "comments and blanks"},
+	} {
+		f := parse(t, strings.Split(c.rules, "\n")...)
+		check := func(paths string, want bool) {
+			for p := range strings.FieldsSeq(paths) {
+				path, dir := strings.CutSuffix(p, "/")
+				kind := entry.File
+				if dir {
+					kind = entry.Dir
+				}
+				if got := f.Match(path, kind); got != want {
+					t.Errorf("%s: rules %q: Match(%q) = %v", c.describe, c.rules, p, got)
+				}
+			}
+		}
+		check(c.in, true)
+		check(c.out, false)
+		if !f.Match("", entry.Dir) {
+			t.Errorf("rules %q exclude the root", c.rules)
+		}
+	}
+}
+
+func TestParseErrorsSayWhatToWrite(t *testing.T) {
+	for line, field := range map[string]string{
+		"*.tmp": "sign", "-": "sign", "-x": "sign", "! x": "sign",
+		"- /": "pattern", "- //a": "pattern", "- a//b": "pattern", "- [a": "pattern", "- a]": "pattern", "- []": "pattern",
+		"- [z-a]": "pattern", "- [a/b]": "pattern", "- {a,b}": "pattern", `- a\`: "pattern",
+		"+ " + strings.Repeat("x", 2000): "pattern",
+	} {
+		_, err := filter.Parse([]string{"- fine", line})
+		var e *filter.RuleError
+		if !errors.Is(err, filter.ErrRule) || !errors.As(err, &e) {
+			t.Errorf("%q: got %v", line, err)
+			continue
+		}
+		if e.Line != 2 || e.Field != field || e.Value != line || e.Problem == "" || e.Fix == "" {
+			t.Errorf("%q: got %+v", line, e)
+		}
+	}
+}
+
+// oracle translates a pattern to a regular expression, in the plainest way.
+func oracle(pattern string) *regexp.Regexp {
+	var b strings.Builder
+	body, anchored := strings.CutPrefix(pattern, "/")
+	b.WriteString("(?s)^")
+	if !anchored {
+		b.WriteString("(?:.*/)?")
+	}
+	for body != "" {
+		switch {
+		case strings.HasPrefix(body, "**"):
+			b.WriteString(".*")
+			body = body[1:]
+		case body[0] == '*':
+			b.WriteString("[^/]*")
+		case body[0] == '?':
+			b.WriteString("[^/]")
+		default:
+			b.WriteString(regexp.QuoteMeta(body[:1]))
+		}
+		body = body[1:]
+	}
+	if strings.HasSuffix(pattern, "/") {
+		b.WriteString(".*")
+	}
+	return regexp.MustCompile(b.String() + "$")
+}
+
+var (
+	patterns = rapid.StringMatching(`/?[ab*?]{1,4}(/[ab*?]{1,4}){0,2}/?`)
+	paths    = rapid.StringMatching(`[ab]{1,3}(/[ab]{1,3}){0,3}`)
+)
+
+func TestFilesMatchAsTheRegularExpression(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		p, path := patterns.Draw(t, "pattern"), paths.Draw(t, "path")
+		if got, want := !parse(t, "- "+p).Match(path, entry.File), oracle(p).MatchString(path); got != want {
+			t.Fatalf("pattern %q, path %q: %v, want %v", p, path, got, want)
+		}
+	})
+}
+
+// A walk that passes an excluded directory by must miss nothing.
+func TestNothingBelowAnExcludedDirectoryTakesPart(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		var rules []string
+		for range rapid.IntRange(1, 4).Draw(t, "rules") {
+			rules = append(rules, rapid.SampledFrom([]string{"+ ", "- "}).Draw(t, "sign")+patterns.Draw(t, "pattern"))
+		}
+		f, dir := parse(t, rules...), paths.Draw(t, "dir")
+		if f.Match(dir, entry.Dir) {
+			return
+		}
+		below := dir + "/" + paths.Draw(t, "below")
+		for _, kind := range []entry.Kind{entry.File, entry.Dir, entry.Symlink} {
+			if f.Match(below, kind) {
+				t.Fatalf("rules %q exclude %q and include %q (%v)", rules, dir, below, kind)
+			}
+		}
+	})
+}
+
+// And "- **" behind a list of includes walks no further than it has to.
+func TestADirectoryThatCanHoldNothingIsExcluded(t *testing.T) {
+	f := parse(t, "+ /data/*/keep/*.db", "- **")
+	for dir, want := range map[string]bool{"data": true, "data/x": true, "data/x/keep": true, "data/x/other": false, "etc": false, "data/x/keep/y": false} {
+		if got := f.Match(dir, entry.Dir); got != want {
+			t.Errorf("Match(%q) = %v", dir, got)
+		}
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	for _, s := range []string{"- *.tmp", "+ /a/**/b?/[a-z]", `- \[`, "- [^]", "- ***", "+ \xff[\xff-\xfe]", "- **/"} {
+		f.Add(s, "a/b.tmp")
+	}
+	f.Fuzz(func(t *testing.T, rules, path string) {
+		lines := strings.Split(rules, "\n")
+		got, err := filter.Parse(lines)
+		if err != nil {
+			var e *filter.RuleError
+			if !errors.As(err, &e) || e.Line < 1 || e.Line > len(lines) || e.Fix == "" {
+				t.Fatalf("got %#v", err)
+			}
+			return
+		}
+		names := slices.DeleteFunc(strings.Split(path, "/"), func(n string) bool { return n == "" })
+		for i := range names {
+			dir := strings.Join(names[:i], "/")
+			if !got.Match(dir, entry.Dir) && got.Match(strings.Join(names, "/"), entry.File) {
+				t.Fatalf("rules %q exclude %q and include what is below, %q", rules, dir, names)
+			}
+		}
+	})
+}
+
+// Backtracking would need years for this one.
+func TestManyStarsAreMatchedInLinearTime(t *testing.T) {
+	f := parse(t, "- "+strings.Repeat("**a*", 60)+"b")
+	if !f.Match(strings.Repeat("a", 4000), entry.File) {
+		t.Error("matches without a b")
+	}
+}
+
+func BenchmarkMatch(b *testing.B) {
+	f := parse(b, "- *.tmp", "- /var/cache/", "+ /srv/**", "- node_modules/", "- *.swp")
+	for b.Loop() {
+		f.Match("home/user/projects/service/internal/handler_test.go", entry.File)
+	}
+}

@@ -1,0 +1,98 @@
+package plan
+
+import (
+	"time"
+
+	"github.com/firedrill/firedrill/services/mirror/entry"
+)
+
+// Past is what the last run left at one key.
+type Past struct {
+	Key string
+	// Source and Dest are what the sides held; [Present] tells whether they did.
+	// Where both did, their contents were equal.
+	Source, Dest entry.Entry
+	// Missing counts, by side, the scans in a row that did not find the entry.
+	Missing [2]uint8
+	// Dirty says, by side, that the entry was modified so shortly before it was
+	// read that its times do not tell whether it was modified again.
+	Dirty [2]bool
+}
+
+// At is what a side held.
+func (p *Past) At(s Side) entry.Entry {
+	if s == Source {
+		return p.Source
+	}
+	return p.Dest
+}
+
+// synced reports whether both sides held the entry.
+func (p *Past) synced() bool { return Present(p.Source) && Present(p.Dest) }
+
+// dirtySpan is the coarsest step of file times, FAT's.
+const dirtySpan = 2 * time.Second
+
+// Next is what has to be remembered of an action's key for the next run; false
+// where that is nothing. Done says that the action was carried out; its Source
+// and Dest must then be what the sides hold now, with the hashes that were
+// computed. What was settled is remembered as what it was settled to. An action
+// that only reports is never done.
+func (r *Rules) Next(a Action, done bool) (Past, bool) {
+	switch a.Op {
+	case Equal:
+		done = true
+	case Put, Meta, MakeDir:
+	case Gone:
+		return Past{}, false
+	case Delete:
+		return a.Past, !done && a.Past.Key != ""
+	case Keep:
+		if a.Reason == KeepMissing {
+			return a.missed(), true
+		}
+		done = false
+	default:
+		if a.Reason == ConflictUnicode || a.Reason == ConflictKey {
+			return Past{}, false // another action speaks for the key
+		}
+		done = false
+	}
+	if !done {
+		return a.Past, a.Past.Key != ""
+	}
+	p := Past{Key: a.Key, Source: a.Source, Dest: a.Dest}
+	for _, s := range []Side{Source, Dest} {
+		// Of what this very run wrote, the times are known to be its own.
+		written := a.To == s && a.Op != Equal
+		looked := s == Source || r.Mode == TwoWay
+		p.Dirty[s] = looked && !written && r.dirty(a.At(s))
+	}
+	return p, true
+}
+
+// missed is the past with one scan more that did not find the entry. To is the
+// side that still holds it.
+func (a *Action) missed() Past {
+	p := a.Past
+	if p.Key == "" {
+		p = Past{Key: a.Key, Source: a.Source, Dest: a.Dest}
+	}
+	if n := &p.Missing[a.To.Other()]; *n < ^uint8(0) {
+		*n++
+	}
+	p.Missing[a.To] = 0
+	return p
+}
+
+// dirty reports whether the entry was modified within two seconds of the scan.
+func (r *Rules) dirty(e entry.Entry) bool {
+	if e.Kind != entry.File {
+		return false
+	}
+	at := e.MTime
+	if e.Change != (entry.Change{}) {
+		at = e.Change.CTime // which, unlike the other, nobody can set
+	}
+	return at >= r.ScanStart.Add(-dirtySpan).UnixNano()
+}

@@ -1,0 +1,274 @@
+// Package plan decides what a run of the mirror has to do. It merges three
+// streams that are sorted by key: what the source holds, what the destination
+// holds, and what the last run left on both; and it yields actions in an order
+// in which they can be carried out, deletes last and guarded.
+//
+// It is pure: no clock, no input or output but the iterators it is given and the
+// [Spill] that keeps the deletes until the end. Memory is bounded by the depth of
+// the tree and, for the search for names that differ in Unicode normalisation
+// only, by the non-ASCII names of the directories that are being walked.
+//
+// The roots themselves take no part: whoever makes them knows them.
+package plan
+
+import (
+	"errors"
+	"fmt"
+	"iter"
+	"time"
+
+	"github.com/firedrill/firedrill/services/mirror/entry"
+)
+
+// Side is one of the two locations that are mirrored.
+type Side uint8
+
+// The sides. They index arrays such as [Past.Missing].
+const (
+	Source Side = iota
+	Dest
+)
+
+// Other is the side across.
+func (s Side) Other() Side { return 1 - s }
+
+// String names the side.
+func (s Side) String() string {
+	if s == Source {
+		return "source"
+	}
+	return "destination"
+}
+
+// Mode is what the mirror is to achieve.
+type Mode uint8
+
+const (
+	// Copy makes the destination hold what the source holds. What only the
+	// destination holds stays.
+	Copy Mode = iota
+	// Mirror is Copy, and what only the destination holds is deleted, as far as
+	// the guards allow.
+	Mirror
+	// TwoWay carries what changed on one side to the other. What changed on both
+	// is a conflict and stays as it is on both.
+	TwoWay
+)
+
+// Attr is a set of attributes.
+type Attr uint8
+
+// The attributes of entries.
+const (
+	AttrKind Attr = 1 << iota // the exact kind, not only whether it is a directory
+	AttrMTime
+	AttrMode
+	AttrOwner
+	AttrXattrs
+)
+
+// AllAttrs is what a directory knows that root walks.
+const AllAttrs = AttrKind | AttrMTime | AttrMode | AttrOwner | AttrXattrs
+
+// Input is the streams that a plan merges. Each must be sorted strictly by key.
+// An error in a stream does not end it: the plan goes on with what follows, takes
+// nothing for missing that the stream might have held from there on, and refuses
+// all deletes.
+type Input struct {
+	Source iter.Seq2[entry.Entry, error]
+	// Dest may be nil in the modes Copy and Mirror: then Past stands for it.
+	Dest iter.Seq2[entry.Entry, error]
+	// Past is what the last run left; nil where there was none.
+	Past iter.Seq2[Past, error]
+}
+
+// Rules say how a plan is made. They are not changed, and may be shared by
+// goroutines if Filter and Holds may.
+type Rules struct {
+	Mode Mode
+	// Filter reports whether an entry takes part; it applies to all three
+	// streams, so that what it leaves out is neither copied nor deleted. nil
+	// lets everything take part.
+	Filter func(path string, kind entry.Kind) bool
+	// Holds tells, by side, why the side cannot hold an entry; nil for a side
+	// that holds everything. A bucket's is [entry.Entry.Check].
+	Holds [2]func(entry.Entry) error
+	// Lists says, by side, which attributes the side keeps and its stream carries.
+	// What is missing here is never taken from an entry: a listing without
+	// metadata has none of them.
+	Lists [2]Attr
+	// Both says, by side, that it can hold a file and a directory of the same
+	// name, as S3 can; directories and MinIO cannot.
+	Both [2]bool
+	// Trust says what makes two files equal of which no hash is known on both.
+	Trust Trust
+	// Grain is the distance below which two modification times are the same,
+	// for sides that cut times; 0 compares nanoseconds.
+	Grain time.Duration
+	// Audit believes neither times nor the last run: without equal hashes
+	// nothing is equal.
+	Audit bool
+	// ScanStart is when the scan of the source began. What was modified less than
+	// two seconds before may be modified again without showing it, and is hashed
+	// again by the next run. Required.
+	ScanStart time.Time
+	// Guards stand before deletes.
+	Guards Guards
+}
+
+// Trust is what passes for equal content when no hash is known on both sides.
+type Trust uint8
+
+const (
+	// TrustTimes takes equal size and modification time for equal content.
+	TrustTimes Trust = iota
+	// TrustHashes takes nothing but hashes: the rest is hashed.
+	TrustHashes
+	// TrustSize takes equal size for equal content.
+	TrustSize
+)
+
+// Op is what an action does.
+type Op uint8
+
+const (
+	// Equal does nothing: both sides hold the same.
+	Equal Op = iota + 1
+	// Put writes the whole entry to the side To. What the action's other entry
+	// shows is what may be overwritten; where it is absent, nothing may. Where a
+	// bucket implied a directory above it, nothing but the Put makes that.
+	Put
+	// Meta writes the attributes to the side To: the content is equal already.
+	Meta
+	// MakeDir makes a directory on the side To.
+	MakeDir
+	// Rehash hashes the content on the sides that are in Doubt, and asks
+	// [Rules.Settle] with the hashes filled in.
+	Rehash
+	// Keep does nothing: what only the side To holds stays there, for Reason.
+	Keep
+	// Conflict does nothing: a human has to decide, for Reason.
+	Conflict
+	// Unholdable does nothing: the side To cannot hold the entry, for Err.
+	Unholdable
+	// Delete removes what the side To holds; of a directory no more than itself,
+	// which is empty by then.
+	Delete
+	// Gone does nothing: neither side holds what the last run left there, and it
+	// is to be forgotten.
+	Gone
+)
+
+// String is the operation's name in reports.
+func (o Op) String() string {
+	names := [...]string{"none", "equal", "put", "meta", "mkdir", "rehash", "keep", "conflict", "unholdable", "delete", "gone"}
+	if int(o) < len(names) {
+		return names[o]
+	}
+	return fmt.Sprintf("op(%d)", uint8(o))
+}
+
+// Changes reports whether the operation may change a side.
+func (o Op) Changes() bool {
+	switch o {
+	case Put, Meta, MakeDir, Rehash, Delete:
+		return true
+	}
+	return false
+}
+
+// Reason says why an action is a Keep or a Conflict.
+type Reason string
+
+const (
+	// KeepMode: the mode deletes nothing.
+	KeepMode Reason = "nothing is removed in this mode"
+	// KeepMissing: it was not missing in enough scans yet.
+	KeepMissing Reason = "missing, but not in enough scans yet"
+	// KeepGuarded: a guard refused the deletes.
+	KeepGuarded Reason = "deletes are refused"
+	// KeepUnlisted: the other side could not be listed, so it may be there.
+	KeepUnlisted Reason = "the other side could not be read"
+	// KeepOccupied: a directory in which something stays.
+	KeepOccupied Reason = "something in it stays"
+
+	// ConflictChanged: it was changed on both sides.
+	ConflictChanged Reason = "changed on both sides"
+	// ConflictCreated: it appeared on both sides and differs.
+	ConflictCreated Reason = "created on both sides"
+	// ConflictDeleted: it was deleted on one side and changed on the other.
+	ConflictDeleted Reason = "deleted on one side and changed on the other"
+	// ConflictKind: a file stands where a directory is needed, or the reverse,
+	// and cannot be removed.
+	ConflictKind Reason = "a file and a directory of one name"
+	// ConflictKey: one side holds two entries of the same key.
+	ConflictKey Reason = "two entries of one key"
+	// ConflictUnicode: the name and that of Action.Twin differ in Unicode
+	// normalisation only. Both are mirrored as they are.
+	ConflictUnicode Reason = "two names that look alike"
+)
+
+// Action is one thing to do, or to report.
+type Action struct {
+	Op  Op
+	Key string
+	// To is the side that is changed; see the operations.
+	To Side
+	// Source and Dest are what the sides hold; [Present] tells where one holds
+	// nothing. An Equal's and a Meta's carry the hashes that the last run knew.
+	Source, Dest entry.Entry
+	// Past is what the last run left; its Key is empty where it left nothing.
+	Past Past
+	// Doubt says, of a Rehash, which sides have to be hashed.
+	Doubt [2]bool
+	// Reason goes with Keep and Conflict.
+	Reason Reason
+	// Twin is the key of the other name of a ConflictUnicode.
+	Twin string
+	// Err says why the side To cannot hold the entry, of an Unholdable.
+	Err error
+}
+
+// At is what a side holds.
+func (a *Action) At(s Side) entry.Entry {
+	if s == Source {
+		return a.Source
+	}
+	return a.Dest
+}
+
+// Present reports whether a side holds the entry: the zero Entry stands for
+// nothing.
+func Present(e entry.Entry) bool { return e.Path != "" }
+
+// ErrRules is what every [*RulesError] is.
+var ErrRules = errors.New("the rules of the plan contradict themselves")
+
+// RulesError says which rule cannot be followed.
+type RulesError struct{ Field, Problem, Fix string }
+
+// Error describes the fault.
+func (e *RulesError) Error() string {
+	return fmt.Sprintf("make a plan: %s: %s; %s", e.Field, e.Problem, e.Fix)
+}
+
+// Unwrap returns ErrRules.
+func (e *RulesError) Unwrap() error { return ErrRules }
+
+func (r *Rules) check(in Input, spill Spill) error {
+	switch {
+	case in.Source == nil:
+		return &RulesError{"Source", "there is no stream", "give the scan or listing of the source"}
+	case r.Mode > TwoWay:
+		return &RulesError{"Mode", fmt.Sprintf("%d is none", r.Mode), "use Copy, Mirror or TwoWay"}
+	case r.ScanStart.IsZero():
+		return &RulesError{"ScanStart", "it is not set", "give the time at which the scan of the source began"}
+	case in.Dest == nil && (r.Mode == TwoWay || r.Audit):
+		return &RulesError{"Dest", "two-way runs and audits look at the destination", "give its listing"}
+	case in.Dest == nil && in.Past == nil:
+		return &RulesError{"Dest", "neither it nor the last run is known", "give its listing"}
+	case spill == nil && r.Mode != Copy:
+		return &RulesError{"Spill", "deletes have to be kept until the end, and there is no place for them", "give a Spill"}
+	}
+	return r.Guards.check()
+}

@@ -1,0 +1,227 @@
+package proof
+
+import (
+	"bytes"
+	"crypto/md5"
+	"encoding/hex"
+	"fmt"
+	"iter"
+	"maps"
+	"strings"
+
+	"github.com/firedrill/firedrill/services/mirror/entry"
+)
+
+// Evidence says how what a location holds was learned.
+type Evidence struct {
+	// Level is what the hashes in the stream are worth: L1 for the ETags of a
+	// listing, L2 for checksums that the location keeps, L3 for hashes of content
+	// read within the rolling period, L4 for hashes of content read now. An entry
+	// whose hash is worth less is counted for less.
+	Level Level
+	// Metadata says that the stream carries kinds and attributes, so that they
+	// can be compared.
+	Metadata bool
+}
+
+// Check compares what a location holds with its manifest; both streams are sorted
+// by key. The listing must be complete: an error in either stream is returned, and
+// the verdict then has no level. Modification times of directories are not
+// compared.
+func Check(want, got iter.Seq2[entry.Entry, error], how Evidence) (Verdict, error) {
+	c := check{how: how}
+	if how.Level < L1 || how.Level > L4 {
+		return Verdict{}, fmt.Errorf("check against the manifest: %v is no evidence; give L1 to L4", how.Level)
+	}
+	w, g := newSide("manifest", want), newSide("location", got)
+	defer w.stop()
+	defer g.stop()
+	for {
+		if w.err != nil || g.err != nil {
+			return c.v, firstError(w.err, g.err) // without a level
+		}
+		switch {
+		case !w.ok && !g.ok:
+			return c.verdict(), nil
+		case !g.ok || w.ok && w.key < g.key:
+			c.v.Missing.add(w.key, "")
+			w.advance()
+		case !w.ok || g.key < w.key:
+			c.v.Extra.add(g.key, "")
+			g.advance()
+		default:
+			c.compare(w.key, w.head, g.head)
+			w.advance()
+			g.advance()
+		}
+	}
+}
+
+func firstError(errs ...error) error {
+	for _, err := range errs {
+		if err != nil {
+			return fmt.Errorf("check against the manifest: %w", err)
+		}
+	}
+	return nil
+}
+
+// side is one of the streams with its next entry.
+type side struct {
+	name string
+	next func() (entry.Entry, error, bool)
+	stop func()
+	head entry.Entry
+	key  string
+	any  bool
+	ok   bool
+	err  error
+}
+
+func newSide(name string, seq iter.Seq2[entry.Entry, error]) *side {
+	s := &side{name: name}
+	s.next, s.stop = iter.Pull2(seq)
+	s.advance()
+	return s
+}
+
+func (s *side) advance() {
+	s.head, s.err, s.ok = s.next()
+	if !s.ok || s.err != nil {
+		return
+	}
+	key := s.head.Key()
+	if s.any && key <= s.key {
+		s.err = fmt.Errorf("%s: %w: %q behind %q", s.name, ErrOrder, key, s.key)
+	}
+	s.key, s.any = key, true
+}
+
+type check struct {
+	how Evidence
+	v   Verdict
+	any bool
+}
+
+// verdict ends the check. Of an empty manifest no more was checked than a listing.
+func (c *check) verdict() Verdict {
+	v := c.v
+	v.Level = c.how.Level
+	if !c.any {
+		v.Level = L1
+	}
+	for l := LevelNone; l < v.Level; l++ {
+		if v.At[l] > 0 {
+			v.Level = l
+		}
+	}
+	return v
+}
+
+func (c *check) compare(key string, want, got entry.Entry) {
+	c.any = true
+	level, detail := c.content(want, got)
+	switch {
+	case detail != "":
+		c.v.Different.add(key, detail)
+	case level == LevelNone:
+		c.v.Unchecked.add(key, "no hash is known on both sides")
+	}
+	c.v.At[level]++
+	if level == LevelNone {
+		return
+	}
+	c.v.Checked++
+	if detail == "" && c.how.Metadata {
+		if detail := attributes(want, got); detail != "" {
+			c.v.MetadataOnly.add(key, detail)
+		}
+	}
+}
+
+// content compares contents, and says what the comparison is worth.
+func (c *check) content(want, got entry.Entry) (Level, string) {
+	most := c.how.Level
+	if (want.Kind == entry.Dir) != (got.Kind == entry.Dir) || c.how.Metadata && want.Kind != got.Kind {
+		return most, fmt.Sprintf("is a %v, not a %v", got.Kind, want.Kind)
+	}
+	if want.Kind == entry.Dir {
+		return most, ""
+	}
+	if want.Size != got.Size {
+		return most, fmt.Sprintf("has %d bytes, not %d", got.Size, want.Size)
+	}
+	if want.Kind != entry.File && c.how.Metadata {
+		if want.Device != got.Device {
+			return most, "is another device"
+		}
+		if want.Kind != entry.Symlink {
+			return most, ""
+		}
+		if got.Target != "" {
+			if got.Target != want.Target {
+				return most, "points elsewhere"
+			}
+			return most, ""
+		}
+	}
+	if want.Kind != entry.File && !want.Sum.Contains(entry.HasETag) {
+		// Its object's body is known from the manifest.
+		sum := md5.Sum(want.Body())
+		want.Sum.Has, want.Sum.ETag = want.Sum.Has|entry.HasETag, hex.EncodeToString(sum[:])
+	}
+	return hashes(want.Sum, got.Sum, most)
+}
+
+// hashes compares by all hashes that both know. A hash that does not come with the
+// evidence, such as the BLAKE3 in an object's metadata, can show that contents
+// differ, and not that they are equal.
+func hashes(want, got entry.Sum, most Level) (Level, string) {
+	both := want.Has & got.Has
+	level := LevelNone
+	if both&entry.HasETag != 0 && (want.ETag == got.ETag || telling(want, got)) {
+		if want.ETag != got.ETag {
+			return most, fmt.Sprintf("has the ETag %q, not %q", got.ETag, want.ETag)
+		}
+		level = L1
+	}
+	if both&entry.HasCRC32C != 0 {
+		if want.CRC32C != got.CRC32C {
+			return most, fmt.Sprintf("has the CRC32C %08x, not %08x", got.CRC32C, want.CRC32C)
+		}
+		if most >= L2 {
+			level = L2
+		}
+	}
+	if both&entry.HasBLAKE3 != 0 {
+		if want.BLAKE3 != got.BLAKE3 {
+			return most, fmt.Sprintf("has the BLAKE3 %v, not %v", Hash(got.BLAKE3), Hash(want.BLAKE3))
+		}
+		if most >= L3 {
+			level = most
+		}
+	}
+	return level, ""
+}
+
+// telling reports whether unequal ETags mean unequal contents: those of objects
+// in parts depend on the parts' size.
+func telling(a, b entry.Sum) bool {
+	parts := strings.Contains(a.ETag, "-") || strings.Contains(b.ETag, "-")
+	return !parts || a.Contains(entry.HasPartSize) && b.Contains(entry.HasPartSize) && a.PartSize == b.PartSize
+}
+
+// attributes says what differs besides the content.
+func attributes(want, got entry.Entry) string {
+	switch {
+	case want.Kind != entry.Symlink && want.Mode != got.Mode:
+		return fmt.Sprintf("has the mode %04o, not %04o", got.Mode, want.Mode)
+	case want.UID != got.UID || want.GID != got.GID:
+		return fmt.Sprintf("belongs to %d:%d, not %d:%d", got.UID, got.GID, want.UID, want.GID)
+	case want.Kind != entry.Dir && want.MTime != got.MTime:
+		return "has another modification time"
+	case !maps.EqualFunc(want.Xattrs, got.Xattrs, bytes.Equal):
+		return "has other extended attributes"
+	}
+	return ""
+}

@@ -1,0 +1,114 @@
+package proof
+
+import "fmt"
+
+// Level is how much was checked of what a location holds.
+type Level uint8
+
+const (
+	// LevelNone: nothing was checked.
+	LevelNone Level = iota
+	// L0: the roots of two manifests are equal. It says nothing about what the
+	// locations hold now.
+	L0
+	// L1: every entry was listed, with its size and the ETag of the manifest, and
+	// nothing else was.
+	L1
+	// L2: the location's own checksum of every content was compared.
+	L2
+	// L3: every content was read within the rolling period, and hashed.
+	L3
+	// L4: every content was read now, and hashed.
+	L4
+)
+
+// String is the level's name.
+func (l Level) String() string {
+	if l == LevelNone {
+		return "none"
+	}
+	return fmt.Sprintf("L%d", uint8(l)-1)
+}
+
+// MarshalText gives the level's name, as verdicts in JSON have it.
+func (l Level) MarshalText() ([]byte, error) { return []byte(l.String()), nil }
+
+// Finding is an entry at which a location is not as its manifest says.
+type Finding struct {
+	Key string `json:"key"`
+	// Detail says what differs; empty where that is plain.
+	Detail string `json:"detail,omitempty"`
+}
+
+// maxFindings is how many findings of a sort a verdict keeps.
+const maxFindings = 1000
+
+// Findings are those of one sort.
+type Findings struct {
+	// Count counts all of them, First keeps the first 1,000.
+	Count int64     `json:"count"`
+	First []Finding `json:"first,omitempty"`
+}
+
+func (f *Findings) add(key, detail string) {
+	f.Count++
+	if len(f.First) < maxFindings {
+		f.First = append(f.First, Finding{key, detail})
+	}
+}
+
+// Verdict is what a check has shown.
+type Verdict struct {
+	// Level is what was checked of every single entry: the lowest of them. It says
+	// how hard was looked, not that nothing was found.
+	Level Level `json:"level"`
+	// Checked counts the entries of the manifest for which there was evidence, and
+	// At those by the level that the evidence is worth.
+	Checked int64         `json:"checked"`
+	At      [L4 + 1]int64 `json:"at"`
+	// Unchecked entries are there, and there was no hash to compare.
+	Unchecked Findings `json:"unchecked"`
+	// Missing are in the manifest and not in the location, Extra the reverse.
+	Missing Findings `json:"missing"`
+	Extra   Findings `json:"extra"`
+	// Different have another content, or are of another kind.
+	Different Findings `json:"different"`
+	// MetadataOnly have the content, and other attributes.
+	MetadataOnly Findings `json:"metadata_only"`
+}
+
+// Verified reports whether the location was shown to hold the contents of the
+// manifest and nothing else. Equal roots (L0) alone never show that.
+func (v Verdict) Verified() bool {
+	return v.Level >= L1 && v.Missing.Count+v.Extra.Count+v.Different.Count+v.Unchecked.Count == 0
+}
+
+// String is the verdict in one line.
+func (v Verdict) String() string {
+	text := "NOT verified"
+	if v.Verified() {
+		text = "verified"
+	}
+	text += fmt.Sprintf(" (%v): %d checked", v.Level, v.Checked)
+	for _, f := range []struct {
+		n    int64
+		what string
+	}{
+		{v.Missing.Count, "missing"}, {v.Extra.Count, "extra"}, {v.Different.Count, "different"},
+		{v.Unchecked.Count, "unchecked"}, {v.MetadataOnly.Count, "with other attributes"},
+	} {
+		if f.n > 0 {
+			text += fmt.Sprintf(", %d %s", f.n, f.what)
+		}
+	}
+	return text
+}
+
+// CheckRoots compares two manifests by their roots. The level is L0 where they are
+// equal, which is not verified: somebody has to look at the location, too.
+func CheckRoots(a, b Root) Verdict {
+	if a != b {
+		return Verdict{}
+	}
+	return Verdict{Level: L0}
+}
