@@ -46,6 +46,9 @@ func arrows() []arrow {
 		{"pkg/bus", []string{"pkg/event", "pkg/telemetry", "github.com/nats-io/", "golang.org/x/sys/unix"}},
 		{"pkg/run", []string{"pkg/bus", "pkg/clock", "pkg/event", "pkg/keys", "pkg/telemetry", "github.com/spf13/cobra"}},
 		{"pkg/target", []string{"pkg/event"}},
+		{"pkg/target/strict", []string{"pkg/target", "pkg/control"}},
+		{"pkg/target/secrets", []string{"pkg/target"}},
+		{"pkg/target/diskfill", []string{"pkg/target", "pkg/target/strict", "pkg/control", "pkg/event"}},
 		{"pkg/target/targettest", []string{"pkg/target", "pkg/event", "pkg/clock", "go.uber.org/goleak"}},
 		{"pkg/lab", []string{"pkg/control", "pkg/event", "pkg/lab/", "*"}},
 		{"pkg/schemagen", []string{"pkg/drill", "pkg/event", "schemas", "github.com/invopop/jsonschema", "github.com/nats-io/nkeys"}},
@@ -56,9 +59,9 @@ func arrows() []arrow {
 }
 
 // driver is the arrow of every package below pkg/target that has none of its
-// own: a driver stands alone, with its own client.
+// own: a driver stands alone, with its own client and what all drivers do alike.
 func driver(from string) arrow {
-	return arrow{from, []string{"pkg/target", "pkg/control", "pkg/event", "*"}}
+	return arrow{from, []string{"pkg/target", "pkg/target/strict", "pkg/target/secrets", "pkg/target/diskfill", "pkg/control", "pkg/event", "*"}}
 }
 
 type pkg struct {

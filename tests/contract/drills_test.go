@@ -18,7 +18,7 @@ func TestReadyDrillsParse(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	files, err := filepath.Glob("../../deploy/drills/postgres-*.yaml")
+	files, err := filepath.Glob("../../deploy/drills/*-*.yaml")
 	if err != nil || len(files) == 0 {
 		t.Fatalf("ready drills: %v %v", files, err)
 	}

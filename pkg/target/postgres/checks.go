@@ -11,6 +11,7 @@ import (
 
 	"github.com/firedrill/firedrill/pkg/event"
 	"github.com/firedrill/firedrill/pkg/target"
+	"github.com/firedrill/firedrill/pkg/target/strict"
 )
 
 // The checks.
@@ -78,32 +79,32 @@ func checkNamed(name string) (checkKind, error) {
 
 func (k checkKind) readParams(raw json.RawMessage) (checkParams, error) {
 	var p checkParams
-	if err := errors.Join(decode(raw, &p), onlyAllowed(raw, k.allowed)); err != nil {
+	if err := errors.Join(strict.Decode(raw, &p), strict.OnlyAllowed(raw, k.allowed)); err != nil {
 		return p, err
 	}
-	var ps problems
+	var ps strict.Problems
 	if p.Mode != "" {
-		ps.oneOf("mode", p.Mode, "baseline", "replicas")
+		ps.OneOf("mode", p.Mode, "baseline", "replicas")
 	}
 	if p.Strict != "" {
-		ps.oneOf("strict", p.Strict, "text")
+		ps.OneOf("strict", p.Strict, "text")
 	}
 	if p.SyncState != "" {
-		ps.oneOf("syncState", p.SyncState, "sync", "async", "potential", "quorum")
+		ps.OneOf("syncState", p.SyncState, "sync", "async", "potential", "quorum")
 	}
 	for _, t := range p.Tables {
 		if !identifier.MatchString(t) {
-			ps.add("tables", t, "use lower-case letters, digits and _, with the schema before a dot if need be")
+			ps.Add("tables", t, "use lower-case letters, digits and _, with the schema before a dot if need be")
 		}
 	}
 	if p.Advance != nil && *p.Advance < 0 {
-		ps.add("advance", strconv.Itoa(*p.Advance), "a timeline never goes back: give 0 or more")
+		ps.Add("advance", strconv.Itoa(*p.Advance), "a timeline never goes back: give 0 or more")
 	}
 	if p.MaxCommits != nil && *p.MaxCommits < 0 {
-		ps.add("maxCommits", strconv.FormatInt(*p.MaxCommits, 10), "give 0 or more")
+		ps.Add("maxCommits", strconv.FormatInt(*p.MaxCommits, 10), "give 0 or more")
 	}
 	if p.MaxLagBytes < 0 || p.SettleSeconds < 0 {
-		ps.add("maxLagBytes", "", "give 0 or more here and for settleSeconds")
+		ps.Add("maxLagBytes", "", "give 0 or more here and for settleSeconds")
 	}
 	return p, errors.Join(ps...)
 }

@@ -6,13 +6,13 @@ import (
 	"fmt"
 	"net"
 	"net/url"
-	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
 
 	"github.com/firedrill/firedrill/pkg/control"
 	"github.com/firedrill/firedrill/pkg/target"
+	"github.com/firedrill/firedrill/pkg/target/strict"
 )
 
 // Config describes a PostgreSQL primary with its streaming standbys, and the
@@ -174,7 +174,7 @@ var (
 // parseConfig reads and checks a configuration without touching anything.
 func parseConfig(raw json.RawMessage) (Config, error) {
 	var c Config
-	if err := decode(raw, &c); err != nil {
+	if err := strict.Decode(raw, &c); err != nil {
 		return c, err
 	}
 	if c.SSLMode == "" {
@@ -189,81 +189,31 @@ func parseConfig(raw json.RawMessage) (Config, error) {
 	if c.Replication.User == "" {
 		c.Replication = c.Admin
 	}
-	var p problems
+	var p strict.Problems
 	c.check(&p)
 	return c, errors.Join(p...)
 }
 
-// problems collects mistakes.
-type problems []error
-
-func (p *problems) add(field, value, fix string) {
-	*p = append(*p, &target.FieldError{Field: field, Value: value, Fix: fix})
-}
-
-func (p *problems) need(field, value, fix string) {
-	if value == "" {
-		p.add(field, "", "missing: "+fix)
-	}
-}
-
-func (p *problems) oneOf(field, value string, allowed ...string) {
-	for _, a := range allowed {
-		if value == a {
-			return
-		}
-	}
-	p.add(field, value, "use "+strings.Join(allowed, ", "))
-}
-
-func (p *problems) port(field string, port uint16) {
-	if port == 0 {
-		p.add(field, "", "missing: give the port, 1 to 65535")
-	}
-}
-
-func (p *problems) secret(field string, r target.SecretRef) {
-	if r.Env != "" && r.File != "" {
-		p.add(field, "", "set either env or file, not both")
-	}
-}
-
-func (p *problems) place(field string, c control.Config) {
-	err := c.Validate()
-	if e, ok := errors.AsType[*control.ConfigError](err); ok {
-		p.add(field+"."+e.Field, e.Value, e.Fix)
-	}
-}
-
-func (p *problems) absolute(field, path string) {
-	switch {
-	case path == "":
-		p.add(field, "", "missing: give an absolute path")
-	case !filepath.IsAbs(path) || filepath.Clean(path) != path || path == "/":
-		p.add(field, path, "give an absolute path without . or .. and other than /")
-	}
-}
-
-func (c Config) check(p *problems) {
-	p.need("database", c.Database, "the database of the canaries")
-	p.need("user", c.User, "the role that probes connect as")
-	p.oneOf("sslMode", c.SSLMode, "disable", "require", "verify-ca", "verify-full")
-	p.need("admin.user", c.Admin.User, "a superuser of its own")
-	p.secret("password", c.Password)
-	p.secret("admin.password", c.Admin.Password)
-	p.secret("replication.password", c.Replication.Password)
-	p.need("service.host", c.Service.Host, "where clients connect; one host")
+func (c Config) check(p *strict.Problems) {
+	p.Need("database", c.Database, "the database of the canaries")
+	p.Need("user", c.User, "the role that probes connect as")
+	p.OneOf("sslMode", c.SSLMode, "disable", "require", "verify-ca", "verify-full")
+	p.Need("admin.user", c.Admin.User, "a superuser of its own")
+	p.Secret("password", c.Password)
+	p.Secret("admin.password", c.Admin.Password)
+	p.Secret("replication.password", c.Replication.Password)
+	p.Need("service.host", c.Service.Host, "where clients connect; one host")
 	if strings.Contains(c.Service.Host, ",") {
-		p.add("service.host", c.Service.Host, "give one host: with several, a client's search for a live one would be measured instead of the service")
+		p.Add("service.host", c.Service.Host, "give one host: with several, a client's search for a live one would be measured instead of the service")
 	}
-	p.port("service.port", c.Service.Port)
+	p.Port("service.port", c.Service.Port)
 	if !identifier.MatchString(c.LedgerTable) {
-		p.add("ledgerTable", c.LedgerTable, "use lower-case letters, digits and _, with the schema before a dot if need be")
+		p.Add("ledgerTable", c.LedgerTable, "use lower-case letters, digits and _, with the schema before a dot if need be")
 	}
-	p.oneOf("failback.method", c.Failback.Method, MethodRewind, MethodBaseBackup)
-	p.absolute("failback.evidenceDir", c.Failback.EvidenceDir)
+	p.OneOf("failback.method", c.Failback.Method, MethodRewind, MethodBaseBackup)
+	p.Absolute("failback.evidenceDir", c.Failback.EvidenceDir)
 	for i, dir := range c.ScratchDirs {
-		p.absolute(fmt.Sprintf("scratchDirs[%d]", i), dir)
+		p.Absolute(fmt.Sprintf("scratchDirs[%d]", i), dir)
 	}
 	for i, relay := range c.Relays {
 		checkURL(p, fmt.Sprintf("relays[%d]", i), relay)
@@ -272,72 +222,68 @@ func (c Config) check(p *problems) {
 	c.checkNodes(p)
 }
 
-func (e Endpoint) check(p *problems) {
-	p.oneOf("endpoint.kind", e.Kind, EndpointRelay, EndpointPgBouncer, EndpointExec)
+func (e Endpoint) check(p *strict.Problems) {
+	p.OneOf("endpoint.kind", e.Kind, EndpointRelay, EndpointPgBouncer, EndpointExec)
 	switch e.Kind {
 	case EndpointRelay:
 		checkURL(p, "endpoint.control", e.Control)
 	case EndpointPgBouncer:
 		b := e.PgBouncer
-		p.need("endpoint.pgbouncer.admin.host", b.Admin.Host, "where its admin console listens")
-		p.port("endpoint.pgbouncer.admin.port", b.Admin.Port)
-		p.need("endpoint.pgbouncer.admin.user", b.Admin.User, "one of its admin_users")
-		p.secret("endpoint.pgbouncer.admin.password", b.Admin.Password)
-		p.absolute("endpoint.pgbouncer.ini", b.INI)
-		p.need("endpoint.pgbouncer.database", b.Database, "the name in its [databases] section")
-		p.place("endpoint.pgbouncer.place", b.Place)
+		p.Need("endpoint.pgbouncer.admin.host", b.Admin.Host, "where its admin console listens")
+		p.Port("endpoint.pgbouncer.admin.port", b.Admin.Port)
+		p.Need("endpoint.pgbouncer.admin.user", b.Admin.User, "one of its admin_users")
+		p.Secret("endpoint.pgbouncer.admin.password", b.Admin.Password)
+		p.Absolute("endpoint.pgbouncer.ini", b.INI)
+		p.Need("endpoint.pgbouncer.database", b.Database, "the name in its [databases] section")
+		p.Place("endpoint.pgbouncer.place", b.Place)
 	case EndpointExec:
 		if len(e.Exec.Argv) == 0 || e.Exec.Argv[0] == "" {
-			p.add("endpoint.exec.argv", "", "missing: give the command that moves the service")
+			p.Add("endpoint.exec.argv", "", "missing: give the command that moves the service")
 		}
-		p.place("endpoint.exec.place", e.Exec.Place)
+		p.Place("endpoint.exec.place", e.Exec.Place)
 	}
 }
 
-func checkURL(p *problems, field, raw string) {
+func checkURL(p *strict.Problems, field, raw string) {
 	u, err := url.Parse(raw)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil {
-		p.add(field, "", "give the relay's control as http://host:port, without a user")
+		p.Add(field, "", "give the relay's control as http://host:port, without a user")
 	}
 }
 
-func (c Config) checkNodes(p *problems) {
+func (c Config) checkNodes(p *strict.Problems) {
 	if len(c.Nodes) < 2 {
-		p.add("nodes", "", "list a primary and at least one standby")
+		p.Add("nodes", "", "list a primary and at least one standby")
 	}
 	names, addresses, primaries := map[string]bool{}, map[string]bool{}, 0
 	for i, n := range c.Nodes {
 		at := fmt.Sprintf("nodes[%d]", i)
 		if !nodeName.MatchString(n.Name) {
-			p.add(at+".name", n.Name, "use letters, digits, - _ and ., at most 63")
+			p.Add(at+".name", n.Name, "use letters, digits, - _ and ., at most 63")
 		} else if names[n.Name] {
-			p.add(at+".name", n.Name, "used twice; names are unique")
+			p.Add(at+".name", n.Name, "used twice; names are unique")
 		}
 		names[n.Name] = true
-		p.need(at+".host", n.Host, "where the admin reaches the node")
-		p.port(at+".port", n.Port)
+		p.Need(at+".host", n.Host, "where the admin reaches the node")
+		p.Port(at+".port", n.Port)
 		if a := n.Address().String(); n.Port != 0 && addresses[a] {
-			p.add(at+".port", a, "another node has this address")
+			p.Add(at+".port", a, "another node has this address")
 		}
 		addresses[n.Address().String()] = true
-		p.oneOf(at+".role", n.Role, RolePrimary, RoleStandby)
+		p.OneOf(at+".role", n.Role, RolePrimary, RoleStandby)
 		if n.Role == RolePrimary {
 			primaries++
 		}
-		p.absolute(at+".dataDir", n.DataDir)
-		p.absolute(at+".binDir", n.BinDir)
-		p.need(at+".osUser", n.OSUser, "the user that owns the data directory, such as postgres")
-		p.absolute(at+".logFile", n.LogFile)
-		p.place(at+".control", n.Control)
-		if n.DataDir != "" && within(c.Failback.EvidenceDir, n.DataDir) {
-			p.add("failback.evidenceDir", c.Failback.EvidenceDir, "choose a directory outside the data directory of node "+n.Name)
+		p.Absolute(at+".dataDir", n.DataDir)
+		p.Absolute(at+".binDir", n.BinDir)
+		p.Need(at+".osUser", n.OSUser, "the user that owns the data directory, such as postgres")
+		p.Absolute(at+".logFile", n.LogFile)
+		p.Place(at+".control", n.Control)
+		if n.DataDir != "" && strict.Within(c.Failback.EvidenceDir, n.DataDir) {
+			p.Add("failback.evidenceDir", c.Failback.EvidenceDir, "choose a directory outside the data directory of node "+n.Name)
 		}
 	}
 	if primaries != 1 && len(c.Nodes) > 0 {
-		p.add("nodes", "", fmt.Sprintf("exactly one node has role primary; here %d have", primaries))
+		p.Add("nodes", "", fmt.Sprintf("exactly one node has role primary; here %d have", primaries))
 	}
-}
-
-func within(path, dir string) bool {
-	return path == dir || strings.HasPrefix(path, dir+"/")
 }

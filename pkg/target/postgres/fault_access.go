@@ -72,7 +72,7 @@ func (s *servers) refused(ctx context.Context, o *operation) ([]string, error) {
 			return nil, &target.FieldError{Field: "params.users", Value: u, Fix: "a name with a quote or a line break cannot be written into pg_hba.conf"}
 		}
 	}
-	if !contains(users, s.client.user) {
+	if !slices.Contains(users, s.client.user) {
 		return nil, &target.FieldError{Field: "params.users", Value: s.client.user, Fix: "the probes' user must be among the refused, or nothing would be seen"}
 	}
 	return users, nil

@@ -8,11 +8,11 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/firedrill/firedrill/pkg/event"
 	"github.com/firedrill/firedrill/pkg/target"
+	"github.com/firedrill/firedrill/pkg/target/strict"
 )
 
 // The faults and actions.
@@ -148,58 +148,31 @@ func (Driver) NodeNames(config json.RawMessage) []string {
 // readParams reads and checks an operation's parameters.
 func (k operationKind) readParams(raw json.RawMessage) (params, error) {
 	var p params
-	if err := decode(raw, &p); err != nil {
+	if err := strict.Decode(raw, &p); err != nil {
 		return p, err
 	}
-	if err := onlyAllowed(raw, k.allowed); err != nil {
+	if err := strict.OnlyAllowed(raw, k.allowed); err != nil {
 		return p, err
 	}
-	var ps problems
+	var ps strict.Problems
 	if p.Mode != "" {
-		ps.oneOf("mode", p.Mode, "fast", "immediate")
+		ps.OneOf("mode", p.Mode, "fast", "immediate")
 	}
 	if p.Method != "" {
-		ps.oneOf("method", p.Method, MethodRewind, MethodBaseBackup)
+		ps.OneOf("method", p.Method, MethodRewind, MethodBaseBackup)
 	}
 	if k.name == FaultFillDisk {
-		ps.absolute("path", p.Path)
+		ps.Absolute("path", p.Path)
 	}
 	for field, v := range map[string]int64{"bytes": p.Bytes, "leave": p.Leave, "max": p.Max} {
 		if v < 0 {
-			ps.add(field, fmt.Sprint(v), "give 0 or more bytes")
+			ps.Add(field, fmt.Sprint(v), "give 0 or more bytes")
 		}
 	}
 	if p.Relay != "" {
 		checkURL(&ps, "relay", p.Relay)
 	}
 	return p, errors.Join(ps...)
-}
-
-// onlyAllowed refuses parameters that belong to other operations.
-func onlyAllowed(raw json.RawMessage, allowed []string) error {
-	if len(raw) == 0 {
-		return nil
-	}
-	var fields map[string]json.RawMessage
-	if err := json.Unmarshal(raw, &fields); err != nil {
-		return &target.FieldError{Field: "params", Fix: "give a mapping of fields"}
-	}
-	var errs []error
-	for f := range fields {
-		if !contains(allowed, f) {
-			errs = append(errs, &target.FieldError{Field: f, Fix: "unknown here; known are " + strings.Join(allowed, ", ")})
-		}
-	}
-	return errors.Join(errs...)
-}
-
-func contains(list []string, s string) bool {
-	for _, l := range list {
-		if l == s {
-			return true
-		}
-	}
-	return false
 }
 
 // lookLimit bounds how long a plan waits for one node's answer.

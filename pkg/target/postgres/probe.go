@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/firedrill/firedrill/pkg/target"
+	"github.com/firedrill/firedrill/pkg/target/strict"
 )
 
 // The probes.
@@ -34,18 +35,18 @@ const defaultMaxConnections = 40
 
 func readProbeParams(probe string, raw json.RawMessage) (probeParams, error) {
 	var p probeParams
-	if err := decode(raw, &p); err != nil {
+	if err := strict.Decode(raw, &p); err != nil {
 		return p, err
 	}
-	var ps problems
+	var ps strict.Problems
 	switch {
 	case probe == ProbeRead && p.Of == "":
-		ps.add("of", "", "missing: name the write probe whose canaries are read")
+		ps.Add("of", "", "missing: name the write probe whose canaries are read")
 	case probe == ProbeWrite && p.Of != "":
-		ps.add("of", p.Of, "only for read probes; leave it out")
+		ps.Add("of", p.Of, "only for read probes; leave it out")
 	}
 	if p.MaxConnections < 0 || p.MaxConnections > 1000 {
-		ps.add("maxConnections", strconv.Itoa(p.MaxConnections), "give 1 to 1000, or leave it out")
+		ps.Add("maxConnections", strconv.Itoa(p.MaxConnections), "give 1 to 1000, or leave it out")
 	}
 	if p.MaxConnections == 0 {
 		p.MaxConnections = defaultMaxConnections

@@ -7,12 +7,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
 	"strings"
 	"time"
 
 	"github.com/firedrill/firedrill/pkg/control"
 	"github.com/firedrill/firedrill/pkg/target"
+	"github.com/firedrill/firedrill/pkg/target/secrets"
 )
 
 // Name is the driver's name in a drill.
@@ -59,7 +59,7 @@ type servers struct {
 	service     *connector
 	nodes       []*node
 	endpoint    endpoint
-	secrets     []string
+	secrets     secrets.Set
 	probes      probeSet
 }
 
@@ -69,11 +69,6 @@ type node struct {
 	host *control.Host
 }
 
-// shortestSecret is the shortest secret that is taken. A shorter one, such as "a",
-// stands everywhere: hidden wherever it stands, no text could be read any more,
-// and left where it might be a word, it would be given away where it is not.
-const shortestSecret = 4
-
 func newServers(cfg Config, c target.Config) (*servers, error) {
 	s := &servers{cfg: cfg, clock: c.Clock, log: c.Log}
 	if s.log == nil {
@@ -82,17 +77,9 @@ func newServers(cfg Config, c target.Config) (*servers, error) {
 	s.log = s.log.With("target", c.Name, "driver", Name)
 	var errs []error
 	resolve := func(field string, r target.SecretRef) string {
-		v, err := r.Resolve()
+		v, err := s.secrets.Resolve(field, r)
 		if err != nil {
-			errs = append(errs, fmt.Errorf("%s: %w", field, err))
-		}
-		switch {
-		case v == "":
-		case len(v) < shortestSecret:
-			errs = append(errs, &target.FieldError{Field: field, Fix: fmt.Sprintf(
-				"the secret has fewer than %d characters, which cannot be hidden in texts without garbling them: choose a longer one", shortestSecret)})
-		default:
-			s.secrets = append(s.secrets, v)
+			errs = append(errs, err)
 		}
 		return v
 	}
@@ -113,8 +100,6 @@ func newServers(cfg Config, c target.Config) (*servers, error) {
 	e, err := newEndpoint(cfg.Endpoint, bouncer)
 	errs = append(errs, err)
 	s.endpoint = e
-	// Of a secret that holds another one the rest would be left to read.
-	slices.SortFunc(s.secrets, func(a, b string) int { return len(b) - len(a) })
 	return s, errors.Join(errs...)
 }
 
@@ -188,35 +173,10 @@ func (s *servers) run(ctx context.Context, n *node, script string, args ...strin
 	return out, nil
 }
 
-// scrubbed is an error whose text had secrets in it.
-type scrubbed struct {
-	text string
-	err  error
-}
-
-func (e *scrubbed) Error() string { return e.text }
-
-// Is and As look through to the cause without giving its text away.
-func (e *scrubbed) Is(t error) bool { return errors.Is(e.err, t) }
-func (e *scrubbed) As(t any) bool   { return errors.As(e.err, t) }
-
 // scrub hides every secret that the error's text holds.
-func (s *servers) scrub(err error) error {
-	if err == nil {
-		return nil
-	}
-	if clean := s.scrubText(err.Error()); clean != err.Error() {
-		return &scrubbed{text: clean, err: err}
-	}
-	return err
-}
+func (s *servers) scrub(err error) error { return s.secrets.Error(err) }
 
-func (s *servers) scrubText(text string) string {
-	for _, secret := range s.secrets {
-		text = strings.ReplaceAll(text, secret, "[secret]")
-	}
-	return text
-}
+func (s *servers) scrubText(text string) string { return s.secrets.Text(text) }
 
 // poll calls f until it says true, fails for good, or ctx or the limit ends; the
 // last reason that f gave is then in the error.

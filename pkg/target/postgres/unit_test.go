@@ -94,7 +94,11 @@ func TestFateOfAWrite(t *testing.T) {
 }
 
 func TestSecretsAreScrubbed(t *testing.T) {
-	s := &servers{secrets: []string{"hunter2"}}
+	s := &servers{}
+	t.Setenv("FIREDRILL_TEST_SECRET", "hunter2")
+	if _, err := s.secrets.Resolve("password", target.SecretRef{Env: "FIREDRILL_TEST_SECRET"}); err != nil {
+		t.Fatal(err)
+	}
 	cause := &pgconn.PgError{Code: "28P01", Message: "password hunter2 is wrong"}
 	err := s.scrub(errors.Join(cause, context.Canceled))
 	if strings.Contains(err.Error(), "hunter2") {

@@ -10,6 +10,7 @@ import (
 	"github.com/firedrill/firedrill/pkg/event"
 	"github.com/firedrill/firedrill/pkg/run"
 	"github.com/firedrill/firedrill/pkg/target"
+	"github.com/firedrill/firedrill/pkg/target/minio"
 	"github.com/firedrill/firedrill/pkg/target/postgres"
 	"github.com/firedrill/firedrill/services/injector"
 )
@@ -17,7 +18,7 @@ import (
 func main() {
 	var ttl time.Duration
 	var inventory string
-	registry := target.NewRegistry(postgres.Driver{})
+	registry := target.NewRegistry(minio.Driver{}, postgres.Driver{})
 	run.Service(event.Injector, func(ctx context.Context, p run.Process) error {
 		inv, err := injector.ReadInventory(inventory, registry)
 		if err != nil {

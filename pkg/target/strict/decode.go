@@ -1,10 +1,14 @@
-package postgres
+// Package strict reads what a driver is given, its configuration and the
+// parameters of its operations, and reports every mistake in it as a
+// *target.FieldError that names the field and says what to do.
+package strict
 
 import (
 	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"reflect"
 	"slices"
 	"strconv"
@@ -13,9 +17,10 @@ import (
 	"github.com/firedrill/firedrill/pkg/target"
 )
 
-// decode reads raw into the struct that into points at. Unlike encoding/json it
-// reports every mistake, each with its path, and takes no unknown field.
-func decode(raw json.RawMessage, into any) error {
+// Decode reads raw into the struct that into points at; nothing is read from an
+// empty raw. Unlike encoding/json it reports every mistake, each with its path, and
+// takes no unknown field. A mistaken value is not in the error: it may be a secret.
+func Decode(raw json.RawMessage, into any) error {
 	if len(bytes.TrimSpace(raw)) == 0 {
 		return nil
 	}
@@ -64,12 +69,7 @@ func walkStruct(path string, raw json.RawMessage, v reflect.Value, errs *[]error
 		known[name] = v.Field(i)
 		names = append(names, name)
 	}
-	keys := make([]string, 0, len(fields))
-	for k := range fields {
-		keys = append(keys, k)
-	}
-	slices.Sort(keys)
-	for _, k := range keys {
+	for _, k := range slices.Sorted(maps.Keys(fields)) {
 		at := join(path, k)
 		f, ok := known[k]
 		if !ok {
@@ -123,4 +123,23 @@ func kindName(v reflect.Value) string {
 		return "a mapping"
 	}
 	return "text"
+}
+
+// OnlyAllowed refuses the fields of raw that are not in the list: those of a struct
+// that several operations share, of which each takes some.
+func OnlyAllowed(raw json.RawMessage, allowed []string) error {
+	if len(raw) == 0 {
+		return nil
+	}
+	var fields map[string]json.RawMessage
+	if err := json.Unmarshal(raw, &fields); err != nil {
+		return &target.FieldError{Field: "params", Fix: "give a mapping of fields"}
+	}
+	var errs []error
+	for _, f := range slices.Sorted(maps.Keys(fields)) {
+		if !slices.Contains(allowed, f) {
+			errs = append(errs, &target.FieldError{Field: f, Fix: "unknown here; known are " + strings.Join(allowed, ", ")})
+		}
+	}
+	return errors.Join(errs...)
 }

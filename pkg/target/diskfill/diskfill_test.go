@@ -1,0 +1,66 @@
+package diskfill_test
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/firedrill/firedrill/pkg/control"
+	"github.com/firedrill/firedrill/pkg/target"
+	"github.com/firedrill/firedrill/pkg/target/diskfill"
+)
+
+const token = "firedrill-0123456789abcdef"
+
+func fill(t *testing.T) diskfill.Fill {
+	t.Helper()
+	h, err := control.New(control.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	return diskfill.Fill{Host: h, Token: token, Path: dir, Allowed: []string{dir}, Keep: []string{dir, filepath.Join(dir, "not/yet")}}
+}
+
+func TestABoundedFileComesAndGoes(t *testing.T) {
+	f := fill(t)
+	f.Bytes = 1 << 20
+	size, err := f.Size(t.Context())
+	if err != nil || size != 1<<20 {
+		t.Fatalf("%d, %v", size, err)
+	}
+	p, err := f.Write(t.Context(), control.Fence{}, size)
+	if st, serr := os.Stat(f.File()); err != nil || serr != nil || !p.Proven || st.Size() != 1<<20 {
+		t.Fatalf("%+v, %v, %v", p, err, serr)
+	}
+	for _, was := range []bool{true, false} {
+		if got, err := diskfill.Remove(t.Context(), f.Host, token, f.File()); err != nil || got != was {
+			t.Errorf("removed %t, %v", got, err)
+		}
+	}
+}
+
+func TestWhatCouldHurtIsRefused(t *testing.T) {
+	for name, change := range map[string]func(*diskfill.Fill){
+		"the data's file system to its end": func(f *diskfill.Fill) {},
+		"more than the default":             func(f *diskfill.Fill) { f.Bytes = diskfill.DefaultMax + 1 },
+		"more than asked for at most":       func(f *diskfill.Fill) { f.Bytes, f.Max = 2, 1 },
+		"no directory":                      func(f *diskfill.Fill) { f.Bytes, f.Path = 1, f.Path+"/none" },
+		"more than there is":                func(f *diskfill.Fill) { f.Bytes, f.Max = 1<<61, 1<<62 },
+	} {
+		f := fill(t)
+		change(&f)
+		if size, err := f.Size(t.Context()); err == nil {
+			t.Errorf("%s: %d bytes", name, size)
+		}
+	}
+	f := fill(t)
+	f.Path += "x"
+	if err := f.Check(); !errors.As(err, new(*target.FieldError)) {
+		t.Errorf("a directory that is not set aside: %v", err)
+	}
+	if _, err := diskfill.Remove(t.Context(), f.Host, token, "/etc/passwd"); err == nil {
+		t.Error("another file is removed")
+	}
+}

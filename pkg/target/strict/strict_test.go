@@ -1,0 +1,109 @@
+package strict_test
+
+import (
+	"encoding/json"
+	"errors"
+	"strings"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"github.com/firedrill/firedrill/pkg/control"
+	"github.com/firedrill/firedrill/pkg/target"
+	"github.com/firedrill/firedrill/pkg/target/strict"
+)
+
+type config struct {
+	Name  string           `json:"name"`
+	Port  uint16           `json:"port"`
+	On    *bool            `json:"on"`
+	Key   target.SecretRef `json:"key"`
+	Parts []config         `json:"parts"`
+}
+
+func TestEveryMistakeIsNamed(t *testing.T) {
+	var c config
+	err := strict.Decode(json.RawMessage(`{"name":1,"port":70000,"key":"hunter2","parts":[{},{"on":"yes"},[]],"nmae":"x"}`), &c)
+	if err == nil {
+		t.Fatal("it is taken")
+	}
+	for _, field := range []string{"name: ", "port: ", "key: ", "parts[1].on: ", "parts[2]: ", "nmae: "} {
+		if !strings.Contains("\n"+err.Error(), "\n"+field) {
+			t.Errorf("%s is not named in:\n%v", field, err)
+		}
+	}
+	if strings.Contains(err.Error(), "hunter2") {
+		t.Errorf("a value shows: %v", err)
+	}
+	if e, ok := errors.AsType[*target.FieldError](err); !ok || e.Fix == "" {
+		t.Errorf("not a FieldError: %v", err)
+	}
+}
+
+func TestDecodeReadsWhatJSONWouldRead(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		gen := rapid.Custom(func(t *rapid.T) config {
+			on := rapid.Bool().Draw(t, "on")
+			return config{Name: rapid.String().Draw(t, "name"), Port: rapid.Uint16().Draw(t, "port"), On: &on, Key: target.SecretRef{Env: rapid.String().Draw(t, "env")}}
+		})
+		want := gen.Draw(t, "config")
+		want.Parts = rapid.SliceOfN(gen, 1, 3).Draw(t, "parts")
+		raw, err := json.Marshal(want)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got config
+		if err := strict.Decode(raw, &got); err != nil {
+			t.Fatal(err)
+		}
+		again, err := json.Marshal(got)
+		if err != nil || string(again) != string(raw) {
+			t.Fatalf("%s, want %s (%v)", again, raw, err)
+		}
+	})
+}
+
+func FuzzDecode(f *testing.F) {
+	f.Add([]byte(`{"parts":[null,{"key":{"env":1}}]}`))
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		var c config
+		if err := strict.Decode(raw, &c); err != nil && !errors.As(err, new(*target.FieldError)) {
+			t.Fatalf("not a FieldError: %v", err)
+		}
+	})
+}
+
+func TestOnlyAllowed(t *testing.T) {
+	for raw, ok := range map[string]bool{``: true, `{}`: true, `{"a":1}`: true, `{"a":1,"b":2}`: false, `[]`: false} {
+		if err := strict.OnlyAllowed(json.RawMessage(raw), []string{"a"}); (err == nil) != ok {
+			t.Errorf("%s: %v", raw, err)
+		}
+	}
+}
+
+func TestProblems(t *testing.T) {
+	var p strict.Problems
+	p.Need("a", "x", "")
+	p.OneOf("a", "x", "x", "y")
+	p.Port("a", 1)
+	p.Secret("a", target.SecretRef{Env: "A"})
+	p.Place("a", control.Config{})
+	p.Absolute("a", "/x/y")
+	if len(p) != 0 {
+		t.Fatalf("what is right is refused: %v", p)
+	}
+	p.Need("a", "", "what it is")
+	p.OneOf("a", "z", "x", "y")
+	p.Port("a", 0)
+	p.Secret("a", target.SecretRef{Env: "A", File: "B"})
+	p.Place("a", control.Config{Kind: "pigeon"})
+	for _, path := range []string{"", "/", "x", "/x/../y", "/x/"} {
+		p.Absolute("a", path)
+	}
+	if len(p) != 10 {
+		t.Errorf("%d of 10 mistakes: %v", len(p), p)
+	}
+	if !strict.Within("/a/b", "/a") || !strict.Within("/a", "/a") || strict.Within("/ab", "/a") {
+		t.Error("Within")
+	}
+}
