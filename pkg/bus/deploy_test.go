@@ -155,6 +155,7 @@ func TestDeployedServicesWork(t *testing.T) {
 		t.Errorf("clock: %q, %v", out, err)
 	}
 	g.drill(t, services)
+	g.mirror(t, services)
 	if err := cli.SetHalt(t.Context(), bus.Halt{Halted: true, By: "me"}); err != nil {
 		t.Error(err)
 	}
@@ -166,6 +167,69 @@ func TestDeployedServicesWork(t *testing.T) {
 			t.Errorf("after its work the %s is not ready: %v", name, err)
 		}
 	}
+}
+
+// mirror lets a requester ask for a mirror, and the mirror work it off.
+func (g *guarded) mirror(t *testing.T, services map[string]*bus.Bus) {
+	t.Helper()
+	mirror, cli := services[event.Mirror], services["cli"]
+	must := func(what string, err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+	}
+	requests, ticks, work := make(chan bus.Message, 10), make(chan bus.Message, 100), make(chan bus.Message, 10)
+	for queue, seen := range map[string]chan bus.Message{bus.MirrorRequests: requests, bus.MirrorTicks: ticks, bus.MirrorWork: work} {
+		spawn(t, func(ctx context.Context) error {
+			return mirror.Work(ctx, queue, bus.WorkOptions{}, func(_ context.Context, m bus.Message) error {
+				seen <- m
+				return nil
+			})
+		})
+	}
+	nc, _ := g.requester("ci", "ci secret")
+	_, err := nc.RequestWithContext(t.Context(), "mirror.req.ci.out", []byte("{}"))
+	must("request", err)
+	req, err := bus.ReadMirrorRequest(await(t, requests, 10*time.Second, "request").Subject)
+	if err != nil || req != (bus.MirrorRequest{Who: "ci", Mirror: "out"}) {
+		t.Errorf("request %+v, %v", req, err)
+	}
+	must("schedule", mirror.ScheduleMirror(t.Context(), "out", "@every 1s"))
+	if name, err := bus.ReadMirrorTick(await(t, ticks, 10*time.Second, "tick").Subject); err != nil || name != "out" {
+		t.Errorf("tick of %q, %v", name, err)
+	}
+	must("schedule", mirror.ScheduleMirror(t.Context(), "out", ""))
+	must("work", mirror.PublishMirrorWork(t.Context(), "out", "r1", 7, []byte("item")))
+	item, err := bus.ReadMirrorWork(await(t, work, 10*time.Second, "work").Subject)
+	if err != nil || item != (bus.MirrorItem{Mirror: "out", Run: "r1", Number: 7}) {
+		t.Errorf("item %+v, %v", item, err)
+	}
+	must("done", mirror.PublishMirrorDone(t.Context(), "out", "r1", 7, []byte("result")))
+	must("follow what is done", mirror.FollowMirrorDone(t.Context(), "out", "r1", func(r bus.Record) error {
+		if r.Kind != "7" || string(r.Data) != "result" {
+			t.Errorf("%+v", r)
+		}
+		return bus.Stop
+	}))
+	must("drop", errors.Join(mirror.DropMirrorDone(t.Context(), "out", "r1"), mirror.DropMirrorWork(t.Context(), "out")))
+	must("event", mirror.PublishMirrorEvent(t.Context(), "out", "finished", "1", map[string]int{"copied": 3}))
+	must("follow events", cli.FollowMirror(t.Context(), "out", 0, func(r bus.Record) error {
+		if r.Kind != "finished" {
+			t.Errorf("%+v", r)
+		}
+		return bus.Stop
+	}))
+	if last, known, err := cli.LastMirror(t.Context(), "out"); err != nil || !known || last.Kind != "finished" {
+		t.Errorf("last %+v, %v, %v", last, known, err)
+	}
+	must("command", cli.PublishMirrorCommand(t.Context(), "out", "cancel", nil))
+	must("follow commands", mirror.FollowMirrorCommands(t.Context(), "out", 0, func(r bus.Record) error {
+		if r.Kind != "cancel" {
+			t.Errorf("%+v", r)
+		}
+		return bus.Stop
+	}))
 }
 
 // drill lets the services write, watch, work, command and bury.

@@ -88,7 +88,7 @@ func (b *Bus) bootstrapStream(ctx context.Context, cfg jetstream.StreamConfig, r
 // streamTable lists the streams. DRILLS keeps everything for ever and lets
 // nobody delete or purge; the others hold what may be forgotten.
 func streamTable() []jetstream.StreamConfig {
-	return []jetstream.StreamConfig{
+	return append(mirrorStreams(), []jetstream.StreamConfig{
 		{
 			Name: StreamDrills, Description: "Histories of drills: signed, hash-chained events.",
 			Subjects: []string{"drill.evt.>"}, Storage: jetstream.FileStorage,
@@ -131,7 +131,7 @@ func streamTable() []jetstream.StreamConfig {
 			Subjects: []string{"retry.>"}, Storage: jetstream.FileStorage, AllowDirect: true,
 			Duplicates: 2 * time.Minute, Retention: jetstream.WorkQueuePolicy,
 		},
-	}
+	}...)
 }
 
 // Durable is one row of the table of work queues.
@@ -165,6 +165,9 @@ func Durables() []Durable {
 			event.TypeRecoveryMissing, event.TypeSteadyViolated, event.TypeFaultFailed,
 			event.TypeActionFailed, event.TypeUndoFailed, event.TypeChecksCompleted), 16, event.Validator},
 		{"mirror-jobs", StreamDrills, on(event.TypeMirrorRequested), 64, event.Mirror},
+		{MirrorRequests, StreamMirror, []string{mirrorRequests}, 16, event.Mirror},
+		{MirrorTicks, StreamMirrorSchedule, []string{mirrorTicks}, 16, event.Mirror},
+		{MirrorWork, StreamMirrorWork, []string{mirrorWork}, 256, event.Mirror},
 		{"reporter-finished", StreamDrills, on(event.TypeDrillFinished), 16, event.Reporter},
 	}
 }

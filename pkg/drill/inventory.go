@@ -29,6 +29,11 @@ type InventorySpec struct {
 	// are apart because one is only read, and the other is written to.
 	KeepFrom []string `json:"keepFrom,omitempty"`
 	KeepTo   []string `json:"keepTo,omitempty"`
+	// Stores are object stores that mirrors name.
+	Stores []Store `json:"stores,omitempty"`
+	// Mirrors are the mirrors that requests may ask for by their names, and that
+	// run by themselves where they say when.
+	Mirrors []Mirror `json:"mirrors,omitempty"`
 	// Guards bind every drill, whatever its own say: its protected parts are
 	// added, and a drill that asks for more parts, a longer deadline or windows of
 	// its own is refused.
@@ -106,6 +111,8 @@ func (c *checker) checkInventory(inv Inventory) {
 			}
 		}
 	}
+	c.checkStores(inv.Spec.Stores)
+	c.checkMirrors(inv.Spec.Mirrors)
 	c.checkGuards(inv.Spec.Guards)
 }
 

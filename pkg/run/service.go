@@ -32,6 +32,9 @@ type Process struct {
 	Name string
 	Bus  *bus.Bus
 	Log  *slog.Logger
+	// Signer signs this service's events, and whatever else it vouches for; nil
+	// where no key was given.
+	Signer event.Signer
 	Flags
 }
 
@@ -99,7 +102,7 @@ func (s *shell) main(ctx context.Context, args []string, _ io.Reader, out, errs 
 	log = log.With("service", s.name, "instance", flags.Instance)
 	o.Log = log
 	slog.SetDefault(log)
-	if err := s.serve(ctx, o, Process{Name: s.name, Log: log, Flags: flags}); err != nil {
+	if err := s.serve(ctx, o, Process{Name: s.name, Log: log, Signer: o.Identity.Signer, Flags: flags}); err != nil {
 		log.Error("the service ended", "error", err)
 		return Fail
 	}

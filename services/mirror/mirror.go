@@ -1,5 +1,6 @@
-// Package mirror copies data from one location to another and proves that the
-// copy is whole. It copies when it is asked and decides nothing.
+// Package mirror is the mirror service: it makes the copies of evidence that drills
+// ask for, and runs the inventory's mirrors. It copies when it is asked or when it is
+// time, and decides nothing.
 package mirror
 
 import (
@@ -8,10 +9,16 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
+	"time"
 
 	"github.com/firedrill/firedrill/pkg/bus"
+	"github.com/firedrill/firedrill/pkg/drill"
 	"github.com/firedrill/firedrill/pkg/event"
 	"github.com/firedrill/firedrill/pkg/target"
+	"github.com/firedrill/firedrill/services/mirror/fleet"
+	"github.com/firedrill/firedrill/services/mirror/job"
+	"github.com/firedrill/firedrill/services/mirror/proof"
 	"github.com/firedrill/firedrill/services/mirror/tree"
 )
 
@@ -24,6 +31,15 @@ type Config struct {
 	Jobs int
 	// Engine copies directories; its zero value will do.
 	Engine tree.Engine
+	// Inventory has the mirrors, and StateDir is where they are remembered; without
+	// both this process makes drills' copies only.
+	Inventory drill.Inventory
+	StateDir  string
+	// Signer vouches for the mirrors' manifests; nil leaves them unsigned.
+	Signer event.Signer
+	// Items is how many pieces of mirrors' work are under way at once; 0 lets the
+	// mirror choose.
+	Items int
 }
 
 // DefaultJobs is how many copies a process makes at once.
@@ -38,11 +54,39 @@ func Run(ctx context.Context, c Config) error {
 	if c.Jobs == 0 {
 		c.Jobs = DefaultJobs
 	}
-	err := c.Bus.Work(ctx, durableJobs, bus.WorkOptions{Concurrency: c.Jobs}, c.onRequest)
-	if ctx.Err() != nil {
-		return nil
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var wg sync.WaitGroup
+	var copies, mirrors error
+	wg.Go(func() {
+		defer cancel()
+		copies = c.Bus.Work(ctx, durableJobs, bus.WorkOptions{Concurrency: c.Jobs}, c.onRequest)
+		if ctx.Err() != nil {
+			copies = nil
+		}
+	})
+	if c.StateDir != "" {
+		wg.Go(func() {
+			defer cancel()
+			mirrors = fleet.Run(ctx, c.fleet())
+		})
 	}
-	return fmt.Errorf("mirror: work on %s: %w", durableJobs, err)
+	wg.Wait()
+	if copies != nil {
+		copies = fmt.Errorf("mirror: work on %s: %w", durableJobs, copies)
+	}
+	return errors.Join(copies, mirrors)
+}
+
+func (c Config) fleet() fleet.Config {
+	f := fleet.Config{
+		Bus: c.Bus, Log: c.Log, Inventory: c.Inventory, Items: c.Items,
+		Env: job.Env{StateDir: c.StateDir, Now: func() time.Time { return c.Clock.Now().Wall }},
+	}
+	if c.Signer != nil {
+		f.Env.Signer = func() (proof.Signer, error) { return c.Signer, nil }
+	}
+	return f
 }
 
 // onRequest makes one copy and answers. A request that has an answer already, or
@@ -61,19 +105,19 @@ func (c Config) onRequest(ctx context.Context, m bus.Message) error {
 	if err != nil || !now.wanted {
 		return err
 	}
-	answer := c.copy(ctx, job(id, req.Step, cmp.Or(now.asked, st.Event.ID)), req)
+	answer := c.copy(ctx, copyName(id, req.Step, cmp.Or(now.asked, st.Event.ID)), req)
 	if ctx.Err() != nil {
 		return ctx.Err() // the process stops; another worker starts over
 	}
 	return c.answer(ctx, id, req.Step, answer)
 }
 
-// job names a copy: what its interrupted try left is gone on with. Drill and step
+// copyName names a copy: what its interrupted try left is gone on with. Drill and step
 // are for people, who find it beside the copy. They do not suffice: a drill's id is
 // given again after the store was lost, and the new drill must not write into the
 // old one's evidence. So the event that asked for it first, whose id is its own, is
 // part of the name; the event that asked again for the same step is not.
-func job(id, step, asked string) string { return id + "/" + step + " " + asked }
+func copyName(id, step, asked string) string { return id + "/" + step + " " + asked }
 
 // copy makes the copy; what goes wrong is an answer too.
 func (c Config) copy(ctx context.Context, job string, req *event.MirrorRequested) (d event.Draft) {

@@ -111,7 +111,14 @@ func (s *Stack) start(ctx context.Context, o Options, ring *keys.Set) error {
 			return validator.Run(ctx, validator.Config{Bus: b, Registry: o.Registry, Clock: clock.System(), Log: l})
 		},
 		event.Mirror: func(ctx context.Context, b *bus.Bus, l *slog.Logger) error {
-			return mirror.Run(ctx, mirror.Config{Bus: b, Clock: clock.System(), Log: l})
+			signer, err := ring.Signer(event.Mirror)
+			if err != nil {
+				return err
+			}
+			return mirror.Run(ctx, mirror.Config{
+				Bus: b, Clock: clock.System(), Log: l, Signer: signer,
+				Inventory: o.Inventory, StateDir: filepath.Join(o.StateDir, "mirrors"),
+			})
 		},
 		event.Reporter: func(ctx context.Context, b *bus.Bus, l *slog.Logger) error {
 			return reporter.Run(ctx, reporter.Config{Bus: b, Log: l, Keyring: s.Keyring, OutDir: o.OutDir, HTTPAddr: o.HTTPAddr, Token: o.HTTPToken})

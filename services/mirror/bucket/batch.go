@@ -190,8 +190,8 @@ func (b *Bucket) write(archive *tar.Writer, item *BatchItem, content []byte, now
 	}
 	// The server takes it for the version's time: in a bucket with versions an old
 	// one would hide what is written behind what was there.
-	if b.caps.SetMTime && !item.MTime.IsZero() {
-		h.ModTime = ceilMilli(item.MTime)
+	if mtime := b.lastModified(item.MTime); !mtime.IsZero() {
+		h.ModTime = mtime
 	}
 	for name, value := range item.Meta {
 		h.PAXRecords["minio.metadata."+metaPrefix+name] = value

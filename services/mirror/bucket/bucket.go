@@ -129,6 +129,10 @@ func (b *Bucket) Capabilities() Capabilities { return b.caps }
 // String names the bucket and the prefix, without secrets.
 func (b *Bucket) String() string { return b.endpoint + "/" + b.name + "/" + b.prefix }
 
+// Path is the bucket's name and the prefix with a '/' between them, which are the
+// same under another name of the server.
+func (b *Bucket) Path() string { return b.name + "/" + b.prefix }
+
 func newBucket(c Config) (*Bucket, error) {
 	endpoint, err := parseEndpoint(c.Endpoint)
 	if err != nil {

@@ -383,7 +383,7 @@ func TestOtherServers(t *testing.T) {
 		}
 	}
 	u, parts := upload(t, b, "parts", raw, MinPart)
-	w, err := b.FinishParts(t.Context(), u, parts)
+	w, err := b.FinishParts(t.Context(), u, parts, FinishOptions{})
 	must(t, err)
 	if w.Confirmed || w.CRC32C != crcOf(raw) || content(t, b, "parts") != string(raw) {
 		t.Errorf("in parts: %+v", w)

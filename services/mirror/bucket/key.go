@@ -13,6 +13,13 @@ const maxKey = 1024
 // metaPrefix is what the headers of user metadata begin with.
 const metaPrefix = "X-Amz-Meta-"
 
+// CheckKey reports why no object can have the key: it is empty or blank, too long
+// with the bucket's prefix, or no UTF-8. The error wraps ErrKey.
+func (b *Bucket) CheckKey(key string) error {
+	_, err := b.full(key)
+	return err
+}
+
 // full is the key that the server sees.
 func (b *Bucket) full(key string) (string, error) {
 	full := b.prefix + key

@@ -33,6 +33,13 @@ type Object struct {
 	// Meta is the user metadata, by names in the form of http.CanonicalHeaderKey,
 	// without X-Amz-Meta-. nil means not told, empty means none.
 	Meta map[string]string
+	// Headers are those that say what the content is, as far as they are set:
+	// Content-Type, Content-Encoding, Content-Language, Content-Disposition,
+	// Cache-Control and Expires. Stat and Get tell them.
+	Headers map[string]string
+	// Encryption is how the server encrypts it, such as "AES256" or "aws:kms": with
+	// the latter the ETag is no MD5. Stat and Get tell it.
+	Encryption string
 	// VersionID is set by Stat and Get in a bucket with versions.
 	VersionID string
 	// CRC32C is that of the whole content, from Stat and Get; nil if the server

@@ -67,9 +67,7 @@ func (b *Bucket) StartParts(ctx context.Context, key string, o PartsOptions) (Up
 		}
 	}
 	u := Upload{Key: key, PartSize: o.PartSize}
-	if b.caps.SetMTime {
-		u.MTime = o.MTime
-	}
+	u.MTime = b.lastModified(o.MTime)
 	// Repeated after a lost answer it leaves an upload behind, which servers drop
 	// after a day, and no object.
 	err = b.do(ctx, "start the parts of", key, repeatable, func(ctx context.Context, _ *exchange) (err error) {
@@ -125,23 +123,38 @@ func (b *Bucket) PutPart(ctx context.Context, u Upload, number int, r io.Reader,
 	return part, err
 }
 
+// FinishOptions say under which conditions parts are joined.
+type FinishOptions struct {
+	// IfNoneMatch and IfMatch are as in PutOptions.
+	IfNoneMatch bool
+	IfMatch     string
+	// CRC32C is that of the whole content, if known. Other parts are refused.
+	CRC32C *uint32
+}
+
 // FinishParts joins the parts, which must be all of them in the order of their
 // numbers, into the object. The server checks the CRC32C of the whole, which is
-// combined from those of the parts. If the answer is lost, the object is looked
-// at, so that finishing what is finished succeeds.
-func (b *Bucket) FinishParts(ctx context.Context, u Upload, parts []Part) (Written, error) {
+// combined from those of the parts. If the answer is lost, or the condition does
+// not hold, the object is looked at, so that finishing what is finished succeeds.
+func (b *Bucket) FinishParts(ctx context.Context, u Upload, parts []Part, o FinishOptions) (Written, error) {
 	const op = "finish the parts of"
 	full, err := b.writable(op, u.Key)
 	if err != nil {
 		return Written{}, err
 	}
 	want, complete, err := u.join(parts)
+	if err == nil && o.CRC32C != nil && *o.CRC32C != want.CRC32C {
+		err = fmt.Errorf("%w: CRC32C %08x was expected of the content, and that of its parts is %08x: it changed while they were read", ErrChecksum, *o.CRC32C, want.CRC32C)
+	}
 	if err != nil {
 		return Written{}, &RequestError{Op: op, Where: b.String(), Key: u.Key, Err: err}
 	}
 	opts := minio.PutObjectOptions{UserMetadata: map[string]string{}}
-	if !u.MTime.IsZero() {
-		opts.Internal.SourceMTime = ceilMilli(u.MTime)
+	opts.Internal.SourceMTime = b.lastModified(u.MTime)
+	if o.IfNoneMatch {
+		opts.SetMatchETagExcept("*")
+	} else if o.IfMatch != "" {
+		opts.SetMatchETag(o.IfMatch)
 	}
 	if b.caps.CRC32C {
 		opts.UserMetadata[crcHeader] = encodeCRC(want.CRC32C)
@@ -161,7 +174,7 @@ func (b *Bucket) FinishParts(ctx context.Context, u Upload, parts []Part) (Writt
 		w.Confirmed, err = (&body{crc: want.CRC32C}).compare(info.ChecksumCRC32C)
 		return err
 	})
-	if e, ok := errors.AsType[*RequestError](err); ok && (e.passing() || e.Code == "NoSuchUpload") && ctx.Err() == nil {
+	if e, ok := errors.AsType[*RequestError](err); ok && (e.passing() || e.Code == "NoSuchUpload" || e.Reason == ErrPrecondition) && ctx.Err() == nil {
 		if o, lost := b.Stat(ctx, u.Key); lost == nil && want.ETag != "" && o.ETag == want.ETag && o.Size == want.Size {
 			confirmed := o.CRC32C != nil && *o.CRC32C == want.CRC32C
 			return Written{ETag: o.ETag, Size: o.Size, CRC32C: want.CRC32C, Confirmed: confirmed, VersionID: o.VersionID}, nil

@@ -51,7 +51,7 @@ func TestParts(t *testing.T) {
 	for _, n := range []int{100, MinPart, 2*MinPart + 1, 3 * MinPart} {
 		raw := randomBytes(n)
 		u, parts := upload(t, b, "key", raw, MinPart)
-		w, err := b.FinishParts(t.Context(), u, parts)
+		w, err := b.FinishParts(t.Context(), u, parts, FinishOptions{})
 		must(t, err)
 		o, err := b.Stat(t.Context(), "key")
 		must(t, err)
@@ -62,7 +62,7 @@ func TestParts(t *testing.T) {
 			t.Errorf("%d bytes: another content", n)
 		}
 		// Done twice, it is done.
-		again, err := b.FinishParts(t.Context(), u, parts)
+		again, err := b.FinishParts(t.Context(), u, parts, FinishOptions{})
 		must(t, err)
 		if again != w {
 			t.Errorf("finished again: %+v, before %+v", again, w)
@@ -81,13 +81,13 @@ func TestPartsThatDoNotFit(t *testing.T) {
 		"out of order": {parts[1], parts[0], parts[2]},
 		"a short one":  {parts[0], {Number: 2, Size: 1, ETag: parts[1].ETag}, parts[2]},
 	} {
-		if _, err := b.FinishParts(t.Context(), u, bad); err == nil {
+		if _, err := b.FinishParts(t.Context(), u, bad, FinishOptions{}); err == nil {
 			t.Errorf("%s: it is taken", name)
 		}
 	}
 	wrong := append([]Part(nil), parts...)
 	wrong[1].CRC32C++
-	if _, err := b.FinishParts(t.Context(), u, wrong); err == nil {
+	if _, err := b.FinishParts(t.Context(), u, wrong, FinishOptions{}); err == nil {
 		t.Error("a wrong checksum is taken")
 	}
 	if _, err := b.PutPart(t.Context(), u, 1, bytes.NewReader(raw), MinPart+1, nil); err == nil {
@@ -103,7 +103,7 @@ func TestPartsThatDoNotFit(t *testing.T) {
 	must(t, b.AbortParts(t.Context(), u))
 	_, err = b.PutPart(t.Context(), u, 1, bytes.NewReader(raw), MinPart, nil)
 	wants(t, err, ErrNotFound)
-	_, err = b.FinishParts(t.Context(), u, parts)
+	_, err = b.FinishParts(t.Context(), u, parts, FinishOptions{})
 	wants(t, err, ErrNotFound)
 	_, err = b.Stat(t.Context(), "key")
 	wants(t, err, ErrNotFound)
@@ -122,7 +122,7 @@ func TestFinishWhoseAnswerIsLost(t *testing.T) {
 	}))
 	raw := []byte(strings.Repeat("x", 1000))
 	u, parts := upload(t, b, "key", raw, MinPart)
-	w, err := b.FinishParts(t.Context(), u, parts)
+	w, err := b.FinishParts(t.Context(), u, parts, FinishOptions{})
 	must(t, err)
 	if lost.Load() != 1 || !w.Confirmed || w.Size != 1000 || content(t, b, "key") != string(raw) {
 		t.Errorf("after %d lost answers: %+v", lost.Load(), w)

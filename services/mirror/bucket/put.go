@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"maps"
 	"sync"
 	"time"
 
@@ -21,7 +22,10 @@ type PutOptions struct {
 	Meta map[string]string
 	// MTime becomes LastModified where Capabilities.SetMTime, in milliseconds
 	// rounded up so that it is never before the true one; otherwise it is not used.
+	// Servers know no times up to 1970: those are not used either.
 	MTime time.Time
+	// Headers are as in Object.
+	Headers map[string]string
 	// IfNoneMatch writes only if there is no such object, IfMatch only if its ETag
 	// is this one; else the error wraps ErrPrecondition, or ErrNotFound if IfMatch
 	// finds none. Such a write is not repeated when its outcome is not known.
@@ -64,9 +68,8 @@ func (b *Bucket) Put(ctx context.Context, key string, r io.Reader, size int64, o
 	if err != nil {
 		return Written{}, err
 	}
-	if b.caps.SetMTime && !o.MTime.IsZero() {
-		opts.Internal.SourceMTime = ceilMilli(o.MTime)
-	}
+	maps.Copy(opts.UserMetadata, o.Headers)
+	opts.Internal.SourceMTime = b.lastModified(o.MTime)
 	src, err := newSource(r, size, o.CRC32C)
 	if err != nil {
 		return Written{}, b.explain("put", key, &exchange{}, err)
@@ -141,8 +144,14 @@ func wholeCRC32C() map[string]string {
 	return map[string]string{"X-Amz-Checksum-Algorithm": "CRC32C", "X-Amz-Checksum-Type": "FULL_OBJECT"}
 }
 
-func ceilMilli(t time.Time) time.Time {
-	return t.Add(time.Millisecond - 1).Truncate(time.Millisecond)
+// lastModified is the time that the server is told, or zero to leave it to it:
+// MinIO fails with an internal error for one before 1970, and ignores conditions
+// on an object that it takes for one of the very second.
+func (b *Bucket) lastModified(mtime time.Time) time.Time {
+	if !b.caps.SetMTime || mtime.UnixMilli() <= 0 {
+		return time.Time{}
+	}
+	return mtime.Add(time.Millisecond - 1).Truncate(time.Millisecond)
 }
 
 func encodeCRC(sum uint32) string {

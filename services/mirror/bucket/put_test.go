@@ -324,7 +324,7 @@ func TestModificationTimes(t *testing.T) {
 		must(t, err)
 		p, err := b.PutPart(t.Context(), u, 1, strings.NewReader("new"), 3, nil)
 		must(t, err)
-		_, err = b.FinishParts(t.Context(), u, []Part{p})
+		_, err = b.FinishParts(t.Context(), u, []Part{p}, FinishOptions{})
 		must(t, err)
 		for _, o := range list(t, b, ListOptions{}) {
 			if want := old.Add(999_999); o.LastModified.Equal(want) == versions {

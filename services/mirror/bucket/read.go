@@ -47,7 +47,7 @@ func (b *Bucket) Get(ctx context.Context, key string, off, n int64) (io.ReadClos
 		if err != nil {
 			return err
 		}
-		content, o = body, object(key, info)
+		content, o = body, object(key, info, x)
 		if whole {
 			return nil
 		}
@@ -85,9 +85,9 @@ func (b *Bucket) Stat(ctx context.Context, key string) (Object, error) {
 		return Object{}, &RequestError{Op: "stat", Where: b.String(), Key: key, Err: err}
 	}
 	var o Object
-	err = b.do(ctx, "stat", key, repeatable, func(ctx context.Context, _ *exchange) error {
+	err = b.do(ctx, "stat", key, repeatable, func(ctx context.Context, x *exchange) error {
 		info, err := b.core.StatObject(ctx, b.name, full, minio.StatObjectOptions{Checksum: true})
-		o = object(key, info)
+		o = object(key, info, x)
 		return err
 	})
 	if err != nil {
@@ -96,10 +96,16 @@ func (b *Bucket) Stat(ctx context.Context, key string) (Object, error) {
 	return o, nil
 }
 
-func object(key string, info minio.ObjectInfo) Object {
+func object(key string, info minio.ObjectInfo, x *exchange) Object {
 	o := Object{
 		Key: key, Size: info.Size, ETag: info.ETag, LastModified: info.LastModified,
-		Meta: map[string]string{}, VersionID: info.VersionID, CRC32C: decodeCRC(info.ChecksumCRC32C),
+		Meta: map[string]string{}, Headers: map[string]string{}, VersionID: info.VersionID, CRC32C: decodeCRC(info.ChecksumCRC32C),
+	}
+	o.Encryption = x.header.Get("X-Amz-Server-Side-Encryption")
+	for _, name := range []string{"Content-Type", "Content-Encoding", "Content-Language", "Content-Disposition", "Cache-Control", "Expires"} {
+		if value := x.header.Get(name); value != "" {
+			o.Headers[name] = value
+		}
 	}
 	for name, value := range info.UserMetadata {
 		o.Meta[http.CanonicalHeaderKey(name)] = value

@@ -16,12 +16,17 @@ import (
 type Evidence struct {
 	// Level is what the hashes in the stream are worth: L1 for the ETags of a
 	// listing, L2 for checksums that the location keeps, L3 for hashes of content
-	// read within the rolling period, L4 for hashes of content read now. An entry
-	// whose hash is worth less is counted for less.
+	// read within the rolling period, L4 for hashes of content read now: in these
+	// two the stream's sums hold no hash that was not computed from what was read.
+	// An entry whose hash is worth less is counted for less.
 	Level Level
 	// Metadata says that the stream carries kinds and attributes, so that they
 	// can be compared.
 	Metadata bool
+	// Vouched says that the stream's sums are those of contents that were read, now
+	// or at a time since which nothing touched them: then a BLAKE3 is worth Level,
+	// whatever that is.
+	Vouched bool
 }
 
 // Check compares what a location holds with its manifest; both streams are sorted
@@ -170,13 +175,16 @@ func (c *check) content(want, got entry.Entry) (Level, string) {
 		sum := md5.Sum(want.Body())
 		want.Sum.Has, want.Sum.ETag = want.Sum.Has|entry.HasETag, hex.EncodeToString(sum[:])
 	}
-	return hashes(want.Sum, got.Sum, most)
+	return hashes(want.Sum, got.Sum, c.how)
 }
 
 // hashes compares by all hashes that both know. A hash that does not come with the
 // evidence, such as the BLAKE3 in an object's metadata, can show that contents
-// differ, and not that they are equal.
-func hashes(want, got entry.Sum, most Level) (Level, string) {
+// differ, and not that they are equal. Of a content that was read, a CRC32C alone
+// is too short to show that; with an ETag, which is made of MD5s, it is enough
+// against all but somebody who forges contents.
+func hashes(want, got entry.Sum, how Evidence) (Level, string) {
+	most := how.Level
 	both := want.Has & got.Has
 	level := LevelNone
 	if both&entry.HasETag != 0 && (want.ETag == got.ETag || telling(want, got)) {
@@ -189,7 +197,10 @@ func hashes(want, got entry.Sum, most Level) (Level, string) {
 		if want.CRC32C != got.CRC32C {
 			return most, fmt.Sprintf("has the CRC32C %08x, not %08x", got.CRC32C, want.CRC32C)
 		}
-		if most >= L2 {
+		switch {
+		case most >= L3 && level == L1:
+			level = most
+		case most >= L2:
 			level = L2
 		}
 	}
@@ -197,7 +208,7 @@ func hashes(want, got entry.Sum, most Level) (Level, string) {
 		if want.BLAKE3 != got.BLAKE3 {
 			return most, fmt.Sprintf("has the BLAKE3 %v, not %v", Hash(got.BLAKE3), Hash(want.BLAKE3))
 		}
-		if most >= L3 {
+		if most >= L3 || how.Vouched {
 			level = most
 		}
 	}

@@ -53,6 +53,8 @@ func TestTheLevelIsNeverMoreThanWhatWasChecked(t *testing.T) {
 		switch {
 		case has&entry.HasBLAKE3 != 0 && most >= proof.L3:
 			return most
+		case has&entry.HasCRC32C != 0 && has&entry.HasETag != 0 && most >= proof.L3:
+			return most
 		case has&entry.HasCRC32C != 0 && most >= proof.L2:
 			return proof.L2
 		case has&entry.HasETag != 0:

@@ -506,3 +506,34 @@ func FuzzReader(f *testing.F) {
 		}
 	})
 }
+
+// Verifying reads a manifest twice at the same time, in two goroutines.
+func TestAManifestIsReadAnyNumberOfTimes(t *testing.T) {
+	var list []entry.Entry
+	for _, name := range slices.Sorted(slices.Values(starters)) {
+		list = append(list, entry.Entry{Path: name, Kind: entry.Dir})
+	}
+	file, _ := write(t, list)
+	entries := open(t, file).Entries()
+	inner := 0
+	for range 2 {
+		n := 0
+		for _, err := range entries {
+			if err != nil {
+				t.Fatal(err)
+			}
+			n++
+			if n == 1 {
+				for range entries {
+					inner++
+				}
+			}
+		}
+		if n != len(list) {
+			t.Errorf("read %d of %d entries", n, len(list))
+		}
+	}
+	if inner != 2*len(list) {
+		t.Errorf("the reading within the reading gave %d of %d entries", inner, 2*len(list))
+	}
+}

@@ -138,8 +138,8 @@ func (m *Manifest) from(i, end int) iter.Seq2[entry.Entry, error] {
 			return
 		}
 		defer dec.Close()
-		for ; i < end; i++ {
-			_, err := m.readShard(dec, i, false, func(e entry.Entry, _ []byte) bool { return yield(e, nil) })
+		for n := i; n < end; n++ {
+			_, err := m.readShard(dec, n, false, func(e entry.Entry, _ []byte) bool { return yield(e, nil) })
 			if errors.Is(err, errStopped) {
 				return
 			}

@@ -1,0 +1,243 @@
+package bus
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// The mirror's streams. Requests and what they came to are kept for people; work
+// and its results only until a run has ended.
+const (
+	StreamMirror         = "MIRROR"
+	StreamMirrorSchedule = "MIRROR_SCHEDULE"
+	StreamMirrorWork     = "MIRROR_WORK"
+	StreamMirrorDone     = "MIRROR_DONE"
+)
+
+// The subjects of the mirror, where each wildcard is one token.
+const (
+	mirrorRequests  = "mirror.req.*.*"    // who asks, mirror
+	mirrorEvents    = "mirror.evt.*.*"    // mirror, kind
+	mirrorCommands  = "mirror.cmd.*.*"    // mirror, verb
+	mirrorSchedules = "mirror.schedule.*" // mirror
+	mirrorTicks     = "mirror.tick.*"     // mirror
+	mirrorWork      = "mirror.work.*.*.*" // mirror, run, number of the item
+	mirrorDone      = "mirror.done.*.*.*" // mirror, run, number of the item
+)
+
+// The mirror's work queues; see Durables.
+const (
+	MirrorRequests = "mirror-requests"
+	MirrorTicks    = "mirror-ticks"
+	MirrorWork     = "mirror-work"
+)
+
+func mirrorStreams() []jetstream.StreamConfig {
+	return []jetstream.StreamConfig{
+		{
+			Name: StreamMirror, Description: "Requests for runs of mirrors and what became of them: mirror.req.<who>.<mirror>, mirror.evt.<mirror>.<kind>, mirror.cmd.<mirror>.<verb>.",
+			Subjects: []string{mirrorRequests, mirrorEvents, mirrorCommands}, Storage: jetstream.FileStorage, AllowDirect: true,
+			Duplicates: day, MaxAge: 90 * day, MaxMsgsPerSubject: 10_000, MaxMsgSize: 512 << 10,
+		},
+		{
+			// Schedules let anybody purge, so they lie apart.
+			Name: StreamMirrorSchedule, Description: "When mirrors run by themselves: mirror.schedule.<mirror>, and each time that came: mirror.tick.<mirror>.",
+			Subjects: []string{mirrorSchedules, mirrorTicks}, Storage: jetstream.FileStorage, AllowDirect: true,
+			AllowMsgSchedules: true, Duplicates: 2 * time.Minute, MaxMsgsPerSubject: 1,
+		},
+		{
+			Name: StreamMirrorWork, Description: "Work of running mirrors: mirror.work.<mirror>.<run>.<number>.",
+			Subjects: []string{mirrorWork}, Storage: jetstream.FileStorage,
+			Retention: jetstream.WorkQueuePolicy, Duplicates: 2 * time.Minute, MaxAge: 7 * day,
+		},
+		{
+			Name: StreamMirrorDone, Description: "What became of that work: mirror.done.<mirror>.<run>.<number>.",
+			Subjects: []string{mirrorDone}, Storage: jetstream.FileStorage, AllowDirect: true,
+			Duplicates: 2 * time.Minute, MaxAge: 7 * day,
+		},
+	}
+}
+
+// MirrorRequest says who asks for a run of which mirror.
+type MirrorRequest struct{ Who, Mirror string }
+
+// Subject is where the request is published.
+func (r MirrorRequest) Subject() (string, error) {
+	if !token(r.Who) || !token(r.Mirror) {
+		return "", fmt.Errorf("request by %q for mirror %q: both must be single subject tokens", r.Who, r.Mirror)
+	}
+	return "mirror.req." + r.Who + "." + r.Mirror, nil
+}
+
+// ReadMirrorRequest takes a request's subject apart.
+func ReadMirrorRequest(subject string) (MirrorRequest, error) {
+	parts := strings.Split(subject, ".")
+	if len(parts) != 4 || parts[0] != "mirror" || parts[1] != "req" {
+		return MirrorRequest{}, fmt.Errorf("subject %q: write mirror.req.<who>.<mirror>", subject)
+	}
+	return MirrorRequest{Who: parts[2], Mirror: parts[3]}, nil
+}
+
+// PublishMirrorEvent stores v as JSON on mirror.evt.<mirror>.<kind>; id makes it
+// idempotent.
+func (b *Bus) PublishMirrorEvent(ctx context.Context, mirror, kind, id string, v any) error {
+	return b.publishMirror(ctx, "mirror.evt."+mirror+"."+kind, id, v)
+}
+
+// PublishMirrorCommand stores v as JSON on mirror.cmd.<mirror>.<verb>.
+func (b *Bus) PublishMirrorCommand(ctx context.Context, mirror, verb string, v any) error {
+	return b.publishMirror(ctx, "mirror.cmd."+mirror+"."+verb, "", v)
+}
+
+func (b *Bus) publishMirror(ctx context.Context, subject, id string, v any) error {
+	data, err := json.Marshal(v)
+	if err != nil {
+		return fmt.Errorf("publish to %s: %w", subject, err)
+	}
+	m := nats.NewMsg(subject)
+	m.Data = data
+	m.Header.Set("Content-Type", "application/json")
+	_, err = b.publish(ctx, m, id)
+	return err
+}
+
+// Record is one message of the mirror's streams.
+type Record struct {
+	Seq     uint64
+	Subject string
+	// Kind is the subject's last token: an event's kind, a command's verb.
+	Kind   string
+	Data   []byte
+	Stored time.Time
+}
+
+// FollowMirror calls fn for the events of a mirror behind a sequence, oldest first,
+// and then for each new one, until ctx ends or fn returns an error (Stop ends
+// without one).
+func (b *Bus) FollowMirror(ctx context.Context, mirror string, after uint64, fn func(Record) error) error {
+	return b.followMirror(ctx, StreamMirror, "mirror.evt."+mirror+".*", after, fn)
+}
+
+// FollowMirrorCommands is FollowMirror for commands.
+func (b *Bus) FollowMirrorCommands(ctx context.Context, mirror string, after uint64, fn func(Record) error) error {
+	return b.followMirror(ctx, StreamMirror, "mirror.cmd."+mirror+".*", after, fn)
+}
+
+// FollowMirrorDone calls fn for what becomes of a run's items, each at least once;
+// Kind is the item's number.
+func (b *Bus) FollowMirrorDone(ctx context.Context, mirror, run string, fn func(Record) error) error {
+	return b.followMirror(ctx, StreamMirrorDone, "mirror.done."+mirror+"."+run+".*", 0, fn)
+}
+
+func (b *Bus) followMirror(ctx context.Context, stream, filter string, after uint64, fn func(Record) error) error {
+	return b.read(ctx, feed{stream: stream, filter: filter, after: after}, func(r record) error {
+		return fn(Record{Seq: r.Seq, Subject: r.Subject, Kind: r.Subject[strings.LastIndexByte(r.Subject, '.')+1:], Data: r.Data, Stored: r.Time})
+	})
+}
+
+// LastMirror gives the last event of a mirror; false if there is none.
+func (b *Bus) LastMirror(ctx context.Context, mirror string) (Record, bool, error) {
+	r, err := b.get(ctx, StreamMirror, getRequest{LastFor: "mirror.evt." + mirror + ".*"})
+	if errors.Is(err, errNoRecord) {
+		return Record{}, false, nil
+	}
+	if err != nil {
+		return Record{}, false, fmt.Errorf("read the last event of mirror %s: %w", mirror, err)
+	}
+	return Record{Seq: r.Seq, Subject: r.Subject, Kind: r.Subject[strings.LastIndexByte(r.Subject, '.')+1:], Data: r.Data, Stored: r.Time}, true, nil
+}
+
+// PublishMirrorWork stores an item of a run's work, PublishMirrorDone what became of
+// it: each at most once for its number within two minutes.
+func (b *Bus) PublishMirrorWork(ctx context.Context, mirror, run string, number int64, data []byte) error {
+	return b.publishMirrorItem(ctx, "mirror.work.", mirror, run, number, data)
+}
+
+// PublishMirrorDone: see PublishMirrorWork.
+func (b *Bus) PublishMirrorDone(ctx context.Context, mirror, run string, number int64, data []byte) error {
+	return b.publishMirrorItem(ctx, "mirror.done.", mirror, run, number, data)
+}
+
+func (b *Bus) publishMirrorItem(ctx context.Context, base, mirror, run string, number int64, data []byte) error {
+	n := strconv.FormatInt(number, 10)
+	m := nats.NewMsg(base + mirror + "." + run + "." + n)
+	m.Data = data
+	_, err := b.publish(ctx, m, mirror+"/"+run+"/"+n)
+	return err
+}
+
+// MirrorItem is where an item of work belongs.
+type MirrorItem struct {
+	Mirror, Run string
+	Number      int64
+}
+
+// ReadMirrorWork takes the subject of an item of work apart.
+func ReadMirrorWork(subject string) (MirrorItem, error) {
+	parts := strings.Split(subject, ".")
+	if len(parts) == 5 && parts[0] == "mirror" && parts[1] == "work" {
+		if n, err := strconv.ParseInt(parts[4], 10, 64); err == nil {
+			return MirrorItem{parts[2], parts[3], n}, nil
+		}
+	}
+	return MirrorItem{}, fmt.Errorf("subject %q: that is no item of a mirror's work", subject)
+}
+
+// DropMirrorWork removes what is left of a mirror's work, of all its runs: what
+// nobody has begun is not begun any more.
+func (b *Bus) DropMirrorWork(ctx context.Context, mirror string) error {
+	return b.purge(ctx, StreamMirrorWork, "mirror.work."+mirror+".*.*")
+}
+
+// DropMirrorDone removes the results of a run that has ended.
+func (b *Bus) DropMirrorDone(ctx context.Context, mirror, run string) error {
+	return b.purge(ctx, StreamMirrorDone, "mirror.done."+mirror+"."+run+".*")
+}
+
+func (b *Bus) purge(ctx context.Context, stream, filter string) error {
+	ctx, cancel := context.WithTimeout(ctx, storeBudget)
+	defer cancel()
+	s, err := b.js.Stream(ctx, stream)
+	if err == nil {
+		err = s.Purge(ctx, jetstream.WithPurgeSubject(filter))
+	}
+	if err != nil {
+		return fmt.Errorf("remove %s from stream %s: %w", filter, stream, err)
+	}
+	return nil
+}
+
+// ScheduleMirror has the server publish a tick of the mirror again and again: spec
+// is "@every 5m" or a cron expression of six fields in UTC. It replaces the mirror's
+// schedule; an empty spec takes it away.
+func (b *Bus) ScheduleMirror(ctx context.Context, mirror, spec string) error {
+	if !token(mirror) {
+		return fmt.Errorf("schedule mirror %q: the name must be a single subject token", mirror)
+	}
+	subject := "mirror.schedule." + mirror
+	if spec == "" {
+		return b.purge(ctx, StreamMirrorSchedule, subject)
+	}
+	m := nats.NewMsg(subject)
+	m.Header.Set("Nats-Schedule", spec)
+	m.Header.Set("Nats-Schedule-Target", "mirror.tick."+mirror)
+	_, err := b.publish(ctx, m, "")
+	return err
+}
+
+// ReadMirrorTick takes the subject of a tick apart.
+func ReadMirrorTick(subject string) (mirror string, err error) {
+	mirror, ok := strings.CutPrefix(subject, "mirror.tick.")
+	if !ok || !token(mirror) {
+		return "", fmt.Errorf("subject %q: that is no tick of a mirror", subject)
+	}
+	return mirror, nil
+}

@@ -1,0 +1,191 @@
+package drill
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/firedrill/firedrill/pkg/event"
+)
+
+// Store is an object store that mirrors may use by its name: s3:name/bucket/prefix.
+type Store struct {
+	Name string `json:"name"`
+	// Endpoint is the server's URL without a path, such as https://s3.example:9000.
+	Endpoint string `json:"endpoint"`
+	Region   string `json:"region,omitempty"`
+	// CAFile holds the certificates that vouch for the server's; the system's are
+	// used without it.
+	CAFile string `json:"caFile,omitempty"`
+	// AccessKey and SecretKey say where the keys are found; without both the store
+	// is used as anybody.
+	AccessKey *SecretSource `json:"accessKey,omitempty"`
+	SecretKey *SecretSource `json:"secretKey,omitempty"`
+}
+
+// SecretSource says where a secret is found: in a variable of the environment or
+// in a file.
+type SecretSource struct {
+	Env  string `json:"env,omitempty"`
+	File string `json:"file,omitempty"`
+}
+
+// The modes of mirrors.
+const (
+	MirrorCopy   = "copy"
+	MirrorMirror = "mirror"
+	MirrorTwoWay = "two-way"
+)
+
+// Mirror keeps one location like another.
+type Mirror struct {
+	Name string `json:"name"`
+	// From and To are locations: dir:/path, zfs:pool/dataset or
+	// s3:store/bucket/prefix.
+	From string `json:"from"`
+	To   string `json:"to"`
+	// Mode is copy (nothing is removed), mirror (what only To holds is removed,
+	// guarded) or two-way; copy if left out.
+	Mode string `json:"mode,omitempty" jsonschema:"enum=copy,enum=mirror,enum=two-way"`
+	// Filter are rules such as "- *.tmp" and "+ /keep/**", the first that matches
+	// decides, and what none matches takes part.
+	Filter []string `json:"filter,omitempty"`
+	// Xattrs mirrors extended attributes as well.
+	Xattrs bool `json:"xattrs,omitempty"`
+	// OneFileSystem leaves out what is mounted below a directory.
+	OneFileSystem bool `json:"oneFileSystem,omitempty"`
+	// BytesPerSecond bounds the content that is read; 0 is no limit.
+	BytesPerSecond int64 `json:"bytesPerSecond,omitempty"`
+	// Deletes limit what a run may delete.
+	Deletes MirrorDeletes `json:"deletes,omitempty"`
+	// Permissions are set on what a run has copied into a directory, after all is
+	// copied. The last rule that matches decides.
+	Permissions []Permission `json:"permissions,omitempty"`
+	// Every is how often the mirror runs by itself; 0 is only when asked.
+	Every event.Duration `json:"every,omitempty"`
+	// Daily is the time of day, in UTC and as 02:30, at which it runs by itself.
+	Daily string `json:"daily,omitempty"`
+	// Audit is how often a run reads everything on both sides; 0 is never.
+	Audit event.Duration `json:"audit,omitempty"`
+	// Stalled is how long a run may make no progress before an alert; 15 minutes if
+	// left out.
+	Stalled event.Duration `json:"stalled,omitempty"`
+}
+
+// MirrorDeletes limit what a run may delete.
+type MirrorDeletes struct {
+	// Most is how many entries a run may delete; 10,000 if left out.
+	Most int64 `json:"most,omitempty"`
+	// MostPercent is the share of the entries; 25 if left out.
+	MostPercent float64 `json:"mostPercent,omitempty"`
+	// Scans is in how many runs in a row an entry must be missing; 2 if left out.
+	Scans int `json:"scans,omitempty"`
+}
+
+// Permission is a rule for modes and owners.
+type Permission struct {
+	// Match is a pattern as in filters, such as /bin/** or *.sh.
+	Match string `json:"match"`
+	// Files and Dirs are modes in octal, such as "0640" and "2750"; left out, they
+	// stay.
+	Files string `json:"files,omitempty"`
+	Dirs  string `json:"dirs,omitempty"`
+	// Owner and Group are names or numbers; left out, they stay.
+	Owner string `json:"owner,omitempty"`
+	Group string `json:"group,omitempty"`
+}
+
+// DefaultStalled is how long a mirror's run may make no progress.
+const DefaultStalled = 15 * time.Minute
+
+// FindMirror gives the mirror of a name.
+func (inv Inventory) FindMirror(name string) (Mirror, bool) {
+	i := slices.IndexFunc(inv.Spec.Mirrors, func(m Mirror) bool { return m.Name == name })
+	if i < 0 {
+		return Mirror{}, false
+	}
+	return inv.Spec.Mirrors[i], true
+}
+
+func (c *checker) checkStores(ss []Store) {
+	c.unique("spec.stores", "store", namesOf(ss, func(s Store) string { return s.Name }))
+	for i, s := range ss {
+		at := fmt.Sprintf("spec.stores[%d]", i)
+		if !strings.HasPrefix(s.Endpoint, "https://") && !strings.HasPrefix(s.Endpoint, "http://") {
+			c.add(at+".endpoint", s.Endpoint, "this must be the server's URL, such as https://s3.example:9000")
+		}
+		if holdsSecret(s.Endpoint) {
+			c.add(at+".endpoint", "", "a URL here never holds a user or password: use accessKey and secretKey")
+		}
+		if (s.AccessKey == nil) != (s.SecretKey == nil) {
+			c.add(at, s.Name, "give both accessKey and secretKey, or neither")
+		}
+		for field, ref := range map[string]*SecretSource{"accessKey": s.AccessKey, "secretKey": s.SecretKey} {
+			if ref != nil && (ref.Env == "") == (ref.File == "") {
+				c.add(at+"."+field, "", "say where it is found: either env or file")
+			}
+		}
+	}
+}
+
+func (c *checker) checkMirrors(ms []Mirror) {
+	c.unique("spec.mirrors", "mirror", namesOf(ms, func(m Mirror) string { return m.Name }))
+	for i, m := range ms {
+		c.checkMirror(fmt.Sprintf("spec.mirrors[%d]", i), m)
+	}
+}
+
+func (c *checker) checkMirror(at string, m Mirror) {
+	for _, f := range []struct{ name, value string }{{"from", m.From}, {"to", m.To}} {
+		if !locationPattern.MatchString(f.value) {
+			c.add(at+"."+f.name, f.value, "a location has a kind, a colon and a path, such as dir:/srv/data or s3:store/bucket")
+		}
+		if holdsSecret(f.value) {
+			c.add(at+"."+f.name, "", "a mirror never holds a secret: remove it from the location")
+		}
+	}
+	if !slices.Contains([]string{"", MirrorCopy, MirrorMirror, MirrorTwoWay}, m.Mode) {
+		c.add(at+".mode", m.Mode, "this must be copy, mirror or two-way")
+	}
+	if m.BytesPerSecond < 0 {
+		c.add(at+".bytesPerSecond", fmt.Sprint(m.BytesPerSecond), "this is bytes per second, or 0 for no limit")
+	}
+	c.percent(at+".deletes.mostPercent", m.Deletes.MostPercent)
+	if m.Deletes.Scans < 0 || m.Deletes.Scans > 255 {
+		c.add(at+".deletes.scans", fmt.Sprint(m.Deletes.Scans), "this is 1 to 255")
+	}
+	if m.Every != 0 {
+		c.between(at+".every", m.Every, time.Second, 365*24*time.Hour)
+	}
+	if m.Daily != "" && !clockPattern.MatchString(m.Daily) {
+		c.add(at+".daily", m.Daily, "this is a time of day in UTC, such as 02:30")
+	}
+	if m.Every != 0 && m.Daily != "" {
+		c.add(at+".daily", m.Daily, "there is every already: use one of them")
+	}
+	for i, p := range m.Permissions {
+		c.checkPermission(fmt.Sprintf("%s.permissions[%d]", at, i), p)
+	}
+}
+
+func (c *checker) checkPermission(at string, p Permission) {
+	if p.Match == "" {
+		c.add(at+".match", "", "say which names the rule is for, such as **")
+	}
+	for field, mode := range map[string]string{"files": p.Files, "dirs": p.Dirs} {
+		if mode != "" && !isMode(mode) {
+			c.add(at+"."+field, mode, "this is a mode in octal, such as \"0640\"")
+		}
+	}
+	if p.Files+p.Dirs+p.Owner+p.Group == "" {
+		c.add(at, p.Match, "the rule changes nothing: give files, dirs, owner or group")
+	}
+}
+
+func isMode(s string) bool {
+	if len(s) < 3 || len(s) > 4 {
+		return false
+	}
+	return strings.Trim(s, "01234567") == ""
+}

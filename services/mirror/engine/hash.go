@@ -1,0 +1,151 @@
+package engine
+
+import (
+	"context"
+	"crypto/md5" //nolint:gosec // S3's ETag is an MD5; nothing is trusted because of it.
+	"encoding/hex"
+	"fmt"
+	"hash"
+	"hash/crc32"
+	"io"
+
+	"github.com/firedrill/firedrill/services/mirror/entry"
+	"github.com/firedrill/firedrill/services/mirror/place"
+	"github.com/zeebo/blake3"
+	"golang.org/x/time/rate"
+)
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// hasher computes, in one pass, what is to be known of a content.
+type hasher struct {
+	blake *blake3.Hasher
+	crc   uint32
+	etag  *etag
+}
+
+// newHasher begins a content. withETag asks for the ETag that the content would
+// have as an object; partSize is that of its parts, 0 if it was put at once.
+func newHasher(withETag bool, partSize int64) *hasher {
+	h := &hasher{blake: blake3.New()}
+	if withETag {
+		h.etag = &etag{partSize: partSize, part: md5.New(), all: md5.New()}
+	}
+	return h
+}
+
+// Write never fails.
+func (h *hasher) Write(p []byte) (int, error) {
+	_, _ = h.blake.Write(p)
+	h.crc = crc32.Update(h.crc, castagnoli, p)
+	if h.etag != nil {
+		h.etag.write(p)
+	}
+	return len(p), nil
+}
+
+// sum gives the hashes of what was written.
+func (h *hasher) sum() entry.Sum {
+	s := entry.Sum{Has: entry.HasBLAKE3 | entry.HasCRC32C, CRC32C: h.crc}
+	h.blake.Sum(s.BLAKE3[:0])
+	if h.etag != nil {
+		s.ETag, s.Has = h.etag.sum(), s.Has|entry.HasETag
+		if h.etag.partSize > 0 {
+			s.PartSize, s.Has = h.etag.partSize, s.Has|entry.HasPartSize
+		}
+	}
+	return s
+}
+
+// etag computes what S3 calls the ETag: the MD5 of the content, or of the MD5s of
+// its parts with their number.
+type etag struct {
+	partSize   int64
+	part, all  hash.Hash
+	in, number int64
+}
+
+func (t *etag) write(p []byte) {
+	for len(p) > 0 {
+		n := int64(len(p))
+		if t.partSize > 0 {
+			n = min(n, t.partSize-t.in)
+		}
+		_, _ = t.part.Write(p[:n])
+		t.in += n
+		p = p[n:]
+		if t.partSize > 0 && t.in == t.partSize {
+			t.close()
+		}
+	}
+}
+
+func (t *etag) close() {
+	_, _ = t.all.Write(t.part.Sum(nil))
+	t.part.Reset()
+	t.in = 0
+	t.number++
+}
+
+func (t *etag) sum() string {
+	if t.partSize == 0 {
+		return hex.EncodeToString(t.part.Sum(nil))
+	}
+	if t.in > 0 || t.number == 0 {
+		t.close()
+	}
+	return fmt.Sprintf("%x-%d", t.all.Sum(nil), t.number)
+}
+
+// MergeSums gives what is known of one content from two memories of it. Where
+// both know a hash, a has the word.
+func MergeSums(a, b entry.Sum) entry.Sum {
+	if !a.Contains(entry.HasBLAKE3) && b.Contains(entry.HasBLAKE3) {
+		a.BLAKE3, a.Has = b.BLAKE3, a.Has|entry.HasBLAKE3
+	}
+	if !a.Contains(entry.HasCRC32C) && b.Contains(entry.HasCRC32C) {
+		a.CRC32C, a.Has = b.CRC32C, a.Has|entry.HasCRC32C
+	}
+	if !a.Contains(entry.HasETag) && b.Contains(entry.HasETag) {
+		a.ETag, a.Has = b.ETag, a.Has|entry.HasETag
+		if b.Contains(entry.HasPartSize) {
+			a.PartSize, a.Has = b.PartSize, a.Has|entry.HasPartSize
+		}
+	}
+	if !a.Contains(entry.HasPartSize) && b.Contains(entry.HasPartSize|entry.HasETag) && a.ETag == b.ETag {
+		a.PartSize, a.Has = b.PartSize, a.Has|entry.HasPartSize
+	}
+	return a
+}
+
+// ofContent keeps of the hashes those that tell of the content alone, and not of
+// how one side stores it.
+func ofContent(s entry.Sum) entry.Sum {
+	s.Has &= entry.HasBLAKE3 | entry.HasCRC32C
+	s.ETag, s.PartSize = "", 0
+	return s
+}
+
+// buffer is how much of a content is read at once.
+const buffer = 256 << 10
+
+// Hash reads the content of a file in a place and gives its hashes, as far as they
+// can be compared with like. limit bounds the bytes per second; nil does not.
+func Hash(ctx context.Context, p place.Place, e entry.Entry, like entry.Sum, limit *rate.Limiter) (entry.Sum, error) {
+	c, err := p.Open(ctx, e, 0, e.Size)
+	if err != nil {
+		return entry.Sum{}, err
+	}
+	// An ETag costs an MD5: only where nothing better can be compared.
+	etag := like.Contains(entry.HasETag) && !like.Contains(entry.HasBLAKE3)
+	h := newHasher(etag, like.PartSize)
+	r := &stream{ctx: ctx, content: c, hash: h, limit: limit, left: e.Size}
+	_, err = io.CopyBuffer(io.Discard, struct{ io.Reader }{r}, make([]byte, buffer))
+	if cerr := r.Close(); err == nil {
+		err = cerr
+	}
+	if err != nil {
+		return entry.Sum{}, fmt.Errorf("read %q in %s: %w", e.Key(), p, err)
+	}
+	return h.sum(), nil
+}

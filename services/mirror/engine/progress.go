@@ -1,0 +1,112 @@
+package engine
+
+import (
+	"sync"
+	"time"
+
+	"github.com/firedrill/firedrill/services/mirror/plan"
+)
+
+// Progress is how far a run is.
+type Progress struct {
+	// At is when it was so, Began when the run began.
+	At, Began time.Time
+	// Planned says that all is planned: until then Actions and Bytes are what is
+	// known so far.
+	Planned bool
+	// Seen counts the actions that were planned, those included that do nothing.
+	Seen int64
+	// Actions and Bytes are what has to be done, DoneActions and DoneBytes what of
+	// it is done, Failed what failed.
+	Actions, Bytes         int64
+	DoneActions, DoneBytes int64
+	Failed                 int64
+}
+
+// ETA is how long what is planned will still take at the mean speed so far; false
+// while there is nothing to tell it from.
+func (p Progress) ETA() (time.Duration, bool) {
+	spent := p.At.Sub(p.Began)
+	if !p.Planned || spent <= 0 || p.DoneActions == 0 || p.Actions < p.DoneActions {
+		return 0, false
+	}
+	// Many small files are slow by number, few large ones by size: the slower of
+	// both is nearer to the truth.
+	share := float64(p.DoneActions) / float64(p.Actions)
+	if p.Bytes > 0 {
+		share = min(share, float64(p.DoneBytes)/float64(p.Bytes))
+	}
+	if share <= 0 {
+		return 0, false
+	}
+	return time.Duration(float64(spent) * (1 - share) / share), true
+}
+
+// watchEvery is how often a run says how far it is.
+const watchEvery = 250 * time.Millisecond
+
+// watcher counts, and tells whoever watches. A nil Watch costs only the counting.
+type watcher struct {
+	tell func(Progress)
+	now  func() time.Time
+
+	mu   sync.Mutex
+	last time.Time
+	p    Progress
+}
+
+func (r *run) startWatch() *watcher {
+	return &watcher{tell: r.Watch, now: r.Now, last: r.report.Began, p: Progress{Began: r.report.Began}}
+}
+
+func (w *watcher) planned(a *plan.Action) {
+	w.update(func() {
+		w.p.Seen++
+		if a.Op.Changes() {
+			w.p.Actions++
+			w.p.Bytes += weight(a)
+		}
+	})
+}
+
+func (w *watcher) allPlanned() { w.update(func() { w.p.Planned = true }) }
+
+func (w *watcher) done(before *plan.Action, err error) {
+	w.update(func() {
+		w.p.DoneActions++
+		w.p.DoneBytes += weight(before)
+		if err != nil {
+			w.p.Failed++
+		}
+	})
+}
+
+// update counts, and tells when it is time. Telling is under the lock, so that
+// what is told never goes back.
+func (w *watcher) update(count func()) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	count()
+	if w.tell == nil {
+		return
+	}
+	if at := w.now(); at.Sub(w.last) >= watchEvery {
+		w.last = at
+		w.send(at)
+	}
+}
+
+func (w *watcher) send(at time.Time) {
+	w.p.At = at
+	w.tell(w.p)
+}
+
+// stop tells the end.
+func (w *watcher) stop() {
+	if w.tell == nil {
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.send(w.now())
+}

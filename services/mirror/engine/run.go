@@ -1,0 +1,507 @@
+package engine
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/firedrill/firedrill/services/mirror/entry"
+	"github.com/firedrill/firedrill/services/mirror/place"
+	"github.com/firedrill/firedrill/services/mirror/plan"
+)
+
+// run is one run of a job.
+type run struct {
+	*Job
+	ctx   context.Context
+	fail  context.CancelCauseFunc
+	rules *plan.Rules
+	// facts is what the job remembers of itself, knew what it remembered before.
+	facts, knew Facts
+	report      Report
+	batch       *batcher
+	seq         atomic.Int64
+	// names says that the destination lists no more than names: full are the rules
+	// for what was looked at singly.
+	names bool
+	full  *plan.Rules
+	// mark makes sure, once, that what is remembered is known to be about to change.
+	mark func() error
+
+	slots  chan struct{}
+	flight sync.WaitGroup
+	watch  *watcher
+
+	mu sync.Mutex // guards report and the calls of Each, and what follows
+	// writesFailed says that something failed that was no delete.
+	writesFailed bool
+}
+
+// Run makes the destination what the mode asks for, as far as that can be done
+// now, and reports what it did. It may be repeated at any time: what an
+// interrupted run did is not done again. The error says why a run could not go on;
+// the report then holds what it did so far. What went wrong with single entries is
+// in the report only.
+func (j *Job) Run(ctx context.Context) (Report, error) {
+	if err := j.check(); err != nil {
+		return Report{}, err
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	own := *j
+	r := &run{Job: &own, ctx: ctx, fail: cancel, slots: make(chan struct{}, max(1, j.Pool.Width()))}
+	r.report = Report{Began: j.Now(), Done: map[plan.Op]int64{}, Bytes: map[plan.Op]int64{}}
+	r.mark = sync.OnceValue(r.begin)
+	err := r.whole()
+	r.report.Ended = j.Now()
+	if err != nil {
+		return r.report, fmt.Errorf("mirror %s to %s: %w", j.Places[plan.Source], j.Places[plan.Dest], err)
+	}
+	return r.report, nil
+}
+
+func (r *run) whole() error {
+	p, err := r.plan()
+	if err != nil {
+		return err
+	}
+	r.watch = r.startWatch()
+	err = r.carryOut(p)
+	r.flight.Wait()
+	r.watch.stop()
+	if cause := context.Cause(r.ctx); cause != nil && (err == nil || errors.Is(err, r.ctx.Err())) {
+		err = cause
+	}
+	got := p.Report()
+	r.report.Seen, r.report.Refusals = got.Seen, got.Refusals
+	r.report.Faults, r.report.Errors = got.Faults, got.Errors
+	switch {
+	case r.DryRun:
+		return err
+	case err != nil:
+		return errors.Join(err, r.leave())
+	}
+	return r.finish()
+}
+
+// plan looks at what is known and makes the plan.
+func (r *run) plan() (*plan.Plan, error) {
+	known, err := r.Store.Load(FactsName, &r.facts)
+	if err != nil {
+		return nil, fmt.Errorf("read what the job remembers of itself: %w", err)
+	}
+	r.knew = r.facts
+	if known && r.facts.Mode != r.Mode && (r.facts.Mode == plan.TwoWay) != (r.Mode == plan.TwoWay) {
+		return nil, &JobError{"Mode", "the last run was of another kind, whose past does not fit", "give the job another name or state directory"}
+	}
+	r.facts.Mode = r.Mode
+	r.identify()
+	r.report.Check = r.howToCheck()
+	from, to := r.Places[plan.Source].Traits(), r.Places[plan.Dest].Traits()
+	rules := plan.Rules{
+		Mode: r.Mode, Filter: r.Filter, Trust: r.Trust, Guards: r.Guards,
+		Holds: [2]func(entry.Entry) error{from.Holds, to.Holds},
+		Lists: [2]plan.Attr{from.Lists, to.Lists},
+		Both:  [2]bool{from.Both, to.Both},
+		Audit: r.report.Check == CheckAudit, ScanStart: r.report.Began,
+	}
+	full := rules
+	r.rules, r.full = &rules, &full
+	// Where the past says what the attributes are, names and ETags do.
+	r.names = r.report.Check == CheckListing && !r.knew.Listed.IsZero() && !r.Store.Empty() && to.ETags && r.Mode != plan.TwoWay
+	if r.names {
+		rules.Lists[plan.Dest] = 0
+	}
+	in := plan.Input{Source: r.Places[plan.Source].Entries(r.ctx, place.ListOptions{Filter: r.Filter})}
+	if !r.Store.Empty() {
+		in.Past = r.Store.Past()
+	}
+	if r.report.Check != CheckState {
+		in.Dest = r.Places[plan.Dest].Entries(r.ctx, place.ListOptions{Filter: r.Filter, Names: r.names})
+	}
+	r.batch = &batcher{traits: [2]place.Traits{from, to}, dry: r.DryRun, emit: r.dispatch}
+	if r.Mode == plan.TwoWay {
+		r.batch.first = r.now
+	}
+	return plan.New(in, rules, r.Spill)
+}
+
+// identify compares the places with those that the mirror was set up between.
+func (r *run) identify() {
+	for _, s := range []plan.Side{plan.Source, plan.Dest} {
+		got := r.Places[s].Traits().Identity
+		if r.facts.Identities[s] == "" {
+			r.facts.Identities[s] = got
+		}
+		r.Guards.Markers[s] = plan.Marker{Want: r.facts.Identities[s], Got: got}
+	}
+	r.Guards.Versioned = r.Places[plan.Dest].Traits().Versioned
+}
+
+func (r *run) howToCheck() Check {
+	every := r.ListEvery
+	if every == 0 {
+		every = DefaultListEvery
+	}
+	switch {
+	case r.Check == CheckAudit:
+		return CheckAudit
+	case r.Store.Empty() || r.Mode == plan.TwoWay || r.knew.Listed.IsZero() || r.knew.Unfinished:
+		return CheckListing
+	case r.Guards.Markers[plan.Dest].Got != r.Guards.Markers[plan.Dest].Want:
+		return CheckListing // What was left is not there but at another place.
+	case r.Check == CheckAuto && r.report.Began.Sub(r.knew.Listed) >= every:
+		return CheckListing
+	case r.Check == CheckAuto:
+		return CheckState
+	}
+	return r.Check
+}
+
+// carryOut hands the actions of the plan to the workers. The deletes, and what
+// needs the place of what is deleted, wait for all before.
+func (r *run) carryOut(p *plan.Plan) error {
+	last := false
+	tail := &tail{run: r}
+	for a, err := range p.Actions() {
+		if err != nil {
+			return err
+		}
+		if err := r.ctx.Err(); err != nil {
+			return err
+		}
+		if r.names && a.Op == plan.Equal && !asLeft(&a) {
+			a.Op = plan.Rehash // of nothing, to have it looked at
+		}
+		r.watch.planned(&a)
+		if a.Op == plan.Delete && !last {
+			last = true
+			if err := r.barrier(); err != nil {
+				return err
+			}
+		}
+		switch {
+		case !a.Op.Changes():
+			err = r.settle(Done{Action: a})
+		case last:
+			err = tail.add(a)
+		default:
+			err = r.batch.add(a)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	r.watch.allPlanned()
+	if err := r.barrier(); err != nil {
+		return err
+	}
+	return tail.flush()
+}
+
+// barrier waits until all that was begun has ended.
+func (r *run) barrier() error {
+	if err := r.batch.flush(); err != nil {
+		return err
+	}
+	r.flight.Wait()
+	return r.ctx.Err()
+}
+
+// dispatch gives an item to the pool as soon as a slot is free.
+func (r *run) dispatch(it Item) error {
+	select {
+	case r.slots <- struct{}{}:
+	case <-r.ctx.Done():
+		return r.ctx.Err()
+	}
+	r.flight.Go(func() {
+		defer func() { <-r.slots }()
+		if err := r.now(it); err != nil {
+			r.fail(err)
+		}
+	})
+	return nil
+}
+
+// now has an item carried out and remembers the results. Its error ends the run.
+func (r *run) now(it Item) error {
+	writes := slices.ContainsFunc(it.Actions, func(a plan.Action) bool { return a.Op != plan.Rehash })
+	if writes && !r.DryRun {
+		if err := r.mark(); err != nil {
+			return err
+		}
+	}
+	it.Seq = r.seq.Add(1)
+	dones, err := r.Pool.Do(r.ctx, it)
+	if err == nil {
+		err = answers(&it, dones)
+	}
+	if errors.Is(err, ErrPool) {
+		dones = nil
+	}
+	var more []plan.Action
+	for i, d := range dones {
+		if err != nil && d.Err != nil {
+			continue // the run ends; the next one sees to it
+		}
+		if d.Err == nil && d.Action.Op == plan.Rehash {
+			d.Action, d.Err = r.settled(d.Action)
+			if d.Err == nil && d.Action.Op.Changes() && !r.DryRun {
+				more = append(more, d.Action)
+				continue
+			}
+		}
+		if err := r.settle(d); err != nil {
+			return err
+		}
+		r.watch.done(&it.Actions[i], d.Err)
+	}
+	switch {
+	case err != nil:
+		return fmt.Errorf("item %d of %d actions: %w", it.Seq, len(it.Actions), err)
+	case len(more) > 0:
+		return r.now(Item{Actions: more, Single: it.Single})
+	}
+	return nil
+}
+
+// answers checks that a pool said of each action what became of it.
+func answers(it *Item, dones []Done) error {
+	if len(dones) != len(it.Actions) {
+		return fmt.Errorf("%w: %d results for %d actions", ErrPool, len(dones), len(it.Actions))
+	}
+	for i, d := range dones {
+		if want := it.Actions[i].Key; d.Action.Key != want {
+			return fmt.Errorf("%w: a result for %q and not for %q", ErrPool, d.Action.Key, want)
+		}
+	}
+	return nil
+}
+
+// asLeft reports whether the destination was listed as the last run left it, so
+// that it has the attributes that it had then.
+func asLeft(a *plan.Action) bool {
+	now, then := &a.Dest.Sum, &a.Past.Dest.Sum
+	return plan.Present(a.Past.Dest) && now.Contains(entry.HasETag) && then.Contains(entry.HasETag) &&
+		now.ETag == then.ETag && a.Dest.Size == a.Past.Dest.Size
+}
+
+// settled decides on what was hashed. Where no more than the destination's names
+// were listed, and it is not what the last run left, it is looked at: what is equal
+// may have other attributes.
+func (r *run) settled(a plan.Action) (plan.Action, error) {
+	if !r.names || asLeft(&a) {
+		return r.rules.Settle(a), nil
+	}
+	now, there, err := r.Places[plan.Dest].Look(r.ctx, a.Dest)
+	if err == nil && (!there || now.Sum.ETag != a.Dest.Sum.ETag) {
+		err = place.ErrChanged
+	}
+	if err != nil {
+		return a, fmt.Errorf("look at what was listed: %w", err)
+	}
+	now.Sum = MergeSums(a.Dest.Sum, now.Sum)
+	a.Dest = now
+	return r.full.Settle(a), nil
+}
+
+// settle remembers and reports what became of an action.
+func (r *run) settle(d Done) error {
+	if !r.DryRun {
+		if err := r.remember(&d); err != nil {
+			return fmt.Errorf("remember %q: %w", d.Action.Key, err)
+		}
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.count(&d)
+	if r.Each != nil && (d.Action.Op != plan.Equal && d.Action.Op != plan.Gone || d.Err != nil) {
+		r.Each(d)
+	}
+	return nil
+}
+
+func (r *run) remember(d *Done) error {
+	a := &d.Action
+	if a.Op == plan.Conflict && (a.Reason == plan.ConflictUnicode || a.Reason == plan.ConflictKey) {
+		return nil // another action speaks for the key
+	}
+	if r.names && a.Op == plan.Equal && asLeft(a) {
+		// No more was listed than that it is what was left there.
+		sum := a.Dest.Sum
+		a.Dest = a.Past.Dest
+		a.Dest.Sum = MergeSums(sum, a.Dest.Sum)
+	}
+	next, keep := r.rules.Next(*a, d.Err == nil)
+	switch {
+	case !keep && a.Past.Key == "", keep && samePast(&next, &a.Past):
+		return nil
+	}
+	if err := r.mark(); err != nil {
+		return err
+	}
+	r.mu.Lock()
+	r.report.Changed = true
+	r.mu.Unlock()
+	if !keep {
+		return r.Store.Forget(a.Key)
+	}
+	return r.Store.Note(next)
+}
+
+// begin says, durably, that what is there or what is remembered is about to change.
+func (r *run) begin() error {
+	r.facts.Unfinished = true
+	r.facts.Generation++
+	return r.saveFacts()
+}
+
+func (r *run) saveFacts() error {
+	if err := r.Store.Save(FactsName, r.facts); err != nil {
+		return fmt.Errorf("save what the job remembers of itself: %w", err)
+	}
+	return nil
+}
+
+func (r *run) count(d *Done) {
+	a := &d.Action
+	switch {
+	case errors.Is(d.Err, ErrHeldBack):
+		r.report.HeldBack++
+		return
+	case d.Err != nil:
+		r.report.Failed++
+		r.writesFailed = r.writesFailed || a.Op != plan.Delete
+		if len(r.report.Failures) < keepFirst {
+			r.report.Failures = append(r.report.Failures, Failure{a.Key, a.Op, d.Err})
+		}
+		return
+	}
+	r.report.Done[a.Op]++
+	r.report.Bytes[a.Op] += subject(a).Size
+	switch {
+	case a.Op == plan.Conflict && len(r.report.Conflicts) < keepFirst:
+		r.report.Conflicts = append(r.report.Conflicts, *a)
+	case a.Op == plan.Unholdable && len(r.report.Unholdable) < keepFirst:
+		r.report.Unholdable = append(r.report.Unholdable, *a)
+	}
+}
+
+// subject is the entry that an action is about.
+func subject(a *plan.Action) entry.Entry {
+	if e := a.At(a.To.Other()); a.Op != plan.Delete && a.Op != plan.Keep && plan.Present(e) {
+		return e
+	}
+	return a.At(a.To)
+}
+
+// leave makes what was done durable, so that the next run goes on from there.
+func (r *run) leave() error {
+	if !r.report.Changed {
+		return nil
+	}
+	// Notes must not outlive what they are about.
+	if err := r.finishPlaces(context.WithoutCancel(r.ctx)); err != nil {
+		return err
+	}
+	if err := r.Store.Sync(); err != nil {
+		return err
+	}
+	r.facts.Unfinished = false
+	return r.saveFacts()
+}
+
+func (r *run) finishPlaces(ctx context.Context) error {
+	for _, s := range []plan.Side{plan.Source, plan.Dest} {
+		if s == plan.Source && r.Mode != plan.TwoWay {
+			continue
+		}
+		if err := r.Places[s].Finish(ctx); err != nil {
+			return fmt.Errorf("finish %s: %w", r.Places[s], err)
+		}
+	}
+	return nil
+}
+
+// finish ends a run that came to its end.
+func (r *run) finish() error {
+	if r.report.Changed {
+		if err := r.finishPlaces(r.ctx); err != nil {
+			return err
+		}
+		if err := r.Store.Commit(); err != nil {
+			return fmt.Errorf("commit what the job remembers: %w", err)
+		}
+	}
+	switch {
+	case r.report.Check != CheckState && r.report.Faults == 0:
+		r.facts.Listed = r.report.Began
+	case r.report.Failed > 0:
+		// Maybe because the destination is not what it was thought to be.
+		r.facts.Listed = time.Time{}
+	}
+	r.facts.Unfinished = false
+	if r.facts == r.knew {
+		return nil
+	}
+	return r.saveFacts()
+}
+
+// samePast reports whether two memories of one key are the same.
+func samePast(a, b *plan.Past) bool {
+	return a.Key == b.Key && a.Missing == b.Missing && a.Dirty == b.Dirty &&
+		sameEntry(&a.Source, &b.Source) && sameEntry(&a.Dest, &b.Dest)
+}
+
+func sameEntry(a, b *entry.Entry) bool {
+	return a.Path == b.Path && a.Kind == b.Kind && a.Size == b.Size && a.Mode == b.Mode &&
+		a.UID == b.UID && a.GID == b.GID && a.MTime == b.MTime && a.Target == b.Target &&
+		a.Device == b.Device && a.Change == b.Change && a.Sum == b.Sum &&
+		maps.EqualFunc(a.Xattrs, b.Xattrs, bytes.Equal)
+}
+
+// tail carries out, in order, what waited for the end.
+type tail struct {
+	run     *run
+	actions []plan.Action
+}
+
+// tailActions is how many actions of the end are one item.
+const tailActions = 1000
+
+func (t *tail) add(a plan.Action) error {
+	t.actions = append(t.actions, a)
+	if len(t.actions) < tailActions {
+		return nil
+	}
+	return t.flush()
+}
+
+func (t *tail) flush() error {
+	actions := t.actions
+	t.actions = nil
+	if len(actions) == 0 {
+		return nil
+	}
+	r := t.run
+	r.mu.Lock()
+	hold := r.writesFailed
+	r.mu.Unlock()
+	if !hold {
+		return r.now(Item{Actions: actions, Ordered: true, DryRun: r.DryRun, Single: r.batch.first != nil})
+	}
+	for _, a := range actions {
+		if err := r.settle(Done{a, ErrHeldBack}); err != nil {
+			return err
+		}
+		r.watch.done(&a, nil)
+	}
+	return nil
+}

@@ -1,0 +1,98 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+	"io"
+
+	"github.com/firedrill/firedrill/services/mirror/entry"
+	"github.com/firedrill/firedrill/services/mirror/place"
+	"github.com/firedrill/firedrill/services/mirror/plan"
+	"golang.org/x/time/rate"
+)
+
+// stream is a content while it is copied: it is hashed as it is read, and its last
+// byte is handed out only when the source was seen to be unchanged, so that nothing
+// torn is ever stored.
+type stream struct {
+	ctx     context.Context
+	content place.Content
+	hash    *hasher
+	limit   *rate.Limiter
+	left    int64
+	failed  error
+}
+
+// open opens n bytes from off on of what a side holds, for copying.
+func (w *Worker) open(ctx context.Context, s plan.Side, e entry.Entry, off, n int64) (*stream, error) {
+	c, err := w.Places[s].Open(ctx, e, off, n)
+	if err != nil {
+		return nil, err
+	}
+	return &stream{ctx: ctx, content: c, hash: newHasher(false, 0), limit: w.Limit, left: n}, nil
+}
+
+// Read gives the content. An error stays.
+func (s *stream) Read(p []byte) (int, error) {
+	if s.failed != nil {
+		return 0, s.failed
+	}
+	n, err := 0, error(nil)
+	if s.left > 0 {
+		n, err = s.content.Read(p[:min(int64(len(p)), s.left)])
+	}
+	s.left -= int64(n)
+	if s.hash != nil {
+		_, _ = s.hash.Write(p[:n])
+	}
+	switch {
+	case err == io.EOF && s.left > 0:
+		err = fmt.Errorf("the content ends %d bytes early: %w", s.left, place.ErrChanged)
+	case err == io.EOF:
+		err = nil
+	}
+	if err == nil {
+		// What was read is paid for afterwards: how much a source gives at once is
+		// not known before.
+		err = s.wait(n)
+	}
+	if err == nil && s.left == 0 {
+		// Before the last byte leaves: an error now keeps the whole from being stored.
+		if err = s.content.Unchanged(); err == nil {
+			err = io.EOF
+		}
+	}
+	if s.failed = err; err == nil || err == io.EOF && n > 0 {
+		return n, nil
+	}
+	return 0, err
+}
+
+// whole reports that all was read, and that it is what was planned to be copied.
+func (s *stream) whole() bool { return s.failed == io.EOF }
+
+// wait keeps to the limit of bytes per second.
+func (s *stream) wait(n int) error {
+	if s.limit == nil {
+		return nil
+	}
+	for burst := max(1, s.limit.Burst()); n > 0; n -= burst {
+		if err := s.limit.WaitN(s.ctx, min(n, burst)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// NewLimit bounds the bytes of content that are read per second; 0 or less is no
+// limit.
+func NewLimit(bytesPerSecond int64) *rate.Limiter {
+	if bytesPerSecond <= 0 {
+		return nil
+	}
+	// A tenth of a second at once, so that short reads are not each waited for.
+	return rate.NewLimiter(rate.Limit(bytesPerSecond), int(max(bytesPerSecond/10, buffer)))
+}
+
+// Close closes the content.
+func (s *stream) Close() error { return s.content.Close() }

@@ -1,0 +1,310 @@
+package engine
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/firedrill/firedrill/services/mirror/entry"
+	"github.com/firedrill/firedrill/services/mirror/place"
+	"github.com/firedrill/firedrill/services/mirror/plan"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/time/rate"
+)
+
+// Worker carries items out between two places that it has open. It decides
+// nothing. It may be used concurrently.
+type Worker struct {
+	// Places are the source and the destination, by [plan.Side].
+	Places [2]place.Place
+	// Limit bounds the bytes of content read per second; nil is no limit.
+	Limit *rate.Limiter
+	// Parallel is how many actions of one item, other than a batch, are under way
+	// at once; 0 means DefaultParallel.
+	Parallel int
+	// PartSize is the size of the parts of large files in bytes; 0 means
+	// DefaultPartSize. A file that would need over 10,000 gets larger ones.
+	PartSize int64
+	// PartsAtOnce is how many parts of one file are under way; 0 means 5.
+	PartsAtOnce int
+	// Tries is how often a file that changes while it is read is tried, each time as
+	// it is by then; 0 means DefaultTries.
+	Tries int
+}
+
+const (
+	// DefaultParallel is how many actions of an item are under way at once.
+	DefaultParallel = 16
+	// DefaultPartSize is the size of parts in bytes.
+	DefaultPartSize = 16 << 20
+	// DefaultTries is how often a file that changes while it is read is tried.
+	DefaultTries = 3
+
+	defaultPartsAtOnce = 5
+	maxParts           = 10_000
+)
+
+// Do carries out one item. A Rehash comes back as one, with the hashes filled in:
+// whoever made the plan settles it. If ctx ends, the error is its; what has no
+// error of its own then is done all the same.
+func (w *Worker) Do(ctx context.Context, it Item) ([]Done, error) {
+	dones := make([]Done, len(it.Actions))
+	for i, a := range it.Actions {
+		dones[i].Action = a
+	}
+	switch {
+	case it.DryRun:
+		w.spread(ctx, dones, func(d *Done) bool { return d.Action.Op == plan.Rehash })
+	case it.Ordered:
+		w.inOrder(ctx, dones)
+	case it.Single:
+		w.spread(ctx, dones, func(*Done) bool { return true })
+	default:
+		w.batches(ctx, dones)
+		w.spread(ctx, dones, func(d *Done) bool { return !w.batched(&d.Action) })
+	}
+	return dones, ctx.Err()
+}
+
+// spread carries out single actions, several at once.
+func (w *Worker) spread(ctx context.Context, dones []Done, which func(*Done) bool) {
+	var g errgroup.Group
+	if g.SetLimit(DefaultParallel); w.Parallel > 0 {
+		g.SetLimit(w.Parallel)
+	}
+	for i := range dones {
+		if d := &dones[i]; which(d) {
+			g.Go(func() error {
+				d.Err = w.one(ctx, &d.Action)
+				return nil
+			})
+		}
+	}
+	_ = g.Wait() // each error is with its action
+}
+
+// inOrder carries out one action after the other; deletes that follow each other
+// are one request.
+func (w *Worker) inOrder(ctx context.Context, dones []Done) {
+	failed := false
+	for i := 0; i < len(dones); {
+		a := &dones[i].Action
+		if failed {
+			dones[i].Err = ErrHeldBack
+			i++
+			continue
+		}
+		if a.Op != plan.Delete {
+			dones[i].Err = w.one(ctx, a)
+			failed = dones[i].Err != nil
+			i++
+			continue
+		}
+		n := i
+		var have []entry.Entry
+		for ; n < len(dones) && dones[n].Action.Op == plan.Delete && dones[n].Action.To == a.To; n++ {
+			have = append(have, dones[n].Action.At(a.To))
+		}
+		for k, err := range w.Places[a.To].Remove(ctx, have) {
+			dones[i+k].Err = err
+		}
+		i = n
+	}
+}
+
+// one carries out one action, and leaves in it what the places hold then.
+func (w *Worker) one(ctx context.Context, a *plan.Action) (err error) {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	to, from := w.Places[a.To], a.At(a.To.Other())
+	var now entry.Entry
+	switch a.Op {
+	case plan.Put:
+		return w.put(ctx, a)
+	case plan.Rehash:
+		return w.rehash(ctx, a)
+	case plan.MakeDir:
+		now, err = to.MakeDir(ctx, from)
+	case plan.Meta:
+		now, err = to.SetAttrs(ctx, from, a.At(a.To))
+		now.Sum = MergeSums(now.Sum, a.At(a.To).Sum)
+	case plan.Delete:
+		return to.Remove(ctx, []entry.Entry{a.At(a.To)})[0]
+	default:
+		return fmt.Errorf("carry out %q: %s is nothing to be done", a.Key, a.Op)
+	}
+	if err == nil {
+		set(a, a.To, now)
+	}
+	return err
+}
+
+func set(a *plan.Action, s plan.Side, e entry.Entry) {
+	if s == plan.Source {
+		a.Source = e
+	} else {
+		a.Dest = e
+	}
+}
+
+// put copies one entry, again if the source changes meanwhile.
+func (w *Worker) put(ctx context.Context, a *plan.Action) error {
+	tries := w.Tries
+	if tries <= 0 {
+		tries = DefaultTries
+	}
+	for try := 1; ; try++ {
+		err := w.putOnce(ctx, a)
+		if !errors.Is(err, place.ErrChanged) || try == tries {
+			return err
+		}
+		source := a.To.Other()
+		then := a.At(source)
+		now, there, lerr := w.Places[source].Look(ctx, then)
+		switch {
+		case lerr != nil:
+			return errors.Join(err, lerr)
+		case !there || now.Kind != then.Kind:
+			return fmt.Errorf("the %s is not what it was any more: %w", source, err)
+		case untouched(&now, &then):
+			return err // The other side changed: what is there was not planned for.
+		}
+		set(a, source, now)
+	}
+}
+
+// untouched reports whether nothing tells that an entry is not what it was.
+func untouched(now, then *entry.Entry) bool {
+	if now.Sum.Contains(entry.HasETag) && then.Sum.Contains(entry.HasETag) && now.Sum.ETag != then.Sum.ETag {
+		return false
+	}
+	return now.Kind == then.Kind && now.Size == then.Size && now.MTime == then.MTime &&
+		now.Change == then.Change && now.Target == then.Target
+}
+
+func (w *Worker) putOnce(ctx context.Context, a *plan.Action) error {
+	to, e := w.Places[a.To], a.At(a.To.Other())
+	write := place.Write{Entry: e, Have: a.At(a.To)}
+	// A place may read more than once, and store what it read first.
+	var reads []*stream
+	if e.Kind == entry.File {
+		if t := to.Traits(); t.Parts && e.Size > t.PartsAbove {
+			return w.putParts(ctx, a, write)
+		}
+		write.Open = func(ctx context.Context) (io.ReadCloser, error) {
+			r, err := w.open(ctx, a.To.Other(), e, 0, e.Size)
+			if err != nil {
+				return nil, err
+			}
+			reads = append(reads, r)
+			return r, nil
+		}
+	}
+	now, err := to.Put(ctx, write)
+	if err != nil {
+		return err
+	}
+	for _, r := range reads {
+		if r.whole() {
+			sum := r.hash.sum()
+			e.Sum = MergeSums(sum, e.Sum)
+			now.Sum = MergeSums(now.Sum, sum)
+		}
+	}
+	set(a, a.To.Other(), e)
+	set(a, a.To, now)
+	return nil
+}
+
+// rehash fills in the hashes of the sides that are in doubt, and of their kind
+// those that the other side has.
+func (w *Worker) rehash(ctx context.Context, a *plan.Action) error {
+	for _, s := range []plan.Side{plan.Source, plan.Dest} {
+		if !a.Doubt[s] {
+			continue
+		}
+		e, other := a.At(s), a.At(s.Other()).Sum
+		if e.Kind != entry.File {
+			continue
+		}
+		sum, err := Hash(ctx, w.Places[s], e, other, w.Limit)
+		if err != nil {
+			return err
+		}
+		e.Sum = MergeSums(sum, e.Sum)
+		set(a, s, e)
+	}
+	return nil
+}
+
+// batched reports whether an action takes part in a batch.
+func (w *Worker) batched(a *plan.Action) bool {
+	e := a.At(a.To.Other())
+	t := w.Places[a.To].Traits()
+	return a.Op == plan.Put && e.Kind == entry.File && t.Batch > 0 && e.Size <= t.Small
+}
+
+// batches writes the small files, by destination.
+func (w *Worker) batches(ctx context.Context, dones []Done) {
+	for _, to := range []plan.Side{plan.Source, plan.Dest} {
+		var which []*Done
+		var writes []place.Write
+		for i := range dones {
+			d := &dones[i]
+			if d.Action.To != to || !w.batched(&d.Action) {
+				continue
+			}
+			write, err := w.load(ctx, &d.Action)
+			switch {
+			case err == nil:
+				which, writes = append(which, d), append(writes, write)
+			case errors.Is(err, place.ErrChanged):
+				err = w.put(ctx, &d.Action)
+			}
+			d.Err = err
+		}
+		if len(writes) == 0 {
+			continue
+		}
+		for i, o := range w.Places[to].PutBatch(ctx, writes) {
+			d := which[i]
+			if d.Err = o.Err; o.Err != nil {
+				continue
+			}
+			e := writes[i].Entry
+			o.Entry.Sum = MergeSums(o.Entry.Sum, e.Sum)
+			set(&d.Action, to.Other(), e)
+			set(&d.Action, to, o.Entry)
+		}
+	}
+}
+
+// load reads a small file into memory, with its hashes.
+func (w *Worker) load(ctx context.Context, a *plan.Action) (place.Write, error) {
+	e := a.At(a.To.Other())
+	r, err := w.open(ctx, a.To.Other(), e, 0, e.Size)
+	if err != nil {
+		return place.Write{}, err
+	}
+	content := make([]byte, e.Size)
+	_, err = io.ReadFull(r, content)
+	if err == nil && e.Size == 0 {
+		// Nothing was read that could have looked.
+		if _, err = r.Read(nil); err == io.EOF {
+			err = nil
+		}
+	}
+	if cerr := r.Close(); err == nil {
+		err = cerr
+	}
+	if err != nil {
+		return place.Write{}, err
+	}
+	e.Sum = MergeSums(r.hash.sum(), e.Sum)
+	return place.Write{Entry: e, Have: a.At(a.To), Open: func(context.Context) (io.ReadCloser, error) {
+		return io.NopCloser(bytes.NewReader(content)), nil
+	}}, nil
+}

@@ -1,0 +1,215 @@
+package fleet
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/firedrill/firedrill/pkg/bus"
+	"github.com/firedrill/firedrill/pkg/drill"
+	"github.com/firedrill/firedrill/services/mirror/engine"
+	"github.com/firedrill/firedrill/services/mirror/job"
+)
+
+// Config is what a mirror process needs to take part. All fields but the numbers are
+// required.
+type Config struct {
+	Bus       *bus.Bus
+	Log       *slog.Logger
+	Inventory drill.Inventory
+	// Env is where runs are remembered and by what they are signed; its Stores are
+	// replaced by the inventory's.
+	Env job.Env
+	// Runs is how many runs this process plans at once, Items how many items it
+	// carries out at once; 0 means DefaultRuns and engine.DefaultItems.
+	Runs, Items int
+}
+
+// DefaultRuns is how many runs a process plans at once.
+const DefaultRuns = 2
+
+// ErrUnknown says that the inventory of a process has no such mirror.
+var ErrUnknown = errors.New("the inventory has no mirror of that name")
+
+// Run takes part until ctx ends, and returns nil then. It may run in any number of
+// processes with the same inventory: they share runs and work.
+func Run(ctx context.Context, c Config) error {
+	c.Env.Stores = c.Inventory.Spec.Stores
+	c.Env.OwnKeys = c.Inventory.Spec.InlineTargets
+	if c.Runs == 0 {
+		c.Runs = DefaultRuns
+	}
+	if c.Items == 0 {
+		c.Items = engine.DefaultItems
+	}
+	if err := c.schedule(ctx); err != nil {
+		return err
+	}
+	w := &worker{Config: c, open: map[string]*opened{}}
+	defer w.closeAll(context.WithoutCancel(ctx))
+	r := &runner{Config: c, turns: newTurns()}
+	queues := []struct {
+		name string
+		n    int
+		fn   func(context.Context, bus.Message) error
+	}{
+		{bus.MirrorRequests, c.Runs, r.onRequest},
+		{bus.MirrorTicks, 1, r.onTick},
+		{bus.MirrorWork, c.Items, w.onWork},
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var wg sync.WaitGroup
+	errs := make([]error, len(queues))
+	for i, q := range queues {
+		wg.Go(func() {
+			defer cancel()
+			err := c.Bus.Work(ctx, q.name, bus.WorkOptions{Concurrency: q.n}, q.fn)
+			if ctx.Err() == nil {
+				errs[i] = fmt.Errorf("mirror: work on %s: %w", q.name, err)
+			}
+		})
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+// schedule tells the server when mirrors run by themselves. Each process says the
+// same.
+func (c Config) schedule(ctx context.Context) error {
+	for _, m := range c.Inventory.Spec.Mirrors {
+		if err := c.Bus.ScheduleMirror(ctx, m.Name, cadence(m)); err != nil {
+			return fmt.Errorf("schedule mirror %s: %w", m.Name, err)
+		}
+	}
+	return nil
+}
+
+// cadence is a mirror's schedule as NATS writes it; "" if it only runs when asked.
+func cadence(m drill.Mirror) string {
+	switch {
+	case m.Every > 0:
+		return "@every " + m.Every.D().String()
+	case m.Daily != "":
+		return fmt.Sprintf("0 %s %s * * *", m.Daily[3:], m.Daily[:2])
+	}
+	return ""
+}
+
+// Request is the body of mirror.req.<who>.<mirror>; an empty message is the zero
+// value.
+type Request struct {
+	// Check is auto, state, listing or audit; auto if left out.
+	Check string `json:"check,omitempty"`
+	// DryRun does nothing but say what would be done.
+	DryRun bool `json:"dryRun,omitempty"`
+}
+
+// maxRequest is how long a request may be, in bytes.
+const maxRequest = 64 << 10
+
+func parseRequest(data []byte) (r Request, check engine.Check, err error) {
+	if len(data) > maxRequest {
+		return r, 0, fmt.Errorf("the request has %d bytes: at most %d are read", len(data), maxRequest)
+	}
+	if len(bytes.TrimSpace(data)) == 0 {
+		return r, engine.CheckAuto, nil
+	}
+	d := json.NewDecoder(bytes.NewReader(data))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&r); err != nil {
+		return r, 0, fmt.Errorf("the request is not as it should be: %w; write {} or {\"check\": \"listing\", \"dryRun\": true}", err)
+	}
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+		return r, 0, errors.New("the request goes on behind its end: send one JSON object")
+	}
+	check, err = engine.ParseCheck(r.Check)
+	if err != nil {
+		err = fmt.Errorf("check: %w", err)
+	}
+	return r, check, err
+}
+
+// onTick turns a tick of the clock into a request. A mirror that still runs is asked
+// for once more when it is done, not as often as it was missed.
+func (r *runner) onTick(ctx context.Context, m bus.Message) error {
+	name, err := bus.ReadMirrorTick(m.Subject)
+	if err != nil {
+		return bus.Poison(err)
+	}
+	if _, ok := r.Inventory.FindMirror(name); !ok {
+		// It was scheduled by an inventory that is no more.
+		return r.Bus.ScheduleMirror(ctx, name, "")
+	}
+	if r.turns.waits(name) {
+		return nil
+	}
+	subject, err := bus.MirrorRequest{Who: "schedule", Mirror: name}.Subject()
+	if err != nil {
+		return bus.Poison(err)
+	}
+	_, err = r.Bus.Publish(ctx, subject, []byte("{}"), "tick/"+name+"/"+strconv.FormatUint(m.Seq, 10))
+	return err
+}
+
+// Kinds of events on mirror.evt.<mirror>.<kind>.
+const (
+	KindStarted   = "started"
+	KindProgress  = "progress"
+	KindStalled   = "stalled"
+	KindFinished  = "finished"
+	KindFailed    = "failed"
+	KindCancelled = "cancelled"
+	KindRejected  = "rejected"
+)
+
+// Event is what is published of a run.
+type Event struct {
+	Mirror string    `json:"mirror"`
+	Run    string    `json:"run"`
+	At     time.Time `json:"at"`
+	// By says who asked.
+	By string `json:"by,omitempty"`
+	// Reason says why it was rejected, failed or is stalled.
+	Reason string `json:"reason,omitempty"`
+	// Progress goes with progress and stalled.
+	Progress *Progress `json:"progress,omitempty"`
+	// Result goes with finished.
+	Result *Result `json:"result,omitempty"`
+}
+
+// Progress is how far a run is.
+type Progress struct {
+	Seen        int64 `json:"seen"`
+	Actions     int64 `json:"actions"`
+	DoneActions int64 `json:"doneActions"`
+	Bytes       int64 `json:"bytes"`
+	DoneBytes   int64 `json:"doneBytes"`
+	Failed      int64 `json:"failed"`
+	// LeftSeconds is how long it will still take at the mean speed so far; left out
+	// where nothing tells.
+	LeftSeconds *float64 `json:"leftSeconds,omitempty"`
+}
+
+// Result is what a run came to.
+type Result struct {
+	Whole    bool             `json:"whole"`
+	DryRun   bool             `json:"dryRun,omitempty"`
+	Seconds  float64          `json:"seconds"`
+	Done     map[string]int64 `json:"done"`
+	Bytes    int64            `json:"bytes"`
+	Failed   int64            `json:"failed"`
+	HeldBack int64            `json:"heldBack"`
+	// Problems are the first of what went wrong, in words.
+	Problems []string `json:"problems,omitempty"`
+	// Root stands for what both sides hold, Entries counts them.
+	Root    string `json:"root,omitempty"`
+	Entries int64  `json:"entries"`
+}

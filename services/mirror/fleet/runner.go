@@ -1,0 +1,350 @@
+package fleet
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/firedrill/firedrill/pkg/bus"
+	"github.com/firedrill/firedrill/pkg/drill"
+	"github.com/firedrill/firedrill/services/mirror/engine"
+	"github.com/firedrill/firedrill/services/mirror/job"
+	"github.com/firedrill/firedrill/services/mirror/location"
+	"github.com/firedrill/firedrill/services/mirror/plan"
+	"github.com/firedrill/firedrill/services/mirror/state"
+)
+
+// runner plans runs.
+type runner struct {
+	Config
+	turns *turns
+}
+
+// ErrCancelled is the cause of a run that was called off.
+var ErrCancelled = errors.New("the run was called off")
+
+// onRequest makes one run.
+func (r *runner) onRequest(ctx context.Context, m bus.Message) error {
+	req, err := bus.ReadMirrorRequest(m.Subject)
+	if err != nil {
+		return bus.Poison(err)
+	}
+	// A request that is handed out again is another try of the same.
+	run := fmt.Sprintf("%d-%d", m.Seq, m.Delivered)
+	e := Event{Mirror: req.Mirror, Run: run, By: req.Who}
+	body, check, err := parseRequest(m.Data)
+	mirror, known := r.Inventory.FindMirror(req.Mirror)
+	switch {
+	case err != nil:
+		e.Reason = err.Error()
+		return r.tell(ctx, KindRejected, e)
+	case !known:
+		e.Reason = fmt.Sprintf("%v: the operator adds it under spec.mirrors", ErrUnknown)
+		return r.tell(ctx, KindRejected, e)
+	}
+	done, err := r.turns.take(ctx, mirror)
+	if err != nil {
+		return err
+	}
+	defer done()
+	return r.run(ctx, mirror, e, job.SyncOptions{Check: check, DryRun: body.DryRun})
+}
+
+func (r *runner) run(ctx context.Context, m drill.Mirror, e Event, o job.SyncOptions) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	after := uint64(0)
+	if last, known, err := r.Bus.LastMirror(ctx, m.Name); err != nil {
+		return err
+	} else if known {
+		after = last.Seq
+	}
+	if err := r.tell(ctx, KindStarted, e); err != nil {
+		return err
+	}
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel(nil)
+	wg.Go(func() { r.awaitCancel(ctx, m.Name, after, cancel) })
+	res, err := r.sync(ctx, m, e, o)
+	switch {
+	case errors.Is(context.Cause(ctx), ErrCancelled):
+		return r.tell(context.WithoutCancel(ctx), KindCancelled, e)
+	case ctx.Err() != nil:
+		return ctx.Err() // the process stops; another one goes on
+	case errors.Is(err, state.ErrLocked):
+		return err // another process of this machine runs it: later
+	case err != nil:
+		e.Reason = err.Error()
+		return r.tell(ctx, KindFailed, e)
+	}
+	e.Result = summary(res, o.DryRun)
+	return r.tell(ctx, KindFinished, e)
+}
+
+// awaitCancel ends the run when that is asked for.
+func (r *runner) awaitCancel(ctx context.Context, mirror string, after uint64, cancel context.CancelCauseFunc) {
+	err := r.Bus.FollowMirrorCommands(ctx, mirror, after, func(rec bus.Record) error {
+		if rec.Kind != "cancel" {
+			return nil
+		}
+		cancel(ErrCancelled)
+		return bus.Stop
+	})
+	if err != nil && ctx.Err() == nil {
+		r.Log.Warn("a run cannot be called off any more", "mirror", mirror, "error", err)
+	}
+}
+
+// sync opens the mirror and makes the run over all workers.
+func (r *runner) sync(ctx context.Context, m drill.Mirror, e Event, o job.SyncOptions) (job.Result, error) {
+	j, err := r.Env.Open(ctx, m, !o.DryRun)
+	if err != nil {
+		return job.Result{}, err
+	}
+	pulse := newPulse(r, m, e)
+	o.Watch = pulse.feel
+	var wg sync.WaitGroup
+	beat, stop := context.WithCancel(ctx)
+	wg.Go(func() { pulse.beat(beat) })
+	if j.Shared() {
+		p := newPool(r.Bus, m.Name, e.Run)
+		o.Pool = p
+		wg.Go(func() {
+			if err := p.follow(beat); err != nil && beat.Err() == nil {
+				r.Log.Error("the results of a run cannot be read", "mirror", m.Name, "error", err)
+			}
+		})
+	}
+	res, err := j.Sync(ctx, o)
+	stop()
+	wg.Wait()
+	if o.Pool != nil {
+		// What nobody has begun of a run that has ended is not wanted any more.
+		tidy := context.WithoutCancel(ctx)
+		if terr := errors.Join(r.Bus.DropMirrorWork(tidy, m.Name), r.Bus.DropMirrorDone(tidy, m.Name, e.Run)); terr != nil {
+			r.Log.Warn("tidy up after a run", "mirror", m.Name, "error", terr)
+		}
+	}
+	return res, errors.Join(err, j.Close(ctx))
+}
+
+func (r *runner) tell(ctx context.Context, kind string, e Event) error {
+	e.At = r.Env.Now().UTC()
+	id := e.Mirror + "/" + e.Run + "/" + kind
+	if kind == KindProgress || kind == KindStalled {
+		id = ""
+	}
+	if err := r.Bus.PublishMirrorEvent(ctx, e.Mirror, kind, id, e); err != nil {
+		return fmt.Errorf("mirror %s: tell that it %s: %w", e.Mirror, kind, err)
+	}
+	return nil
+}
+
+// fewProblems is how many problems an event lists.
+const fewProblems = 20
+
+func summary(res job.Result, dry bool) *Result {
+	out := &Result{
+		Whole: res.Whole(), DryRun: dry, Seconds: res.Ended.Sub(res.Began).Seconds(), Done: map[string]int64{},
+		Bytes: res.Bytes[plan.Put], Failed: res.Failed, HeldBack: res.HeldBack, Entries: res.Root.Root.Entries,
+	}
+	for op, n := range res.Done {
+		out.Done[op.String()] = n
+	}
+	if res.Root.Root.Entries > 0 {
+		out.Root = res.Root.Root.Hash.String()
+	}
+	add := func(text string) {
+		if len(out.Problems) < fewProblems {
+			out.Problems = append(out.Problems, text)
+		}
+	}
+	for _, f := range res.Failures {
+		add(fmt.Sprintf("%s %q: %v", f.Op, f.Key, f.Err))
+	}
+	for _, c := range res.Conflicts {
+		add(fmt.Sprintf("conflict %q: %s", c.Key, c.Reason))
+	}
+	for _, u := range res.Unholdable {
+		add(fmt.Sprintf("cannot be held: %q: %v", u.Key, u.Err))
+	}
+	for _, g := range res.Refusals {
+		add(g.String())
+	}
+	for _, err := range res.Errors {
+		add(err.Error())
+	}
+	return out
+}
+
+// pulse publishes how far a run is, and raises the alarm when it stands still.
+type pulse struct {
+	runner  *runner
+	event   Event
+	stalled time.Duration
+
+	mu    sync.Mutex
+	last  engine.Progress
+	moved time.Time
+}
+
+// pulseEvery is how often progress is published.
+const pulseEvery = 2 * time.Second
+
+func newPulse(r *runner, m drill.Mirror, e Event) *pulse {
+	p := &pulse{runner: r, event: e, stalled: m.Stalled.D(), moved: r.Env.Now()}
+	if p.stalled == 0 {
+		p.stalled = drill.DefaultStalled
+	}
+	return p
+}
+
+// feel is told of progress by the engine and must be quick.
+func (p *pulse) feel(g engine.Progress) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if g.Seen != p.last.Seen || g.DoneActions != p.last.DoneActions || g.DoneBytes != p.last.DoneBytes {
+		p.moved = g.At
+	}
+	p.last = g
+}
+
+// beat publishes until ctx ends.
+func (p *pulse) beat(ctx context.Context) {
+	tick := time.NewTicker(pulseEvery)
+	defer tick.Stop()
+	raised := false
+	var told engine.Progress
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		p.mu.Lock()
+		g, still := p.last, p.runner.Env.Now().Sub(p.moved)
+		p.mu.Unlock()
+		kind, e := KindProgress, p.event
+		e.Progress = describe(g)
+		switch {
+		case still < p.stalled:
+			raised = false
+			if g == told {
+				continue
+			}
+		case raised:
+			continue
+		default:
+			raised, kind = true, KindStalled
+			e.Reason = fmt.Sprintf("no progress for %s", still.Round(time.Second))
+			p.runner.Log.Error("a mirror stands still", "mirror", e.Mirror, "run", e.Run, "for", still)
+		}
+		told = g
+		if err := p.runner.tell(ctx, kind, e); err != nil && ctx.Err() == nil {
+			p.runner.Log.Warn("publish progress", "error", err)
+		}
+	}
+}
+
+func describe(g engine.Progress) *Progress {
+	p := &Progress{Seen: g.Seen, Actions: g.Actions, DoneActions: g.DoneActions, Bytes: g.Bytes, DoneBytes: g.DoneBytes, Failed: g.Failed}
+	if left, ok := g.ETA(); ok {
+		s := left.Seconds()
+		p.LeftSeconds = &s
+	}
+	return p
+}
+
+// turns lets runs that share a location take turns, in the order in which they came.
+type turns struct {
+	mu    sync.Mutex
+	queue []*turn
+}
+
+type turn struct {
+	mirror string
+	at     [2]location.Location
+	begun  bool
+	moved  chan struct{}
+}
+
+func newTurns() *turns { return &turns{} }
+
+// waits reports whether a run of the mirror waits for its turn.
+func (t *turns) waits(mirror string) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, one := range t.queue {
+		if one.mirror == mirror && !one.begun {
+			return true
+		}
+	}
+	return false
+}
+
+// take waits until no earlier run has a location in common. The caller calls done
+// when its run has ended.
+func (t *turns) take(ctx context.Context, m drill.Mirror) (done func(), err error) {
+	me := &turn{mirror: m.Name, moved: make(chan struct{}, 1)}
+	for i, text := range []string{m.From, m.To} {
+		// What cannot be read is refused when it is opened.
+		me.at[i], _ = location.Parse(text)
+	}
+	t.mu.Lock()
+	t.queue = append(t.queue, me)
+	me.begun = t.free(me)
+	begun := me.begun
+	t.mu.Unlock()
+	done = func() { t.end(me) }
+	for !begun {
+		select {
+		case <-ctx.Done():
+			done()
+			return nil, ctx.Err()
+		case <-me.moved:
+		}
+		t.mu.Lock()
+		begun = me.begun
+		t.mu.Unlock()
+	}
+	return done, nil
+}
+
+// free reports whether nobody before has a location in common.
+func (t *turns) free(me *turn) bool {
+	for _, one := range t.queue {
+		if one == me {
+			return true
+		}
+		for _, a := range one.at {
+			for _, b := range me.at {
+				if one.mirror == me.mirror || location.Overlap(a, b) {
+					return false
+				}
+			}
+		}
+	}
+	return true
+}
+
+func (t *turns) end(me *turn) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	kept := t.queue[:0]
+	for _, one := range t.queue {
+		if one != me {
+			kept = append(kept, one)
+		}
+	}
+	clear(t.queue[len(kept):])
+	t.queue = kept
+	for _, one := range t.queue {
+		if !one.begun && t.free(one) {
+			one.begun = true
+			one.moved <- struct{}{}
+		}
+	}
+}

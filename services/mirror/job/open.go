@@ -1,0 +1,335 @@
+package job
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/minio/minio-go/v7/pkg/credentials"
+
+	"github.com/firedrill/firedrill/pkg/control"
+	"github.com/firedrill/firedrill/pkg/drill"
+	"github.com/firedrill/firedrill/pkg/target"
+	"github.com/firedrill/firedrill/services/mirror/bucket"
+	"github.com/firedrill/firedrill/services/mirror/engine"
+	"github.com/firedrill/firedrill/services/mirror/entry"
+	"github.com/firedrill/firedrill/services/mirror/location"
+	"github.com/firedrill/firedrill/services/mirror/place"
+	"github.com/firedrill/firedrill/services/mirror/place/local"
+	"github.com/firedrill/firedrill/services/mirror/place/store"
+	"github.com/firedrill/firedrill/services/mirror/plan"
+	"github.com/firedrill/firedrill/services/mirror/proof"
+	"github.com/firedrill/firedrill/services/mirror/state"
+	"github.com/firedrill/firedrill/services/mirror/zfs"
+)
+
+// Env is what mirrors run in. Its fields are not changed; it may be used
+// concurrently.
+type Env struct {
+	// Stores are those of the inventory, which s3: locations name.
+	Stores []drill.Store
+	// OwnKeys lets locations such as s3+https://… be used with the keys in this
+	// process's AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY: for a user's own
+	// command line only.
+	OwnKeys bool
+	// StateDir holds a directory for each mirror.
+	StateDir string
+	// Signer gives who vouches for manifests, when there is one to be signed or to be
+	// checked; nil leaves them without a signature.
+	Signer func() (proof.Signer, error)
+	// Now is the clock. Required.
+	Now func() time.Time
+	// Pressure, if not nil, is told how the stores answer; see [bucket.Config].
+	Pressure func(latency time.Duration, throttled bool)
+}
+
+// Job is a mirror with its places and its state open. One of its methods is used at
+// a time.
+type Job struct {
+	env     Env
+	spec    spec
+	places  [2]place.Place
+	store   *state.Store
+	cleanUp []func(context.Context) error
+}
+
+// Open opens a mirror's places and its state. write says whether something is to be
+// written: otherwise the places are opened for reading only. The caller closes the
+// job. Errors are *SpecError, state's LockedError while the mirror runs elsewhere, or
+// those of the places.
+func (e Env) Open(ctx context.Context, m drill.Mirror, write bool) (*Job, error) {
+	return e.openJob(ctx, m, func(s spec) [2]bool {
+		return [2]bool{plan.Source: write && s.mode == plan.TwoWay, plan.Dest: write}
+	})
+}
+
+// OpenBoth is Open, and both places may be written to: what has rotted is repaired
+// wherever it lies.
+func (e Env) OpenBoth(ctx context.Context, m drill.Mirror, write bool) (*Job, error) {
+	return e.openJob(ctx, m, func(s spec) [2]bool {
+		return [2]bool{plan.Source: write && s.at[plan.Source].Scheme != location.ZFS, plan.Dest: write}
+	})
+}
+
+func (e Env) openJob(ctx context.Context, m drill.Mirror, write func(spec) [2]bool) (_ *Job, err error) {
+	s, err := parse(m)
+	if err != nil {
+		return nil, err
+	}
+	j := &Job{env: e, spec: s}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, j.Close(ctx))
+		}
+	}()
+	if err := j.openState(); err != nil {
+		return nil, err
+	}
+	writes := write(s)
+	for _, side := range []plan.Side{plan.Source, plan.Dest} {
+		p, err := j.open(ctx, s.at[side], !writes[side])
+		if err != nil {
+			return nil, fmt.Errorf("mirror %s: open the %s: %w", s.Name, side, err)
+		}
+		j.places[side] = p
+	}
+	if err := j.apart(); err != nil {
+		return nil, err
+	}
+	if writes[plan.Dest] {
+		if err := j.settable(); err != nil {
+			return nil, err
+		}
+	}
+	if len(s.rights) > 0 {
+		j.places[plan.Source] = ruled{j.places[plan.Source], s.rights}
+	}
+	return j, nil
+}
+
+// OpenWorker opens a mirror's places for carrying out items that another process
+// planned. The caller calls done when it needs them no more.
+func (e Env) OpenWorker(ctx context.Context, m drill.Mirror) (w *engine.Worker, done func(context.Context) error, err error) {
+	s, err := parse(m)
+	if err != nil {
+		return nil, nil, err
+	}
+	j := &Job{env: e, spec: s}
+	if !j.Shared() {
+		return nil, nil, &SpecError{s.Name, "from", "a snapshot is read where it was taken", "let the process that planned the run carry it out"}
+	}
+	for _, side := range []plan.Side{plan.Source, plan.Dest} {
+		p, err := j.open(ctx, s.at[side], side == plan.Source && s.mode != plan.TwoWay)
+		if err != nil {
+			return nil, nil, errors.Join(fmt.Errorf("mirror %s: open the %s: %w", s.Name, side, err), j.Close(ctx))
+		}
+		j.places[side] = p
+	}
+	if len(s.rights) > 0 {
+		j.places[plan.Source] = ruled{j.places[plan.Source], s.rights}
+	}
+	return j.Worker(), j.Close, nil
+}
+
+// Shared reports whether other processes can carry out the mirror's work: the clone
+// of a snapshot is mounted where it was made.
+func (j *Job) Shared() bool { return j.spec.at[plan.Source].Scheme != location.ZFS }
+
+func (j *Job) openState() (err error) {
+	if j.store, err = state.Open(j.Dir()); err != nil {
+		return fmt.Errorf("mirror %s: %w", j.spec.Name, err)
+	}
+	return nil
+}
+
+// exists reports whether a mirror has left anything.
+func (e Env) exists(name string) (bool, error) {
+	_, err := os.Stat(e.dir(name))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// dir is where a mirror's state lies.
+func (e Env) dir(name string) string { return filepath.Join(e.StateDir, name) }
+
+// apart refuses places that lie within each other, or hold the mirror's own state,
+// once links are followed.
+func (j *Job) apart() error {
+	s := &j.spec
+	at := s.at
+	for side := range at {
+		if at[side].Scheme != location.Dir {
+			continue
+		}
+		path, err := filepath.EvalSymlinks(at[side].Path)
+		if err != nil {
+			return fmt.Errorf("mirror %s: %w", s.Name, err)
+		}
+		at[side].Path = path
+		if err := j.stateApart(path); err != nil {
+			return err
+		}
+	}
+	from, to := at[plan.Source], at[plan.Dest]
+	one, other := j.places[plan.Source].Traits().Identity, j.places[plan.Dest].Traits().Identity
+	switch {
+	case location.Overlap(from, to):
+		return &SpecError{s.Name, "to", fmt.Sprintf("%s and %s lie within each other: %s and %s", s.From, s.To, from.Path, to.Path), "name directories that are apart"}
+	case one != "" && one == other:
+		return &SpecError{s.Name, "to", fmt.Sprintf("%s and %s are two names of one place", s.From, s.To), "name places that are apart"}
+	}
+	return nil
+}
+
+// stateApart refuses a directory that takes what the mirror itself writes for a part
+// of what it mirrors: it would never come to an end of it, and might delete it.
+func (j *Job) stateApart(root string) error {
+	state, err := filepath.EvalSymlinks(j.Dir())
+	if err != nil {
+		return fmt.Errorf("mirror %s: %w", j.spec.Name, err)
+	}
+	inside, err := filepath.Rel(root, state)
+	if err != nil || inside == ".." || strings.HasPrefix(inside, "../") {
+		return nil // apart
+	}
+	for dir := inside; dir != "."; dir = filepath.Dir(dir) {
+		if !j.spec.filter.Match(dir, entry.Dir) {
+			return nil
+		}
+	}
+	return &SpecError{j.spec.Name, "filter", fmt.Sprintf("the mirror's own state, %s, lies in %s", state, root),
+		fmt.Sprintf("keep the state elsewhere, or leave it out with \"- /%s/\"", filepath.ToSlash(inside))}
+}
+
+func (j *Job) open(ctx context.Context, l location.Location, readOnly bool) (place.Place, error) {
+	switch {
+	case l.Scheme == location.ZFS:
+		return j.openDataset(ctx, l)
+	case l.IsBucket():
+		c, err := j.env.bucket(l)
+		if err != nil {
+			return nil, err
+		}
+		c.ReadOnly = readOnly
+		return store.Open(ctx, c, store.Options{Name: l.String()})
+	}
+	if !readOnly {
+		if err := os.MkdirAll(l.Path, 0o755); err != nil {
+			return nil, fmt.Errorf("make the directory: %w", err)
+		}
+	}
+	return local.Open(ctx, l.Path, local.Options{
+		ReadOnly: readOnly, Xattrs: j.spec.Xattrs, OneFileSystem: j.spec.OneFileSystem, Name: l.String(),
+	})
+}
+
+// openDataset takes a snapshot and reads that, so that the source stands still.
+func (j *Job) openDataset(ctx context.Context, l location.Location) (place.Place, error) {
+	m, err := zfs.NewMachine(control.Config{Kind: control.KindLocal})
+	if err != nil {
+		return nil, err
+	}
+	h, err := zfs.Open(ctx, m)
+	if err != nil {
+		return nil, err
+	}
+	// The state's lock says that nobody else runs this mirror: what is there of it
+	// was left by a crash.
+	if _, err := h.Sweep(ctx, l.Path, j.spec.Name); err != nil {
+		return nil, fmt.Errorf("clear up after an interrupted run: %w", err)
+	}
+	r, err := h.Read(ctx, l.Path, zfs.ReadOptions{Job: j.spec.Name, Dir: j.env.dir(j.spec.Name)})
+	if err != nil {
+		return nil, err
+	}
+	j.cleanUp = append(j.cleanUp, r.Close)
+	return local.Open(ctx, r.Path, local.Options{ReadOnly: true, Xattrs: j.spec.Xattrs, FS: r.FS, Name: l.String()})
+}
+
+// bucket says how a bucket is reached.
+func (e Env) bucket(l location.Location) (bucket.Config, error) {
+	c := bucket.Config{Endpoint: l.Endpoint, Bucket: l.Bucket, Prefix: l.Prefix, Pressure: e.Pressure}
+	if l.Store == "" {
+		if !e.OwnKeys {
+			return c, fmt.Errorf("%s is not a location that requests may name: add its store to the inventory, and write s3:store/bucket", l)
+		}
+		c.Region = os.Getenv("AWS_REGION")
+		if id := os.Getenv("AWS_ACCESS_KEY_ID"); id != "" {
+			c.Credentials = credentials.NewStaticV4(id, os.Getenv("AWS_SECRET_ACCESS_KEY"), os.Getenv("AWS_SESSION_TOKEN"))
+		}
+		return c, nil
+	}
+	i := slices.IndexFunc(e.Stores, func(s drill.Store) bool { return s.Name == l.Store })
+	if i < 0 {
+		return c, fmt.Errorf("%s: the inventory has no store %q: add it under spec.stores", l, l.Store)
+	}
+	s := e.Stores[i]
+	c.Endpoint, c.Region = s.Endpoint, s.Region
+	if err := e.trust(&c, s); err != nil {
+		return c, err
+	}
+	if s.AccessKey == nil || s.SecretKey == nil {
+		return c, nil
+	}
+	id, err := secret(s.AccessKey)
+	key, kerr := secret(s.SecretKey)
+	if err := errors.Join(err, kerr); err != nil {
+		return c, fmt.Errorf("keys of store %s: %w", s.Name, err)
+	}
+	c.Credentials = credentials.NewStaticV4(id, key, "")
+	return c, nil
+}
+
+func (e Env) trust(c *bucket.Config, s drill.Store) error {
+	if s.CAFile == "" {
+		return nil
+	}
+	pem, err := os.ReadFile(s.CAFile)
+	if err != nil {
+		return fmt.Errorf("certificates of store %s: %w", s.Name, err)
+	}
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM(pem) {
+		return fmt.Errorf("certificates of store %s: %s holds none in PEM", s.Name, s.CAFile)
+	}
+	c.TLS = &tls.Config{RootCAs: roots}
+	return nil
+}
+
+func secret(s *drill.SecretSource) (string, error) {
+	return target.SecretRef{Env: s.Env, File: s.File}.Resolve()
+}
+
+// Name is the mirror's.
+func (j *Job) Name() string { return j.spec.Name }
+
+// Dir is where its state and its manifest lie.
+func (j *Job) Dir() string { return j.env.dir(j.spec.Name) }
+
+// Close closes the places and the state, and removes what was made for reading,
+// also when ctx has ended.
+func (j *Job) Close(ctx context.Context) error {
+	var errs []error
+	for _, p := range j.places {
+		if p != nil {
+			errs = append(errs, p.Close())
+		}
+	}
+	for _, f := range slices.Backward(j.cleanUp) {
+		errs = append(errs, f(ctx))
+	}
+	if j.store != nil {
+		errs = append(errs, j.store.Close())
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,199 @@
+package job
+
+import (
+	"context"
+	"fmt"
+	"iter"
+	"os/user"
+	"strconv"
+
+	"github.com/firedrill/firedrill/pkg/drill"
+	"github.com/firedrill/firedrill/services/mirror/engine"
+	"github.com/firedrill/firedrill/services/mirror/entry"
+	"github.com/firedrill/firedrill/services/mirror/place"
+	"github.com/firedrill/firedrill/services/mirror/plan"
+	"github.com/firedrill/firedrill/services/mirror/plan/filter"
+)
+
+// right is a rule for modes and owners, understood.
+type right struct {
+	match       *filter.Filter
+	files, dirs *uint32
+	uid, gid    *uint32
+}
+
+func parseRights(mirror string, rules []drill.Permission) ([]right, error) {
+	var out []right
+	for i, p := range rules {
+		at := fmt.Sprintf("permissions[%d]", i)
+		r := right{}
+		var err error
+		// What the pattern matches is excluded by this filter, which includes the rest.
+		if r.match, err = filter.Parse([]string{"- " + p.Match}); err != nil {
+			return nil, &SpecError{mirror, at + ".match", err.Error(), "mend the pattern"}
+		}
+		for _, m := range []struct {
+			field, text string
+			to          **uint32
+		}{{"files", p.Files, &r.files}, {"dirs", p.Dirs, &r.dirs}} {
+			if *m.to, err = parseMode(m.text); err != nil {
+				return nil, &SpecError{mirror, at + "." + m.field, fmt.Sprintf("%q is no mode", m.text), `write it in octal, such as "0640"`}
+			}
+		}
+		if r.uid, err = lookUp(p.Owner, func(n string) (string, error) {
+			u, err := user.Lookup(n)
+			if err != nil {
+				return "", err
+			}
+			return u.Uid, nil
+		}); err != nil {
+			return nil, &SpecError{mirror, at + ".owner", err.Error(), "name a user of this machine, or its number"}
+		}
+		if r.gid, err = lookUp(p.Group, func(n string) (string, error) {
+			g, err := user.LookupGroup(n)
+			if err != nil {
+				return "", err
+			}
+			return g.Gid, nil
+		}); err != nil {
+			return nil, &SpecError{mirror, at + ".group", err.Error(), "name a group of this machine, or its number"}
+		}
+		out = append(out, r)
+	}
+	return out, nil
+}
+
+func parseMode(s string) (*uint32, error) {
+	if s == "" {
+		return nil, nil
+	}
+	n, err := strconv.ParseUint(s, 8, 12)
+	if err != nil {
+		return nil, err
+	}
+	mode := uint32(n)
+	return &mode, nil
+}
+
+func lookUp(s string, byName func(string) (string, error)) (*uint32, error) {
+	if s == "" {
+		return nil, nil
+	}
+	n, err := strconv.ParseUint(s, 10, 32)
+	if err != nil {
+		number, lerr := byName(s)
+		if lerr != nil {
+			return nil, lerr
+		}
+		if n, err = strconv.ParseUint(number, 10, 32); err != nil {
+			return nil, fmt.Errorf("the number %q of %q: %w", number, s, err)
+		}
+	}
+	id := uint32(n)
+	return &id, nil
+}
+
+// apply gives the entry the attributes that the rules want; false if it has them.
+func apply(rules []right, e entry.Entry) (entry.Entry, bool) {
+	if e.Kind == entry.Symlink {
+		return e, false // its mode means nothing, and its owner next to nothing
+	}
+	was := e
+	for _, r := range rules {
+		if r.match.Match(e.Path, e.Kind) {
+			continue
+		}
+		mode := r.files
+		if e.Kind == entry.Dir {
+			mode = r.dirs
+		}
+		if mode != nil {
+			e.Mode = *mode
+		}
+		if r.uid != nil {
+			e.UID = *r.uid
+		}
+		if r.gid != nil {
+			e.GID = *r.gid
+		}
+	}
+	return e, e.Mode != was.Mode || e.UID != was.UID || e.GID != was.GID
+}
+
+// ruled is a source as the rules want its copy to be: what is copied anew has the
+// right attributes from its first moment, and a run that finds nothing new changes
+// nothing.
+type ruled struct {
+	place.Place
+	rules []right
+}
+
+// Entries implements place.Place.
+func (r ruled) Entries(ctx context.Context, o place.ListOptions) iter.Seq2[entry.Entry, error] {
+	return func(yield func(entry.Entry, error) bool) {
+		for e, err := range r.Place.Entries(ctx, o) {
+			e, _ = apply(r.rules, e)
+			if !yield(e, err) {
+				return
+			}
+		}
+	}
+}
+
+// Look implements place.Place.
+func (r ruled) Look(ctx context.Context, e entry.Entry) (entry.Entry, bool, error) {
+	e, there, err := r.Place.Look(ctx, e)
+	e, _ = apply(r.rules, e)
+	return e, there, err
+}
+
+// mostFailures is how many failures a report gets from the rules.
+const mostFailures = 1000
+
+// settable refuses rules about owners where this process may not give files away:
+// no run would ever be done.
+func (j *Job) settable() error {
+	if j.places[plan.Dest].Traits().Lists&plan.AttrOwner != 0 {
+		return nil
+	}
+	for i, r := range j.spec.rights {
+		if r.uid != nil || r.gid != nil {
+			return &SpecError{j.spec.Name, fmt.Sprintf("permissions[%d]", i), "this process may not change owners", "leave owner and group out, or run it as root"}
+		}
+	}
+	return nil
+}
+
+// mendRights sets modes and owners in the destination by the job's rules: after
+// the copy, never beside it. It returns how many entries were changed; what could
+// not be changed is in the report.
+func (j *Job) mendRights(ctx context.Context, report *engine.Report) (int64, error) {
+	if len(j.spec.rights) == 0 {
+		return 0, nil
+	}
+	dest := j.places[plan.Dest]
+	n := int64(0)
+	for e, err := range dest.Entries(ctx, j.listOptions()) {
+		if err != nil {
+			return n, fmt.Errorf("set permissions in %s: %w", dest, err)
+		}
+		want, differs := apply(j.spec.rights, e)
+		if !differs {
+			continue
+		}
+		if _, err := dest.SetAttrs(ctx, want, e); err != nil {
+			if ctx.Err() != nil {
+				return n, fmt.Errorf("set permissions in %s: %w", dest, ctx.Err())
+			}
+			if report.Failed++; len(report.Failures) < mostFailures {
+				report.Failures = append(report.Failures, engine.Failure{Key: e.Key(), Op: plan.Meta, Err: err})
+			}
+			continue
+		}
+		n++
+	}
+	if n == 0 {
+		return 0, nil
+	}
+	return n, dest.Finish(ctx)
+}

@@ -1,0 +1,296 @@
+package job
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/firedrill/firedrill/services/mirror/engine"
+	"github.com/firedrill/firedrill/services/mirror/entry"
+	"github.com/firedrill/firedrill/services/mirror/place"
+	"github.com/firedrill/firedrill/services/mirror/plan"
+	"github.com/firedrill/firedrill/services/mirror/proof"
+	"github.com/firedrill/firedrill/services/mirror/state"
+	"github.com/firedrill/firedrill/services/mirror/verify"
+)
+
+// SyncOptions say how one run is made.
+type SyncOptions struct {
+	Check  engine.Check
+	DryRun bool
+	// Pool carries the work out; nil does it in this process.
+	Pool engine.Pool
+	// Items is how many items of work are under way in this process; 0 means
+	// engine.DefaultItems.
+	Items int
+	// MayDelete raises the limits of deletes for this run: less than 0 takes them
+	// off, 0 leaves them.
+	MayDelete int64
+	// Each and Watch are as in engine.Job.
+	Each  func(engine.Done)
+	Watch func(engine.Progress)
+}
+
+// Result is what a run came to.
+type Result struct {
+	engine.Report
+	// Root stands for what both places hold by what is remembered. It says nothing
+	// about what they hold now.
+	Root proof.Signed
+	// Mended counts the entries whose permissions were set by the rules after the
+	// copy.
+	Mended int64
+}
+
+const (
+	manifestName = "manifest"
+	rootName     = "root"
+)
+
+// sealed is the signed root as it is kept: with the generation of the past that it
+// was made of.
+type sealed struct {
+	proof.Signed
+	Generation int64 `json:"generation"`
+}
+
+// Sync makes one run. What went wrong with single entries is in the result; the
+// error says why a run could not go on, and the result then holds what it did.
+func (j *Job) Sync(ctx context.Context, o SyncOptions) (res Result, err error) {
+	e, spill, err := j.engine(o)
+	if err != nil {
+		return res, err
+	}
+	defer func() { err = errors.Join(err, spill.Close()) }()
+	res.Report, err = e.Run(ctx)
+	if err != nil || o.DryRun {
+		return res, err
+	}
+	if res.Mended, err = j.mendRights(ctx, &res.Report); err != nil {
+		return res, err
+	}
+	res.Root, err = j.seal()
+	return res, err
+}
+
+func (j *Job) engine(o SyncOptions) (*engine.Job, *state.Spill, error) {
+	spill, err := j.store.Spill()
+	if err != nil {
+		return nil, nil, fmt.Errorf("mirror %s: keep deletes until the end: %w", j.spec.Name, err)
+	}
+	e := &engine.Job{
+		Name: j.spec.Name, Places: j.places, Mode: j.spec.mode, Check: o.Check, Filter: j.filter(),
+		Guards: j.guards(o.MayDelete), DryRun: o.DryRun, Store: j.store, Spill: spill, Pool: o.Pool,
+		Now: j.env.Now, Each: o.Each, Watch: o.Watch,
+	}
+	if e.Pool == nil {
+		e.Pool = engine.Local{Worker: j.Worker(), Items: o.Items}
+	}
+	if j.spec.mode == plan.TwoWay {
+		e.Trust = plan.TrustHashes // whoever edits both sides can set times
+	}
+	return e, spill, nil
+}
+
+// Worker is one that carries out items of this job in this process.
+func (j *Job) Worker() *engine.Worker {
+	return &engine.Worker{Places: j.places, Limit: engine.NewLimit(j.spec.BytesPerSecond)}
+}
+
+func (j *Job) filter() func(string, entry.Kind) bool {
+	if len(j.spec.Filter) == 0 {
+		return nil
+	}
+	return j.spec.filter.Match
+}
+
+func (j *Job) listOptions() place.ListOptions { return place.ListOptions{Filter: j.filter()} }
+
+func (j *Job) guards(may int64) plan.Guards {
+	d := j.spec.Deletes
+	g := plan.Guards{Number: d.Most, Percent: d.MostPercent, Scans: d.Scans}
+	if may != 0 {
+		g.Number, g.Percent = may, 100
+	}
+	return g
+}
+
+// seal writes the manifest of what is remembered and signs its root, unless the one
+// that is there is of just that.
+func (j *Job) seal() (proof.Signed, error) {
+	var signed proof.Signed
+	facts, _, err := j.Facts()
+	if err != nil {
+		return signed, fmt.Errorf("mirror %s: %w", j.spec.Name, err)
+	}
+	var signer proof.Signer
+	public := ""
+	if j.env.Signer != nil {
+		if signer, err = j.env.Signer(); err != nil {
+			return signed, fmt.Errorf("mirror %s: sign the manifest: %w", j.spec.Name, err)
+		}
+		public = signer.Public()
+	}
+	var before sealed
+	known, err := j.store.Load(rootName, &before)
+	if err != nil || known && before.Generation == facts.Generation && before.Signer == public {
+		return before.Signed, err
+	}
+	root, err := j.writeManifest()
+	if err != nil {
+		return signed, fmt.Errorf("mirror %s: %w", j.spec.Name, err)
+	}
+	signed = proof.Signed{Root: root, Subject: j.subject(j.env.Now())}
+	if signer != nil {
+		if signed, err = proof.Sign(root, signed.Subject, signer); err != nil {
+			return signed, fmt.Errorf("mirror %s: %w", j.spec.Name, err)
+		}
+	}
+	return signed, j.store.Save(rootName, sealed{signed, facts.Generation})
+}
+
+func (j *Job) writeManifest() (proof.Root, error) {
+	f, err := j.store.Create(manifestName)
+	if err != nil {
+		return proof.Root{}, err
+	}
+	root, err := verify.Manifest(f, j.store.Past())
+	if err != nil {
+		return root, errors.Join(err, f.Close())
+	}
+	return root, f.Commit()
+}
+
+// subject says of what and when a root is.
+func (j *Job) subject(at time.Time) string {
+	return j.subjectAt() + at.UTC().Format(time.RFC3339)
+}
+
+// subjectAt is the subject without the time.
+func (j *Job) subjectAt() string {
+	return fmt.Sprintf("mirror %s: %s to %s at ", j.spec.Name, j.spec.From, j.spec.To)
+}
+
+// ErrNothingKnown says that no run has left anything to compare with.
+var ErrNothingKnown = errors.New("no run of this mirror has come to its end yet: run it first")
+
+// manifest opens the manifest of the last run and checks that it is the one that
+// was signed.
+func (j *Job) manifest() (*proof.Manifest, proof.Signed, func() error, error) {
+	var signed proof.Signed
+	known, err := j.store.Load(rootName, &signed)
+	if err != nil {
+		return nil, signed, nil, fmt.Errorf("mirror %s: %w", j.spec.Name, err)
+	}
+	if !known {
+		return nil, signed, nil, fmt.Errorf("mirror %s: %w", j.spec.Name, ErrNothingKnown)
+	}
+	f, err := os.Open(j.store.Path(manifestName))
+	if err != nil {
+		return nil, signed, nil, fmt.Errorf("mirror %s: %w", j.spec.Name, err)
+	}
+	st, err := f.Stat()
+	if err != nil {
+		return nil, signed, nil, errors.Join(err, f.Close())
+	}
+	m, err := proof.Open(f, st.Size())
+	if err == nil && m.Root() != signed.Root {
+		err = fmt.Errorf("%w: it is not the one that was signed", proof.ErrCorrupt)
+	}
+	if err == nil {
+		err = j.vouched(signed)
+	}
+	if err != nil {
+		return nil, signed, nil, errors.Join(fmt.Errorf("mirror %s: manifest: %w", j.spec.Name, err), f.Close())
+	}
+	return m, signed, f.Close, nil
+}
+
+// vouched checks the signature, where this environment signs.
+func (j *Job) vouched(signed proof.Signed) error {
+	if j.env.Signer == nil {
+		return nil
+	}
+	own, err := j.env.Signer()
+	if err != nil {
+		return err
+	}
+	if !strings.HasPrefix(signed.Subject, j.subjectAt()) {
+		return fmt.Errorf("%w: it is for %q, not for this mirror", proof.ErrSignature, signed.Subject)
+	}
+	return signed.Verify(signed.Root, signed.Subject, func(public string) bool { return public == own.Public() })
+}
+
+// VerifyOptions say how a mirror is verified.
+type VerifyOptions struct {
+	// Level is L1, L2 or L4.
+	Level proof.Level
+	// Seen is told of each entry that was looked at.
+	Seen func(plan.Side, entry.Entry)
+	// Parallel is how many contents are read at once.
+	Parallel int
+}
+
+// Verified is what verifying one side has shown.
+type Verified struct {
+	verify.Result
+	Place string
+}
+
+// Verify compares one side with the manifest of the last run.
+func (j *Job) Verify(ctx context.Context, side plan.Side, o VerifyOptions) (Verified, error) {
+	m, _, done, err := j.manifest()
+	if err != nil {
+		return Verified{}, err
+	}
+	defer func() { _ = done() }() // opened for reading
+	c := verify.Check{
+		Place: j.places[side], Level: o.Level, Filter: j.filter(), Parallel: o.Parallel,
+		Limit: engine.NewLimit(j.spec.BytesPerSecond), Known: j.known(side),
+	}
+	if o.Seen != nil {
+		c.Seen = func(e entry.Entry) { o.Seen(side, e) }
+	}
+	res, err := c.Against(ctx, m.Entries())
+	return Verified{res, j.places[side].String()}, err
+}
+
+// known is what a side held after the last run, with all that is known of the
+// contents.
+func (j *Job) known(side plan.Side) iter.Seq2[entry.Entry, error] {
+	return func(yield func(entry.Entry, error) bool) {
+		for p, err := range j.store.Past() {
+			e := p.At(side)
+			e.Sum = engine.MergeSums(e.Sum, p.At(side.Other()).Sum)
+			if err == nil && (!plan.Present(e) || p.Dirty[side]) {
+				continue
+			}
+			if !yield(e, err) {
+				return
+			}
+		}
+	}
+}
+
+// Root is what stands for the last run that came to its end.
+func (j *Job) Root() (proof.Signed, error) {
+	_, signed, done, err := j.manifest()
+	if err == nil {
+		err = done()
+	}
+	return signed, err
+}
+
+// Facts is what the mirror remembers of itself; false before its first run.
+func (j *Job) Facts() (engine.Facts, bool, error) {
+	var f engine.Facts
+	known, err := j.store.Load(engine.FactsName, &f)
+	return f, known, err
+}
+
+// Past is what the last run left, sorted by key.
+func (j *Job) Past() iter.Seq2[plan.Past, error] { return j.store.Past() }

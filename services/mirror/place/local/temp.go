@@ -1,0 +1,68 @@
+package local
+
+import (
+	"crypto/rand"
+	"strings"
+	"time"
+
+	"github.com/firedrill/firedrill/services/mirror/entry"
+	"golang.org/x/sys/unix"
+)
+
+// What is not yet, or no longer, in its place has a name that nothing else has,
+// so that a crash leaves what can be told from the user's files.
+const (
+	tempPrefix = ".firedrill-mirror."
+	tempRandom = 26
+)
+
+// staleAfter is how long a temporary file that nobody holds is left alone: its
+// writer locks it a moment after making it.
+const staleAfter = 10 * time.Second
+
+func newTemp() string { return tempPrefix + rand.Text() }
+
+// isTemp reports whether a name is one that newTemp may have given.
+func isTemp(name string) bool {
+	random, ok := strings.CutPrefix(name, tempPrefix)
+	return ok && len(random) == tempRandom && strings.Trim(random, "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567") == ""
+}
+
+// ownTemp is isTemp of an entry.
+func ownTemp(path string, kind entry.Kind) bool {
+	_, name := split(path)
+	return kind != entry.Dir && isTemp(name)
+}
+
+// sweep removes a temporary file that a crashed run left. Places are swept where
+// they are walked: a walk of its own would cost more than the litter does.
+func (p *Place) sweep(path string) {
+	if p.o.ReadOnly {
+		return
+	}
+	d, name, err := p.parent(path, false)
+	if err != nil {
+		return
+	}
+	defer d.close()
+	if d.isStale(name, p.stale) {
+		_ = d.unlink(name) // If not now, then the next time.
+	}
+}
+
+// isStale reports whether nobody is at work on a temporary file.
+func (d dir) isStale(name string, age time.Duration) bool {
+	st, err := d.lstat(name)
+	if err != nil || time.Since(time.Unix(0, st.Ctim.Nano())) < age {
+		return false
+	}
+	if kindOf(st.Mode) != entry.File {
+		return true // These are renamed as soon as they are made.
+	}
+	fd, err := openat(d.fd, name, unix.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return false
+	}
+	defer func() { _ = unix.Close(fd) }()
+	return unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB) == nil
+}

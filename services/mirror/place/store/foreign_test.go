@@ -1,0 +1,165 @@
+package store
+
+import (
+	"errors"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/minio/minio-go/v7"
+
+	"github.com/firedrill/firedrill/services/mirror/entry"
+	"github.com/firedrill/firedrill/services/mirror/place"
+	"github.com/firedrill/firedrill/services/mirror/plan"
+)
+
+// TestForeignObjects reads what others wrote: each look at it gives the same, so
+// that a second run finds nothing to do.
+func TestForeignObjects(t *testing.T) {
+	c, p := fresh(t, minio.MakeBucketOptions{}, Options{})
+	behind(t, c, "file", "text", minio.PutObjectOptions{})
+	behind(t, c, "rclone", "text", minio.PutObjectOptions{UserMetadata: map[string]string{"mtime": "1500000000.123456789"}})
+	behind(t, c, "dir/", "", minio.PutObjectOptions{})
+	behind(t, c, "implied/file", "text", minio.PutObjectOptions{})
+	all, errs := listed(t, p)
+	if len(errs) > 0 || len(all) != 4 {
+		t.Fatalf("listed %v, %v", all, errs)
+	}
+	uid, gid := uint32(os.Geteuid()), uint32(os.Getegid())
+	for key, e := range all {
+		mode := map[entry.Kind]uint32{entry.File: 0o644, entry.Dir: 0o755}[e.Kind]
+		if e.Mode != mode || e.UID != uid || e.GID != gid || !e.Sum.Contains(entry.HasETag) {
+			t.Errorf("%q: %+v", key, e)
+		}
+		if since := time.Since(time.Unix(0, e.MTime)); key != "rclone" && since.Abs() > time.Minute {
+			t.Errorf("%q was written %v ago", key, since)
+		}
+		now, ok, err := p.Look(t.Context(), e)
+		now.Sum = e.Sum // Look knows more of it.
+		if err != nil || !ok || !equal(now, e) {
+			t.Errorf("%q: listed %+v, looked at %+v, %v", key, e, now, err)
+		}
+	}
+	if got := all["rclone"].MTime; got != 1_500_000_000_123_456_789 {
+		t.Errorf("rclone's time is %d", got)
+	}
+	other, err := New(t.Context(), p.b, Options{Foreign: &Foreign{0o600, 0o700, 7, 8}})
+	must(t, err)
+	all, _ = listed(t, other)
+	if f, d := all["file"], all["dir/"]; f.Mode != 0o600 || d.Mode != 0o700 || f.UID != 7 || d.GID != 8 {
+		t.Errorf("got %+v and %+v", f, d)
+	}
+}
+
+func equal(a, b entry.Entry) bool {
+	return a.Path == b.Path && a.Kind == b.Kind && a.Size == b.Size && a.Mode == b.Mode && a.UID == b.UID && a.GID == b.GID &&
+		a.MTime == b.MTime && a.Target == b.Target && a.Device == b.Device && a.Sum == b.Sum
+}
+
+// TestKeysThatAreNoEntries are errors in the stream, which goes on behind them.
+func TestKeysThatAreNoEntries(t *testing.T) {
+	c, p := fresh(t, minio.MakeBucketOptions{}, Options{})
+	behind(t, c, "a", "text", minio.PutObjectOptions{})
+	// Others write no such escape, so that its name is made longer, here too long.
+	behind(t, c, "b/%2E"+strings.Repeat("x", 250), "text", minio.PutObjectOptions{})
+	behind(t, c, "c/", "text", minio.PutObjectOptions{})
+	behind(t, c, "d", "text", minio.PutObjectOptions{UserMetadata: map[string]string{"mtime": "1.0", "firedrill": "mode=999"}})
+	behind(t, c, "e", "text", minio.PutObjectOptions{})
+	all, errs := listed(t, p)
+	if _, ok := all["e"]; len(errs) != 3 || len(all) != 2 || !ok {
+		t.Errorf("listed %v, %v", all, errs)
+	}
+	wants(t, errors.Join(errs...), entry.ErrName, entry.ErrMeta)
+}
+
+// TestMetadataThatIsKeptBack reads with credentials that may list and not read:
+// the server leaves metadata out without a word.
+func TestMetadataThatIsKeptBack(t *testing.T) {
+	c, p := fresh(t, minio.MakeBucketOptions{}, Options{})
+	put(t, p, file("a", "text"))
+	only := assume(t, c, `{"Effect":"Allow","Action":["s3:ListBucket"],"Resource":["arn:aws:s3:::BUCKET"]}`)
+	only.ReadOnly = true
+	all, errs := listed(t, opened(t, only, Options{}))
+	if len(all) > 0 || len(errs) != 1 || !strings.Contains(errs[0].Error(), "s3:GetObject") {
+		t.Errorf("listed %v, %v", all, errs)
+	}
+}
+
+// TestWithoutMetadata knows less, and says so.
+func TestWithoutMetadata(t *testing.T) {
+	_, p := fresh(t, minio.MakeBucketOptions{}, Options{})
+	put(t, p, file("a", "text"))
+	bare := plain(t, p)
+	if bare.Traits().Lists != 0 || p.Traits().Lists != plan.AllAttrs {
+		t.Errorf("it lists %b, the other one %b", bare.Traits().Lists, p.Traits().Lists)
+	}
+	all, errs := listed(t, bare)
+	if e := all["a"]; len(errs) > 0 || e.Size != 4 || e.Sum.ETag == "" {
+		t.Errorf("listed %+v, %v", e, errs)
+	}
+}
+
+// TestStat looks at many objects, of which some go meanwhile, and gives them in order.
+func TestStat(t *testing.T) {
+	c, p := fresh(t, minio.MakeBucketOptions{}, Options{Stat: true})
+	var ws []place.Write
+	for i := range 300 {
+		ws = append(ws, file("d/"+strings.Repeat("x", i%7)+string(rune('a'+i%26))+strings.Repeat("y", i/26), "text"))
+	}
+	for _, o := range p.PutBatch(t.Context(), ws) {
+		must(t, o.Err)
+	}
+	want, errs := listed(t, p)
+	if len(errs) > 0 {
+		t.Fatal(errs)
+	}
+	bare := plain(t, p)
+	var keys []string
+	for e, err := range bare.Entries(t.Context(), place.ListOptions{}) {
+		must(t, err)
+		if len(keys) == 0 {
+			must(t, admin(t, c).RemoveObject(t.Context(), c.Bucket, "d/zyyyyyyyyyy", minio.RemoveObjectOptions{}))
+		}
+		keys = append(keys, e.Key())
+		e.Sum = want[e.Key()].Sum
+		if !equal(e, want[e.Key()]) {
+			t.Errorf("got %+v, want %+v", e, want[e.Key()])
+		}
+	}
+	if !slices.IsSorted(keys) || len(keys) < len(want)-1 {
+		t.Errorf("%d keys of %d", len(keys), len(want))
+	}
+	for range bare.Entries(t.Context(), place.ListOptions{}) {
+		break // Nothing stays behind.
+	}
+}
+
+func TestIdentity(t *testing.T) {
+	c, p := fresh(t, minio.MakeBucketOptions{}, Options{Name: "mine"})
+	if p.String() != "mine" {
+		t.Errorf("it is called %q", p)
+	}
+	moved := c
+	moved.Endpoint = strings.Replace(c.Endpoint, "127.0.0.1", "localhost", 1)
+	if got := opened(t, moved, Options{}).Traits().Identity; got != p.Traits().Identity || got == "" {
+		t.Errorf("%q under another name is %q", p.Traits().Identity, got)
+	}
+	below := c
+	below.Prefix = "below"
+	again := c
+	must(t, admin(t, c).RemoveBucket(t.Context(), c.Bucket))
+	must(t, admin(t, c).MakeBucket(t.Context(), c.Bucket, minio.MakeBucketOptions{}))
+	for _, other := range []string{opened(t, below, Options{}).Traits().Identity, opened(t, again, Options{}).Traits().Identity} {
+		if other == p.Traits().Identity || other == "" {
+			t.Errorf("another place has the identity %q too", other)
+		}
+	}
+	// Who is not shown the bucket's age still has its name.
+	must(t, admin(t, c).SetBucketPolicy(t.Context(), c.Bucket, `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":["*"]},"Action":["s3:ListBucket"],"Resource":["arn:aws:s3:::`+c.Bucket+`"]}]}`))
+	c.Credentials, c.ReadOnly = nil, true
+	if got := opened(t, c, Options{}).Traits().Identity; got != "s3:"+c.Bucket+"/" {
+		t.Errorf("anonymously it is %q", got)
+	}
+}

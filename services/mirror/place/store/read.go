@@ -1,0 +1,129 @@
+package store
+
+import (
+	"context"
+	"crypto/md5"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"hash"
+	"hash/crc32"
+	"io"
+	"strings"
+
+	"github.com/firedrill/firedrill/services/mirror/bucket"
+	"github.com/firedrill/firedrill/services/mirror/entry"
+	"github.com/firedrill/firedrill/services/mirror/place"
+)
+
+// Open opens the content of a file. A whole content is checked on its way: its
+// last byte is held back, with [place.ErrCorrupt], if it does not match the
+// server's CRC32C, or else what its metadata or its ETag says.
+func (p *Place) Open(ctx context.Context, e entry.Entry, off, n int64) (place.Content, error) {
+	key := e.Key()
+	if e.Kind != entry.File || off < 0 {
+		return nil, fmt.Errorf("open the %s %q in %s from byte %d on: only files have content", e.Kind, key, p, off)
+	}
+	if n >= e.Size-off {
+		n = -1
+	}
+	if off >= e.Size && e.Size > 0 {
+		n = 0
+	}
+	r, o, err := p.b.Get(ctx, key, off, n)
+	if errors.Is(err, bucket.ErrNotFound) || codeOf(err) == "InvalidRange" {
+		return nil, fmt.Errorf("%w: %w", place.ErrChanged, err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if why := p.differs(e, o); why != "" {
+		return nil, errors.Join(p.changed("open", key, why), r.Close())
+	}
+	if off > 0 || n >= 0 {
+		return &content{body: r}, nil
+	}
+	return &content{body: r, check: newCheck(e, o), left: o.Size, name: fmt.Sprintf("%q in %s", key, p)}, nil
+}
+
+// differs says why an object is not the entry that was seen; "" if it is. An
+// entry that does not know its ETag is told by what else it knows.
+func (p *Place) differs(seen entry.Entry, o bucket.Object) string {
+	if seen.Sum.Contains(entry.HasETag) {
+		if o.ETag != seen.Sum.ETag {
+			return fmt.Sprintf("its ETag was %q and is %q", seen.Sum.ETag, o.ETag)
+		}
+		return ""
+	}
+	now, err := p.entryOf(o)
+	switch {
+	case err != nil:
+		return err.Error()
+	case now.Kind != seen.Kind || now.Size != seen.Size:
+		return fmt.Sprintf("it was a %s of %d bytes and is a %s of %d", seen.Kind, seen.Size, now.Kind, now.Size)
+	case now.MTime != seen.MTime && !isForeign(o):
+		return "it has another time"
+	}
+	return ""
+}
+
+// check is what a whole content must sum up to.
+type check struct {
+	sum  hash.Hash
+	want string
+	what string
+}
+
+// newCheck takes the cheapest checksum that is known; nil if there is none.
+func newCheck(e entry.Entry, o bucket.Object) *check {
+	castagnoli := func(sum uint32) *check {
+		return &check{crc32.New(crc32.MakeTable(crc32.Castagnoli)), fmt.Sprintf("%08x", sum), "CRC32C"}
+	}
+	switch {
+	case o.Size == 0:
+		return nil
+	case o.CRC32C != nil:
+		return castagnoli(*o.CRC32C)
+	case e.Sum.Contains(entry.HasCRC32C):
+		return castagnoli(e.Sum.CRC32C)
+	case len(o.ETag) == 2*md5.Size && (o.Encryption == "" || o.Encryption == "AES256"):
+		return &check{md5.New(), strings.ToLower(o.ETag), "MD5"}
+	}
+	return nil
+}
+
+// content is the content of an object, or a range of it.
+type content struct {
+	body  io.ReadCloser
+	check *check
+	left  int64
+	name  string
+	err   error
+}
+
+// Read implements [io.Reader].
+func (c *content) Read(into []byte) (int, error) {
+	if c.err != nil {
+		return 0, c.err
+	}
+	n, err := c.body.Read(into)
+	if c.check == nil {
+		return n, err
+	}
+	c.check.sum.Write(into[:n])
+	if c.left -= int64(n); c.left > 0 || n == 0 {
+		return n, err
+	}
+	if got := hex.EncodeToString(c.check.sum.Sum(nil)); got != c.check.want {
+		c.err = fmt.Errorf("read %s: %w: its %s is %s and should be %s; read it again, and if it stays, restore it from another copy", c.name, place.ErrCorrupt, c.check.what, got, c.check.want)
+		return n - 1, c.err
+	}
+	return n, err
+}
+
+// Close implements [io.Closer].
+func (c *content) Close() error { return c.body.Close() }
+
+// Unchanged is always nil: what is read of an object is what it was when it was
+// opened.
+func (c *content) Unchanged() error { return nil }

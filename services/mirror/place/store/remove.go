@@ -1,0 +1,113 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/firedrill/firedrill/services/mirror/bucket"
+	"github.com/firedrill/firedrill/services/mirror/entry"
+	"github.com/firedrill/firedrill/services/mirror/place"
+	"github.com/firedrill/firedrill/services/mirror/plan"
+)
+
+// removing is how many entries are looked at and then deleted at once: what comes
+// between the two is short.
+const removing = 1000
+
+// Remove deletes what is as it was seen: files first, then directories from the
+// inside out. Servers have no condition for deleting, so that what is written
+// between the look and the request goes too; in a bucket with versions it stays as
+// one.
+func (p *Place) Remove(ctx context.Context, have []entry.Entry) []error {
+	errs := make([]error, len(have))
+	var files []int
+	dirs := map[int][]int{} // by depth
+	for i, e := range have {
+		switch {
+		case !plan.Present(e):
+			errs[i] = fmt.Errorf("remove from %s: the root itself is not removed", p)
+		case e.Kind == entry.Dir:
+			depth := strings.Count(e.Path, "/")
+			dirs[depth] = append(dirs[depth], i)
+		default:
+			files = append(files, i)
+		}
+	}
+	for chunk := range slices.Chunk(files, removing) {
+		p.removeFiles(ctx, have, chunk, errs)
+	}
+	for _, depth := range slices.Backward(slices.Sorted(maps.Keys(dirs))) {
+		p.removeDirs(ctx, have, dirs[depth], errs)
+	}
+	return errs
+}
+
+func (p *Place) removeFiles(ctx context.Context, have []entry.Entry, chosen []int, errs []error) {
+	keys := make([]wanted, len(chosen))
+	for n, i := range chosen {
+		keys[n].key = have[i].Key()
+	}
+	var good []int
+	for n, f := range p.survey(ctx, keys) {
+		i := chosen[n]
+		switch {
+		case f.err != nil:
+			errs[i] = f.err
+		case !f.there:
+		default:
+			if why := p.differs(have[i], f.object); why != "" {
+				errs[i] = p.changed("remove", keys[n].key, why)
+				continue
+			}
+			good = append(good, i)
+		}
+	}
+	p.deleteAll(ctx, have, good, errs)
+}
+
+// deleteAll deletes the chosen entries, which were looked at.
+func (p *Place) deleteAll(ctx context.Context, have []entry.Entry, chosen []int, errs []error) {
+	if len(chosen) == 0 {
+		return
+	}
+	keys := make([]string, len(chosen))
+	for n, i := range chosen {
+		keys[n] = have[i].Key()
+	}
+	failed := map[string]error{}
+	if many, ok := errors.AsType[*bucket.KeysError](p.b.Delete(ctx, keys)); ok {
+		for _, f := range many.Failed {
+			failed[f.Key] = f.Err
+		}
+	}
+	for n, i := range chosen {
+		errs[i] = explain(failed[keys[n]])
+	}
+}
+
+// removeDirs removes directories of which none lies in another.
+func (p *Place) removeDirs(ctx context.Context, have []entry.Entry, chosen []int, errs []error) {
+	there := make([]bool, len(have))
+	each(chosen, func(i int) { there[i], errs[i] = p.isEmpty(ctx, have[i]) })
+	p.deleteAll(ctx, have, slices.DeleteFunc(slices.Clone(chosen), func(i int) bool { return !there[i] || errs[i] != nil }), errs)
+}
+
+// isEmpty reports whether there is an object for the directory; the error is
+// [place.ErrNotEmpty] if something lies in it.
+func (p *Place) isEmpty(ctx context.Context, dir entry.Entry) (there bool, err error) {
+	key := dir.Key()
+	for o, err := range p.b.List(ctx, bucket.ListOptions{Prefix: key, PageSize: 2}) {
+		switch {
+		case err != nil:
+			return false, err
+		case o.Key != key:
+			return there, fmt.Errorf("remove %q from %s: %w: there is %q", key, p, place.ErrNotEmpty, o.Key)
+		}
+		there = true
+	}
+	return there, nil
+}

@@ -1,0 +1,192 @@
+// Package store is a bucket as a [place.Place]: each entry is an object that
+// carries its attributes as user metadata, directories, links and special files
+// too. What others wrote there are files with attributes of the caller's choice.
+//
+// What is written replaces only what was seen, which the server checks at the
+// moment of the write, except where a comment says otherwise: batches, metadata
+// and deletes have no such condition, and are looked at right before.
+package store
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/firedrill/firedrill/services/mirror/bucket"
+	"github.com/firedrill/firedrill/services/mirror/entry"
+	"github.com/firedrill/firedrill/services/mirror/place"
+	"github.com/firedrill/firedrill/services/mirror/plan"
+)
+
+// Options say how a bucket is used. The zero value is for a bucket that others
+// may write to as well.
+type Options struct {
+	// Name is the place as its user wrote it, without secrets; "" means its URL.
+	Name string
+	// Foreign is what objects are given that carry no attributes; nil means 0644
+	// and 0755 and this process's ids.
+	Foreign *Foreign
+	// Stat looks at each object where the server lists no metadata, so that
+	// attributes are known: one request for each.
+	Stat bool
+	// Exclusive says that nobody else writes: a batch then overwrites without
+	// looking first.
+	Exclusive bool
+	// PartsAbove is the size in bytes above which files should be written in parts;
+	// 64 MiB by default.
+	PartsAbove int64
+	// Batch is how many files a batch best has, up to [bucket.MaxBatchItems]; 500 by
+	// default.
+	Batch int
+}
+
+// Foreign are the attributes of what others wrote.
+type Foreign struct {
+	FileMode, DirMode uint32
+	UID, GID          uint32
+}
+
+// Place is a bucket. Its methods may be used concurrently.
+type Place struct {
+	b       *bucket.Bucket
+	o       Options
+	caps    bucket.Capabilities
+	foreign Foreign
+	traits  place.Traits
+	visible visible
+	// copyAbove is the size above which the server copies in parts only.
+	copyAbove int64
+}
+
+var (
+	_ place.Place = (*Place)(nil)
+	_ place.Parts = (*Place)(nil)
+)
+
+// Open opens a bucket; see [bucket.Open] for its errors.
+func Open(ctx context.Context, c bucket.Config, o Options) (*Place, error) {
+	b, err := bucket.Open(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	p, err := New(ctx, b, o)
+	if err != nil {
+		b.Close()
+		return nil, err
+	}
+	return p, nil
+}
+
+// New makes a place of an open bucket, which the place's Close closes. It asks for
+// the bucket's age, which is part of its identity where these credentials are told.
+func New(ctx context.Context, b *bucket.Bucket, o Options) (*Place, error) {
+	return newPlace(ctx, b, o, b.Capabilities())
+}
+
+func newPlace(ctx context.Context, b *bucket.Bucket, o Options, caps bucket.Capabilities) (*Place, error) {
+	o.Name = cmp.Or(o.Name, b.String())
+	o.PartsAbove = cmp.Or(max(o.PartsAbove, 0), 64<<20)
+	o.Batch = min(cmp.Or(max(o.Batch, 0), 500), bucket.MaxBatchItems)
+	created, err := b.Created(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", o.Name, err)
+	}
+	p := &Place{b: b, o: o, caps: caps, copyAbove: bucket.MaxCopy}
+	if caps.Server == minIO {
+		p.copyAbove = 1 << 62
+	}
+	p.foreign = Foreign{0o644, 0o755, uint32(os.Geteuid()), uint32(os.Getegid())}
+	if o.Foreign != nil {
+		p.foreign = *o.Foreign
+	}
+	p.traits = p.findTraits(created)
+	return p, nil
+}
+
+// minIO is what such a server calls itself. Alone among those that are known it
+// lists nothing below a key that is an object, and copies objects of any size.
+const minIO = "MinIO"
+
+func (p *Place) findTraits(created time.Time) place.Traits {
+	t := place.Traits{
+		Holds:      p.holds,
+		Both:       p.caps.Server != minIO,
+		Versioned:  p.caps.Versioning,
+		Identity:   "s3:" + p.b.Path(),
+		Small:      bucket.MaxBatchItem,
+		Parts:      true,
+		PartsAbove: p.o.PartsAbove,
+		ETags:      true,
+		Checksums:  p.caps.CRC32C,
+	}
+	if !created.IsZero() {
+		t.Identity += "@" + created.UTC().Format(time.RFC3339Nano)
+	}
+	if p.caps.ListMetadata || p.o.Stat {
+		t.Lists = plan.AllAttrs
+	}
+	if p.caps.Snowball {
+		t.Batch, t.BatchBytes = p.o.Batch, bucket.MaxBatchBytes
+	}
+	return t
+}
+
+// holds is [place.Traits.Holds]. Hashes are added to an entry when it is written,
+// and must find room in the metadata then.
+func (p *Place) holds(e entry.Entry) error {
+	e.Sum.Has |= entry.HasBLAKE3 | entry.HasCRC32C | entry.HasPartSize
+	e.Sum.PartSize = max(e.Sum.PartSize, 1<<40)
+	if err := e.Check(); err != nil {
+		return err
+	}
+	return p.b.CheckKey(e.Key())
+}
+
+// String names the place as its user wrote it.
+func (p *Place) String() string { return p.o.Name }
+
+// Traits are what was found out when the bucket was opened.
+func (p *Place) Traits() place.Traits { return p.traits }
+
+// Finish does nothing: a bucket keeps times as they are written, and what it
+// acknowledged is durable.
+func (p *Place) Finish(context.Context) error { return nil }
+
+// Close ends the idle connections.
+func (p *Place) Close() error {
+	p.b.Close()
+	return nil
+}
+
+// changed says that a key no longer is what was seen.
+func (p *Place) changed(op, key, why string) error {
+	return fmt.Errorf("%s %q in %s: %w: %s", op, key, p, place.ErrChanged, why)
+}
+
+// explain adds the contract's meaning to an error of a write.
+func explain(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, bucket.ErrPrecondition):
+		return fmt.Errorf("%w: %w", place.ErrChanged, err)
+	case errors.Is(err, bucket.ErrNotFound) && codeOf(err) != "NoSuchUpload":
+		// What was to be overwritten is gone.
+		return fmt.Errorf("%w: %w", place.ErrChanged, err)
+	case errors.Is(err, bucket.ErrChecksum):
+		return fmt.Errorf("%w: %w", place.ErrCorrupt, err)
+	case errors.Is(err, bucket.ErrUnsupported):
+		return fmt.Errorf("%w: %w", place.ErrReadOnly, err)
+	}
+	return err
+}
+
+func codeOf(err error) string {
+	if e, ok := errors.AsType[*bucket.RequestError](err); ok {
+		return e.Code
+	}
+	return ""
+}

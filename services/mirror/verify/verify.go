@@ -1,0 +1,327 @@
+// Package verify compares what a place holds with the manifest of what it should
+// hold, as thoroughly as it is asked to, and writes that manifest.
+package verify
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"strings"
+	"sync"
+
+	"github.com/firedrill/firedrill/services/mirror/engine"
+	"github.com/firedrill/firedrill/services/mirror/entry"
+	"github.com/firedrill/firedrill/services/mirror/place"
+	"github.com/firedrill/firedrill/services/mirror/plan"
+	"github.com/firedrill/firedrill/services/mirror/proof"
+	"golang.org/x/time/rate"
+)
+
+// Manifest writes the manifest of what a mirror's past says both places hold: the
+// source's attributes, with all hashes that are known of either side's content.
+func Manifest(w io.Writer, past iter.Seq2[plan.Past, error]) (proof.Root, error) {
+	m, err := proof.NewWriter(w)
+	if err != nil {
+		return proof.Root{}, fmt.Errorf("write the manifest: %w", err)
+	}
+	for p, err := range past {
+		if err != nil {
+			return proof.Root{}, fmt.Errorf("write the manifest: read the last run: %w", err)
+		}
+		if !plan.Present(p.Source) || !plan.Present(p.Dest) {
+			continue
+		}
+		e := p.Source
+		e.Sum = engine.MergeSums(e.Sum, p.Dest.Sum)
+		if err := m.Add(e); err != nil {
+			return proof.Root{}, fmt.Errorf("write the manifest: %w", err)
+		}
+	}
+	root, err := m.Close()
+	if err != nil {
+		return root, fmt.Errorf("write the manifest: %w", err)
+	}
+	return root, nil
+}
+
+// ErrLevel says that a place cannot be checked to the level that was asked for.
+var ErrLevel = errors.New("this level of proof cannot be had there")
+
+// Check is one look at a place.
+type Check struct {
+	Place place.Place
+	// Level is L1 (the listing), L2 (the place's own checksums) or L4 (every
+	// content is read).
+	Level  proof.Level
+	Filter func(path string, kind entry.Kind) bool
+	// Known streams, sorted, what the place was last seen to hold, with the hashes
+	// that its contents had then. With it a place whose listing has no hashes can be
+	// checked to L1: what was not touched since has them still, as its inode's times
+	// tell, and the rest is read. It is iterated once.
+	Known iter.Seq2[entry.Entry, error]
+	// Parallel is how many contents are looked at or read at once; 0 means 8.
+	Parallel int
+	// Limit bounds the bytes read per second; nil is no limit.
+	Limit *rate.Limiter
+	// Seen, if not nil, is told of each entry after it was looked at. It is called
+	// by one goroutine.
+	Seen func(entry.Entry)
+}
+
+// Result is what a check has shown.
+type Result struct {
+	Verdict proof.Verdict
+	// Unreadable are the entries whose content could not be read, and why: bit rot
+	// that the place itself has noticed looks like this. They are unchecked in the
+	// verdict.
+	Unreadable proof.Findings
+}
+
+// Verified reports whether the place was shown to hold what the manifest says and
+// nothing else.
+func (r Result) Verified() bool { return r.Verdict.Verified() && r.Unreadable.Count == 0 }
+
+// Against compares the place with what it should hold; want is iterated several times, also at once. The
+// error says that the comparison could not be made: a listing that is not complete
+// proves nothing.
+func (c Check) Against(ctx context.Context, want iter.Seq2[entry.Entry, error]) (Result, error) {
+	t := c.Place.Traits()
+	switch c.Level {
+	case proof.L1:
+		if !t.ETags && c.Known == nil {
+			return Result{}, fmt.Errorf("check %s: %w: its listing has no hashes; use L4", c.Place, ErrLevel)
+		}
+	case proof.L2:
+		if !t.Checksums {
+			return Result{}, fmt.Errorf("check %s: %w: it keeps no checksums; use L1 or L4", c.Place, ErrLevel)
+		}
+	case proof.L4:
+	default:
+		return Result{}, fmt.Errorf("check %s: %w: %v; use L1, L2 or L4", c.Place, ErrLevel, c.Level)
+	}
+	var res Result
+	want = c.filtered(want)
+	got := c.Place.Entries(ctx, place.ListOptions{Filter: c.Filter})
+	byTimes := c.Level == proof.L1 && !t.ETags
+	if c.Level > proof.L1 || byTimes {
+		got = c.examined(ctx, got, want, &res)
+	}
+	if c.Seen != nil {
+		got = c.told(got)
+	}
+	v, err := proof.Check(want, withoutImplied(got, want), proof.Evidence{
+		Level: c.Level, Metadata: t.Lists&plan.AttrMode != 0, Vouched: byTimes || c.Level == proof.L4,
+	})
+	res.Verdict = v
+	if err != nil {
+		return res, fmt.Errorf("check %s: %w", c.Place, err)
+	}
+	return res, nil
+}
+
+// withoutImplied leaves out the directories that are there only because something
+// that should be there lies in them: a bucket that was the source has nothing that
+// stands for them.
+func withoutImplied(got, want iter.Seq2[entry.Entry, error]) iter.Seq2[entry.Entry, error] {
+	return func(yield func(entry.Entry, error) bool) {
+		c, stop := newCursor(want)
+		defer stop()
+		for e, err := range got {
+			if err == nil && e.Kind == entry.Dir {
+				key := e.Key()
+				if next, ok := c.from(key); ok && next != key && strings.HasPrefix(next, key) {
+					continue
+				}
+			}
+			if !yield(e, err) {
+				return
+			}
+		}
+	}
+}
+
+// filtered leaves out of the manifest what takes no part.
+func (c Check) filtered(want iter.Seq2[entry.Entry, error]) iter.Seq2[entry.Entry, error] {
+	if c.Filter == nil {
+		return want
+	}
+	return func(yield func(entry.Entry, error) bool) {
+		for e, err := range want {
+			if err == nil && !c.Filter(e.Path, e.Kind) {
+				continue
+			}
+			if !yield(e, err) {
+				return
+			}
+		}
+	}
+}
+
+func (c Check) told(got iter.Seq2[entry.Entry, error]) iter.Seq2[entry.Entry, error] {
+	return func(yield func(entry.Entry, error) bool) {
+		for e, err := range got {
+			if err == nil {
+				c.Seen(e)
+			}
+			if !yield(e, err) {
+				return
+			}
+		}
+	}
+}
+
+// examined looks at each content, several at once, and keeps the order.
+func (c Check) examined(ctx context.Context, got, want iter.Seq2[entry.Entry, error], res *Result) iter.Seq2[entry.Entry, error] {
+	return func(yield func(entry.Entry, error) bool) {
+		ctx, cancel := context.WithCancel(ctx)
+		var running sync.WaitGroup
+		defer running.Wait()
+		defer cancel()
+		n := c.Parallel
+		if n <= 0 {
+			n = 8
+		}
+		queue := make(chan chan seen, n)
+		running.Go(func() { c.examine(ctx, got, want, queue) })
+		for one := range queue {
+			s := <-one
+			if s.unreadable != nil {
+				res.unreadable(s.e.Key(), s.unreadable)
+			}
+			if !yield(s.e, s.err) {
+				return
+			}
+		}
+		// Whoever looks stops when the context ends, which is not the end of what
+		// there is.
+		if err := ctx.Err(); err != nil {
+			yield(entry.Entry{}, err)
+		}
+	}
+}
+
+// seen is what one look has shown.
+type seen struct {
+	e entry.Entry
+	// unreadable says why the content could not be learnt; err ends the stream.
+	unreadable, err error
+}
+
+// examine starts the looks in the order of the entries; the queue's length bounds
+// how many there are.
+func (c Check) examine(ctx context.Context, got, want iter.Seq2[entry.Entry, error], queue chan<- chan seen) {
+	var running sync.WaitGroup
+	defer running.Wait()
+	defer close(queue)
+	like, stop := newCursor(want)
+	defer stop()
+	known := &cursor{}
+	if c.Level == proof.L1 {
+		known, stop = newCursor(c.Known)
+		defer stop()
+	}
+	for e, err := range got {
+		one := make(chan seen, 1)
+		select {
+		case queue <- one:
+		case <-ctx.Done():
+			return
+		}
+		if err != nil || e.Kind != entry.File {
+			one <- seen{e: e, err: err}
+			continue
+		}
+		if then, ok := known.at(e.Key()); ok && untouched(&e, &then) {
+			e.Sum = then.Sum
+			one <- seen{e: e}
+			continue
+		}
+		hint, _ := like.at(e.Key())
+		running.Go(func() { one <- c.look(ctx, e, hint.Sum) })
+	}
+}
+
+// untouched reports whether nothing has touched a file since it was seen.
+func untouched(now, then *entry.Entry) bool {
+	return now.Kind == then.Kind && now.Size == then.Size && now.MTime == then.MTime &&
+		now.Change == then.Change && now.Change != entry.Change{}
+}
+
+// cursor moves through a stream beside another one. The zero value is at the end.
+type cursor struct {
+	next func() (entry.Entry, error, bool)
+	head entry.Entry
+	key  string
+	ok   bool
+}
+
+func newCursor(seq iter.Seq2[entry.Entry, error]) (*cursor, func()) {
+	c := &cursor{}
+	next, stop := iter.Pull2(seq)
+	c.next = next
+	c.advance()
+	return c, stop
+}
+
+// advance moves on. That the stream cannot be read is found by who compares with it.
+func (c *cursor) advance() {
+	var err error
+	if c.head, err, c.ok = c.next(); err != nil {
+		c.ok = false
+	}
+	c.key = c.head.Key()
+}
+
+// from gives the first key that is not before the one given; it is asked for keys in
+// their order.
+func (c *cursor) from(key string) (string, bool) {
+	for c.ok && c.key < key {
+		c.advance()
+	}
+	return c.key, c.ok
+}
+
+// at gives the entry of a key, if there is one; it is asked for keys in their order.
+func (c *cursor) at(key string) (entry.Entry, bool) {
+	if at, ok := c.from(key); !ok || at != key {
+		return entry.Entry{}, false
+	}
+	return c.head, true
+}
+
+func (c Check) look(ctx context.Context, e entry.Entry, like entry.Sum) seen {
+	var err error
+	if c.Level == proof.L2 {
+		var there bool
+		var now entry.Entry
+		if now, there, err = c.Place.Look(ctx, e); err == nil && there {
+			return seen{e: now}
+		}
+		if err == nil {
+			err = place.ErrChanged
+		}
+	} else {
+		var sum entry.Sum
+		if sum, err = engine.Hash(ctx, c.Place, e, like, c.Limit); err == nil {
+			e.Sum = sum
+			return seen{e: e}
+		}
+	}
+	if ctx.Err() != nil {
+		return seen{e: e, err: ctx.Err()}
+	}
+	e.Sum = entry.Sum{}
+	return seen{e: e, unreadable: err}
+}
+
+// keepFirst is how many findings of one sort are kept, as in package proof.
+const keepFirst = 1000
+
+func (r *Result) unreadable(key string, err error) {
+	r.Unreadable.Count++
+	if len(r.Unreadable.First) < keepFirst {
+		r.Unreadable.First = append(r.Unreadable.First, proof.Finding{Key: key, Detail: err.Error()})
+	}
+}

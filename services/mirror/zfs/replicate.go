@@ -1,0 +1,245 @@
+package zfs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+)
+
+// Replication brings a dataset's snapshots to another, on the same machine or on
+// another one. It is a value: nothing of it is open between runs.
+type Replication struct {
+	Source, Target *Host
+	// From and To are the datasets. To does not exist before the first run, but what
+	// is above it does.
+	From, To string
+	// Job names the hold on the source's last common snapshot. It belongs to this
+	// pair of datasets alone.
+	Job string
+	// BytesPerSecond bounds each stream; 0 does not.
+	BytesPerSecond int64
+	// Rollback lets go what the target has, or was changed by, after the newest
+	// common snapshot, where that is in the way.
+	Rollback bool
+}
+
+// Step is one snapshot that was sent, received and verified.
+type Step struct {
+	// From is where the increment began, nil for a whole stream.
+	From *Snapshot
+	// To is the snapshot as the target has it.
+	To Snapshot
+	// Stream is what was sent.
+	Stream Stream
+}
+
+// Replicated is what a run did, also one that failed.
+type Replicated struct {
+	Steps []Step
+	// Common is the newest snapshot that both have now, as the source has it.
+	Common *Snapshot
+	// RolledBack says that the target lost what it had after the newest common
+	// snapshot of then; Lost are the snapshots among it.
+	RolledBack bool
+	Lost       []Snapshot
+}
+
+// Plan says what Run would do, and changes nothing. The error is what Run would
+// fail with, as far as that can be known: a *ChainError, or ErrNoSnapshots.
+func (r Replication) Plan(ctx context.Context) (Chain, error) {
+	chain, _, err := r.plan(ctx)
+	return chain, err
+}
+
+// plan also lists the source's snapshots.
+func (r Replication) plan(ctx context.Context) (chain Chain, source []Snapshot, err error) {
+	if err := errors.Join(checkDataset(r.From), checkDataset(r.To), checkJob(r.Job)); err != nil {
+		return Chain{}, nil, err
+	}
+	if source, err = r.Source.Snapshots(ctx, r.From); err != nil {
+		return Chain{}, nil, err
+	}
+	if len(sendable(source)) == 0 {
+		return Chain{}, nil, fmt.Errorf("replicate %s to %s: %w: take one first", r.From, r.To, ErrNoSnapshots)
+	}
+	target, exists, err := r.targetSnapshots(ctx)
+	if err != nil {
+		return Chain{}, nil, err
+	}
+	chain = Compare(source, target)
+	wrong := &ChainError{Source: r.From, Target: r.To, Common: chain.Common, Ahead: chain.Ahead}
+	switch {
+	case exists && chain.Common == nil:
+		wrong.Reason = ErrNoCommon
+	case len(chain.Ahead) > 0 && !r.Rollback:
+		wrong.Reason = ErrDiverged
+	default:
+		return chain, source, nil
+	}
+	return chain, source, wrong
+}
+
+// targetSnapshots also tells whether the target exists. One without snapshots is
+// what a receive leaves for a moment after its command was killed.
+func (r Replication) targetSnapshots(ctx context.Context) (found []Snapshot, exists bool, err error) {
+	errEmpty := errors.New("it is there without a snapshot")
+	err = retry(ctx, func() error {
+		found, err = r.Target.Snapshots(ctx, r.To)
+		if err == nil && len(found) == 0 {
+			return fmt.Errorf("%w: %w", ErrBusy, errEmpty)
+		}
+		return err
+	})
+	switch {
+	case errors.Is(err, ErrNotExist):
+		return nil, false, nil
+	case errors.Is(err, errEmpty) && ctx.Err() == nil:
+		return nil, true, nil
+	}
+	return found, err == nil, err
+}
+
+// Run sends what the target does not have, one snapshot after the other, each
+// verified by its guid before the next. It goes on where an earlier run was ended,
+// with the increment that was under way then. The target is not mounted by it, and
+// is made readonly=on and atime=off, as even reading it would keep the next
+// increment out. The source's newest common snapshot is held; when a run of another
+// job is to take over, Release it. What it did is returned with an error too.
+func (r Replication) Run(ctx context.Context) (Replicated, error) {
+	chain, source, err := r.plan(ctx)
+	done := Replicated{Common: chain.Common}
+	if err != nil {
+		return done, err
+	}
+	if err := r.prepare(ctx, chain, source, &done); err != nil {
+		return done, err
+	}
+	for _, next := range chain.Send {
+		step, err := r.step(ctx, done.Common, next, &done)
+		if err != nil {
+			return done, fmt.Errorf("replicate %s to %s: %w", next, r.To, err)
+		}
+		done.Steps = append(done.Steps, step)
+		if previous := done.Common; previous != nil {
+			if err := r.Source.Release(ctx, *previous, r.Job); err != nil {
+				return done, err
+			}
+		}
+		done.Common = &next
+	}
+	return done, nil
+}
+
+// prepare makes both sides what the first step needs.
+func (r Replication) prepare(ctx context.Context, chain Chain, source []Snapshot, done *Replicated) error {
+	if chain.Common == nil {
+		return nil
+	}
+	if err := r.Source.Hold(ctx, *chain.Common, r.Job); err != nil {
+		return err
+	}
+	// A run that crashed may have left holds on older ones, or on the next.
+	if err := holdOnly(ctx, r.Source, held(source), *chain.Common, r.Job); err != nil {
+		return err
+	}
+	if len(chain.Ahead) > 0 {
+		if err := r.rollBack(ctx, *chain.Common, done); err != nil {
+			return err
+		}
+		done.Lost = chain.Ahead
+	}
+	return r.protect(ctx)
+}
+
+// protect keeps the target as it was received.
+func (r Replication) protect(ctx context.Context) error {
+	for _, want := range [][2]string{{"readonly", "on"}, {"atime", "off"}} {
+		have, err := r.Target.property(ctx, r.To, want[0])
+		if err == nil && have != want[1] {
+			_, err = r.Target.zfs(ctx, "set", want[0]+"="+want[1], r.To)
+		}
+		if err != nil {
+			return fmt.Errorf("set %s=%s on %s: %w", want[0], want[1], r.To, err)
+		}
+	}
+	return nil
+}
+
+// rollBack takes the target back to the newest common snapshot, whatever that is
+// named there.
+func (r Replication) rollBack(ctx context.Context, common Snapshot, done *Replicated) error {
+	found, err := r.Target.Snapshots(ctx, r.To)
+	if err != nil {
+		return err
+	}
+	for _, s := range found {
+		if s.GUID != common.GUID {
+			continue
+		}
+		err := retry(ctx, func() error {
+			_, err := r.Target.zfs(ctx, "rollback", "-r", s.String())
+			return err
+		})
+		if err != nil {
+			return fmt.Errorf("roll %s back: %w", s, err)
+		}
+		done.RolledBack = true
+		return nil
+	}
+	return fmt.Errorf("roll %s back to %s: %w: it went meanwhile", r.To, common, ErrNotExist)
+}
+
+// step brings one snapshot over.
+func (r Replication) step(ctx context.Context, from *Snapshot, to Snapshot, done *Replicated) (Step, error) {
+	// Held before it is sent: what is common afterwards must not go in between.
+	if err := r.Source.Hold(ctx, to, r.Job); err != nil {
+		return Step{}, err
+	}
+	stream, err := r.transfer(ctx, from, to)
+	if errors.Is(err, ErrTouched) && r.Rollback && from != nil {
+		if err := r.rollBack(ctx, *from, done); err != nil {
+			return Step{}, err
+		}
+		stream, err = r.transfer(ctx, from, to)
+	}
+	if errors.Is(err, ErrTouched) {
+		err = fmt.Errorf("%w; allow a rollback, which loses the change", err)
+	}
+	if err != nil {
+		return Step{}, err
+	}
+	got, err := r.Target.verify(ctx, r.To, to)
+	if err == nil && from == nil {
+		err = r.protect(ctx)
+	}
+	return Step{From: from, To: got, Stream: stream}, err
+}
+
+// transfer waits for what a killed receive may still do to the target.
+func (r Replication) transfer(ctx context.Context, from *Snapshot, to Snapshot) (stream Stream, err error) {
+	err = retry(ctx, func() error {
+		stream, err = transfer(ctx, r.Source, r.Target, sendArgv(from, to), receiveArgv(r.To, to.Name), r.BytesPerSecond)
+		return err
+	})
+	return stream, err
+}
+
+// receiveArgv is the command that receives a snapshot under its name. Nothing is
+// mounted: a mounted dataset may be read, and so changed, before it is protected.
+func receiveArgv(dataset, name string) []string {
+	return []string{"zfs", "receive", "-u", dataset + "@" + name}
+}
+
+// verify compares what was received with what was sent.
+func (h *Host) verify(ctx context.Context, dataset string, want Snapshot) (Snapshot, error) {
+	got, err := h.look(ctx, dataset, want.Name)
+	if err != nil {
+		return Snapshot{}, err
+	}
+	if got.GUID != want.GUID {
+		return Snapshot{}, fmt.Errorf("verify %s: %w: it was received with guid %d, and %s is %s",
+			got, ErrCorrupt, got.GUID, want, strconv.FormatUint(want.GUID, 10))
+	}
+	return got, nil
+}

@@ -1,0 +1,123 @@
+package zfs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Keep is how many snapshots stay: the newest one of each of the last so many hours,
+// days, weeks and months that have any. Periods are those of UTC, weeks begin on
+// Monday, and one snapshot may stand for several periods.
+type Keep struct {
+	Hourly  int `json:"hourly,omitempty"`
+	Daily   int `json:"daily,omitempty"`
+	Weekly  int `json:"weekly,omitempty"`
+	Monthly int `json:"monthly,omitempty"`
+}
+
+// Validate refuses a policy that keeps nothing, as an empty one does.
+func (k Keep) Validate() error {
+	if k.Hourly < 0 || k.Daily < 0 || k.Weekly < 0 || k.Monthly < 0 {
+		return fmt.Errorf("keep %+v: none may be negative", k)
+	}
+	if k == (Keep{}) {
+		return errors.New("keep: it keeps nothing: give hourly, daily, weekly or monthly a number")
+	}
+	return nil
+}
+
+// Expired are the snapshots, in the order that they come in, that the policy lets
+// go. It never lets go the newest, one that is held, one whose guid is in common,
+// which another side needs to go on from, or one that is there for a reading.
+func (k Keep) Expired(snapshots []Snapshot, common ...uint64) []Snapshot {
+	newestFirst := slices.Clone(snapshots)
+	slices.SortStableFunc(newestFirst, func(a, b Snapshot) int {
+		if c := b.Created.Compare(a.Created); c != 0 {
+			return c
+		}
+		return inOrder(b, a)
+	})
+	stay := map[uint64]bool{}
+	for i, s := range newestFirst {
+		if i == 0 || s.Holds > 0 || slices.Contains(common, s.GUID) || strings.HasPrefix(s.Name, readingPrefix) {
+			stay[s.GUID] = true
+		}
+	}
+	for _, class := range []struct {
+		count  int
+		period func(time.Time) [2]int
+	}{
+		{k.Hourly, hourOf}, {k.Daily, dayOf}, {k.Weekly, weekOf}, {k.Monthly, monthOf},
+	} {
+		seen := map[[2]int]bool{}
+		for _, s := range newestFirst {
+			if len(seen) >= class.count {
+				break
+			}
+			if period := class.period(s.Created.UTC()); !seen[period] {
+				seen[period], stay[s.GUID] = true, true
+			}
+		}
+	}
+	return slices.DeleteFunc(slices.Clone(snapshots), func(s Snapshot) bool { return stay[s.GUID] })
+}
+
+func hourOf(t time.Time) [2]int { return [2]int{t.Year(), t.YearDay()*24 + t.Hour()} }
+
+func dayOf(t time.Time) [2]int { return [2]int{t.Year(), t.YearDay()} }
+
+func weekOf(t time.Time) [2]int {
+	year, week := t.ISOWeek()
+	return [2]int{year, week}
+}
+
+func monthOf(t time.Time) [2]int { return [2]int{t.Year(), int(t.Month())} }
+
+// PruneOptions say which snapshots of a dataset go.
+type PruneOptions struct {
+	Keep Keep
+	// Prefix is what the names of the snapshots begin with that the policy is for;
+	// others neither go nor count. "" is all.
+	Prefix string
+	// Common are guids that another side needs to go on from, such as that of
+	// Replicated.Common where it is not this side that holds it.
+	Common []uint64
+	// DryRun only says what would go.
+	DryRun bool
+}
+
+// Prune destroys the snapshots of a dataset that the policy lets go, oldest first,
+// and returns those that went. One that somebody holds or clones meanwhile stays;
+// the error, which wraps ErrBusy or ErrCloned, says so, and the others have gone.
+func (h *Host) Prune(ctx context.Context, dataset string, o PruneOptions) ([]Snapshot, error) {
+	if err := o.Keep.Validate(); err != nil {
+		return nil, fmt.Errorf("prune %s: %w", dataset, err)
+	}
+	all, err := h.Snapshots(ctx, dataset)
+	if err != nil {
+		return nil, err
+	}
+	under := slices.DeleteFunc(all, func(s Snapshot) bool { return !strings.HasPrefix(s.Name, o.Prefix) })
+	expired := o.Keep.Expired(under, o.Common...)
+	if o.DryRun {
+		return expired, nil
+	}
+	var gone []Snapshot
+	var errs []error
+	for _, s := range expired {
+		if err := ctx.Err(); err != nil {
+			errs = append(errs, fmt.Errorf("prune %s: %w", dataset, context.Cause(ctx)))
+			break
+		}
+		if err := h.Destroy(ctx, s); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		gone = append(gone, s)
+	}
+	return gone, errors.Join(errs...)
+}
