@@ -9,10 +9,10 @@ GOTEST  := go test -race -timeout 20m
 STATICCHECK_VERSION := v0.8.2
 export FIREDRILL_BIN := $(CURDIR)/$(BIN)
 
-.PHONY: help setup build demo test test-go lint verify fix bench clean jaeger minio
+.PHONY: help setup build demo test test-go lint verify fix bench bench-mirror clean jaeger minio
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
 
 setup: ## install the servers that drills need (PostgreSQL, PgBouncer)
 	@deploy/lab/install.sh
@@ -35,6 +35,14 @@ minio: $(BIN)/minio ## build the MinIO that the mirror's tests run
 $(BIN)/minio: tests/minio/go.mod
 	@mkdir -p $(BIN)
 	cd tests/minio && GOWORK=off CGO_ENABLED=0 go build -trimpath -o $(CURDIR)/$(BIN)/minio github.com/minio/minio
+
+$(BIN)/mc: tests/peers/mc/go.mod
+	@mkdir -p $(BIN)
+	cd tests/peers/mc && GOWORK=off CGO_ENABLED=0 go build -trimpath -o $(CURDIR)/$(BIN)/mc github.com/minio/mc
+
+$(BIN)/rclone: tests/peers/rclone/go.mod
+	@mkdir -p $(BIN)
+	cd tests/peers/rclone && GOWORK=off CGO_ENABLED=0 go build -p 1 -trimpath -o $(CURDIR)/$(BIN)/rclone github.com/rclone/rclone
 
 $(BIN)/staticcheck-$(STATICCHECK_VERSION):
 	@mkdir -p $(BIN)
@@ -63,6 +71,12 @@ test-go:
 
 bench: setup build ## measure, write out/bench/*.jsonl and print the figures
 	go run ./tests/bench/cmd/bench -out out/bench
+
+# BENCH_MIRROR= leaves out the cases with a million files, BENCH_MIRROR=-quick only tries it out.
+BENCH_MIRROR := -million
+
+bench-mirror: build minio $(BIN)/mc $(BIN)/rclone ## race the mirror against mc and rclone, and write docs/mirror-bench.md
+	go run ./tests/bench/cmd/bench-mirror $(BENCH_MIRROR)
 
 clean: ## remove everything that was built or written
 	rm -rf out

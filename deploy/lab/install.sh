@@ -1,7 +1,8 @@
 #!/bin/sh
-# Installs what the PostgreSQL lab needs from Debian's packages: PostgreSQL with
-# its contrib modules, and PgBouncer. It may run again at any time, and says
-# nothing when all is there. Without root it says what to ask for.
+# Installs what the labs need from Debian's packages: PostgreSQL with its contrib
+# modules and PgBouncer, ZFS in user space, and the jq and zstd with which the
+# mirror's tests read its files as anybody could. It may run again at any time, and
+# says nothing when all is there. Without root it says what to ask for.
 set -eu
 
 # initdb and the others live outside of PATH on Debian.
@@ -16,9 +17,20 @@ has_pgbouncer() {
 	command -v pgbouncer >/dev/null 2>&1 || [ -x /usr/sbin/pgbouncer ]
 }
 
+# has_all reports whether each program is there. The directories of root's programs
+# are not in everybody's PATH.
+has_all() {
+	for p in "$@"; do
+		PATH="$PATH:/usr/sbin:/sbin" command -v "$p" >/dev/null 2>&1 || return 1
+	done
+}
+
 missing=
 has_postgres || missing="postgresql postgresql-contrib"
 has_pgbouncer || missing="$missing pgbouncer"
+has_all zfs-fuse zfs zpool || missing="$missing zfs-fuse"
+has_all jq || missing="$missing jq"
+has_all zstd || missing="$missing zstd"
 missing=${missing# }
 [ -n "$missing" ] || exit 0
 
@@ -60,7 +72,7 @@ if ! { apt-get update -q && apt-get install -q -y --no-install-recommends $missi
 	exit 1
 fi
 rm -f "$log"
-has_postgres && has_pgbouncer || {
+has_postgres && has_pgbouncer && has_all zfs-fuse zfs zpool jq zstd || {
 	echo "install.sh: installed $missing, but their programs were not found" >&2
 	exit 1
 }

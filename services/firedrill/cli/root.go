@@ -110,7 +110,7 @@ Exit codes: 0 pass, 1 fail, 2 inconclusive or invalid, 254 bad arguments, 255 fi
 	f.StringVar(&a.keyring, "keyring", os.Getenv("FIREDRILL_KEYRING"), "public keys of the services; default: keys/keyring.json in the state directory")
 	f.StringVar(&a.logLevel, "log-level", envOr("FIREDRILL_LOG_LEVEL", "warn"), "debug, info, warn or error")
 	c.AddCommand(a.upCmd(), a.validateCmd(), a.planCmd(), a.runCmd(), a.statusCmd(), a.watchCmd(), a.abortCmd(), a.undoCmd(), a.approveCmd(),
-		a.haltCmd(), a.listCmd(), a.reportCmd(), a.verifyCmd(), a.schemaCmd(), a.deadCmd(), a.keysCmd(), a.bootstrapCmd(), a.labCmd())
+		a.haltCmd(), a.listCmd(), a.reportCmd(), a.verifyCmd(), a.schemaCmd(), a.deadCmd(), a.keysCmd(), a.bootstrapCmd(), a.labCmd(), a.mirrorCmd())
 	explainArguments(c)
 	return c
 }
@@ -195,7 +195,7 @@ func (a *app) connect(ctx context.Context) (*session, error) {
 
 // connectOrStart joins a running firedrill, or starts one that ends with this
 // invocation.
-func (a *app) connectOrStart(ctx context.Context, outDir string) (*session, error) {
+func (a *app) connectOrStart(ctx context.Context, o runOptions) (*session, error) {
 	s, err := a.connect(ctx)
 	if !errors.Is(err, errNoServer) {
 		return s, err
@@ -208,11 +208,14 @@ func (a *app) connectOrStart(ctx context.Context, outDir string) (*session, erro
 	if err != nil {
 		return nil, err
 	}
-	stack, err := allinone.Start(ctx, allinone.Options{StateDir: a.stateDir, OutDir: outDir, Registry: a.registry, Inventory: inv, Log: log})
+	if err := a.refuseLeft(ctx, log, o.msgID); err != nil {
+		return nil, err
+	}
+	stack, err := allinone.Start(ctx, allinone.Options{StateDir: a.stateDir, OutDir: o.out, Registry: a.registry, Inventory: inv, Log: log})
 	if err != nil {
 		return nil, failure(err)
 	}
-	return &session{bus: stack.Bus, keyring: stack.Keyring, own: stack, outDir: outDir}, nil
+	return &session{bus: stack.Bus, keyring: stack.Keyring, own: stack, outDir: o.out}, nil
 }
 
 func (a *app) keyringPath() string {

@@ -51,7 +51,7 @@ func (a *app) up(ctx context.Context, o allinone.Options) error {
 		return err
 	}
 	if len(o.Inventory.Spec.Targets) == 0 && !o.Inventory.Spec.InlineTargets {
-		fmt.Fprintln(a.Err, "firedrill: there is no inventory: every request will be rejected; give one with --inventory")
+		fmt.Fprintln(a.Err, "firedrill: the inventory lists no system: every request for a drill will be rejected; give one with --inventory")
 	}
 	o.StateDir, o.Registry, o.Log, o.HTTPToken = a.stateDir, a.registry, log, os.Getenv("FIREDRILL_HTTP_TOKEN")
 	if o.HTTPAddr != "" && o.HTTPToken == "" {

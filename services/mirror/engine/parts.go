@@ -53,23 +53,23 @@ func (w *Worker) partSize(size int64) int64 {
 func (w *Worker) sendParts(ctx context.Context, a *plan.Action, write place.Write, to place.Parts, token []byte, size int64) ([][]byte, error) {
 	total := write.Entry.Size
 	parts := make([][]byte, (total+size-1)/size)
-	g, ctx := errgroup.WithContext(ctx)
+	g, group := errgroup.WithContext(ctx)
 	if g.SetLimit(defaultPartsAtOnce); w.PartsAtOnce > 0 {
 		g.SetLimit(w.PartsAtOnce)
 	}
 	for i := range parts {
-		if ctx.Err() != nil {
+		if group.Err() != nil {
 			break
 		}
 		g.Go(func() error {
 			off := int64(i) * size
 			n := min(size, total-off)
-			r, err := w.open(ctx, a.To.Other(), write.Entry, off, n)
+			r, err := w.open(group, a.To.Other(), write.Entry, off, n)
 			if err != nil {
 				return err
 			}
 			r.hash = nil // the destination's CRC32C is enough, and hashes of parts are none
-			parts[i], err = to.PutPart(ctx, token, i+1, r, n)
+			parts[i], err = to.PutPart(group, token, i+1, r, n)
 			return errors.Join(err, r.Close())
 		})
 	}

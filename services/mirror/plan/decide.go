@@ -90,8 +90,9 @@ func (r *Rules) refused(a *Action) error {
 	return nil
 }
 
-// remember carries the hashes that the last run knew over to content that has
-// not changed since.
+// remember carries over, to content that has not changed since, what the last run
+// knew and this one did not look at: hashes, and attributes that the side's stream
+// does not carry.
 func (r *Rules) remember(a *Action) {
 	p := &a.Past
 	if Present(p.Source) && r.since(a.Source, p.Source, Source, p.Dirty[Source]) == same {
@@ -100,6 +101,32 @@ func (r *Rules) remember(a *Action) {
 	if Present(p.Dest) && r.since(a.Dest, p.Dest, Dest, p.Dirty[Dest]) == same {
 		a.Dest.Sum = join(a.Dest.Sum, p.Dest.Sum)
 	}
+	if Present(p.Source) && Present(a.Source) {
+		a.Source = unlisted(a.Source, p.Source, r.Lists[Source])
+	}
+	if Present(p.Dest) && Present(a.Dest) {
+		a.Dest = unlisted(a.Dest, p.Dest, r.Lists[Dest])
+	}
+}
+
+// unlisted gives now the attributes of past that a stream does not carry.
+func unlisted(now, past entry.Entry, lists Attr) entry.Entry {
+	if lists&AttrKind == 0 && (now.Kind == entry.Dir) == (past.Kind == entry.Dir) {
+		now.Kind, now.Target, now.Device = past.Kind, past.Target, past.Device
+	}
+	if lists&AttrMTime == 0 {
+		now.MTime = past.MTime
+	}
+	if lists&AttrMode == 0 {
+		now.Mode = past.Mode
+	}
+	if lists&AttrOwner == 0 {
+		now.UID, now.GID = past.UID, past.GID
+	}
+	if lists&AttrXattrs == 0 {
+		now.Xattrs = past.Xattrs
+	}
+	return now
 }
 
 func create(f *found, to Side) Action {

@@ -20,8 +20,8 @@ type sizes struct {
 	sort, fan, block int
 }
 
-// defaultSizes keep a Commit within about 16 MiB, and as much garbage. A reader of the state needs one
-// block, packed and unpacked.
+// defaultSizes keep a Commit within about 16 MiB, and as much garbage. A reader of
+// the state needs one block, packed and unpacked.
 func defaultSizes() sizes { return sizes{sort: 8 << 20, fan: 32, block: 4096} }
 
 // absorb merges the journal's notes into the state. whole is the size that the

@@ -218,8 +218,8 @@ func (s *Store) sync() error {
 }
 
 // Commit merges the notes into the state, atomically and durably. Where nothing was
-// noted it does nothing. After an error both are as they were, and it may be tried
-// again. Its time grows with the state's size, little where nothing changes, and
+// noted it does nothing. After an error nothing is lost, and it may be tried again.
+// Its time grows with the state's size, little where nothing changes, and
 // with the number of notes.
 func (s *Store) Commit() error {
 	s.syncing.Lock()

@@ -94,7 +94,8 @@ func (c Check) Against(ctx context.Context, want iter.Seq2[entry.Entry, error]) 
 			return Result{}, fmt.Errorf("check %s: %w: its listing has no hashes; use L4", c.Place, ErrLevel)
 		}
 	case proof.L2:
-		if !t.Checksums {
+		// Whether it keeps checksums shows at each entry.
+		if !t.ETags {
 			return Result{}, fmt.Errorf("check %s: %w: it keeps no checksums; use L1 or L4", c.Place, ErrLevel)
 		}
 	case proof.L4:

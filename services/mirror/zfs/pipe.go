@@ -2,6 +2,7 @@ package zfs
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -62,13 +63,17 @@ func runPiped(cmd *exec.Cmd, stdin io.Reader, stdout io.Writer) error {
 	err = cmd.Wait()
 	// The pipe may hold much that is not copied yet, and what the command started may
 	// hold the pipe: only that of a killed command is given up.
-	if !cmd.ProcessState.Exited() {
+	if cmd.ProcessState == nil || !cmd.ProcessState.Exited() {
 		_ = r.SetReadDeadline(time.Now().Add(cmd.WaitDelay))
 	}
-	if failed := <-copied; failed != nil && !errors.Is(failed, os.ErrDeadlineExceeded) {
-		return errors.Join(failed, err)
+	failed := <-copied
+	if failed == nil || errors.Is(failed, os.ErrDeadlineExceeded) {
+		return err
 	}
-	return err
+	if err == nil {
+		return failed
+	}
+	return fmt.Errorf("%w (%w)", failed, err)
 }
 
 // startFed starts a command and feeds it its input.

@@ -1,0 +1,68 @@
+package mirror
+
+import (
+	"bytes"
+	"debug/buildinfo"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+)
+
+// Machine is where a race took place, without names.
+type Machine struct {
+	Cores     int     `json:"cores"`
+	MemoryGiB float64 `json:"memory_gib"`
+	Kernel    string  `json:"kernel"`
+	Arch      string  `json:"arch"`
+	// Programs are the versions of the contestants and the server.
+	Programs map[string]string `json:"programs"`
+	// Rounds is how often each contestant ran in each case.
+	Rounds int `json:"rounds"`
+	// Quick says that the trees were small ones, which prove nothing.
+	Quick bool `json:"quick,omitempty"`
+}
+
+// thisMachine looks around, and reads each program, so that nobody's first run has
+// to fetch it from the disk.
+func thisMachine(bin string, programs []string) (Machine, error) {
+	m := Machine{Cores: runtime.NumCPU(), Arch: runtime.GOARCH, Programs: map[string]string{}}
+	var info syscall.Sysinfo_t
+	if err := syscall.Sysinfo(&info); err != nil {
+		return m, fmt.Errorf("memory of this machine: %w", err)
+	}
+	m.MemoryGiB = float64(info.Totalram) * float64(info.Unit) / (1 << 30)
+	kernel, err := os.ReadFile("/proc/sys/kernel/osrelease")
+	if err != nil {
+		return m, fmt.Errorf("kernel of this machine: %w", err)
+	}
+	m.Kernel = strings.TrimSpace(string(kernel))
+	for _, p := range programs {
+		raw, err := os.ReadFile(filepath.Join(bin, p))
+		if err != nil {
+			return m, fmt.Errorf("program %s: %w", p, err)
+		}
+		m.Programs[p] = versionOf(raw)
+	}
+	return m, nil
+}
+
+// versionOf is the version of the module that a program comes from.
+func versionOf(program []byte) string {
+	info, err := buildinfo.Read(bytes.NewReader(program))
+	if err != nil {
+		return "unknown"
+	}
+	version := info.Main.Version
+	for _, d := range info.Deps {
+		if info.Path == d.Path || strings.HasPrefix(info.Path, d.Path+"/") {
+			version = d.Version
+		}
+	}
+	if version == "" || version == "(devel)" {
+		version = "this source"
+	}
+	return version + ", " + info.GoVersion
+}
