@@ -2,13 +2,10 @@ package drill
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"reflect"
-	"regexp"
-	"strconv"
 	"unicode/utf8"
 
 	"go.yaml.in/yaml/v3"
@@ -123,38 +120,6 @@ func readYAML(raw []byte, f *findings) *yaml.Node {
 		return nil
 	}
 	return doc.Content[0]
-}
-
-var (
-	yamlLine      = regexp.MustCompile(`^yaml: (?:line (\d+): )?(?s:(.*))$`)
-	unknownAnchor = regexp.MustCompile(`unknown anchor '(.*)' referenced`)
-	looksJSON     = regexp.MustCompile(`^\s*\{\s*"`)
-)
-
-// addSyntax notes an error of the YAML reader. All its texts are fixed ones but
-// that of an unknown anchor, which could be a secret that begins with *.
-func addSyntax(raw []byte, err error, f *findings) {
-	if looksJSON.Match(raw) {
-		var syntax *json.SyntaxError
-		if jerr := json.Unmarshal(raw, &struct{}{}); errors.As(jerr, &syntax) {
-			f.addAt(positionOf(raw, int(syntax.Offset)-1), "", "", "this is not well-formed JSON: "+syntax.Error())
-			return
-		}
-	}
-	if m := unknownAnchor.FindStringSubmatch(err.Error()); m != nil {
-		f.addAt(positionOf(raw, max(bytes.Index(raw, []byte("*"+m[1])), 0)), "", "",
-			"aliases are not read: write the value out, or put a text that begins with * into quotes")
-		return
-	}
-	line, what := 1, err.Error()
-	if m := yamlLine.FindStringSubmatch(what); m != nil {
-		if n, err := strconv.Atoi(m[1]); err == nil {
-			line = n
-		}
-		what = m[2]
-	}
-	f.addAt(position{line, 1}, "", "", "this is not well-formed YAML: "+what+
-		"; look at the indentation, colons, brackets and quotes around this line")
 }
 
 // positionOf turns an offset into a position.

@@ -158,7 +158,7 @@ func (z *ZFS) startDaemon(ctx context.Context) error {
 	z.daemon = s
 	z.mu.Unlock()
 	// Before it has its namespace, a command would reach the machine's own ZFS.
-	socket := fmt.Sprintf("/proc/%d/root/run/zfs/zfs_socket", z.PID())
+	socket := filepath.Join("/proc", strconv.Itoa(z.PID()), "root", "run/zfs/zfs_socket")
 	return poll(ctx, "wait for zfs-fuse", 10*time.Millisecond, func() error {
 		if s.over() {
 			return &giveUp{errors.New("it ended at once")}

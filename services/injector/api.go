@@ -18,6 +18,11 @@ type Checked struct {
 	Problems drill.Problems `json:"problems,omitempty"`
 	// Steps is the plan, for the plan endpoint.
 	Steps []event.PlannedStep `json:"steps,omitempty"`
+	// Guards are those that bind the drill, its own and the inventory's, for the plan
+	// endpoint.
+	Guards *drill.Guards `json:"guards,omitempty"`
+	// BlastRadius is how many parts a fault of the plan hits, at most.
+	BlastRadius int `json:"blast_radius,omitempty"`
 	// Problem is why the drill would not begin, apart from what the steps say.
 	Problem string `json:"problem,omitempty"`
 }
@@ -73,21 +78,28 @@ func Check(ctx context.Context, c Config, verb string, data []byte) Checked {
 	d, err := readDrill(data, c.Registry, c.Inventory, c.Log)
 	out := Checked{Valid: err == nil, Problems: drill.AsProblems(err)}
 	if err == nil && verb == VerbPlan {
-		planned := planDrill(ctx, c, d)
+		planned, radius := planDrill(ctx, c, d)
 		out.Steps, out.Problem = planned.Steps, planned.Problem
+		out.Guards, out.BlastRadius = &d.Spec.Guards, radius
 	}
 	return out
 }
 
-// planDrill resolves what a drill would hit and do. It only reads.
-func planDrill(ctx context.Context, c Config, d drill.Drill) drill.Planned {
+// planDrill resolves what a drill would hit and do, and its blast radius as the
+// drill would store it. It only reads.
+func planDrill(ctx context.Context, c Config, d drill.Drill) (drill.Planned, int) {
 	c.Bus = nil // nothing is claimed
 	e := newEffects(c, "plan", c.Log)
 	defer e.close(ctx)
 	now := c.Clock.Now()
 	st := drill.State{ID: "plan", Drill: d, Program: drill.Compile(d), Accepted: now, Seed: d.Spec.Seed}
 	planned, _ := e.run(ctx, st, drill.Move{Kind: drill.MovePlan}, now, nil).(drill.Planned)
-	return planned
+	drafts, err := drill.Decide(st, planned)
+	if err != nil || len(drafts) == 0 {
+		return planned, 0
+	}
+	stored, _ := drafts[0].Data.(event.DrillPlanned)
+	return planned, stored.BlastRadius
 }
 
 // commandEndpoint stores a command: whoever conducts the drill hears it, now or
@@ -156,12 +168,19 @@ const maxNote = 16 << 10
 // followExternal lets outside systems put notes into a drill's timeline by
 // publishing {"from","note","data"} on drill.ext.<drill>.
 func (s *service) followExternal(ctx context.Context) error {
-	return s.Bus.Work(ctx, "injector-external", bus.WorkOptions{Concurrency: 1}, func(ctx context.Context, m bus.Message) error {
-		id := strings.TrimPrefix(m.Subject, "drill.ext.")
-		var note event.ExternalNoted
-		if err := json.Unmarshal(m.Data, &note); err != nil || note.From == "" || note.Note == "" || len(m.Data) > maxNote {
-			return bus.Poison(fmt.Errorf(`%s: send {"from": "...", "note": "..."} of at most %d bytes`, m.Subject, maxNote))
-		}
+	return s.Bus.Work(ctx, "injector-external", bus.WorkOptions{Concurrency: 1}, s.handleExternal)
+}
+
+func (s *service) handleExternal(ctx context.Context, m bus.Message) error {
+	id := strings.TrimPrefix(m.Subject, "drill.ext.")
+	var note event.ExternalNoted
+	if err := json.Unmarshal(m.Data, &note); err != nil || note.From == "" || note.Note == "" || len(m.Data) > maxNote {
+		return bus.Poison(fmt.Errorf(`%s: send {"from": "...", "note": "..."} of at most %d bytes`, m.Subject, maxNote))
+	}
+	// Every unfinished drill has a conductor here, so the history is only asked about
+	// one that has come or gone just now: an alert that fires again and again must not
+	// have it read each time.
+	if !s.conducts(id) {
 		st, err := stateOf(ctx, s.Bus, id)
 		if err != nil && !errors.Is(err, bus.ErrNoDrill) {
 			return err
@@ -169,7 +188,7 @@ func (s *service) followExternal(ctx context.Context) error {
 		if err != nil || st.Finished != nil {
 			return bus.Poison(fmt.Errorf("%s: drill %q is not running", m.Subject, id))
 		}
-		_, err = s.Bus.Append(ctx, id, event.Draft{Type: event.TypeExternalNoted, Data: note})
-		return err
-	})
+	}
+	_, err := s.Bus.Append(ctx, id, event.Draft{Type: event.TypeExternalNoted, Data: note})
+	return err
 }

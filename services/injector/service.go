@@ -139,6 +139,14 @@ func (s *service) note(id string, first any) bool {
 	return needs
 }
 
+// conducts reports whether a drill has a conductor in this process, which it has
+// until it is finished.
+func (s *service) conducts(id string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.drills[id].conducted
+}
+
 // conductPause is the wait before a drill whose conductor failed is taken up again.
 const conductPause = time.Second
 

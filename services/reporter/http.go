@@ -90,7 +90,10 @@ func (s *service) handler() http.Handler {
 	return mux
 }
 
-// guard lets those through who may: see mayRead and holdsToken.
+// tokenFix says which token is meant, and where whoever runs firedrill finds it.
+const tokenFix = "send the header Authorization: Bearer <token>; the token is the value of FIREDRILL_HTTP_TOKEN where `firedrill up` was started, or what stands in the file of firedrill-reporter's --http-token-file"
+
+// guard lets those through who may: see mayRead and admit.
 func (s *service) guard(read bool, next http.HandlerFunc) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Cache-Control", "no-store")
@@ -98,16 +101,39 @@ func (s *service) guard(read bool, next http.HandlerFunc) http.Handler {
 		if err := http.NewResponseController(w).SetWriteDeadline(time.Now().Add(writeWait)); err != nil && !errors.Is(err, http.ErrNotSupported) {
 			s.Log.Debug("no write deadline", "error", err)
 		}
-		switch {
-		case s.holdsToken(r), read && s.mayRead(r):
+		if read && s.mayRead(r) || s.admit(w, r, read) {
 			next(w, r)
-		case read && wantsPage(r):
-			s.loginForm(w, r, http.StatusUnauthorized, r.URL.EscapedPath(), "")
-		default:
-			w.Header().Set("WWW-Authenticate", "Bearer")
-			s.refuse(w, http.StatusUnauthorized, "the bearer token is missing or wrong", drill.Problem{Field: "Authorization", Fix: "send the header Authorization: Bearer <token>, with the reporter's token"})
 		}
 	})
+}
+
+// admit reports whether the request carries the bearer token, and answers one that
+// does not. Whoever tries tokens here waits as the login's users do.
+func (s *service) admit(w http.ResponseWriter, r *http.Request, read bool) bool {
+	token, given := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+	problem := drill.Problem{Field: "Authorization", Fix: tokenFix}
+	if !given {
+		if read && wantsPage(r) {
+			s.loginForm(w, r, http.StatusUnauthorized, r.URL.EscapedPath(), "")
+			return false
+		}
+		w.Header().Set("WWW-Authenticate", "Bearer")
+		s.refuse(w, http.StatusUnauthorized, "the bearer token is missing", problem)
+		return false
+	}
+	ok, err := s.tryToken(r.Context(), token)
+	switch {
+	case r.Context().Err() != nil:
+		return false // nobody listens any more
+	case err != nil:
+		w.Header().Set("Retry-After", "1")
+		s.refuse(w, http.StatusTooManyRequests, "too many wrong bearer tokens were sent", drill.Problem{Field: "Authorization", Fix: "wait a second, then send the request again; if it stays so, find out who sends the wrong ones: they are in the reporter's log"})
+	case !ok:
+		s.Log.Warn("request refused: the bearer token is wrong", "from", r.RemoteAddr)
+		w.Header().Set("WWW-Authenticate", "Bearer")
+		s.refuse(w, http.StatusUnauthorized, "the bearer token is wrong", problem)
+	}
+	return ok && err == nil
 }
 
 // unknown answers for every path and method that nothing else answers for: in
@@ -273,7 +299,7 @@ func (s *service) store(w http.ResponseWriter, r *http.Request, q request) {
 }
 
 // refuseAgain answers a request that was rejected when it was first made.
-func (s *service) refuseAgain(w http.ResponseWriter, no *rejection) {
+func (s *service) refuseAgain(w http.ResponseWriter, no *Rejection) {
 	text := "this request was made before, and rejected"
 	if no.Reason != "" {
 		text += ": " + no.Reason
@@ -348,7 +374,11 @@ func (s *service) getIndex(w http.ResponseWriter, r *http.Request) {
 	}
 	entries := make([]render.Entry, 0, len(l))
 	for _, x := range l {
-		entries = append(entries, render.Entry{ID: x.Drill, Title: x.Title, State: x.State, Verdict: x.Verdict, Requester: x.Requester, When: x.Accepted})
+		why := ""
+		if x.Rejection != nil {
+			why = x.Rejection.Why()
+		}
+		entries = append(entries, render.Entry{ID: x.Drill, Title: x.Title, State: x.State, Verdict: x.Verdict, Requester: x.Requester, When: x.Accepted, Why: why})
 	}
 	halt, err := s.Bus.HaltState(r.Context())
 	if err != nil {

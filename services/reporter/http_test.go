@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -153,6 +154,91 @@ func TestRejectedRequest(t *testing.T) {
 	code, body, _ = c.do("POST", "/v1/drills", smallDrill, "Idempotency-Key", "weekly")
 	if code != http.StatusConflict || !strings.Contains(body, "other-3") || !strings.Contains(body, "new key") {
 		t.Errorf("made again: %d %s", code, body)
+	}
+}
+
+// TestRejectedRequestsAreListed, with why, beside the drills; also when a request
+// cannot be read at all.
+func TestRejectedRequestsAreListed(t *testing.T) {
+	w := newWorld(t)
+	c := w.http(nil)
+	publish := func(name, body string) uint64 {
+		t.Helper()
+		ack, err := w.buses[event.Injector].Publish(t.Context(), "drill.req.ada."+name, []byte(body), "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return ack.Seq
+	}
+	answer := func(name string, seq uint64, more map[string]any) {
+		t.Helper()
+		more["request"] = event.RequestRef{Sequence: seq}
+		if err := w.buses[event.Injector].PublishResult(t.Context(), "ada", name, more); err != nil {
+			t.Fatal(err)
+		}
+	}
+	rejected := func(name, why string) {
+		t.Helper()
+		answer(name, publish(name, "no drill"), map[string]any{"state": "rejected", "problems": []map[string]any{{"field": "kind", "fix": why}, {"fix": "more"}}})
+	}
+	rejected("first", "is none")
+	for range 7 { // one of them becomes a drill, and is found among the others
+		publish("unanswered", "no drill")
+	}
+	accepted := drafts("pass")[:1]
+	first := accepted[0].Data.(event.DrillAccepted)
+	first.Request = event.RequestRef{Subject: "drill.req.ada.live", Sequence: 5}
+	accepted[0].Data = first
+	w.write("live-5", accepted)
+	answer("small", publish("small", smallDrill), map[string]any{"state": "rejected", "reason": "all drills are halted"})
+
+	code, body, _ := c.do("GET", "/v1/drills", "")
+	var got struct{ Drills []reporter.Line }
+	if err := json.Unmarshal([]byte(body), &got); err != nil || code != http.StatusOK {
+		t.Fatalf("%d %s %v", code, body, err)
+	}
+	why := map[string]string{}
+	for _, l := range got.Drills {
+		if l.Rejection != nil {
+			why[l.Drill] = l.Rejection.Why()
+		} else if l.Drill != "live-5" || l.State != "running" {
+			t.Errorf("listed: %+v", l)
+		}
+	}
+	if len(got.Drills) != 3 || why["first-1"] != "kind: is none (the first of 2 problems)" || why["small-9"] != "all drills are halted" {
+		t.Errorf("listed: %s", body)
+	}
+	if _, page, _ := c.do("GET", "/", "", "Accept", "text/html"); !strings.Contains(page, "all drills are halted") || strings.Contains(page, "small-9/report") || !strings.Contains(page, "live-5/report.html") {
+		t.Errorf("the page: %s", page)
+	}
+	status, err := w.buses[event.Injector].Call(t.Context(), "status", []byte("first-1"))
+	var no reporter.Rejection
+	if err != nil || json.Unmarshal(status, &no) != nil || no.State != reporter.StateRejected || no.Requester != "ada" || no.Asked.IsZero() || len(no.Problems) != 2 {
+		t.Errorf("status: %s, %v", status, err)
+	}
+	for _, other := range []string{"first-2", "unanswered-3", "other-1", "first-99", "first"} {
+		if status, err := w.buses[event.Injector].Call(t.Context(), "status", []byte(other)); err == nil {
+			t.Errorf("status of %s: %s", other, status)
+		}
+	}
+}
+
+// TestAbortingIsSaid wherever a drill's state is: it does not go on.
+func TestAbortingIsSaid(t *testing.T) {
+	w := newWorld(t)
+	c := w.http(nil)
+	ds := drafts("aborted")
+	i := slices.IndexFunc(ds, func(d synthetic.Timed) bool { return d.Type == event.TypeAbortRequested })
+	for _, x := range []struct {
+		state  string
+		events []synthetic.Timed
+	}{{"running", ds[:i]}, {"aborting", ds[i : i+1]}} {
+		w.write("live-7", x.events)
+		for _, path := range []string{"/v1/drills", "/v1/drills/live-7"} {
+			if _, body, _ := c.do("GET", path, ""); !strings.Contains(body, `"state": "`+x.state+`"`) {
+				t.Errorf("%s: %.400s, want %s", path, body, x.state)
+			}
+		}
 	}
 }
 

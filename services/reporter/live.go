@@ -1,10 +1,12 @@
 package reporter
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 
 	"github.com/firedrill/firedrill/pkg/bus"
@@ -17,13 +19,23 @@ import (
 // errUnknownDrill means that no drill has the id, at least not yet.
 var errUnknownDrill = errors.New("no such drill: it was not accepted yet, or was rejected; the answer to the request lies on drill.res.<who>.<name>")
 
+// States of a drill beyond those of its report.
+const (
+	// StateAborting is a running drill's that was aborted and is being put back.
+	StateAborting = "aborting"
+	// StatePublished is a finished drill's whose report is out.
+	StatePublished = "published"
+	// StateRejected is that of a request that became no drill.
+	StateRejected = "rejected"
+)
+
 // Status is a drill's live state.
 type Status struct {
 	Drill string `json:"drill"`
 	Title string `json:"title"`
 	// Settles is the earlier drill whose undos this one carries out, if it does.
 	Settles string `json:"settles,omitempty"`
-	// State is running, finished or published.
+	// State is running, aborting, finished or published.
 	State string `json:"state"`
 	// Verdict is what follows from the phases judged so far; empty without any.
 	Verdict verdict.Verdict `json:"verdict"`
@@ -49,15 +61,19 @@ type PhaseStatus struct {
 	Recovery []fold.Recovery `json:"recovery"`
 }
 
-// Line is a drill in a list.
+// Line is a drill in a list, or a request that was rejected.
 type Line struct {
 	Drill     string `json:"drill"`
 	Title     string `json:"title"`
 	Requester string `json:"requester"`
-	Accepted  string `json:"accepted"`
-	// State is running, finished or published.
+	// Accepted is when the drill was accepted; when the request was made, of one that
+	// was rejected.
+	Accepted string `json:"accepted"`
+	// State is running, aborting, finished, published or rejected.
 	State   string `json:"state"`
 	Verdict string `json:"verdict,omitempty"`
+	// Rejection says why there is no drill, where State is rejected.
+	Rejection *Rejection `json:"rejection,omitempty"`
 }
 
 // maxShelved bounds the drills whose messages or reports are kept in memory.
@@ -180,8 +196,11 @@ func (s *service) refreshed(ctx context.Context, drill string) (*shelved, error)
 func statusOf(r rendered) Status {
 	rep := r.report
 	out := Status{Drill: rep.ID, Title: rep.Title, Settles: rep.Settles, State: rep.State, Verdict: rep.Verdict, Summary: rep.Summary, Issues: rep.Issues, Events: rep.Verification.Events, Phases: []PhaseStatus{}}
-	if r.published {
-		out.State = "published"
+	switch {
+	case r.published:
+		out.State = StatePublished
+	case rep.State == fold.StateRunning && len(rep.Conduct.Aborts) > 0:
+		out.State = StateAborting
 	}
 	for _, p := range rep.Phases {
 		line := PhaseStatus{Name: p.Name, Title: p.Title, State: p.State, Verdict: p.Verdict, Recovery: p.Recovery}
@@ -196,34 +215,69 @@ func statusOf(r rendered) Status {
 	return out
 }
 
-// list describes every drill, the latest first.
+// list describes every drill and the latest requests that were rejected, the latest
+// first.
 func (s *service) list(ctx context.Context) ([]Line, error) {
 	all, err := s.Bus.List(ctx)
 	if err != nil {
 		return nil, err
 	}
 	out := make([]Line, 0, len(all))
-	for i := len(all) - 1; i >= 0; i-- {
-		l := Line{Drill: all[i].Drill, Title: all[i].Drill, State: fold.StateRunning}
-		if p, ok := all[i].Accepted.Payload.(*event.DrillAccepted); ok {
-			l.Requester = p.Requester
-			if l.Title = titleOf(p.Spec, l.Title); p.Settles != "" {
-				l.Title = fold.SettlesTitle(p.Settles, l.Title)
-			}
-		}
-		l.Accepted = fold.ShowTime(all[i].Accepted.Event.Time)
-		if all[i].Finished != nil {
-			l.State = fold.StateFinished
-		}
-		if all[i].Published != nil {
-			l.State = "published"
-			if p, ok := all[i].Published.Payload.(*event.ReportPublished); ok {
-				l.Verdict = p.Verdict
-			}
+	for _, d := range slices.Backward(all) {
+		l := lineOf(d)
+		if d.Finished == nil && s.aborting(ctx, d.Drill) {
+			l.State = StateAborting
 		}
 		out = append(out, l)
 	}
+	rejected, err := s.rejections(ctx, all)
+	if err != nil {
+		s.Log.Warn("rejected requests cannot be listed", "error", err)
+	}
+	for _, no := range rejected {
+		out = append(out, Line{Drill: no.Drill, Title: no.Drill, Requester: no.Requester, Accepted: fold.ShowTime(no.Asked), State: no.State, Rejection: &no})
+	}
+	slices.SortStableFunc(out, func(a, b Line) int { return cmp.Compare(b.Accepted, a.Accepted) })
 	return out, nil
+}
+
+func lineOf(d bus.Summary) Line {
+	l := Line{Drill: d.Drill, Title: d.Drill, State: fold.StateRunning, Accepted: fold.ShowTime(d.Accepted.Event.Time)}
+	if p, ok := d.Accepted.Payload.(*event.DrillAccepted); ok {
+		l.Requester, l.Title = p.Requester, TitleOf(*p, d.Drill)
+	}
+	if d.Finished != nil {
+		l.State = fold.StateFinished
+	}
+	if d.Published != nil {
+		l.State = StatePublished
+		if p, ok := d.Published.Payload.(*event.ReportPublished); ok {
+			l.Verdict = p.Verdict
+		}
+	}
+	return l
+}
+
+// aborting reports whether a drill that is not finished was aborted, as far as that
+// can be read.
+func (s *service) aborting(ctx context.Context, drill string) bool {
+	d, err := s.refreshed(ctx, drill)
+	if err != nil {
+		s.Log.Debug("whether the drill is being aborted cannot be read", "drill", drill, "error", err)
+		return false
+	}
+	defer d.mu.Unlock()
+	return d.history != nil && d.history.aborting
+}
+
+// TitleOf is the title of the drill that an event begins; otherwise, where it has
+// none.
+func TitleOf(p event.DrillAccepted, otherwise string) string {
+	title := titleOf(p.Spec, otherwise)
+	if p.Settles != "" {
+		return fold.SettlesTitle(p.Settles, title)
+	}
+	return title
 }
 
 func titleOf(spec json.RawMessage, otherwise string) string {
@@ -283,6 +337,22 @@ func readQuestion(data []byte) (Question, error) {
 	return q, nil
 }
 
+// status is a drill's Status as JSON, or the Rejection of a request that became none.
+func (s *service) status(ctx context.Context, drill string) ([]byte, error) {
+	r, err := s.render(ctx, drill)
+	if errors.Is(err, errUnknownDrill) {
+		if no, e := s.rejected(ctx, drill); e != nil {
+			return nil, e
+		} else if no != nil {
+			return json.Marshal(no)
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	return json.Marshal(statusOf(r))
+}
+
 // endpoints are the reporter's part of the API: status, list and report.
 func (s *service) endpoints() map[string]bus.Endpoint {
 	return map[string]bus.Endpoint{
@@ -291,11 +361,7 @@ func (s *service) endpoints() map[string]bus.Endpoint {
 			if err != nil {
 				return nil, err
 			}
-			r, err := s.render(ctx, q.Drill)
-			if err != nil {
-				return nil, err
-			}
-			return json.Marshal(statusOf(r))
+			return s.status(ctx, q.Drill)
 		},
 		"list": func(ctx context.Context, _ []byte) ([]byte, error) {
 			l, err := s.list(ctx)

@@ -27,7 +27,7 @@ const (
 	minToken = 16
 	// loginPause is how long nobody can try another token after a wrong one.
 	loginPause = 500 * time.Millisecond
-	// loginWait is how long a login waits for its turn.
+	// loginWait is how long a login, or a request with a token, waits for its turn.
 	loginWait = 5 * time.Second
 )
 
@@ -78,12 +78,6 @@ func (s *service) mayRead(r *http.Request) bool {
 	}
 	c, err := r.Cookie(cookieName(r))
 	return err == nil && (r.Method == http.MethodGet || r.Method == http.MethodHead) && s.validSession(c.Value, time.Now())
-}
-
-// holdsToken reports whether the request carries the bearer token.
-func (s *service) holdsToken(r *http.Request) bool {
-	token, bearer := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
-	return bearer && s.isToken(token)
 }
 
 func (s *service) isToken(token string) bool {
@@ -138,7 +132,7 @@ func (s *service) postLogin(w http.ResponseWriter, r *http.Request) {
 		return
 	case !ok:
 		s.Log.Warn("login refused: the token is wrong", "from", r.RemoteAddr)
-		s.loginForm(w, r, http.StatusUnauthorized, next, "That is not the token: enter the one that firedrill was started with.")
+		s.loginForm(w, r, http.StatusUnauthorized, next, "That is not the token. See below where it is found.")
 		return
 	}
 	http.SetCookie(w, &http.Cookie{
@@ -149,7 +143,7 @@ func (s *service) postLogin(w http.ResponseWriter, r *http.Request) {
 	http.Redirect(w, r, next, http.StatusSeeOther)
 }
 
-// tryToken checks a token that was entered. One is checked at a time, and none for a
+// tryToken checks a token that was entered or sent. One is checked at a time, and none for a
 // while after a wrong one: were only the answer late, many could be tried at once.
 func (s *service) tryToken(ctx context.Context, token string) (ok bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, loginWait)

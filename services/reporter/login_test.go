@@ -158,6 +158,67 @@ func TestWrongTokensTakeTime(t *testing.T) {
 	}
 }
 
+// TestWrongBearerTokensTakeTime: the API is no quicker way to try tokens than the form
+// is. Who sends none, or reads with a session, waits for nobody.
+func TestWrongBearerTokensTakeTime(t *testing.T) {
+	c := newWorld(t).http(nil)
+	session := c.session()
+	began := time.Now()
+	var wg sync.WaitGroup
+	for _, method := range []string{"GET", "POST", "GET"} {
+		wg.Go(func() {
+			code, body, header := c.do(method, "/v1/drills", "", "Authorization", "Bearer not-the-token-at-all", "Accept", "text/html")
+			if code != http.StatusUnauthorized || !strings.Contains(body, "FIREDRILL_HTTP_TOKEN") || !strings.Contains(body, "--http-token-file") || header.Get("WWW-Authenticate") != "Bearer" {
+				t.Errorf("a wrong token: %d %s", code, body)
+			}
+		})
+	}
+	wg.Wait()
+	for _, x := range []struct {
+		code   int
+		header []string
+	}{{http.StatusUnauthorized, []string{"Authorization", ""}}, {http.StatusOK, []string{"Authorization", "", "Cookie", session}}} {
+		if code, body, _ := c.do("GET", "/v1/drills", "", x.header...); code != x.code {
+			t.Errorf("%v: %d %s", x.header, code, body)
+		}
+	}
+	if took := time.Since(began); took < 1000*time.Millisecond {
+		t.Errorf("three wrong tokens took %s", took)
+	}
+	if code, body, _ := c.do("GET", "/v1/drills", ""); code != http.StatusOK {
+		t.Errorf("the right token: %d %s", code, body)
+	}
+	if took := time.Since(began); took < 1500*time.Millisecond {
+		t.Errorf("three wrong tokens and the right one took %s", took)
+	}
+	if log := c.log.String(); strings.Count(log, "the bearer token is wrong") != 3 || strings.Contains(log, "not-the-token-at-all") {
+		t.Errorf("the log: %s", log)
+	}
+}
+
+// TestTheTurnIsNotWaitedForForever: whoever has the token and comes into a flood of
+// wrong ones is told so.
+func TestTheTurnIsNotWaitedForForever(t *testing.T) {
+	c := newWorld(t).http(nil)
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	codes := map[int]int{}
+	for range 16 { // eight seconds' worth
+		wg.Go(func() {
+			code, _, header := c.do("GET", "/v1/drills", "", "Authorization", "Bearer wrong")
+			mu.Lock()
+			defer mu.Unlock()
+			if codes[code]++; (code == http.StatusTooManyRequests) != (header.Get("Retry-After") != "") {
+				t.Errorf("%d with Retry-After %q", code, header.Get("Retry-After"))
+			}
+		})
+	}
+	wg.Wait()
+	if codes[http.StatusUnauthorized] == 0 || codes[http.StatusTooManyRequests] == 0 || len(codes) != 2 {
+		t.Errorf("answers: %v", codes)
+	}
+}
+
 // TestShortTokensAreRefused: the message says how to make a better one.
 func TestShortTokensAreRefused(t *testing.T) {
 	w := newWorld(t)

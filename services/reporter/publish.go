@@ -59,6 +59,8 @@ type history struct {
 	// closing is the stored event that holds published.
 	closing  []byte
 	finished bool
+	// aborting is true once the drill was aborted.
+	aborting bool
 }
 
 func (s *service) newHistory(drill string) *history { return &history{drill: drill, keys: s.Keyring} }
@@ -75,6 +77,8 @@ func (h *history) add(s bus.Stored) {
 	}
 	h.intake.Add(event.Opened{Raw: s.Raw, Event: s.Event, Hash: s.Tail().Hash}, s.Payload)
 	switch p := s.Payload.(type) {
+	case *event.AbortRequested:
+		h.aborting = true
 	case *event.DrillFinished:
 		h.finished = true
 	case *event.ReportPublished:

@@ -134,3 +134,34 @@ func TestAFileThatIsNoHistory(t *testing.T) {
 		}
 	}
 }
+
+// TestADirectoryIsNoHistory, but it may hold one.
+func TestADirectoryIsNoHistory(t *testing.T) {
+	dir := t.TempDir()
+	for _, command := range []string{"verify", "report"} {
+		code, out, errs := invoke(t, "", command, "--file", dir)
+		if code != run.BadArguments || out != "" || !strings.Contains(errs, dir+": this is a directory: name the file") || !strings.Contains(errs, filepath.Join(dir, "events.jsonl")) {
+			t.Errorf("%s: exit %d, %s%s", command, code, out, errs)
+		}
+	}
+}
+
+// TestPlanShowsWhatBoundsTheDrill: the inventory's guards, and what the drill asks for.
+func TestPlanShowsWhatBoundsTheDrill(t *testing.T) {
+	drill := write(t, "drill.yaml", strings.NewReplacer("Failover", "failover", "kil}", "kill}", "node: c", "node: b").Replace(promoteC))
+	plain := orders(`["true"]`)
+	_, out, errs := invoke(t, "", "plan", "--inventory", write(t, "inventory.yaml", plain), drill)
+	for _, want := range []string{"blast radius:     a fault hits at most ", "guards.maxParts is 1", "protected:        nothing", "faults may start: any time", "deadline:         60 min", "approval:         not needed"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("%q is missing in\n%s%s", want, out, errs)
+		}
+	}
+	guarded := plain + `  guards: {protect: ["pg:a", "db-*"], approval: true, deadline: 30m, windows: [{days: [mon, tue], from: "22:00", to: "06:00", zone: Europe/Dublin}, {from: "09:00", to: "10:00"}]}
+`
+	_, out, errs = invoke(t, "", "plan", "--inventory", write(t, "inventory.yaml", guarded), drill)
+	for _, want := range []string{"protected:        pg:a, db-*", "faults may start: mon, tue 22:00–06:00 Europe/Dublin; every day 09:00–10:00 UTC", "deadline:         30 min", "approval:         needed"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("%q is missing in\n%s%s", want, out, errs)
+		}
+	}
+}

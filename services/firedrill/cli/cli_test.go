@@ -9,6 +9,7 @@ import (
 
 	"github.com/firedrill/firedrill/pkg/run"
 	"github.com/firedrill/firedrill/pkg/target"
+	"github.com/firedrill/firedrill/pkg/target/minio"
 	"github.com/firedrill/firedrill/pkg/target/postgres"
 	"github.com/firedrill/firedrill/schemas"
 )
@@ -18,7 +19,7 @@ func invoke(t *testing.T, in string, args ...string) (code int, out, errs string
 	t.Helper()
 	var o, e bytes.Buffer
 	code = Run(t.Context(), append([]string{"--state-dir", t.TempDir()}, args...),
-		Streams{In: strings.NewReader(in), Out: &o, Err: &e}, target.NewRegistry(postgres.Driver{}))
+		Streams{In: strings.NewReader(in), Out: &o, Err: &e}, target.NewRegistry(minio.Driver{}, postgres.Driver{}))
 	return code, o.String(), e.String()
 }
 
@@ -111,6 +112,9 @@ func TestVerifyFindsATamperedHistory(t *testing.T) {
 	lines := bytes.SplitAfter(history, []byte("\n"))
 	if code, said := verify(bytes.Join(append(lines[:4:4], lines[5:]...), nil)); code != run.Fail {
 		t.Fatalf("an event was removed: exit %d: %s", code, said)
+	}
+	if _, said := verify(bytes.Join(append(lines[:4:4], lines[5:]...), nil)); !strings.Contains(said, "NOT whole: 1 finding in ") {
+		t.Errorf("one finding: %s", said)
 	}
 	if code, said := verify(bytes.Replace(history, []byte(`"requester":"`), []byte(`"requester":"x`), 1)); code != run.Fail {
 		t.Fatalf("an event was altered: exit %d: %s", code, said)

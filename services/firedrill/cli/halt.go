@@ -58,7 +58,11 @@ func warnHalted(ctx context.Context, w io.Writer, b *bus.Bus) error {
 		return failure(err)
 	}
 	if h.Halted {
-		fmt.Fprintf(w, "ALL DRILLS ARE HALTED %s\nnew ones are rejected until `firedrill halt --release`\n\n", h)
+		warnOf(w, h)
 	}
 	return nil
+}
+
+func warnOf(w io.Writer, h bus.Halt) {
+	fmt.Fprintf(w, "ALL DRILLS ARE HALTED %s\nnew ones are rejected until `firedrill halt --release`\n\n", h)
 }

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -9,9 +10,11 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/firedrill/firedrill/pkg/drill"
 	"github.com/firedrill/firedrill/pkg/event"
 	"github.com/firedrill/firedrill/pkg/run"
 	"github.com/firedrill/firedrill/services/injector"
+	"github.com/firedrill/firedrill/services/reporter/fold"
 )
 
 func (a *app) planCmd() *cobra.Command {
@@ -19,12 +22,15 @@ func (a *app) planCmd() *cobra.Command {
 	c := &cobra.Command{
 		Use: "plan FILE", Short: "Show what a drill would hit and do, touching nothing", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			_, c, err := a.check(cmd.Context(), args[0], injector.VerbPlan)
+			d, c, err := a.check(cmd.Context(), args[0], injector.VerbPlan)
 			if err != nil {
 				return err
 			}
 			if asJSON {
 				return writeJSON(a.Out, c)
+			}
+			for _, but := range a.caveats(cmd.Context(), d.raw) {
+				fmt.Fprintf(a.Out, "NOTE    %s\n", but)
 			}
 			return printPlan(a.Out, c)
 		},
@@ -44,6 +50,9 @@ func printPlan(w io.Writer, c injector.Checked) error {
 		fmt.Fprintf(w, "PROBLEM %s\n        %s, then plan again\n", m, m.fix())
 	}
 	p.problem("", c.Problem)
+	if c.Guards != nil {
+		printGuards(w, *c.Guards, c.BlastRadius)
+	}
 	problems := 0
 	for _, s := range c.Steps {
 		p.step(s)
@@ -53,11 +62,43 @@ func printPlan(w io.Writer, c injector.Checked) error {
 	}
 	switch {
 	case problems > 0:
-		return &exitError{code: run.Fail, err: fmt.Errorf("%d of %d steps cannot be resolved", problems, len(c.Steps))}
+		return &exitError{code: run.Fail, err: fmt.Errorf("%d of %s cannot be resolved", problems, fold.Plural(len(c.Steps), "step"))}
 	case c.Problem != "":
 		return &exitError{code: run.Fail, err: errors.New("the drill would not begin")}
 	}
 	return nil
+}
+
+// printGuards shows what bounds the drill, its own guards and the inventory's.
+func printGuards(w io.Writer, g drill.Guards, radius int) {
+	protected, windows, approval := "nothing", "any time", "not needed"
+	if len(g.Protect) > 0 {
+		protected = strings.Join(g.Protect, ", ")
+	}
+	if len(g.Windows) > 0 {
+		var list []string
+		for _, win := range g.Windows {
+			list = append(list, showWindow(win))
+		}
+		windows = strings.Join(list, "; ")
+	}
+	if g.Approval {
+		approval = "needed, after the plan is stored and before anything is done"
+	}
+	fmt.Fprintf(w, "blast radius:     a fault hits at most %s here; guards.maxParts is %d\n", fold.Plural(radius, "part"), max(1, g.MaxParts))
+	fmt.Fprintf(w, "protected:        %s\n", protected)
+	fmt.Fprintf(w, "faults may start: %s\n", windows)
+	fmt.Fprintf(w, "deadline:         %s\n", fold.ShowDuration(int64(g.Deadline)))
+	fmt.Fprintf(w, "approval:         %s\n\n", approval)
+}
+
+// showWindow writes a window as "mon, tue 22:00–06:00 Europe/Dublin".
+func showWindow(w drill.Window) string {
+	days := "every day"
+	if len(w.Days) > 0 {
+		days = strings.Join(w.Days, ", ")
+	}
+	return fmt.Sprintf("%s %s–%s %s", days, w.From, w.To, cmp.Or(w.Zone, "UTC"))
 }
 
 // planPrinter writes a plan's steps and remembers which problems it has written.

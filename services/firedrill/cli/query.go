@@ -1,16 +1,14 @@
 package cli
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"slices"
-	"text/tabwriter"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -20,6 +18,7 @@ import (
 	"github.com/firedrill/firedrill/pkg/keys"
 	"github.com/firedrill/firedrill/pkg/run"
 	"github.com/firedrill/firedrill/schemas"
+	"github.com/firedrill/firedrill/services/reporter"
 	"github.com/firedrill/firedrill/services/reporter/fold"
 	"github.com/firedrill/firedrill/services/reporter/render"
 )
@@ -33,10 +32,14 @@ func raws(history []bus.Stored) [][]byte {
 	return out
 }
 
-// history reads a drill's events; a drill without any is an error.
+// history reads a drill's events; a drill without any is an error, a *rejectedError
+// where its request was rejected.
 func history(ctx context.Context, s *session, id string) ([]bus.Stored, error) {
 	h, err := s.bus.History(ctx, id)
 	if errors.Is(err, bus.ErrNoDrill) || (err == nil && len(h) == 0) {
+		if no := rejection(ctx, s, id); no != nil {
+			return nil, no
+		}
 		return nil, fmt.Errorf("%q: %w", id, errNoDrill)
 	}
 	if err != nil {
@@ -45,82 +48,15 @@ func history(ctx context.Context, s *session, id string) ([]bus.Stored, error) {
 	return h, nil
 }
 
-func (a *app) listCmd() *cobra.Command {
-	var asJSON bool
-	c := &cobra.Command{
-		Use: "list", Short: "List drills, running ones first", Args: cobra.NoArgs,
-		RunE: a.withSession(func(cmd *cobra.Command, s *session, _ []string) error {
-			list, err := s.bus.List(cmd.Context())
-			if err != nil {
-				return failure(err)
-			}
-			rows := make([]row, len(list))
-			for i, sum := range list {
-				rows[i] = toRow(sum)
-			}
-			slices.SortStableFunc(rows, func(a, b row) int { return cmp.Compare(a.order(), b.order()) })
-			// A program that reads the JSON gets nothing but that.
-			out := a.Out
-			if asJSON {
-				out = a.Err
-			}
-			if err := warnHalted(cmd.Context(), out, s.bus); err != nil {
-				return err
-			}
-			if asJSON {
-				return writeJSON(a.Out, rows)
-			}
-			w := tabwriter.NewWriter(a.Out, 0, 4, 2, ' ', 0)
-			fmt.Fprintln(w, "DRILL\tSTARTED\tSTATE\tVERDICT")
-			for _, r := range rows {
-				fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", r.Drill, r.Started.Format(time.RFC3339), r.State, r.Verdict)
-			}
-			return w.Flush()
-		}),
-	}
-	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
-	return c
-}
-
-// row is one drill of a list.
-type row struct {
-	Drill   string    `json:"drill"`
-	Started time.Time `json:"started"`
-	State   string    `json:"state"`
-	Verdict string    `json:"verdict,omitempty"`
-}
-
-// order puts running drills before those that are over.
-func (r row) order() int {
-	if r.State == stateRunning {
-		return 0
-	}
-	return 1
-}
-
-const stateRunning = "running"
-
-func toRow(s bus.Summary) row {
-	r := row{Drill: s.Drill, State: stateRunning}
-	if s.Accepted != nil {
-		r.Started = s.Accepted.Event.Time
-	}
-	if s.Finished != nil {
-		r.State = "finished"
-	}
-	if s.Published != nil {
-		if p, ok := s.Published.Payload.(*event.ReportPublished); ok {
-			r.State, r.Verdict = "published", p.Verdict
-		}
-	}
-	return r
-}
-
 func (a *app) statusCmd() *cobra.Command {
 	return &cobra.Command{
 		Use: "status DRILL", Short: "Say where a drill stands", Args: cobra.ExactArgs(1),
 		RunE: a.withSession(func(cmd *cobra.Command, s *session, args []string) error {
 			h, err := history(cmd.Context(), s, args[0])
+			if no, ok := errors.AsType[*rejectedError](err); ok {
+				fmt.Fprintln(a.Out, no)
+				return nil
+			}
 			if err != nil {
 				return err
 			}
@@ -135,7 +71,7 @@ func (a *app) statusCmd() *cobra.Command {
 				}
 			}
 			for _, d := range st.Debts {
-				fmt.Fprintf(a.Out, "  to undo    %s (%s on %s, %d tries)\n", d.Step, d.Operation, d.Target, d.Tries)
+				fmt.Fprintf(a.Out, "  to undo    %s (%s on %s, %s)\n", d.Step, d.Operation, d.Target, fold.Plural(d.Tries, "try"))
 			}
 			return nil
 		}),
@@ -149,7 +85,7 @@ func summary(st drill.State) string {
 	case st.Finished != nil:
 		return "finished, everything put back"
 	case st.Abort != nil:
-		return "cleaning up: " + st.Abort.Reason
+		return "aborting: " + st.Abort.Reason
 	case st.Approval == "requested":
 		return "waiting for approval"
 	}
@@ -238,6 +174,11 @@ func (a *app) events(ctx context.Context, args []string, file string) ([][]byte,
 		return nil, nil, err
 	}
 	defer f.Close()
+	if info, err := f.Stat(); err != nil {
+		return nil, nil, err
+	} else if info.IsDir() {
+		return nil, nil, fmt.Errorf("--file %s: this is a directory: name the file with the history in it, which firedrill calls %s", file, filepath.Join(file, reporter.FileEvents))
+	}
 	ring, err := keys.ReadKeyring(a.keyringPath())
 	if err != nil {
 		return nil, nil, fmt.Errorf("keyring: %w: name it with --keyring", err)
@@ -297,11 +238,11 @@ func printVerification(w io.Writer, v event.Verification) error {
 	}
 	switch {
 	case len(v.Findings) > 0:
-		return &exitError{code: run.Fail, err: fmt.Errorf("the history is NOT whole: %d findings in %d events", len(v.Findings), v.Messages)}
+		return &exitError{code: run.Fail, err: fmt.Errorf("the history is NOT whole: %s in %s", fold.Plural(len(v.Findings), "finding"), fold.Plural(v.Messages, "event"))}
 	case !v.Complete:
-		return &exitError{code: run.Inconclusive, err: fmt.Errorf("%d events are sound, but the history is not closed: %s", v.Events, v.Why)}
+		return &exitError{code: run.Inconclusive, err: fmt.Errorf("the history (%s) is sound, but not closed: %s", fold.Plural(v.Events, "event"), v.Why)}
 	}
-	fmt.Fprintf(w, "whole: %d events, every signature and the chain verified, closed by its report\n", v.Events)
+	fmt.Fprintf(w, "whole: %s, every signature and the chain verified, closed by its report\n", fold.Plural(v.Events, "event"))
 	return nil
 }
 

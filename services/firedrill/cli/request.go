@@ -10,11 +10,8 @@ import (
 	"os/user"
 	"regexp"
 
-	"github.com/spf13/cobra"
-
 	"github.com/firedrill/firedrill/pkg/clock"
 	"github.com/firedrill/firedrill/pkg/drill"
-	"github.com/firedrill/firedrill/pkg/run"
 	"github.com/firedrill/firedrill/services/injector"
 )
 
@@ -56,7 +53,7 @@ func (a *app) check(ctx context.Context, path, verb string) (document, injector.
 // the running firedrill.
 func (a *app) checkDrill(ctx context.Context, verb string, raw []byte) (injector.Checked, error) {
 	check := a.checkHere
-	if a.inventory == "" && len(drill.EntriesOf(raw)) > 0 {
+	if a.asks(raw) {
 		check = a.ask
 	}
 	c, err := check(ctx, verb, raw)
@@ -65,6 +62,9 @@ func (a *app) checkDrill(ctx context.Context, verb string, raw []byte) (injector
 	}
 	return c, err
 }
+
+// asks reports whether a drill is checked by the running firedrill.
+func (a *app) asks(raw []byte) bool { return a.inventory == "" && len(drill.EntriesOf(raw)) > 0 }
 
 // document is a drill as it was written, and its name.
 type document struct {
@@ -109,64 +109,6 @@ func withoutInventory(raw []byte) error {
 	ps := append(drill.AsProblems(err), drill.Problem{Field: "spec.targets",
 		Fix: "these name entries of an inventory that is not known here, so the rest is not checked: give its file with --inventory, or start a firedrill that has it, with `firedrill up --inventory FILE`"})
 	return &ps
-}
-
-func (a *app) validateCmd() *cobra.Command {
-	var asJSON bool
-	c := &cobra.Command{
-		Use: "validate FILE...", Short: "Check drills, inventories and requests to undo, without running anything", Args: cobra.MinimumNArgs(1),
-		RunE: func(cmd *cobra.Command, files []string) error {
-			bad := 0
-			for _, f := range files {
-				kind, note, err := a.validate(cmd.Context(), f)
-				if err != nil {
-					bad++
-				}
-				switch {
-				case asJSON:
-					if err := writeJSON(a.Out, map[string]any{"file": f, "kind": kind, "valid": err == nil, "problems": drill.AsProblems(err)}); err != nil {
-						return err
-					}
-				case err != nil:
-					fmt.Fprintln(a.Err, err)
-				default:
-					fmt.Fprintf(a.Out, "%s: valid%s\n", f, note)
-				}
-			}
-			if bad > 0 {
-				return &exitError{code: run.BadArguments}
-			}
-			return nil
-		},
-	}
-	c.Flags().BoolVar(&asJSON, "json", false, "one JSON object a file")
-	a.inventoryFlag(c.Flags(), inventoryUsage)
-	return c
-}
-
-// validate checks a file as what its kind says that it is. note tells what it was,
-// if not a drill.
-func (a *app) validate(ctx context.Context, path string) (kind, note string, err error) {
-	raw, err := a.readFile(path)
-	if err != nil {
-		return "", "", err
-	}
-	switch kind = drill.KindOf(raw); kind {
-	case drill.InventoryKind:
-		var inv drill.Inventory
-		inv, err = drill.ReadInventory(raw, injector.Catalogue(a.registry))
-		note = fmt.Sprintf(", an inventory (targets: %d)", len(inv.Spec.Targets))
-	case drill.UndoKind:
-		var u drill.Undo
-		u, err = drill.ParseUndo(raw)
-		note = ", a request to undo " + u.Spec.Drill
-	default:
-		_, err = a.checkDrill(ctx, injector.VerbValidate, raw)
-	}
-	if err != nil {
-		err = fmt.Errorf("%s: %w", path, err)
-	}
-	return kind, note, err
 }
 
 // request publishes a drill and returns its id.

@@ -45,8 +45,9 @@ func (a *app) runCmd() *cobra.Command {
 0 pass, 1 fail, 2 inconclusive or invalid, 254 bad arguments, 255 firedrill failed,
 130 interrupted twice: what was broken is then put back by the next firedrill up.
 
-Without a running firedrill it starts one of its own for the drill. An
-interrupt aborts the drill and waits until everything is put back.`,
+Without a running firedrill it starts one of its own for the drill, unless an
+earlier one was ended in the midst of another drill: firedrill up goes on with that.
+An interrupt aborts the drill and waits until everything is put back.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			d, _, err := a.check(cmd.Context(), args[0], injector.VerbValidate)
@@ -106,7 +107,7 @@ func (a *app) run(ctx context.Context, d document, o runOptions) error {
 	if err != nil {
 		return failure(err)
 	}
-	s, err := a.connectOrStart(alive, o.out)
+	s, err := a.connectOrStart(alive, o)
 	if err != nil {
 		return err
 	}
@@ -144,8 +145,8 @@ func awaitAnswer(ctx context.Context, s *session, id, who, name string) error {
 		return failure(err)
 	case answer.State == "rejected" && answer.Reason != "":
 		return errors.New("rejected: " + answer.Reason)
-	case answer.State == "rejected" && s.own == nil && strings.Contains(answer.Problems.Error(), "no configuration of their own"):
-		return fmt.Errorf("rejected by the firedrill that is running here, which only drills what its inventory lists; name its entry, or stop it to run a drill that brings everything itself: %w", &answer.Problems)
+	case answer.State == "rejected" && s.own == nil && strings.Contains(answer.Problems.Error(), inlineRefused):
+		return fmt.Errorf("rejected by the firedrill that runs here: %s: %w", onlyListed, &answer.Problems)
 	case answer.State == "rejected":
 		return fmt.Errorf("rejected: %w", &answer.Problems)
 	}

@@ -30,16 +30,44 @@ const somebodysDrill = "somebody-1"
 func serve(t *testing.T) (stateDir string) {
 	t.Helper()
 	dir := t.TempDir()
+	server, b := openStore(t, dir, "127.0.0.1:0")
+	t.Cleanup(server.Shutdown)
+	t.Cleanup(b.Close)
+	begin(t, b)
+	rec, err := json.Marshal(allinone.Record{PID: os.Getpid(), NATSURL: server.URL()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "up.json"), rec, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// leave makes a state directory whose firedrill has ended in the midst of a drill.
+func leave(t *testing.T) (stateDir string) {
+	t.Helper()
+	dir := t.TempDir()
+	server, b := openStore(t, dir, "")
+	begin(t, b)
+	b.Close()
+	server.Shutdown()
+	return dir
+}
+
+// openStore starts a NATS server on a state directory and connects to it as the
+// injector.
+func openStore(t *testing.T, dir, listen string) (*bus.Embedded, *bus.Bus) {
+	t.Helper()
 	ring, err := keys.LoadOrCreate(filepath.Join(dir, "keys"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	log := slog.New(slog.DiscardHandler)
-	server, err := bus.StartEmbedded(bus.EmbeddedOptions{StoreDir: filepath.Join(dir, "nats"), Listen: "127.0.0.1:0", Log: log})
+	server, err := bus.StartEmbedded(bus.EmbeddedOptions{StoreDir: filepath.Join(dir, "nats"), Listen: listen, Log: log})
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(server.Shutdown)
 	signer, err := ring.Signer(event.Injector)
 	if err != nil {
 		t.Fatal(err)
@@ -49,26 +77,24 @@ func serve(t *testing.T) (stateDir string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(b.Close)
 	if err := b.Bootstrap(t.Context(), bus.BootstrapOptions{Replicas: 1}); err != nil {
 		t.Fatal(err)
 	}
-	spec, hash, err := drill.JSON(drill.WithDefaults(drill.Drill{APIVersion: drill.APIVersion, Kind: drill.Kind, Metadata: drill.Metadata{Name: "somebody"}}))
+	return server, b
+}
+
+// begin stores somebody's drill.
+func begin(t *testing.T, b *bus.Bus) {
+	t.Helper()
+	spec, hash, err := drill.JSON(drill.WithDefaults(drill.Drill{APIVersion: drill.APIVersion, Kind: drill.Kind, Metadata: drill.Metadata{Name: "somebody", Title: "Loss of the primary"}}))
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = b.Append(t.Context(), somebodysDrill, event.Draft{Type: event.TypeDrillAccepted, Data: event.DrillAccepted{Requester: "me", Spec: spec, SpecHash: hash, Seed: 1}})
+	_, err = b.Append(t.Context(), somebodysDrill, event.Draft{Type: event.TypeDrillAccepted, Data: event.DrillAccepted{
+		Requester: "ada", Request: event.RequestRef{MsgID: "weekly"}, Spec: spec, SpecHash: hash, Seed: 1}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	rec, err := json.Marshal(allinone.Record{PID: os.Getpid(), NATSURL: server.URL()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(filepath.Join(dir, "up.json"), rec, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return dir
 }
 
 // ask runs a command against a server of serve.

@@ -7,6 +7,7 @@ import (
 
 	"github.com/firedrill/firedrill/pkg/bus"
 	"github.com/firedrill/firedrill/pkg/event"
+	"github.com/firedrill/firedrill/services/reporter/fold"
 )
 
 // Describe is a line about an event for a person following the drill, or "" for
@@ -16,7 +17,7 @@ func Describe(s bus.Stored) string {
 	case *event.DrillAccepted:
 		return "accepted, asked by " + p.Requester
 	case *event.DrillPlanned:
-		return fmt.Sprintf("planned: %d steps touch targets, blast radius %d", len(p.Steps), p.BlastRadius)
+		return fmt.Sprintf("planned: %s on targets, blast radius %d", fold.Plural(len(p.Steps), "step"), p.BlastRadius)
 	case *event.LeaseTaken:
 		if p.Reason == "" {
 			return ""
@@ -68,7 +69,8 @@ func describeEffect(s bus.Stored) string {
 	case *event.FaultFailed:
 		return "fault FAILED: " + p.Reason
 	case *event.OutageStarted:
-		return fmt.Sprintf("outage on %s/%s: %s", p.Probe, p.Lane, p.Error)
+		// What it comes down to; the report has it in full.
+		return fmt.Sprintf("outage on %s/%s: %s", p.Probe, p.Lane, fold.ShowCause(p.Error))
 	case *event.OutageEnded:
 		return fmt.Sprintf("%s/%s answers again after %s", p.Probe, p.Lane, time.Duration(p.Lasted.Mid()).Round(time.Millisecond))
 	case *event.ActionIntended:
@@ -84,7 +86,7 @@ func describeEffect(s bus.Stored) string {
 	case *event.CheckCompleted:
 		return describeCheck(p)
 	case *event.MirrorCompleted:
-		return fmt.Sprintf("kept %d files, %d bytes (%s verified)", p.Files, p.Bytes, p.Verified)
+		return fmt.Sprintf("kept %s, %s (%s verified)", fold.Plural(p.Files, "file"), fold.Plural(p.Bytes, "byte"), p.Verified)
 	case *event.MirrorFailed:
 		return p.Step + " FAILED: " + p.Reason
 	case *event.UndoDone:

@@ -194,3 +194,29 @@ func TestCheckOfFigures(t *testing.T) {
 		}
 	}
 }
+
+// TestLongErrorsAreCut to what they come down to: a line of a terminal has no room
+// for how the driver wraps them.
+func TestLongErrorsAreCut(t *testing.T) {
+	const long = "service 127.0.0.1:1 as app: connect to 127.0.0.1:1, database app: failed to connect to `user=app database=app`: 127.0.0.1:1 (127.0.0.1): dial error: dial tcp 127.0.0.1:1: connect: connection refused"
+	for want, error := range map[string]string{
+		"outage on w/fresh: connection refused":                       long,
+		"outage on w/fresh: too slow":                                 "too slow",
+		"outage on w/fresh: " + strings.Repeat("words and ", 8) + "…": strings.Repeat("words and ", 90),
+	} {
+		if got := Describe(bus.Stored{Payload: &event.OutageStarted{Probe: "w", Lane: "fresh", Error: error}}); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+}
+
+func TestOneIsNotMany(t *testing.T) {
+	for want, payload := range map[string]any{
+		"planned: 1 step on targets, blast radius 1": &event.DrillPlanned{Steps: make([]event.PlannedStep, 1), BlastRadius: 1},
+		"kept 1 file, 12 bytes (full verified)":      &event.MirrorCompleted{Files: 1, Bytes: 12, Verified: "full"},
+	} {
+		if got := Describe(bus.Stored{Payload: payload}); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+}

@@ -221,7 +221,14 @@ func (j *Job) open(ctx context.Context, l location.Location, readOnly bool) (pla
 			return nil, err
 		}
 		c.ReadOnly = readOnly
-		return store.Open(ctx, c, store.Options{Name: l.String()})
+		p, err := store.Open(ctx, c, store.Options{Name: l.String()})
+		switch {
+		case err == nil:
+			return p, nil
+		case c.Credentials == nil:
+			return nil, fmt.Errorf("%w (without keys: %s)", err, noKeys(l))
+		}
+		return nil, err
 	}
 	if !readOnly {
 		if err := os.MkdirAll(l.Path, 0o755); err != nil {
@@ -288,6 +295,14 @@ func (e Env) bucket(l location.Location) (bucket.Config, error) {
 	}
 	c.Credentials = credentials.NewStaticV4(id, key, "")
 	return c, nil
+}
+
+// noKeys says why there are no keys.
+func noKeys(l location.Location) string {
+	if l.Store == "" {
+		return "AWS_ACCESS_KEY_ID is not set"
+	}
+	return "the store has no accessKey and secretKey in the inventory"
 }
 
 func (e Env) trust(c *bucket.Config, s drill.Store) error {

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path"
 	"strings"
 
 	"github.com/firedrill/firedrill/services/mirror/entry"
@@ -17,11 +16,22 @@ import (
 // [ErrChanged] where it is not, and [ErrKind] where e is not a file. The caller
 // closes the file, and asks [Changed] when it has read it. It needs /proc.
 func Open(root *os.Root, e entry.Entry) (*os.File, error) {
+	at, closeRoot, err := rootFD(root)
+	if err != nil {
+		return nil, &Error{"open", e.Path, err}
+	}
+	defer closeRoot()
+	return OpenAt(at, e)
+}
+
+// OpenAt is [Open] below a directory that the caller has open as a descriptor: for
+// who opens many files.
+func OpenAt(dir int, e entry.Entry) (*os.File, error) {
 	if e.Kind != entry.File {
 		return nil, &Error{"open", e.Path, fmt.Errorf("%w but a %s", ErrKind, e.Kind)}
 	}
 	var f *os.File
-	err := withPath(root, e.Path, func(fd int) error {
+	err := withPathAt(dir, e.Path, func(fd int) error {
 		var st unix.Stat_t
 		if err := fstat(fd, &st); err != nil {
 			return err
@@ -42,7 +52,7 @@ func Open(root *os.Root, e entry.Entry) (*os.File, error) {
 		if err != nil {
 			return err
 		}
-		f = os.NewFile(uintptr(opened), path.Join(root.Name(), e.Path))
+		f = os.NewFile(uintptr(opened), e.Path)
 		return nil
 	})
 	if err != nil {
@@ -66,6 +76,18 @@ func Changed(root *os.Root, e entry.Entry) (bool, error) {
 	return differs(e, &st), nil
 }
 
+// Touched looks again at a file that Open opened for e, without its name, and
+// reports whether it was touched, replaced or removed since the walk: each of that
+// moves the times of the inode or takes its last link away. That a directory above it
+// was moved does not show. The error is an [*Error].
+func Touched(f *os.File, e entry.Entry) (bool, error) {
+	var st unix.Stat_t
+	if err := fstat(int(f.Fd()), &st); err != nil {
+		return false, &Error{"look again at", e.Path, err}
+	}
+	return st.Nlink == 0 || differs(e, &st), nil
+}
+
 // differs reports whether what was looked at is not e or was touched since.
 func differs(e entry.Entry, st *unix.Stat_t) bool {
 	var now entry.Entry
@@ -85,6 +107,10 @@ func withPath(root *os.Root, name string, do func(fd int) error) error {
 		return err
 	}
 	defer closeRoot()
+	return withPathAt(at, name, do)
+}
+
+func withPathAt(at int, name string, do func(fd int) error) error {
 	fd, err := openPath(at, name)
 	if err != nil {
 		return changed(err)

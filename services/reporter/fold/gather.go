@@ -124,7 +124,7 @@ func (h *history) take(order int, m *message) {
 		h.conduct.Observers = append(h.conduct.Observers, Observer{Instance: p.Instance, Epoch: p.Epoch, At: e.Time})
 	case *event.AbortRequested:
 		h.aborts = append(h.aborts, n)
-		h.conduct.Aborts = append(h.conduct.Aborts, Abort{By: p.By, Cause: p.Cause, Reason: p.Reason, At: e.Time})
+		h.conduct.Aborts = append(h.conduct.Aborts, Abort{By: p.By, Cause: p.Cause, Reason: reasonOf(p), At: e.Time})
 	case *event.ApprovalGiven:
 		h.conduct.Approvals = append(h.conduct.Approvals, p.By)
 	case *event.ClockCompared:
@@ -146,6 +146,15 @@ func (h *history) accept(n entry, p *event.DrillAccepted) {
 		return
 	}
 	h.drill = drill.WithDefaults(h.drill)
+}
+
+// reasonOf is why a drill was aborted. A halt's reason begins by saying that it is
+// one, as its cause does.
+func reasonOf(p *event.AbortRequested) string {
+	if p.Cause == drill.CauseHalt {
+		return strings.TrimPrefix(p.Reason, "halted: ")
+	}
+	return p.Reason
 }
 
 func (h *history) takePhase(n entry) {

@@ -113,7 +113,7 @@ func (d *docket) restore(r Report, p Phase) {
 		if r.State == StateRunning {
 			continue // it may still be tried again
 		}
-		d.open(Critical, p.Name, "An undo failed, so something is still broken", fmt.Sprintf("%s, after %s%s", u.Step, plural(u.Tries, "try"), suffix(counted(u.Reasons))),
+		d.open(Critical, p.Name, "An undo failed, so something is still broken", fmt.Sprintf("%s, after %s%s", u.Step, Plural(u.Tries, "try"), suffix(counted(u.Reasons))),
 			fmt.Sprintf("Repair what made the undo of %s fail, then run “%s”; if it still fails, put the target back by hand.", u.Step, undoCommand(r.ID)))
 	}
 	for _, a := range p.Actions {
@@ -320,7 +320,7 @@ func (d *docket) conduct(p Phase) {
 	}
 	for _, l := range p.Availability {
 		if l.StaleReads > 0 && !lost(p) {
-			d.open(Major, p.Name, "Reads were stale", fmt.Sprintf("%s/%s: %s reads missed a write that had been acknowledged before they began", l.Probe, l.Lane, ShowCount(l.StaleReads)),
+			d.open(Major, p.Name, "Reads were stale", fmt.Sprintf("%s/%s: %s missed a write that had been acknowledged before", l.Probe, l.Lane, Plural(l.StaleReads, "read")),
 				"Find out which server answered those reads; route them away from lagging or fenced-off servers.")
 		}
 	}

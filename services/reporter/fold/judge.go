@@ -226,7 +226,7 @@ func (f *phaseFold) steadyBefore() *Steady {
 func (f *phaseFold) cutReason() string {
 	for _, a := range f.h.aborts {
 		if p := a.payload.(*event.AbortRequested); f.during(a.order) {
-			return fmt.Sprintf("the drill was aborted before the measurement was complete (%s, by %s: %s)", p.Cause, p.By, p.Reason)
+			return fmt.Sprintf("the drill was aborted before the measurement was complete (%s, by %s: %s)", p.Cause, p.By, reasonOf(p))
 		}
 	}
 	return "the phase was cut short before the measurement was complete" + suffix(f.out.Reason)
@@ -280,10 +280,10 @@ func (f *phaseFold) figures(j verdict.Judgement) (objective, achieved string) {
 		}
 	case verdict.OfRPORecords:
 		if o.RPORecords != nil {
-			objective = "≤ " + ShowCount(*o.RPORecords) + " records"
+			objective = "≤ " + Plural(*o.RPORecords, "record")
 		}
 		if n, ok := lostRecovered(f.out); ok {
-			achieved = ShowCount(n) + " records"
+			achieved = Plural(n, "record")
 		}
 	case verdict.OfRPOTime:
 		if o.RPOTime != nil {

@@ -58,7 +58,7 @@ func (f *phaseFold) judgeKeep() {
 	if len(why) > 0 {
 		v = verdict.Inconclusive
 	}
-	f.addResult(ofKeep, "every copy is made", fmt.Sprintf("%d of %s", good, plural(len(f.out.Copies), "copy")), v, reasonOr(why, "every copy is whole and verified"))
+	f.addResult(ofKeep, "every copy is made", fmt.Sprintf("%d of %s", good, Plural(len(f.out.Copies), "copy")), v, reasonOr(why, "every copy is whole and verified"))
 }
 
 // addUnasked lists the copies that the drill wants and that were never asked for.
@@ -85,7 +85,7 @@ func (c CopyRun) problem() string {
 	case statusFailed:
 		return what + " could not be copied" + suffix(c.Reason)
 	case statusNotAsked:
-		return what + " was not copied: the phase ended before"
+		return what + ": the phase ended before its turn came"
 	}
 	return what + " could not be copied: the mirror did not answer"
 }

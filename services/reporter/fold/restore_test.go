@@ -41,8 +41,11 @@ func TestKeep(t *testing.T) {
 		t.Errorf("a missed objective and no evidence: %s, want FAIL", r.Verdict)
 	}
 	r = mustFold(t, kill(func(p *synthetic.Phase) { p.Keep, p.AbortAt = synthetic.KeepDone, 1400*time.Millisecond }))
-	if got := result(t, r, "keep"); got.Verdict != verdict.Inconclusive || !strings.Contains(got.Why, "was not copied: the phase ended before") {
+	if got := result(t, r, "keep"); got.Verdict != verdict.Inconclusive || !strings.Contains(got.Why, "pg_wal → dir:/evidence/d-7/wal): the phase ended before its turn came") {
 		t.Errorf("aborted before the copy: %+v", got)
+	}
+	if s := strings.Join(r.Summary, " "); strings.Count(s, "was not ") != strings.Count(s, "Evidence was not kept: ") || !strings.Contains(s, "its turn came. ") {
+		t.Errorf("aborted before the copy: the summary is %s", s)
 	}
 }
 

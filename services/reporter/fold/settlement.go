@@ -99,7 +99,7 @@ func (s *Settlement) judgeUndos(h *history) {
 	if len(why) > 0 {
 		v = verdict.Fail
 	}
-	s.Results = append(s.Results, Result{Of: ofUndo, Objective: "nothing is left to undo", Achieved: fmt.Sprintf("%d of %s undone", done, plural(len(s.Undos), "step")),
+	s.Results = append(s.Results, Result{Of: ofUndo, Objective: "nothing is left to undo", Achieved: fmt.Sprintf("%d of %s undone", done, Plural(len(s.Undos), "step")),
 		Verdict: v, Why: reasonOr(why, "every step was undone")})
 }
 
@@ -129,7 +129,7 @@ func summariseSettlement(r Report) []string {
 	var opening string
 	switch r.Verdict {
 	case verdict.Pass:
-		opening = fmt.Sprintf("The settlement passed: what drill %s had left, %s, was undone in %s.", r.Settles, plural(len(s.Undos), "step"), took)
+		opening = fmt.Sprintf("The settlement passed: what drill %s had left, %s, was undone in %s.", r.Settles, Plural(len(s.Undos), "step"), took)
 	case verdict.Fail:
 		opening = fmt.Sprintf("The settlement failed: not all that drill %s had left could be shown to be back, after %s.", r.Settles, took)
 	default:
@@ -152,7 +152,7 @@ func (d *docket) settlement(r Report) {
 				fmt.Sprintf("Find out why the undo of %s does not work at once.", u.Step))
 		case u.Status == statusDone || r.State == StateRunning:
 		default:
-			d.open(Critical, "", "Something is still broken", fmt.Sprintf("%s, after %s%s", u.Step, plural(u.Tries, "try"), suffix(counted(u.Reasons))),
+			d.open(Critical, "", "Something is still broken", fmt.Sprintf("%s, after %s%s", u.Step, Plural(u.Tries, "try"), suffix(counted(u.Reasons))),
 				fmt.Sprintf("Repair what made the undo of %s fail, then run “%s”; if it still fails, put the target back by hand.", u.Step, undoCommand(r.Settles)))
 		}
 	}

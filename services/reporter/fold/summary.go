@@ -35,7 +35,7 @@ func opening(r Report) string {
 			passed++
 		}
 	}
-	s := fmt.Sprintf("%d of %s passed in %s.", passed, plural(len(r.Phases), "phase"), ShowDuration(r.Duration))
+	s := fmt.Sprintf("%d of %s passed in %s.", passed, Plural(len(r.Phases), "phase"), ShowDuration(r.Duration))
 	switch r.Verdict {
 	case verdict.Pass:
 		return "The drill passed: " + s
@@ -47,14 +47,15 @@ func opening(r Report) string {
 	return "The drill is not valid, so it proves nothing about the system as a whole: " + s
 }
 
-func plural(n int, thing string) string {
+// Plural writes a number of things: "1 phase", "2 copies".
+func Plural[N int | int64](n N, thing string) string {
 	if n == 1 {
 		return "1 " + thing
 	}
 	if stem, ok := strings.CutSuffix(thing, "y"); ok {
-		return fmt.Sprintf("%d %sies", n, stem)
+		return ShowCount(int64(n)) + " " + stem + "ies"
 	}
-	return fmt.Sprintf("%d %ss", n, thing)
+	return ShowCount(int64(n)) + " " + thing + "s"
 }
 
 // phaseSentence says in a sentence what came of a phase.
@@ -163,7 +164,7 @@ func agenda(r Report) []AgendaItem {
 		problems = append(problems, i.ID+": "+i.Title)
 	}
 	if n := len(r.ActionItems); n > 0 {
-		todos = []string{fmt.Sprintf("The %s above, of %s", plural(n, "item"), plural(len(r.Issues), "issue"))}
+		todos = []string{fmt.Sprintf("The %s above, of %s", Plural(n, "item"), Plural(len(r.Issues), "issue"))}
 	}
 	if len(problems) == 0 {
 		problems = []string{"No issues were identified"}

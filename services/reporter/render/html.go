@@ -28,10 +28,9 @@ type table struct {
 	Status int
 }
 
-// card is a phase's figure at the top.
+// card is one of a phase's figures at the top, with the verdict on it alone.
 type card struct {
-	Title, Achieved, Objective, Lost string
-	Verdict                          string
+	Title, Figure, Objective, Verdict string
 }
 
 // section is one phase of the page.
@@ -58,6 +57,8 @@ type named struct {
 // page is what the template gets.
 type page struct {
 	fold.Report
+	// Live is true while the drill runs: the page then loads itself again.
+	Live        bool
 	CSS         template.CSS
 	Verdict     string
 	Cards       []card
@@ -99,35 +100,48 @@ func pageOf(r fold.Report) page {
 		Conduct: table{conductHead, conductRows(r), -1}, Plan: table{planHead, planRows(r), -1},
 		Proof: table{[]string{"What", "Found"}, verificationRows(r), -1}, Definitions: definitions(r), SpecText: specText(r),
 	}
-	if r.State == fold.StateRunning {
-		p.Verdict = "RUNNING"
+	if p.Live = r.State == fold.StateRunning; p.Live {
+		p.Verdict = strings.ToUpper(doing(r))
 	}
 	if x := r.Settlement; x != nil {
 		p.Undone, p.Results = table{settledHead, settledRows(x), 6}, table{resultHead, resultRows(x.Results), 3}
 	}
 	for i, x := range r.Phases {
-		p.Cards = append(p.Cards, cardOf(x))
+		p.Cards = append(p.Cards, cardsOf(x)...)
 		p.Sections = append(p.Sections, sectionOf(x, i))
 	}
 	return p
 }
 
-func cardOf(p fold.Phase) card {
-	c := card{Title: p.Title, Achieved: fold.Never, Verdict: orRunning(p)}
+// cardsOf are a phase's recovery, what else of it was measured against an objective,
+// and what else did not pass.
+func cardsOf(p fold.Phase) []card {
+	back := card{Title: p.Title + ": achieved recovery", Figure: fold.Never, Objective: "no objective", Verdict: orRunning(p)}
 	for i, x := range p.Recovery {
 		if i == 0 || x.Achieved.Open || x.Achieved.Hi > p.Recovery[0].Achieved.Hi {
-			c.Achieved = fold.ShowRecovery(x)
+			back.Figure = fold.ShowRecovery(x)
 		}
 	}
 	if p.Objective.RTO > 0 {
-		c.Objective = fold.ShowDuration(p.Objective.RTO)
+		back.Objective = "objective " + fold.ShowDuration(p.Objective.RTO)
 	}
+	out := []card{back}
 	for _, x := range p.Results {
-		if x.Of == verdict.OfRPORecords && x.Achieved != fold.Never {
-			c.Lost = x.Achieved + " lost"
+		objective := "objective " + x.Objective
+		switch x.Of {
+		case verdict.OfRTO:
+			out[0].Verdict = string(x.Verdict)
+			continue
+		case verdict.OfRPORecords, verdict.OfRPOTime, verdict.OfAvailability:
+		default:
+			if x.Verdict == verdict.Pass || x.Of == verdict.OfValidity {
+				continue // what is not valid is so on every card
+			}
+			objective = "wanted: " + x.Objective
 		}
+		out = append(out, card{Title: p.Title + ": " + strings.ToLower(fold.Subject(x.Of)), Figure: x.Achieved, Objective: objective, Verdict: string(x.Verdict)})
 	}
-	return c
+	return out
 }
 
 func sectionOf(p fold.Phase, i int) section {
@@ -141,6 +155,7 @@ func sectionOf(p fold.Phase, i int) section {
 		{"Faults and their proof", table{faultHead, faultRows(p), -1}},
 		{"Actions and undos", table{actionHead, actionRows(p), 4}},
 		{"Outages", table{outageHead, outageRows(p), -1}},
+		{errorTitle, table{errorHead, errorRows(p), -1}},
 		{"Checks", table{checkHead, checkRows(p.Checks), 3}},
 		{"Steady state", table{steadyHead, steadyRows(p), 1}},
 		{"Evidence kept", table{copyHead, copyRows(p), 3}},

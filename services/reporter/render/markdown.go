@@ -58,7 +58,7 @@ func Markdown(r fold.Report) []byte {
 	m.line("**%s**\n", inline(r.Title))
 	m.line("**Verdict**: %s  ", verdictOf(r))
 	m.line("**Date**: %s  ", r.Accepted.UTC().Format("2 January 2006"))
-	m.line("**Duration**: %s (%s – %s)  ", fold.ShowDuration(r.Duration), fold.ShowTime(r.Accepted), fold.ShowTime(r.Ended))
+	m.line("**Duration**: %s  ", durationOf(r))
 	m.line("**Requested by**: %s  ", inline(fold.ShowRequester(r.Requester)))
 	m.line("**Participants**: %s\n", inline(orDash(r.Participants)))
 	if r.Description != "" {
@@ -76,7 +76,7 @@ func Markdown(r fold.Report) []byte {
 		m.metrics(r)
 		m.line("## Phases\n")
 		for _, p := range r.Phases {
-			m.phase(p)
+			m.phase(r, p)
 		}
 	}
 	m.issues(r)
@@ -86,9 +86,25 @@ func Markdown(r fold.Report) []byte {
 
 func verdictOf(r fold.Report) string {
 	if r.State == fold.StateRunning {
-		return "running" + suffixIf(string(r.Verdict), " (so far %s)")
+		return doing(r) + suffixIf(string(r.Verdict), " (so far %s)")
 	}
 	return string(r.Verdict)
+}
+
+// doing is what a drill does that has not ended.
+func doing(r fold.Report) string {
+	if len(r.Conduct.Aborts) > 0 {
+		return "aborting"
+	}
+	return "running"
+}
+
+// durationOf says how long the drill took and when that was.
+func durationOf(r fold.Report) string {
+	if r.State == fold.StateRunning {
+		return fmt.Sprintf("%s so far (since %s)", fold.ShowDuration(r.Duration), fold.ShowTime(r.Accepted))
+	}
+	return fmt.Sprintf("%s (%s – %s)", fold.ShowDuration(r.Duration), fold.ShowTime(r.Accepted), fold.ShowTime(r.Ended))
 }
 
 func suffixIf(s, format string) string {
@@ -113,6 +129,8 @@ func (m *markdown) metrics(r fold.Report) {
 	m.line("### Acknowledged Writes\n")
 	if rows := ledgerRows(r); len(rows) > 0 {
 		m.table(ledgerHead, rows)
+	} else if r.State == fold.StateRunning {
+		m.line("No ledger has been read yet.\n")
 	} else {
 		m.line("No ledger was read.\n")
 	}
@@ -131,11 +149,16 @@ func (m *markdown) settlement(s *fold.Settlement) {
 }
 
 // phase is what was judged of a phase; its details are in the annex.
-func (m *markdown) phase(p fold.Phase) {
+func (m *markdown) phase(r fold.Report, p fold.Phase) {
 	m.line("### %s: %s\n", inline(p.Title), orRunning(p))
-	if p.State == "waiting" {
+	switch {
+	case p.State == "waiting" && r.State == fold.StateRunning:
+		m.line("The phase has not begun yet.\n")
+	case p.State == "waiting":
 		m.line("The phase did not begin.\n")
-	} else {
+	case p.State == fold.StateRunning:
+		m.line("Since %s (%s so far)\n", fold.ShowTime(p.Started), fold.ShowDuration(p.Duration))
+	default:
 		m.line("%s – %s (%s)%s\n", fold.ShowTime(p.Started), fold.ShowTime(p.Ended), fold.ShowDuration(p.Duration), suffixIf(inline(p.Reason), "; %s"))
 	}
 	m.table(resultHead, resultRows(p.Results))
@@ -149,6 +172,7 @@ func (m *markdown) details(p fold.Phase) {
 	m.section("Faults", faultHead, faultRows(p))
 	m.section("Actions and undos", actionHead, actionRows(p))
 	m.section("Outages", outageHead, outageRows(p))
+	m.section(errorTitle, errorHead, errorRows(p))
 	m.section("Steady state", steadyHead, steadyRows(p))
 	m.section("Checks", checkHead, checkRows(p.Checks))
 	m.section("Evidence kept", copyHead, copyRows(p))

@@ -18,9 +18,9 @@ var loginTemplate string
 //go:embed notice.html.tmpl
 var noticeTemplate string
 
-// Entry is a drill in the list.
+// Entry is a drill in the list, or a request that became none, with Why.
 type Entry struct {
-	ID, Title, State, Verdict, Requester, When string
+	ID, Title, State, Verdict, Requester, When, Why string
 }
 
 // Index writes the page that lists the drills. halted says who halted all of them

@@ -3,9 +3,9 @@ package render
 import (
 	"fmt"
 	"maps"
+	"regexp"
 	"slices"
 	"strings"
-	"unicode/utf8"
 
 	"github.com/firedrill/firedrill/services/reporter/fold"
 )
@@ -87,51 +87,58 @@ func outageRows(p fold.Phase) [][]string {
 	return rows
 }
 
-const (
-	// ellipsis ends a text that was cut.
-	ellipsis = "…"
-	// otherErrors is what the observer calls those beyond the first few texts.
-	otherErrors = "other errors"
-)
+// otherErrors is what the observer calls those beyond the first few texts.
+const otherErrors = "other errors"
 
 // causeOf is what the first error comes down to, for people; one that the observer
-// had to cut is only taken if there is no other. All of them are in report.json.
+// had to cut is only taken if there is no other. The texts follow the table.
 func causeOf(errors []string) string {
 	named := slices.DeleteFunc(slices.Clone(errors), func(e string) bool { return e == otherErrors })
 	if len(named) == 0 {
 		return orDash(errors)
 	}
-	i := slices.IndexFunc(named, func(e string) bool { return !strings.HasSuffix(e, ellipsis) })
-	return fold.ShowUnits(innermost(named[max(i, 0)]))
+	i := slices.IndexFunc(named, func(e string) bool { return !strings.HasSuffix(e, fold.Ellipsis) })
+	return fold.ShowCause(named[max(i, 0)])
 }
 
-// maxCause bounds a cause, in characters.
-const maxCause = 80
-
-// innermost is the last part of a Go error, which wraps its cause as "doing this:
-// doing that: cause". A cause of a single word takes what stands before it along,
-// and a part that was cut off in its middle says less than the one before it.
-func innermost(text string) string {
-	parts := strings.Split(strings.Join(strings.Fields(text), " "), ": ")
-	end := ""
-	if n := len(parts) - 1; n > 0 && strings.HasSuffix(parts[n], ellipsis) {
-		parts, end = parts[:n], " "+ellipsis
+// errorRows are the texts of which the outages' causes are only the gist, each with
+// the lanes that met it. Those that differ only in their numbers, such as the port of
+// each connection, are one.
+func errorRows(p fold.Phase) [][]string {
+	type met struct {
+		text         string
+		lanes, alike []string
 	}
-	i := len(parts) - 1
-	for i > 0 && !strings.Contains(strings.Join(parts[i:], ": "), " ") {
-		i--
+	var all []*met
+	byKind := map[string]*met{}
+	for _, o := range p.Outages {
+		for _, e := range o.Errors {
+			if e == otherErrors || fold.ShowCause(e) == fold.ShowUnits(e) {
+				continue
+			}
+			kind := numbers.ReplaceAllString(e, "0")
+			m := byKind[kind]
+			if m == nil {
+				m = &met{text: e}
+				byKind[kind], all = m, append(all, m)
+			}
+			if e != m.text && !slices.Contains(m.alike, e) {
+				m.alike = append(m.alike, e)
+			}
+			if lane := o.Probe + "/" + o.Lane; !slices.Contains(m.lanes, lane) {
+				m.lanes = append(m.lanes, lane)
+			}
+		}
 	}
-	return atWord(strings.Join(parts[i:], ": "), maxCause) + end
+	var rows [][]string
+	for _, m := range all {
+		text := m.text
+		if n := len(m.alike); n > 0 {
+			text += "\nand " + fold.Plural(n, "other") + " that " + map[bool]string{true: "differs", false: "differ"}[n == 1] + " only in numbers"
+		}
+		rows = append(rows, []string{strings.Join(m.lanes, "\n"), text})
+	}
+	return rows
 }
 
-// atWord cuts a text that is longer than most characters after a word.
-func atWord(text string, most int) string {
-	if utf8.RuneCountInString(text) <= most {
-		return text
-	}
-	cut := string([]rune(text)[:most])
-	if i := strings.LastIndexByte(cut, ' '); i > 0 {
-		cut = cut[:i]
-	}
-	return cut + " " + ellipsis
-}
+var numbers = regexp.MustCompile(`[0-9]+`)

@@ -72,8 +72,36 @@ func TestCauseOfAnOutage(t *testing.T) {
 		{[]string{"write: " + strings.Repeat("words and ", 20)}, strings.TrimSpace(strings.Repeat("words and ", 8)) + " …"},
 	} {
 		p := fold.Phase{Outages: []fold.Outage{{Outage: verdict.Outage{Probe: "w", Lane: "fresh"}, Errors: x.errors}}}
-		if got := rows(p, "w/fresh"); len(got) != 1 || !strings.HasSuffix(got[0], "| "+x.want+" |") {
+		if got := rows(p, "| recovery |"); len(got) != 1 || !strings.HasSuffix(got[0], "| "+x.want+" |") {
 			t.Errorf("%q:\n got %q\nwant %q", x.errors, got, x.want)
 		}
+	}
+}
+
+// TestErrorsAreShownInFull: once each, with the lanes that met them, and only where
+// the outage's line does not say all of it.
+func TestErrorsAreShownInFull(t *testing.T) {
+	const long = "connect to 127.0.0.1:1: dial tcp 127.0.0.1:1: connect: connection refused"
+	outage := func(lane string, errors ...string) fold.Outage {
+		return fold.Outage{Outage: verdict.Outage{Probe: "w", Lane: lane}, Errors: errors}
+	}
+	p := fold.Phase{Outages: []fold.Outage{outage("fresh", long, "other errors"), outage("pooled", "too slow", long), outage("fresh", long)}}
+	if got := rows(p, long); len(got) != 1 || got[0] != "| w/fresh<br>w/pooled | "+long+" |" {
+		t.Errorf("%q", got)
+	}
+	if got := rows(p, "too slow"); len(got) != 1 {
+		t.Errorf("what its line says is said again: %q", got)
+	}
+	from := func(port string) string {
+		return "read tcp 127.0.0.1:" + port + "->127.0.0.1:1: read: connection reset"
+	}
+	ports := fold.Phase{Outages: []fold.Outage{outage("fresh", from("37446"), from("37492")), outage("pooled", from("9"), from("9"))}}
+	if got := rows(ports, "connection reset<br>"); len(got) != 1 || got[0] != "| w/fresh<br>w/pooled | "+from("37446")+"<br>and 2 others that differ only in numbers |" {
+		t.Errorf("%q", got)
+	}
+	p.State = fold.StateFinished
+	page, err := render.HTML(fold.Report{ID: "d-1", Phases: []fold.Phase{p}})
+	if err != nil || strings.Count(string(page), long) != 1 {
+		t.Errorf("the page has the text %d times, %v", strings.Count(string(page), long), err)
 	}
 }

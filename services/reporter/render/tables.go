@@ -24,6 +24,7 @@ var (
 	faultHead        = []string{"Fault", "Target", "Operation", "Parts", "When", "Took", "Status", "Proof of effect"}
 	actionHead       = []string{"Step", "Operation", "When", "Took", "Status", "Details"}
 	outageHead       = []string{"Lane", "Stretch", "Began", "Ended", "Length", "Attempts", "Cause"}
+	errorHead        = []string{"Lanes", "Error"}
 	steadyHead       = []string{"When", "Status", "Watched for", "Reasons"}
 	checkHead        = []string{"Check", "When", "Property", "Result", "Found", "Wanted", "Samples"}
 	copyHead         = []string{"Copy", "From", "To", "Status", "Why", "Files", "Bytes", "Verified", "Root"}
@@ -33,6 +34,9 @@ var (
 	planHead         = []string{"Step", "Operation", "Parts", "Does", "Undo", "Dead man"}
 )
 
+// errorTitle stands above the texts that errorRows lists.
+const errorTitle = "What the failed attempts met, in full"
+
 func recoveryRows(r fold.Report) [][]string {
 	var rows [][]string
 	for _, p := range r.Phases {
@@ -41,7 +45,7 @@ func recoveryRows(r fold.Report) [][]string {
 			target = fold.ShowDuration(p.Objective.RTO)
 		}
 		if len(p.Recovery) == 0 {
-			rows = append(rows, []string{p.Title, fold.Never, target, fold.Never, fold.Never, status(p.Verdict)})
+			rows = append(rows, []string{p.Title, fold.Never, target, fold.Never, fold.Never, orRunning(p)})
 		}
 		for _, x := range p.Recovery {
 			rows = append(rows, []string{p.Title, x.Name, target, achieved(x), fold.Show(x.FirstSuccess), status(x.Status)})

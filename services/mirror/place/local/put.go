@@ -186,11 +186,25 @@ func (p *Place) create(d dir, e entry.Entry) (temp, error) {
 	return t, nil
 }
 
+// reserve takes the room for a file, where the file system can. What is plainly too
+// large is not even tried: it would fill the disk for everybody until it failed.
+func reserve(fd int, size int64) error {
+	var fs unix.Statfs_t
+	err := retry(func() error { return unix.Fstatfs(fd, &fs) })
+	if err == nil && fs.Bsize > 0 && fs.Blocks > 0 && uint64(size)/uint64(fs.Bsize) > fs.Bfree {
+		return unix.ENOSPC
+	}
+	err = retry(func() error { return unix.Fallocate(fd, 0, 0, size) })
+	if err == unix.ENOTSUP || err == unix.ENOSYS {
+		return nil
+	}
+	return err
+}
+
 // fill writes the content, which must be of the size.
 func (p *Place) fill(ctx context.Context, fd int, r io.Reader, size int64) error {
 	if size >= preallocated {
-		err := retry(func() error { return unix.Fallocate(fd, 0, 0, size) })
-		if err != nil && err != unix.ENOTSUP && err != unix.ENOSYS {
+		if err := reserve(fd, size); err != nil {
 			return fmt.Errorf("reserve %d bytes: %w", size, err)
 		}
 	}

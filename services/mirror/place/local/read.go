@@ -45,14 +45,14 @@ func (p *Place) Open(ctx context.Context, e entry.Entry, off, n int64) (place.Co
 	if off < 0 {
 		return nil, &Error{"read", e.Path, fmt.Errorf("%w: it begins at byte %d", os.ErrInvalid, off)}
 	}
-	f, err := scan.Open(p.root, e)
+	f, err := scan.OpenAt(p.at, e)
 	if errors.Is(err, scan.ErrChanged) || gone(err) {
 		err = changed(err.Error())
 	}
 	if err != nil {
 		return nil, &Error{"read", e.Path, err}
 	}
-	c := &content{file: f, place: p, entry: e}
+	c := &content{file: f, entry: e}
 	if n < 0 {
 		n = max(e.Size-off, 0)
 	}
@@ -64,7 +64,6 @@ func (p *Place) Open(ctx context.Context, e entry.Entry, off, n int64) (place.Co
 type content struct {
 	file  *os.File
 	left  io.Reader
-	place *Place
 	entry entry.Entry
 }
 
@@ -74,9 +73,9 @@ func (c *content) Read(b []byte) (int, error) { return c.left.Read(b) }
 // Close closes the file.
 func (c *content) Close() error { return c.file.Close() }
 
-// Unchanged looks at the file again, by its name.
+// Unchanged looks at the file again.
 func (c *content) Unchanged() error {
-	touched, err := scan.Changed(c.place.root, c.entry)
+	touched, err := scan.Touched(c.file, c.entry)
 	switch {
 	case err != nil:
 		return err

@@ -1,0 +1,68 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/firedrill/firedrill/pkg/drill"
+	"github.com/firedrill/firedrill/services/injector"
+)
+
+// caveatWait bounds the wait for a running firedrill that was not what was asked for.
+const caveatWait = 5 * time.Second
+
+// inlineRefused ends the injector's word on a drill that brings its own configuration.
+const inlineRefused = "no configuration of their own"
+
+// onlyListed explains it.
+const onlyListed = "it only drills what its inventory lists: name its entry, or stop it to run a drill that brings everything itself"
+
+// caveats are what keeps a valid drill from being run right now. A drill that this
+// process could check itself was not shown to the firedrill that runs here, which is
+// the one that `firedrill run` asks.
+func (a *app) caveats(ctx context.Context, raw []byte) []string {
+	ctx, cancel := context.WithTimeout(ctx, caveatWait)
+	defer cancel()
+	s, err := a.connect(ctx)
+	if errors.Is(err, errNoServer) {
+		return nil
+	}
+	if err != nil {
+		return []string{fmt.Sprintf("whether the firedrill that runs here would take it is not known: %v", err)}
+	}
+	defer s.close()
+	var out []string
+	switch no, err := a.refused(ctx, s, raw); {
+	case err != nil:
+		out = append(out, fmt.Sprintf("whether the firedrill that runs here would take it is not known: %v", err))
+	case no != nil && strings.Contains(no.Error(), inlineRefused):
+		out = append(out, "the firedrill that runs here would reject it: "+onlyListed)
+	case no != nil:
+		out = append(out, "the firedrill that runs here would reject it, because by its inventory "+no.Error())
+	}
+	if h, err := s.bus.HaltState(ctx); err == nil && h.Halted {
+		out = append(out, fmt.Sprintf("it would be rejected now: ALL DRILLS ARE HALTED %s: release with %s", h, a.command("halt --release")))
+	}
+	return out
+}
+
+// refused is what a running firedrill finds wrong with a drill; nil where it is what
+// has checked the drill in the first place.
+func (a *app) refused(ctx context.Context, s *session, raw []byte) (*drill.Problems, error) {
+	if a.asks(raw) {
+		return nil, nil
+	}
+	data, err := s.bus.Call(ctx, injector.VerbValidate, raw)
+	if err != nil {
+		return nil, err
+	}
+	var c injector.Checked
+	if err := json.Unmarshal(data, &c); err != nil || c.Valid {
+		return nil, err
+	}
+	return &c.Problems, nil
+}

@@ -1,0 +1,97 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/firedrill/firedrill/pkg/drill"
+	"github.com/firedrill/firedrill/pkg/run"
+	"github.com/firedrill/firedrill/services/injector"
+)
+
+func (a *app) validateCmd() *cobra.Command {
+	var asJSON bool
+	c := &cobra.Command{
+		Use: "validate FILE...", Short: "Check drills, inventories and requests to undo, without running anything", Args: cobra.MinimumNArgs(1),
+		Long: `Check drills, inventories and requests to undo, without running anything. A drill
+that names entries is checked with the inventory of --inventory, else with that of
+the running firedrill; one that brings everything itself is checked here. What
+would keep a valid drill from being run right now is said too: a running firedrill
+whose inventory does not allow it, or a halt.`,
+		RunE: func(cmd *cobra.Command, files []string) error {
+			bad := 0
+			for _, f := range files {
+				v := a.validate(cmd.Context(), f)
+				if v.err != nil {
+					bad++
+				}
+				switch {
+				case asJSON:
+					if err := writeJSON(a.Out, v.json(f)); err != nil {
+						return err
+					}
+				case v.err != nil:
+					fmt.Fprintln(a.Err, v.err)
+				default:
+					fmt.Fprintf(a.Out, "%s: valid%s\n", f, v.note)
+					for _, c := range v.caveats {
+						fmt.Fprintf(a.Out, "  but %s\n", c)
+					}
+				}
+			}
+			if bad > 0 {
+				return &exitError{code: run.BadArguments}
+			}
+			return nil
+		},
+	}
+	c.Flags().BoolVar(&asJSON, "json", false, "one JSON object a file")
+	a.inventoryFlag(c.Flags(), inventoryUsage)
+	return c
+}
+
+// validated is what came of checking a file.
+type validated struct {
+	// kind is what the file says that it is; note tells it, if it is no drill.
+	kind, note string
+	// caveats keep a valid drill from being run right now.
+	caveats []string
+	err     error
+}
+
+func (v validated) json(file string) map[string]any {
+	out := map[string]any{"file": file, "kind": v.kind, "valid": v.err == nil, "problems": drill.AsProblems(v.err)}
+	if len(v.caveats) > 0 {
+		out["caveats"] = v.caveats
+	}
+	return out
+}
+
+// validate checks a file as what its kind says that it is.
+func (a *app) validate(ctx context.Context, path string) validated {
+	raw, err := a.readFile(path)
+	if err != nil {
+		return validated{err: err}
+	}
+	v := validated{kind: drill.KindOf(raw)}
+	switch v.kind {
+	case drill.InventoryKind:
+		var inv drill.Inventory
+		inv, v.err = drill.ReadInventory(raw, injector.Catalogue(a.registry))
+		v.note = fmt.Sprintf(", an inventory (targets: %d)", len(inv.Spec.Targets))
+	case drill.UndoKind:
+		var u drill.Undo
+		u, v.err = drill.ParseUndo(raw)
+		v.note = ", a request to undo " + u.Spec.Drill
+	default:
+		if _, v.err = a.checkDrill(ctx, injector.VerbValidate, raw); v.err == nil {
+			v.caveats = a.caveats(ctx, raw)
+		}
+	}
+	if v.err != nil {
+		v.err = fmt.Errorf("%s: %w", path, v.err)
+	}
+	return v
+}
