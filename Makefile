@@ -9,12 +9,12 @@ GOTEST  := go test -race -timeout 20m
 STATICCHECK_VERSION := v0.8.2
 export FIREDRILL_BIN := $(CURDIR)/$(BIN)
 
-.PHONY: help setup build demo test test-go lint verify fix bench bench-mirror clean jaeger minio
+.PHONY: help setup build demo test test-go lint verify fix bench bench-mirror clean jaeger minio peers
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
 
-setup: ## install the servers that drills need (PostgreSQL, PgBouncer)
+setup: ## install the servers that drills and mirrors need (PostgreSQL, PgBouncer, ZFS)
 	@deploy/lab/install.sh
 
 build: ## build every program into out/bin
@@ -35,6 +35,8 @@ minio: $(BIN)/minio ## build the MinIO that the mirror's tests run
 $(BIN)/minio: tests/minio/go.mod
 	@mkdir -p $(BIN)
 	cd tests/minio && GOWORK=off CGO_ENABLED=0 go build -trimpath -o $(CURDIR)/$(BIN)/minio github.com/minio/minio
+
+peers: $(BIN)/mc $(BIN)/rclone ## build mc and rclone, with which the mirror is compared
 
 $(BIN)/mc: tests/peers/mc/go.mod
 	@mkdir -p $(BIN)
@@ -63,7 +65,7 @@ fix: ## write the generated files and the recorded reports
 	go run ./services/reporter/fold/reportschema
 	cd services/reporter && go test ./render -run Golden -update
 
-test: setup build lint verify jaeger minio test-go ## set up and run everything
+test: setup build lint verify jaeger minio peers test-go ## set up and run everything
 
 test-go:
 	$(GOTEST) -p 1 work
@@ -75,7 +77,7 @@ bench: setup build ## measure, write out/bench/*.jsonl and print the figures
 # BENCH_MIRROR= leaves out the cases with a million files, BENCH_MIRROR=-quick only tries it out.
 BENCH_MIRROR := -million
 
-bench-mirror: build minio $(BIN)/mc $(BIN)/rclone ## race the mirror against mc and rclone, and write docs/mirror-bench.md
+bench-mirror: build minio peers ## race the mirror against mc and rclone, and write docs/mirror-bench.md
 	go run ./tests/bench/cmd/bench-mirror $(BENCH_MIRROR)
 
 clean: ## remove everything that was built or written

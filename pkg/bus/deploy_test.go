@@ -212,7 +212,7 @@ func (g *guarded) mirror(t *testing.T, services map[string]*bus.Bus) {
 		}
 		return bus.Stop
 	}))
-	must("drop", errors.Join(mirror.DropMirrorDone(t.Context(), "out", "r1"), mirror.DropMirrorWork(t.Context(), "out")))
+	must("drop", errors.Join(mirror.DropMirrorDone(t.Context(), "out", "r1"), mirror.DropMirrorWork(t.Context(), "out", "r1")))
 	must("event", mirror.PublishMirrorEvent(t.Context(), "out", "finished", "1", map[string]int{"copied": 3}))
 	must("follow events", cli.FollowMirror(t.Context(), "out", 0, func(r bus.Record) error {
 		if r.Kind != "finished" {

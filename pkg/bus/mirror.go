@@ -191,10 +191,10 @@ func ReadMirrorWork(subject string) (MirrorItem, error) {
 	return MirrorItem{}, fmt.Errorf("subject %q: that is no item of a mirror's work", subject)
 }
 
-// DropMirrorWork removes what is left of a mirror's work, of all its runs: what
-// nobody has begun is not begun any more.
-func (b *Bus) DropMirrorWork(ctx context.Context, mirror string) error {
-	return b.purge(ctx, StreamMirrorWork, "mirror.work."+mirror+".*.*")
+// DropMirrorWork removes what is left of a run's work: what nobody has begun is not
+// begun any more.
+func (b *Bus) DropMirrorWork(ctx context.Context, mirror, run string) error {
+	return b.purge(ctx, StreamMirrorWork, "mirror.work."+mirror+"."+run+".*")
 }
 
 // DropMirrorDone removes the results of a run that has ended.

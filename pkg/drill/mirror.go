@@ -66,8 +66,6 @@ type Mirror struct {
 	Every event.Duration `json:"every,omitempty"`
 	// Daily is the time of day, in UTC and as 02:30, at which it runs by itself.
 	Daily string `json:"daily,omitempty"`
-	// Audit is how often a run reads everything on both sides; 0 is never.
-	Audit event.Duration `json:"audit,omitempty"`
 	// Stalled is how long a run may make no progress before an alert; 15 minutes if
 	// left out.
 	Stalled event.Duration `json:"stalled,omitempty"`

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"time"
@@ -45,6 +46,7 @@ and AWS_SECRET_ACCESS_KEY. A mirror of the inventory is named instead of both.
 
 Exit codes: 0 all is as it should be, 1 it is not, 254 bad arguments, 255 failed.`,
 	}
+	c.PersistentPreRun = func(*cobra.Command, []string) { limitMemory() }
 	f := c.PersistentFlags()
 	f.StringVar(&o.state, "state", "", "folder for what mirrors remember; default: mirrors in the state directory")
 	f.BoolVar(&o.json, "json", false, "print the result as JSON")
@@ -52,6 +54,16 @@ Exit codes: 0 all is as it should be, 1 it is not, 254 bad arguments, 255 failed
 	a.inventoryFlag(f, "file that lists stores and mirrors")
 	c.AddCommand(a.mirrorSyncCmd(o), a.mirrorVerifyCmd(o), a.mirrorDriftCmd(o), a.mirrorAuditCmd(o), a.mirrorStatusCmd(o), a.mirrorCancelCmd())
 	return c
+}
+
+// mirrorMemory is beyond what a mirror needs at any size of a tree; without a bound
+// the collector lets garbage grow to as much again.
+const mirrorMemory = 56 << 20
+
+func limitMemory() {
+	if os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(mirrorMemory)
+	}
 }
 
 // mirrorArgs takes the name of a mirror, or two locations.
@@ -168,6 +180,7 @@ func (a *app) mirrorSyncCmd(o *mirrorOptions) *cobra.Command {
 	c.Flags().StringVar(&check, "check", "auto", "how to learn what the second location holds: auto, state (believe the last run), listing, or audit (believe only hashes)")
 	c.Flags().BoolVar(&so.DryRun, "dry-run", false, "do nothing, and print what would be done")
 	c.Flags().Int64Var(&may, "may-delete", 0, "let this run delete so many entries, whatever its limits say; -1 takes them off")
+	c.Flags().BoolVar(&so.AcceptPlaces, "accept-places", false, "take the locations for the right ones although they are not those that the mirror was set up with")
 	c.Flags().BoolVar(&byFleet, "fleet", false, "have the running firedrill do it, with all its mirror workers, and watch")
 	c.Flags().IntVar(&so.Items, "transfers", 0, "how many pieces of work are under way at once; 0 lets firedrill choose")
 	return c

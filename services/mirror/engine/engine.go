@@ -94,6 +94,12 @@ type Job struct {
 	Guards plan.Guards
 	// ListEvery is for CheckAuto; 0 means DefaultListEvery.
 	ListEvery time.Duration
+	// AcceptPlaces takes the places for those that the mirror is set up with, whatever
+	// they were before.
+	AcceptPlaces bool
+	// Boot identifies the machine's boot: a run that was interrupted in another one
+	// may have lost what was not durable yet. "" is one, too.
+	Boot string
 	// DryRun does nothing but read: Each is told what would be done.
 	DryRun bool
 
@@ -145,6 +151,8 @@ type Facts struct {
 	// made all of it durable yet. Where the machine stopped meanwhile, notes may
 	// have outlived what they are about: the next run looks for itself.
 	Unfinished bool `json:"unfinished,omitempty"`
+	// Boot is the machine's boot in which the unfinished run began.
+	Boot string `json:"boot,omitempty"`
 }
 
 // FactsName is the name of the document in the Store that holds Facts.

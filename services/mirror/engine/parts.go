@@ -73,8 +73,6 @@ func (w *Worker) sendParts(ctx context.Context, a *plan.Action, write place.Writ
 			return errors.Join(err, r.Close())
 		})
 	}
-	if err := g.Wait(); err != nil {
-		return nil, err
-	}
-	return parts, ctx.Err()
+	// Of the group's own context nothing is asked: it has ended by then.
+	return parts, g.Wait()
 }

@@ -102,6 +102,9 @@ func (r *run) plan() (*plan.Plan, error) {
 	}
 	r.facts.Mode = r.Mode
 	r.identify()
+	if err := r.written(); err != nil {
+		return nil, err
+	}
 	r.report.Check = r.howToCheck()
 	from, to := r.Places[plan.Source].Traits(), r.Places[plan.Dest].Traits()
 	rules := plan.Rules{
@@ -136,12 +139,26 @@ func (r *run) plan() (*plan.Plan, error) {
 func (r *run) identify() {
 	for _, s := range []plan.Side{plan.Source, plan.Dest} {
 		got := r.Places[s].Traits().Identity
-		if r.facts.Identities[s] == "" {
+		if r.facts.Identities[s] == "" || r.AcceptPlaces {
 			r.facts.Identities[s] = got
 		}
 		r.Guards.Markers[s] = plan.Marker{Want: r.facts.Identities[s], Got: got}
 	}
 	r.Guards.Versioned = r.Places[plan.Dest].Traits().Versioned
+}
+
+// written refuses to write to a place that is not the one the mirror was set up
+// with: what stands there is nobody's copy, and what is remembered is not there.
+func (r *run) written() error {
+	for _, s := range []plan.Side{plan.Source, plan.Dest} {
+		m := r.Guards.Markers[s]
+		if s == plan.Source && r.Mode != plan.TwoWay || m.Got == m.Want {
+			continue
+		}
+		return &JobError{"Places", fmt.Sprintf("the %s %s is not the place that the mirror was set up with", s, r.Places[s]),
+			"see whether the right one is mounted or answers; if it was replaced on purpose, run once with --accept-places"}
+	}
+	return nil
 }
 
 func (r *run) howToCheck() Check {
@@ -150,12 +167,13 @@ func (r *run) howToCheck() Check {
 		every = DefaultListEvery
 	}
 	switch {
-	case r.Check == CheckAudit:
+	case r.Check == CheckAudit, r.knew.Unfinished && r.knew.Boot != r.Boot && !r.Places[plan.Dest].Traits().ETags:
+		// After a power cut a file may have its size and time, and not its content.
 		return CheckAudit
 	case r.Store.Empty() || r.Mode == plan.TwoWay || r.knew.Listed.IsZero() || r.knew.Unfinished:
 		return CheckListing
-	case r.Guards.Markers[plan.Dest].Got != r.Guards.Markers[plan.Dest].Want:
-		return CheckListing // What was left is not there but at another place.
+	case r.AcceptPlaces:
+		return CheckListing // What was left may not be there.
 	case r.Check == CheckAuto && r.report.Began.Sub(r.knew.Listed) >= every:
 		return CheckListing
 	case r.Check == CheckAuto:
@@ -358,7 +376,7 @@ func (r *run) remember(d *Done) error {
 
 // begin says, durably, that what is there or what is remembered is about to change.
 func (r *run) begin() error {
-	r.facts.Unfinished = true
+	r.facts.Unfinished, r.facts.Boot = true, r.Boot
 	r.facts.Generation++
 	return r.saveFacts()
 }

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"iter"
 	"math/rand/v2"
 	"runtime"
 	"slices"
@@ -27,7 +28,6 @@ import (
 	"github.com/firedrill/firedrill/services/mirror/place"
 	"github.com/firedrill/firedrill/services/mirror/place/store"
 	"github.com/firedrill/firedrill/services/mirror/plan"
-	"github.com/firedrill/firedrill/services/mirror/state"
 )
 
 func TestHasher(t *testing.T) {
@@ -240,9 +240,7 @@ func TestTheLimitCountsWhatWasRead(t *testing.T) {
 func TestTheLimitIsThatOfAllTheWorkersReads(t *testing.T) {
 	w := between(t, plan.Mirror, openBucket(t, false, store.Options{Batch: 8}))
 	w.grow()
-	limit := NewLimit(1 << 20)
-	limit.SetBurst(8 << 20)
-	limit.SetLimit(rate.Limit(1e-9))
+	limit := rate.NewLimiter(1e-9, 8<<20) // which never gives anything back
 	w.pool = func(Pool) Pool {
 		return Local{Worker: &Worker{Places: w.job.Places, Limit: limit}}
 	}
@@ -301,15 +299,22 @@ func (l *lastFails) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// forgetful keeps nothing: what package state holds in memory is tested there.
+type forgetful struct{}
+
+func (forgetful) Empty() bool                       { return true }
+func (forgetful) Past() iter.Seq2[plan.Past, error] { return func(func(plan.Past, error) bool) {} }
+func (forgetful) Note(plan.Past) error              { return nil }
+func (forgetful) Forget(string) error               { return nil }
+func (forgetful) Sync() error                       { return nil }
+func (forgetful) Commit() error                     { return nil }
+func (forgetful) Load(string, any) (bool, error)    { return false, nil }
+func (forgetful) Save(string, any) error            { return nil }
+
 // Planning and carrying out must not hold the tree.
 func TestMemoryDoesNotGrowWithTheTree(t *testing.T) {
 	peak := func(n int) uint64 {
-		s, err := state.Open(t.TempDir())
-		must(t, err)
-		defer func() { must(t, s.Close()) }()
-		spill, err := s.Spill()
-		must(t, err)
-		defer func() { must(t, spill.Close()) }()
+		spill := &plan.MemorySpill{Limit: 1}
 		var highest uint64
 		seen := 0
 		measure := func() {
@@ -329,7 +334,7 @@ func TestMemoryDoesNotGrowWithTheTree(t *testing.T) {
 			}
 			return dones, nil
 		}}
-		j := Job{Places: [2]place.Place{made{n: n}, made{}}, Mode: plan.Mirror, Now: later, Store: s, Spill: spill, Pool: pool}
+		j := Job{Places: [2]place.Place{made{n: n}, made{}}, Mode: plan.Mirror, Now: later, Store: forgetful{}, Spill: spill, Pool: pool}
 		j.Each = func(Done) {
 			if seen++; seen%(n/8) == 0 {
 				measure()

@@ -116,6 +116,11 @@ func (w *Worker) inOrder(ctx context.Context, dones []Done) {
 
 // one carries out one action, and leaves in it what the places hold then.
 func (w *Worker) one(ctx context.Context, a *plan.Action) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("carry out %q: panic: %v", a.Key, r)
+		}
+	}()
 	if err := ctx.Err(); err != nil {
 		return err
 	}

@@ -32,6 +32,10 @@ type Config struct {
 	Runs, Items int
 }
 
+// waitingRuns is how many requests a process takes at once: those that have to wait
+// for a location must not keep others from running.
+const waitingRuns = 16
+
 // DefaultRuns is how many runs a process plans at once.
 const DefaultRuns = 2
 
@@ -54,13 +58,13 @@ func Run(ctx context.Context, c Config) error {
 	}
 	w := &worker{Config: c, open: map[string]*opened{}}
 	defer w.closeAll(context.WithoutCancel(ctx))
-	r := &runner{Config: c, turns: newTurns()}
+	r := &runner{Config: c, turns: newTurns(), slots: make(chan struct{}, c.Runs)}
 	queues := []struct {
 		name string
 		n    int
 		fn   func(context.Context, bus.Message) error
 	}{
-		{bus.MirrorRequests, c.Runs, r.onRequest},
+		{bus.MirrorRequests, waitingRuns, r.onRequest},
 		{bus.MirrorTicks, 1, r.onTick},
 		{bus.MirrorWork, c.Items, w.onWork},
 	}

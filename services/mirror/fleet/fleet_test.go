@@ -189,7 +189,7 @@ func TestARequestIsWorkedOffByAllProcesses(t *testing.T) {
 }
 
 func TestARunGoesOnWhenItsPlannerEnds(t *testing.T) {
-	w := newWorld(t, drill.Mirror{Name: "out", From: "dir:DIR/src", To: "dir:DIR/dst", BytesPerSecond: 150_000})
+	w := newWorld(t, drill.Mirror{Name: "out", From: "dir:DIR/src", To: "dir:DIR/dst", BytesPerSecond: 20_000})
 	w.tree("src", 3000)
 	stop := w.start()
 	w.ask("out", "{}")

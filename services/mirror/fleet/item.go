@@ -12,8 +12,10 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/firedrill/firedrill/services/mirror/engine"
+	"github.com/firedrill/firedrill/services/mirror/place"
 	"github.com/firedrill/firedrill/services/mirror/plan"
 	"github.com/firedrill/firedrill/services/mirror/wire"
 )
@@ -27,6 +29,19 @@ const itemVersion = 1
 const (
 	flagOrdered = 1 << iota
 	flagDryRun
+	flagSingle
+	allFlags = flagOrdered | flagDryRun | flagSingle
+)
+
+// maxErrorText is how much of an error's text travels, in bytes.
+const maxErrorText = 400
+
+// The errors of which the planner has to know what they are.
+const (
+	errorNone = iota
+	errorPlain
+	errorHeldBack
+	errorChanged
 )
 
 // encodeItem writes an item without what only the planner needs.
@@ -37,6 +52,9 @@ func encodeItem(it engine.Item) []byte {
 	}
 	if it.DryRun {
 		flags |= flagDryRun
+	}
+	if it.Single {
+		flags |= flagSingle
 	}
 	b := []byte{itemVersion, flags}
 	b = binary.AppendUvarint(b, uint64(len(it.Actions)))
@@ -49,10 +67,10 @@ func encodeItem(it engine.Item) []byte {
 }
 
 func decodeItem(b []byte) (it engine.Item, err error) {
-	if len(b) < 2 || b[0] != itemVersion || b[1]&^(flagOrdered|flagDryRun) != 0 {
+	if len(b) < 2 || b[0] != itemVersion || b[1]&^allFlags != 0 {
 		return it, errItem
 	}
-	it.Ordered, it.DryRun = b[1]&flagOrdered != 0, b[1]&flagDryRun != 0
+	it.Ordered, it.DryRun, it.Single = b[1]&flagOrdered != 0, b[1]&flagDryRun != 0, b[1]&flagSingle != 0
 	n, b, err := count(b[2:])
 	if err != nil {
 		return it, err
@@ -62,6 +80,9 @@ func decodeItem(b []byte) (it engine.Item, err error) {
 		var a plan.Action
 		if a, b, err = dec.ReadAction(b); err != nil {
 			return it, fmt.Errorf("%w: %w", errItem, err)
+		}
+		if a.To > plan.Dest || !a.Op.Changes() {
+			return it, fmt.Errorf("%w: %s on side %d", errItem, a.Op, a.To)
 		}
 		it.Actions = append(it.Actions, a)
 	}
@@ -84,22 +105,67 @@ func encodeDones(dones []engine.Done) []byte {
 	b := binary.AppendUvarint([]byte{itemVersion}, uint64(len(dones)))
 	var enc wire.Encoder
 	for _, d := range dones {
-		text := ""
-		if d.Err != nil {
-			text = d.Err.Error()
-		}
-		b = binary.AppendUvarint(b, uint64(len(text)))
-		b = append(b, text...)
+		b = appendError(b, d.Err)
 		b = enc.AppendAction(b, d.Action)
 	}
 	return b
 }
 
+func appendError(b []byte, err error) []byte {
+	kind, text := byte(errorNone), ""
+	switch {
+	case err == nil:
+	case errors.Is(err, engine.ErrHeldBack):
+		kind = errorHeldBack
+	case errors.Is(err, place.ErrChanged):
+		kind, text = errorChanged, err.Error()
+	default:
+		kind, text = errorPlain, err.Error()
+	}
+	if len(text) > maxErrorText {
+		text = strings.ToValidUTF8(text[:maxErrorText], "") + " …"
+	}
+	b = append(b, kind)
+	b = binary.AppendUvarint(b, uint64(len(text)))
+	return append(b, text...)
+}
+
+func readError(b []byte) (err error, rest []byte, bad error) {
+	if len(b) == 0 {
+		return nil, nil, errItem
+	}
+	kind := b[0]
+	size, rest, bad := count(b[1:])
+	if bad != nil || size > len(rest) {
+		return nil, nil, errItem
+	}
+	text := string(rest[:size])
+	rest = rest[size:]
+	switch kind {
+	case errorNone:
+		return nil, rest, nil
+	case errorPlain:
+		return &RemoteError{Text: text}, rest, nil
+	case errorHeldBack:
+		return engine.ErrHeldBack, rest, nil
+	case errorChanged:
+		return &RemoteError{Text: text, Is: place.ErrChanged}, rest, nil
+	}
+	return nil, nil, errItem
+}
+
 // RemoteError is what went wrong with an action in another process.
-type RemoteError struct{ Text string }
+type RemoteError struct {
+	Text string
+	// Is is the error that it is, where the planner has to know; or nil.
+	Is error
+}
 
 // Error is what the other process said.
 func (e *RemoteError) Error() string { return e.Text }
+
+// Unwrap gives what the error is.
+func (e *RemoteError) Unwrap() error { return e.Is }
 
 func decodeDones(b []byte) ([]engine.Done, error) {
 	if len(b) < 1 || b[0] != itemVersion {
@@ -113,14 +179,10 @@ func decodeDones(b []byte) ([]engine.Done, error) {
 	var dec wire.Decoder
 	for range n {
 		var d engine.Done
-		size, rest, err := count(b)
-		if err != nil || size > len(rest) {
-			return nil, errItem
+		if d.Err, b, err = readError(b); err != nil {
+			return nil, err
 		}
-		if size > 0 {
-			d.Err = &RemoteError{string(rest[:size])}
-		}
-		if d.Action, b, err = dec.ReadAction(rest[size:]); err != nil {
+		if d.Action, b, err = dec.ReadAction(b); err != nil {
 			return nil, fmt.Errorf("%w: %w", errItem, err)
 		}
 		dones = append(dones, d)

@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
 
 	"github.com/firedrill/firedrill/pkg/bus"
 	"github.com/firedrill/firedrill/services/mirror/engine"
+	"github.com/firedrill/firedrill/services/mirror/plan"
 )
 
 // inFlight is how many items of one run are on the way at once: enough for some ten
@@ -28,18 +30,24 @@ type pool struct {
 
 	mu      sync.Mutex
 	waiting map[int64]chan []byte
+	// lost is closed when results cannot be read any more, and why says the reason.
+	lost chan struct{}
+	why  error
 }
 
+// errNoAnswer says that the workers gave an item up.
+var errNoAnswer = errors.New("no worker answers for it")
+
 func newPool(b *bus.Bus, mirror, run string) *pool {
-	return &pool{bus: b, mirror: mirror, run: run, waiting: map[int64]chan []byte{}}
+	return &pool{bus: b, mirror: mirror, run: run, waiting: map[int64]chan []byte{}, lost: make(chan struct{})}
 }
 
 // Width implements engine.Pool.
 func (p *pool) Width() int { return inFlight }
 
 // follow hands results to who waits for them, until ctx ends.
-func (p *pool) follow(ctx context.Context) error {
-	return p.bus.FollowMirrorDone(ctx, p.mirror, p.run, func(r bus.Record) error {
+func (p *pool) follow(ctx context.Context) {
+	p.why = p.bus.FollowMirrorDone(ctx, p.mirror, p.run, func(r bus.Record) error {
 		n, err := strconv.ParseInt(r.Kind, 10, 64)
 		if err != nil {
 			return nil // nobody waits for that
@@ -52,6 +60,7 @@ func (p *pool) follow(ctx context.Context) error {
 		}
 		return nil
 	})
+	close(p.lost)
 }
 
 // Do implements engine.Pool.
@@ -75,8 +84,13 @@ func (p *pool) Do(ctx context.Context, it engine.Item) ([]engine.Done, error) {
 	}
 	select {
 	case data = <-ch:
+	case <-p.lost:
+		return nil, fmt.Errorf("the results of run %s cannot be read: %w", p.run, p.why)
 	case <-ctx.Done():
 		return nil, ctx.Err()
+	}
+	if len(data) == 0 {
+		return nil, fmt.Errorf("item %d of run %s: %w: see firedrill dead list", n, p.run, errNoAnswer)
 	}
 	dones, err := decodeDones(data)
 	if err == nil && len(dones) != len(it.Actions) {
@@ -99,9 +113,18 @@ func (p *pool) halves(ctx context.Context, it engine.Item) ([]engine.Done, error
 	if err != nil {
 		return dones, err
 	}
+	if it.Ordered && slices.ContainsFunc(dones, broken) {
+		for _, a := range second.Actions {
+			dones = append(dones, engine.Done{Action: a, Err: engine.ErrHeldBack})
+		}
+		return dones, nil
+	}
 	more, err := p.Do(ctx, second)
 	return append(dones, more...), err
 }
+
+// broken reports whether what failed keeps what follows in order from being done.
+func broken(d engine.Done) bool { return d.Err != nil && d.Action.Op != plan.Delete }
 
 // worker carries items out that others planned.
 type worker struct {
@@ -119,15 +142,16 @@ type opened struct {
 	worker *engine.Worker
 	close  func(context.Context) error
 	err    error
-	// busy is held for reading while items are carried out, and for writing while
-	// what they wrote is made durable.
-	busy sync.RWMutex
 
 	users int // with what follows under the worker's mu
 	stale bool
 }
 
-// onWork carries out one item and publishes what became of it.
+// maxTries is after how many tries an item is given up by all: it kills its workers.
+const maxTries = 4
+
+// onWork carries out one item and publishes what became of it: that nobody can is an
+// answer, too, since the planner waits for one.
 func (w *worker) onWork(ctx context.Context, m bus.Message) error {
 	at, err := bus.ReadMirrorWork(m.Subject)
 	if err != nil {
@@ -135,45 +159,63 @@ func (w *worker) onWork(ctx context.Context, m bus.Message) error {
 	}
 	it, err := decodeItem(m.Data)
 	if err != nil {
-		return bus.Poison(fmt.Errorf("item %d of run %s of mirror %s: %w", at.Number, at.Run, at.Mirror, err))
+		err = fmt.Errorf("item %d of run %s of mirror %s: %w", at.Number, at.Run, at.Mirror, err)
+		return errors.Join(bus.Poison(err), w.Bus.PublishMirrorDone(ctx, at.Mirror, at.Run, at.Number, nil))
 	}
-	dones := w.carryOut(ctx, at, it)
+	var dones []engine.Done
+	if m.Delivered > maxTries {
+		dones = refuse(it, errNoAnswer)
+	} else {
+		dones = w.carryOut(ctx, at, it)
+	}
 	if ctx.Err() != nil {
 		return ctx.Err() // the process stops; another one takes the item
 	}
-	return w.Bus.PublishMirrorDone(ctx, at.Mirror, at.Run, at.Number, encodeDones(dones))
+	data := encodeDones(dones)
+	if len(data) > resultMost {
+		data = encodeDones(refuse(it, errors.New("what became of it does not fit into a message")))
+	}
+	return w.Bus.PublishMirrorDone(ctx, at.Mirror, at.Run, at.Number, data)
+}
+
+// resultMost is how large a result's message may be: below NATS's usual megabyte.
+const resultMost = 1<<20 - 8<<10
+
+// refuse is the answer that nothing of an item was done.
+func refuse(it engine.Item, err error) []engine.Done {
+	out := make([]engine.Done, len(it.Actions))
+	for i, a := range it.Actions {
+		out[i] = engine.Done{Action: a, Err: err}
+	}
+	return out
 }
 
 // carryOut never fails as a whole: that the places cannot be opened is an answer for
 // each action.
 func (w *worker) carryOut(ctx context.Context, at bus.MirrorItem, it engine.Item) (dones []engine.Done) {
-	failed := func(err error) []engine.Done {
-		out := make([]engine.Done, len(it.Actions))
-		for i, a := range it.Actions {
-			out[i] = engine.Done{Action: a, Err: err}
-		}
-		return out
-	}
 	defer func() {
 		if r := recover(); r != nil {
-			dones = failed(fmt.Errorf("the worker panicked: %v", r))
+			dones = refuse(it, fmt.Errorf("the worker panicked: %v", r))
 		}
 	}()
 	o, err := w.use(ctx, at)
 	if err != nil {
-		return failed(err)
+		return refuse(it, err)
 	}
 	defer w.leave(ctx, o)
-	o.busy.RLock()
 	dones, err = o.worker.Do(ctx, it)
-	o.busy.RUnlock()
 	if err == nil && !it.DryRun {
 		err = o.settle(ctx)
 	}
 	if err != nil {
-		return failed(err)
+		return refuse(it, err)
 	}
 	return dones
+}
+
+// syncer is a place that can make durable what was written, beside other writing.
+type syncer interface {
+	Sync(ctx context.Context) error
 }
 
 // settle makes durable what an item wrote into a directory: the planner can do that
@@ -181,12 +223,9 @@ func (w *worker) carryOut(ctx context.Context, at bus.MirrorItem, it engine.Item
 func (o *opened) settle(ctx context.Context) error {
 	var errs []error
 	for _, p := range o.worker.Places {
-		if p.Traits().ETags {
-			continue // a bucket answers when it has stored
+		if s, ok := p.(syncer); ok {
+			errs = append(errs, s.Sync(ctx))
 		}
-		o.busy.Lock()
-		errs = append(errs, p.Finish(ctx))
-		o.busy.Unlock()
 	}
 	return errors.Join(errs...)
 }
@@ -198,8 +237,13 @@ func (w *worker) use(ctx context.Context, at bus.MirrorItem) (*opened, error) {
 	if o != nil && o.run == at.Run {
 		o.users++
 		w.mu.Unlock()
-		<-o.ready
-		return w.checked(ctx, o)
+		select {
+		case <-o.ready:
+			return w.checked(ctx, o)
+		case <-ctx.Done():
+			w.leave(ctx, o)
+			return nil, ctx.Err()
+		}
 	}
 	past := o
 	unused := past != nil && past.users == 0
@@ -212,16 +256,26 @@ func (w *worker) use(ctx context.Context, at bus.MirrorItem) (*opened, error) {
 	if unused {
 		w.shut(ctx, past)
 	}
-	if o.worker, o.close, o.err = w.openPlaces(ctx, at.Mirror); o.err != nil {
+	w.begin(ctx, at.Mirror, o)
+	return w.checked(ctx, o)
+}
+
+// begin opens the places; who waits for them is let go on whatever happens.
+func (w *worker) begin(ctx context.Context, mirror string, o *opened) {
+	o.err = errors.New("opening the places panicked")
+	defer close(o.ready)
+	defer func() {
+		if o.err == nil {
+			return
+		}
 		// The next item tries again.
 		w.mu.Lock()
-		if w.open[at.Mirror] == o {
-			delete(w.open, at.Mirror)
+		defer w.mu.Unlock()
+		if w.open[mirror] == o {
+			delete(w.open, mirror)
 		}
-		w.mu.Unlock()
-	}
-	close(o.ready)
-	return w.checked(ctx, o)
+	}()
+	o.worker, o.close, o.err = w.openPlaces(ctx, mirror)
 }
 
 func (w *worker) checked(ctx context.Context, o *opened) (*opened, error) {

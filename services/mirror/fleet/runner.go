@@ -2,8 +2,10 @@ package fleet
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -20,6 +22,8 @@ import (
 type runner struct {
 	Config
 	turns *turns
+	// slots bound the runs that have begun.
+	slots chan struct{}
 }
 
 // ErrCancelled is the cause of a run that was called off.
@@ -31,8 +35,9 @@ func (r *runner) onRequest(ctx context.Context, m bus.Message) error {
 	if err != nil {
 		return bus.Poison(err)
 	}
-	// A request that is handed out again is another try of the same.
-	run := fmt.Sprintf("%d-%d", m.Seq, m.Delivered)
+	// Each try of a request is a run of its own: nothing of another one's is taken
+	// for it.
+	run := fmt.Sprintf("%d-%s", m.Seq, strings.ToLower(rand.Text()[:10]))
 	e := Event{Mirror: req.Mirror, Run: run, By: req.Who}
 	body, check, err := parseRequest(m.Data)
 	mirror, known := r.Inventory.FindMirror(req.Mirror)
@@ -49,33 +54,31 @@ func (r *runner) onRequest(ctx context.Context, m bus.Message) error {
 		return err
 	}
 	defer done()
-	return r.run(ctx, mirror, e, job.SyncOptions{Check: check, DryRun: body.DryRun})
+	select {
+	case r.slots <- struct{}{}:
+		defer func() { <-r.slots }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	return r.run(ctx, mirror, e, m, job.SyncOptions{Check: check, DryRun: body.DryRun})
 }
 
-func (r *runner) run(ctx context.Context, m drill.Mirror, e Event, o job.SyncOptions) error {
+func (r *runner) run(ctx context.Context, m drill.Mirror, e Event, asked bus.Message, o job.SyncOptions) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	after := uint64(0)
-	if last, known, err := r.Bus.LastMirror(ctx, m.Name); err != nil {
-		return err
-	} else if known {
-		after = last.Seq
-	}
 	if err := r.tell(ctx, KindStarted, e); err != nil {
 		return err
 	}
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	defer cancel(nil)
-	wg.Go(func() { r.awaitCancel(ctx, m.Name, after, cancel) })
+	wg.Go(func() { r.awaitCancel(ctx, m.Name, asked.Seq, cancel) })
 	res, err := r.sync(ctx, m, e, o)
 	switch {
 	case errors.Is(context.Cause(ctx), ErrCancelled):
 		return r.tell(context.WithoutCancel(ctx), KindCancelled, e)
 	case ctx.Err() != nil:
 		return ctx.Err() // the process stops; another one goes on
-	case errors.Is(err, state.ErrLocked):
-		return err // another process of this machine runs it: later
 	case err != nil:
 		e.Reason = err.Error()
 		return r.tell(ctx, KindFailed, e)
@@ -100,7 +103,7 @@ func (r *runner) awaitCancel(ctx context.Context, mirror string, after uint64, c
 
 // sync opens the mirror and makes the run over all workers.
 func (r *runner) sync(ctx context.Context, m drill.Mirror, e Event, o job.SyncOptions) (job.Result, error) {
-	j, err := r.Env.Open(ctx, m, !o.DryRun)
+	j, err := r.open(ctx, m, !o.DryRun)
 	if err != nil {
 		return job.Result{}, err
 	}
@@ -112,11 +115,7 @@ func (r *runner) sync(ctx context.Context, m drill.Mirror, e Event, o job.SyncOp
 	if j.Shared() {
 		p := newPool(r.Bus, m.Name, e.Run)
 		o.Pool = p
-		wg.Go(func() {
-			if err := p.follow(beat); err != nil && beat.Err() == nil {
-				r.Log.Error("the results of a run cannot be read", "mirror", m.Name, "error", err)
-			}
-		})
+		wg.Go(func() { p.follow(beat) })
 	}
 	res, err := j.Sync(ctx, o)
 	stop()
@@ -124,11 +123,32 @@ func (r *runner) sync(ctx context.Context, m drill.Mirror, e Event, o job.SyncOp
 	if o.Pool != nil {
 		// What nobody has begun of a run that has ended is not wanted any more.
 		tidy := context.WithoutCancel(ctx)
-		if terr := errors.Join(r.Bus.DropMirrorWork(tidy, m.Name), r.Bus.DropMirrorDone(tidy, m.Name, e.Run)); terr != nil {
+		if terr := errors.Join(r.Bus.DropMirrorWork(tidy, m.Name, e.Run), r.Bus.DropMirrorDone(tidy, m.Name, e.Run)); terr != nil {
 			r.Log.Warn("tidy up after a run", "mirror", m.Name, "error", terr)
 		}
 	}
 	return res, errors.Join(err, j.Close(ctx))
+}
+
+// lockedEvery is how often a mirror is looked at that another process has open.
+const lockedEvery = time.Second
+
+// open opens a mirror, and waits while somebody runs it at the command line.
+func (r *runner) open(ctx context.Context, m drill.Mirror, write bool) (*job.Job, error) {
+	tick := time.NewTicker(lockedEvery)
+	defer tick.Stop()
+	for {
+		j, err := r.Env.Open(ctx, m, write)
+		if !errors.Is(err, state.ErrLocked) {
+			return j, err
+		}
+		r.Log.Debug("a run waits for another process", "mirror", m.Name, "error", err)
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-tick.C:
+		}
+	}
 }
 
 func (r *runner) tell(ctx context.Context, kind string, e Event) error {

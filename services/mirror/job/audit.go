@@ -89,8 +89,20 @@ func (j *Job) Audit(ctx context.Context, o AuditOptions) (Audited, error) {
 	if a.Rotten, err = j.rotten(ctx, bad); err != nil || !o.Repair {
 		return a, err
 	}
+	for _, v := range a.Sides {
+		if cut(v.Verdict.Different) || cut(v.Unreadable) {
+			return a, fmt.Errorf("mirror %s: %s: %w", j.spec.Name, v.Place, ErrTooMuch)
+		}
+	}
 	return a, j.repair(ctx, bad, a.Rotten)
 }
+
+// ErrTooMuch says that nothing was repaired because too much is damaged for that.
+var ErrTooMuch = errors.New("too much of it is damaged to repair single contents: see to the medium, and restore it by a new run or from a backup")
+
+// cut reports whether there are more findings than are listed: then it is not known
+// of every key whether it is damaged.
+func cut(f proof.Findings) bool { return f.Count > int64(len(f.First)) }
 
 // rotten picks out what nobody has touched. What was edited is no damage, and the
 // next run carries it.
@@ -196,6 +208,9 @@ func (j *Job) replace(ctx context.Context, p *plan.Past, side plan.Side) error {
 	if r, ok := w.Places[side].(ruled); ok {
 		w.Places[side] = r.Place // which tells what is really there
 	}
+	if err := intact(ctx, w, p, side.Other()); err != nil {
+		return err
+	}
 	now, there, err := w.Places[side].Look(ctx, p.At(side))
 	if err != nil || !there {
 		// It cannot be said what is overwritten: what was left there is.
@@ -228,6 +243,23 @@ func (j *Job) replace(ctx context.Context, p *plan.Past, side plan.Side) error {
 		p.Source = written
 	} else {
 		p.Dest = written
+	}
+	return nil
+}
+
+// intact reads what a repair is to be made from: it must be what was left there,
+// before anything is overwritten with it.
+func intact(ctx context.Context, w *engine.Worker, p *plan.Past, side plan.Side) error {
+	want := engine.MergeSums(p.At(side).Sum, p.At(side.Other()).Sum)
+	if want.Has&(entry.HasBLAKE3|entry.HasCRC32C) == 0 {
+		return errors.New("no hash is remembered that tells which side is right: compare them by hand")
+	}
+	got, err := engine.Hash(ctx, w.Places[side], p.At(side), want, w.Limit)
+	if err != nil {
+		return fmt.Errorf("the %s cannot be read: %w", side, err)
+	}
+	if want.Contains(entry.HasBLAKE3) && got.BLAKE3 != want.BLAKE3 || want.Contains(entry.HasCRC32C) && got.CRC32C != want.CRC32C {
+		return fmt.Errorf("the %s does not hold it any more either", side)
 	}
 	return nil
 }

@@ -95,7 +95,7 @@ func (e Env) openJob(ctx context.Context, m drill.Mirror, write func(spec) [2]bo
 	}
 	writes := write(s)
 	for _, side := range []plan.Side{plan.Source, plan.Dest} {
-		p, err := j.open(ctx, s.at[side], !writes[side])
+		p, err := j.open(ctx, side, !writes[side])
 		if err != nil {
 			return nil, fmt.Errorf("mirror %s: open the %s: %w", s.Name, side, err)
 		}
@@ -127,7 +127,7 @@ func (e Env) OpenWorker(ctx context.Context, m drill.Mirror) (w *engine.Worker, 
 		return nil, nil, &SpecError{s.Name, "from", "a snapshot is read where it was taken", "let the process that planned the run carry it out"}
 	}
 	for _, side := range []plan.Side{plan.Source, plan.Dest} {
-		p, err := j.open(ctx, s.at[side], side == plan.Source && s.mode != plan.TwoWay)
+		p, err := j.open(ctx, side, side == plan.Source && s.mode != plan.TwoWay)
 		if err != nil {
 			return nil, nil, errors.Join(fmt.Errorf("mirror %s: open the %s: %w", s.Name, side, err), j.Close(ctx))
 		}
@@ -172,6 +172,9 @@ func (j *Job) apart() error {
 			continue
 		}
 		path, err := filepath.EvalSymlinks(at[side].Path)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // what open has made a stand-in for
+		}
 		if err != nil {
 			return fmt.Errorf("mirror %s: %w", s.Name, err)
 		}
@@ -211,7 +214,8 @@ func (j *Job) stateApart(root string) error {
 		fmt.Sprintf("keep the state elsewhere, or leave it out with \"- /%s/\"", filepath.ToSlash(inside))}
 }
 
-func (j *Job) open(ctx context.Context, l location.Location, readOnly bool) (place.Place, error) {
+func (j *Job) open(ctx context.Context, side plan.Side, readOnly bool) (place.Place, error) {
+	l := j.spec.at[side]
 	switch {
 	case l.Scheme == location.ZFS:
 		return j.openDataset(ctx, l)
@@ -230,14 +234,33 @@ func (j *Job) open(ctx context.Context, l location.Location, readOnly bool) (pla
 		}
 		return nil, err
 	}
-	if !readOnly {
-		if err := os.MkdirAll(l.Path, 0o755); err != nil {
+	path := l.Path
+	switch _, err := os.Stat(path); {
+	case !errors.Is(err, fs.ErrNotExist):
+	case readOnly && side == plan.Dest && j.store != nil && j.store.Empty():
+		// It will be made by the first run; a dry one before that finds it empty.
+		if path, err = j.standIn(); err != nil {
+			return nil, err
+		}
+	case !readOnly && side == plan.Dest && j.store != nil && j.store.Empty():
+		// Later it is there, or something is not mounted.
+		if err := os.MkdirAll(path, 0o755); err != nil {
 			return nil, fmt.Errorf("make the directory: %w", err)
 		}
 	}
-	return local.Open(ctx, l.Path, local.Options{
+	return local.Open(ctx, path, local.Options{
 		ReadOnly: readOnly, Xattrs: j.spec.Xattrs, OneFileSystem: j.spec.OneFileSystem, Name: l.String(),
 	})
+}
+
+// standIn makes an empty directory that is there until the job is closed.
+func (j *Job) standIn() (string, error) {
+	path, err := os.MkdirTemp("", "firedrill-mirror-")
+	if err != nil {
+		return "", fmt.Errorf("make an empty directory to compare with: %w", err)
+	}
+	j.cleanUp = append(j.cleanUp, func(context.Context) error { return os.Remove(path) })
+	return path, nil
 }
 
 // openDataset takes a snapshot and reads that, so that the source stands still.

@@ -6,6 +6,7 @@ import (
 	"iter"
 	"os/user"
 	"strconv"
+	"time"
 
 	"github.com/firedrill/firedrill/pkg/drill"
 	"github.com/firedrill/firedrill/services/mirror/engine"
@@ -195,5 +196,22 @@ func (j *Job) mendRights(ctx context.Context, report *engine.Report) (int64, err
 	if n == 0 {
 		return 0, nil
 	}
-	return n, dest.Finish(ctx)
+	if err := dest.Finish(ctx); err != nil {
+		return n, fmt.Errorf("set permissions in %s: %w", dest, err)
+	}
+	return n, j.distrust()
+}
+
+// distrust has the next run list the destination: what is remembered of it is not
+// what is there any more.
+func (j *Job) distrust() error {
+	facts, _, err := j.Facts()
+	if err == nil {
+		facts.Listed = time.Time{}
+		err = j.store.Save(engine.FactsName, facts)
+	}
+	if err != nil {
+		return fmt.Errorf("mirror %s: %w", j.spec.Name, err)
+	}
+	return nil
 }

@@ -27,6 +27,8 @@ type SyncOptions struct {
 	// Items is how many items of work are under way in this process; 0 means
 	// engine.DefaultItems.
 	Items int
+	// AcceptPlaces sets the mirror up anew with the places as they are now.
+	AcceptPlaces bool
 	// MayDelete raises the limits of deletes for this run: less than 0 takes them
 	// off, 0 leaves them.
 	MayDelete int64
@@ -84,7 +86,7 @@ func (j *Job) engine(o SyncOptions) (*engine.Job, *state.Spill, error) {
 	}
 	e := &engine.Job{
 		Name: j.spec.Name, Places: j.places, Mode: j.spec.mode, Check: o.Check, Filter: j.filter(),
-		Guards: j.guards(o.MayDelete), DryRun: o.DryRun, Store: j.store, Spill: spill, Pool: o.Pool,
+		Guards: j.guards(o.MayDelete), DryRun: o.DryRun, AcceptPlaces: o.AcceptPlaces, Boot: bootID(), Store: j.store, Spill: spill, Pool: o.Pool,
 		Now: j.env.Now, Each: o.Each, Watch: o.Watch,
 	}
 	if e.Pool == nil {
@@ -94,6 +96,15 @@ func (j *Job) engine(o SyncOptions) (*engine.Job, *state.Spill, error) {
 		e.Trust = plan.TrustHashes // whoever edits both sides can set times
 	}
 	return e, spill, nil
+}
+
+// bootID is the machine's boot; "" where it does not say.
+func bootID() string {
+	b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(b))
 }
 
 // Worker is one that carries out items of this job in this process.

@@ -3,6 +3,8 @@
 package enginetest
 
 import (
+	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -22,6 +24,8 @@ import (
 
 	"github.com/firedrill/firedrill/pkg/lab"
 	"github.com/firedrill/firedrill/services/mirror/bucket"
+	"github.com/firedrill/firedrill/services/mirror/entry"
+	"github.com/firedrill/firedrill/services/mirror/place"
 )
 
 // Server is the MinIO of all tests of a package: started by the first that wants
@@ -182,4 +186,97 @@ func Tree(t testing.TB, dir string) map[string]string {
 		return nil
 	}))
 	return all
+}
+
+// Rot changes a byte of what the server keeps of an object's content, behind its
+// back, as a failing disk would. The content must hold the mark, and only once.
+func (s *Server) Rot(t testing.TB, bucketName, key, mark string) {
+	t.Helper()
+	found := 0
+	Must(t, filepath.WalkDir(filepath.Join(s.Drive(), bucketName, key), func(path string, d fs.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() {
+			return err
+		}
+		raw, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		at := bytes.Index(raw, []byte(mark))
+		if at < 0 {
+			return nil
+		}
+		found++
+		raw[at] ^= 1
+		f, err := os.OpenFile(path, os.O_WRONLY, 0)
+		if err != nil {
+			return err
+		}
+		_, err = f.WriteAt(raw[at:at+1], int64(at))
+		return errors.Join(err, f.Close())
+	}))
+	if found != 1 {
+		t.Fatalf("%q was found in %d files of %q", mark, found, key)
+	}
+}
+
+// Rotten is a place some of whose contents have a byte that is not what was written,
+// with nothing that tells: a disk that lies.
+type Rotten struct {
+	place.Place
+	mu   sync.Mutex
+	keys map[string]bool
+}
+
+// Rot makes a content of the place rotten.
+func (r *Rotten) Rot(key string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.keys == nil {
+		r.keys = map[string]bool{}
+	}
+	r.keys[key] = true
+}
+
+// Put implements [place.Place]: what is written anew is sound.
+func (r *Rotten) Put(ctx context.Context, w place.Write) (entry.Entry, error) {
+	e, err := r.Place.Put(ctx, w)
+	if err == nil {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		delete(r.keys, e.Key())
+	}
+	return e, err
+}
+
+// Open implements [place.Place].
+func (r *Rotten) Open(ctx context.Context, e entry.Entry, off, n int64) (place.Content, error) {
+	c, err := r.Place.Open(ctx, e, off, n)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err != nil || !r.keys[e.Key()] {
+		return c, err
+	}
+	return rottenContent{c}, nil
+}
+
+type rottenContent struct{ place.Content }
+
+func (c rottenContent) Read(p []byte) (int, error) {
+	n, err := c.Content.Read(p)
+	if n > 0 {
+		p[0] ^= 1
+	}
+	return n, err
+}
+
+// Memory is a directory that goes with the test, in memory where that is possible:
+// what syncs much is not slowed down by a disk.
+func Memory(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/dev/shm", "firedrill-test-")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() { Must(t, os.RemoveAll(dir)) })
+	return dir
 }

@@ -145,16 +145,28 @@ func (p *Place) Finish(ctx context.Context) error {
 	if !p.written.Swap(false) {
 		return nil
 	}
-	settled := p.settleDirs(ctx)
-	// One call for each file system: syncing file by file would cost more than
-	// writing them did.
-	errs := []error{settled}
+	return errors.Join(p.settleDirs(ctx), p.sync())
+}
+
+// sync is one call for each file system: syncing file by file would cost more than
+// writing them did.
+func (p *Place) sync() error {
+	var errs []error
 	for dir := range p.fs.all(p.dir) {
 		if err := retry(func() error { return unix.Syncfs(int(dir.Fd())) }); err != nil {
 			errs = append(errs, &Error{"make durable what was written to", p.name, err})
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// Sync makes durable what was written so far, but for what waits for Finish. Unlike
+// that it may be called while something is written.
+func (p *Place) Sync(context.Context) error {
+	if !p.written.Load() {
+		return nil
+	}
+	return p.sync()
 }
 
 // Close closes the directory.

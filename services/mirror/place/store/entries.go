@@ -233,6 +233,11 @@ func (p *Place) Look(ctx context.Context, e entry.Entry) (entry.Entry, bool, err
 	if err == nil && now.Kind == entry.Symlink && now.Target == "" {
 		err = p.readTarget(ctx, &now)
 	}
+	if o.CRC32C == nil {
+		// The metadata's is what its writer said, not what the server has found.
+		now.Sum.Has &^= entry.HasCRC32C
+		now.Sum.CRC32C = 0
+	}
 	return now, err == nil, err
 }
 

@@ -156,10 +156,10 @@ func TestIdentity(t *testing.T) {
 			t.Errorf("another place has the identity %q too", other)
 		}
 	}
-	// Who is not shown the bucket's age still has its name.
+	// Who is not shown the bucket's age still has its name and its server's.
 	must(t, admin(t, c).SetBucketPolicy(t.Context(), c.Bucket, `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":["*"]},"Action":["s3:ListBucket"],"Resource":["arn:aws:s3:::`+c.Bucket+`"]}]}`))
 	c.Credentials, c.ReadOnly = nil, true
-	if got := opened(t, c, Options{}).Traits().Identity; got != "s3:"+c.Bucket+"/" {
+	if got := opened(t, c, Options{}).Traits().Identity; got != "s3:"+c.Endpoint+"/"+c.Bucket+"/" {
 		t.Errorf("anonymously it is %q", got)
 	}
 }

@@ -122,7 +122,9 @@ func (p *Place) findTraits(created time.Time) place.Traits {
 		ETags:      true,
 		Checksums:  p.caps.CRC32C,
 	}
-	if !created.IsZero() {
+	if created.IsZero() {
+		t.Identity = "s3:" + p.b.String() // its server's name tells it from others
+	} else {
 		t.Identity += "@" + created.UTC().Format(time.RFC3339Nano)
 	}
 	if p.caps.ListMetadata || p.o.Stat {

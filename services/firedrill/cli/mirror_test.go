@@ -1,0 +1,140 @@
+package cli_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/firedrill/firedrill/pkg/target"
+	"github.com/firedrill/firedrill/services/firedrill/cli"
+)
+
+// mirrorWorld is a source with a few entries, and where its copy and its state go.
+type mirrorWorld struct {
+	t         *testing.T
+	dir       string
+	from, to  string
+	stateDirs []string
+}
+
+func newMirrorWorld(t *testing.T) *mirrorWorld {
+	t.Helper()
+	dir := t.TempDir()
+	w := &mirrorWorld{t: t, dir: dir, from: "dir:" + filepath.Join(dir, "src"), to: "dir:" + filepath.Join(dir, "dst")}
+	w.stateDirs = []string{"--state-dir", filepath.Join(dir, "firedrill"), "--state", filepath.Join(dir, "mirrors")}
+	w.write("src/a", "one")
+	w.write("src/d/b", "two")
+	return w
+}
+
+func (w *mirrorWorld) write(name, content string) {
+	w.t.Helper()
+	p := filepath.Join(w.dir, name)
+	if err := os.MkdirAll(filepath.Dir(p), 0o755); err != nil {
+		w.t.Fatal(err)
+	}
+	if err := os.WriteFile(p, []byte(content), 0o644); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// run runs firedrill mirror and gives what it printed; its exit code must be want.
+func (w *mirrorWorld) run(want int, args ...string) string {
+	w.t.Helper()
+	var out, errs bytes.Buffer
+	all := append([]string{"mirror"}, append(args, w.stateDirs...)...)
+	code := cli.Run(w.t.Context(), all, cli.Streams{In: strings.NewReader(""), Out: &out, Err: &errs}, target.NewRegistry())
+	if code != want {
+		w.t.Fatalf("firedrill mirror %v: exit code %d, want %d\n%s%s", args, code, want, out.String(), errs.String())
+	}
+	return out.String() + errs.String()
+}
+
+func (w *mirrorWorld) has(text string, parts ...string) {
+	w.t.Helper()
+	for _, p := range parts {
+		if !strings.Contains(text, p) {
+			w.t.Errorf("%q is not in\n%s", p, text)
+		}
+	}
+}
+
+func TestMirrorFromTheFirstRunToAnAudit(t *testing.T) {
+	w := newMirrorWorld(t)
+	w.has(w.run(0, "sync", "--dry-run", w.from, w.to), `put        "a" on the destination`, `mkdir      "d/" on the destination`, "would have: 2 copied")
+	if _, err := os.Stat(filepath.Join(w.dir, "dst", "a")); err == nil {
+		t.Error("the dry run copied")
+	}
+	w.has(w.run(0, "sync", w.from, w.to), "2 copied (6 B)", "manifest   3 entries")
+	w.has(w.run(0, "sync", w.from, w.to), "3 equal already")
+	w.has(w.run(0, "verify", w.from, w.to), "src: verified (L1): 3 checked", "dst: verified (L1): 3 checked")
+	w.has(w.run(0, "verify", "--level", "L4", w.from, w.to), "dst: verified (L4)")
+	w.has(w.run(0, "status", w.from, w.to), "3 entries", "signed by U")
+	w.write("dst/d/b", "edited")
+	w.write("dst/new", "x")
+	if err := os.Remove(filepath.Join(w.dir, "dst", "a")); err != nil {
+		t.Fatal(err)
+	}
+	w.has(w.run(1, "drift", w.from, w.to), `missing    "a"`, `extra      "new"`, `different  "d/b": has 6 bytes, not 3`)
+	w.has(w.run(0, "sync", "--check", "listing", w.from, w.to), "2 copied")
+	w.has(w.run(1, "audit", w.from, w.to), `extra      "new"`, "src: verified (L4)")
+}
+
+func TestMirrorPrintsJSON(t *testing.T) {
+	w := newMirrorWorld(t)
+	var got struct {
+		Whole bool             `json:"whole"`
+		Done  map[string]int64 `json:"done"`
+		Root  *struct {
+			Signature string `json:"signature"`
+		} `json:"root"`
+	}
+	if err := json.Unmarshal([]byte(w.run(0, "sync", "--json", w.from, w.to)), &got); err != nil {
+		t.Fatal(err)
+	}
+	if !got.Whole || got.Done["put"] != 2 || got.Root == nil || got.Root.Signature == "" {
+		t.Errorf("got %+v", got)
+	}
+}
+
+func TestMirrorsOfAnInventoryHaveNames(t *testing.T) {
+	w := newMirrorWorld(t)
+	w.write("inventory.yaml", fmt.Sprintf("apiVersion: firedrill/v1\nkind: Inventory\nspec:\n  mirrors:\n    - name: out\n      from: %s\n      to: %s\n", w.from, w.to))
+	inventory := filepath.Join(w.dir, "inventory.yaml")
+	w.has(w.run(0, "sync", "--inventory", inventory, "out"), "2 copied")
+	w.has(w.run(0, "status", "--inventory", inventory, "out"), "out: dir:")
+	w.has(w.run(254, "sync", "--inventory", inventory, "in"), `mirror "in"`, "it has out")
+	w.has(w.run(254, "sync", "out"), "--inventory")
+}
+
+func TestMirrorRefusesBadArguments(t *testing.T) {
+	w := newMirrorWorld(t)
+	for _, c := range []struct {
+		args []string
+		code int
+		want string
+	}{
+		{[]string{"sync", w.from, w.from + "/d"}, 254, "lie within each other"},
+		{[]string{"sync", "src", w.to}, 254, "write scheme:path"},
+		{[]string{"sync", "--mode", "both", w.from, w.to}, 254, "use copy, mirror or two-way"},
+		{[]string{"sync", "--check", "maybe", w.from, w.to}, 254, "use auto, state, listing or audit"},
+		{[]string{"sync", "--filter", "x", w.from, w.to}, 254, "begins with a sign"},
+		{[]string{"sync", "--fleet", w.from, w.to}, 254, "give a name"},
+		{[]string{"verify", "--level", "L9", w.from, w.to}, 254, "use L1, L2 or L4"},
+		{[]string{"verify", "--side", "left", w.from, w.to}, 254, "use source, destination or both"},
+		{[]string{"sync", "dir:/no/such/place", w.to}, 255, "/no/such/place"},
+		{[]string{"cancel", "out"}, 254, "firedrill up"},
+	} {
+		w.has(w.run(c.code, c.args...), c.want)
+	}
+}
+
+func TestVerifyBeforeTheFirstRunSaysSo(t *testing.T) {
+	w := newMirrorWorld(t)
+	w.write("dst/x", "")
+	w.has(w.run(255, "verify", w.from, w.to), "run it first")
+}

@@ -1,0 +1,310 @@
+package job
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/minio/minio-go/v7"
+
+	"github.com/firedrill/firedrill/pkg/drill"
+	"github.com/firedrill/firedrill/services/mirror/bucket"
+	"github.com/firedrill/firedrill/services/mirror/engine"
+	"github.com/firedrill/firedrill/services/mirror/engine/enginetest"
+	"github.com/firedrill/firedrill/services/mirror/entry"
+	"github.com/firedrill/firedrill/services/mirror/plan"
+	"github.com/firedrill/firedrill/services/mirror/proof"
+)
+
+// Whatever becomes of two places, what the mirror says of them is what others see who
+// know nothing of it: diff, a plain client that reads every object, and rclone.
+func TestWhatWeSayIsWhatOthersSee(t *testing.T) {
+	for _, c := range []struct {
+		name      string
+		histories int
+		// buckets says, by side, that a bucket lies there.
+		buckets [2]bool
+		mode    string
+	}{
+		{"directory to directory", 130, [2]bool{}, drill.MirrorMirror},
+		{"directory to bucket", 90, [2]bool{plan.Dest: true}, drill.MirrorMirror},
+		{"bucket to directory", 50, [2]bool{plan.Source: true}, drill.MirrorMirror},
+		{"two-way", 50, [2]bool{plan.Dest: true}, drill.MirrorTwoWay},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			env := newEnv(t)
+			if c.buckets != [2]bool{} {
+				env = withStore(t, env)
+			}
+			b := &pair{TB: t, env: env, buckets: c.buckets, mode: c.mode}
+			if c.buckets != [2]bool{} {
+				b.bucket = server.Bucket(t, c.mode == drill.MirrorTwoWay)
+				b.client = enginetest.Client(t, b.bucket)
+			}
+			for seed := range c.histories {
+				b.history(seed)
+			}
+		})
+	}
+}
+
+// pair is the two places whose histories are tried.
+type pair struct {
+	testing.TB
+	env     Env
+	buckets [2]bool
+	mode    string
+	bucket  bucket.Config
+	client  *minio.Client
+
+	// What follows is one history's.
+	seed    int
+	rand    *rand.Rand
+	dirs    [2]string
+	prefix  string
+	editors [2]*enginetest.Editor
+	mirror  drill.Mirror
+}
+
+func (p *pair) history(seed int) {
+	p.Helper()
+	p.seed, p.rand, p.prefix = seed, rand.New(rand.NewPCG(uint64(seed), 7)), fmt.Sprintf("h%d/", seed)
+	root, err := os.MkdirTemp(enginetest.Memory(p), "")
+	must(p, err)
+	p.env.StateDir = filepath.Join(root, "state")
+	p.mirror = drill.Mirror{Name: "m", Mode: p.mode, Deletes: drill.MirrorDeletes{Scans: 1}}
+	at := [2]string{}
+	for side := range p.dirs {
+		p.dirs[side] = filepath.Join(root, fmt.Sprint(side))
+		at[side] = "dir:" + p.dirs[side]
+		if p.buckets[side] {
+			at[side] = "s3:lab/" + p.bucket.Bucket + "/" + p.prefix
+			continue
+		}
+		must(p, os.Mkdir(p.dirs[side], 0o755))
+		p.editors[side] = &enginetest.Editor{TB: p, Dir: p.dirs[side], Rand: p.rand, Files: p.sampled()}
+	}
+	p.mirror.From, p.mirror.To = at[0], at[1]
+	for round := range 3 + p.rand.IntN(4) {
+		for side := range p.dirs {
+			switch {
+			case plan.Side(side) == plan.Dest && p.mode != drill.MirrorTwoWay && p.rand.IntN(4) > 0:
+			case p.buckets[side]:
+				p.editBucket(1 + p.rand.IntN(4))
+			default:
+				p.editors[side].Edit(1 + p.rand.IntN(5))
+			}
+		}
+		p.round(round)
+	}
+	if p.sampled() {
+		p.rclone()
+	}
+	must(p, os.RemoveAll(root))
+}
+
+// sampled says that rclone is asked in the end, which cannot hold all names.
+func (p *pair) sampled() bool { return p.buckets != [2]bool{} && p.seed%25 == 0 }
+
+// round makes a run, and compares what is said of its end with what there is.
+func (p *pair) round(round int) {
+	p.Helper()
+	where := fmt.Sprintf("history %d, round %d", p.seed, round)
+	j, err := p.env.OpenBoth(p.Context(), p.mirror, true)
+	must(p, err)
+	defer func() { must(p, j.Close(p.Context())) }()
+	check := []engine.Check{engine.CheckListing, engine.CheckAudit}[p.rand.IntN(2)]
+	res, err := j.Sync(p.Context(), SyncOptions{MayDelete: -1, Check: check})
+	if err != nil {
+		p.Fatalf("%s: %v", where, err)
+	}
+	verified := true
+	said := ""
+	for _, side := range []plan.Side{plan.Source, plan.Dest} {
+		v, err := j.Verify(p.Context(), side, VerifyOptions{Level: proof.L4})
+		if err != nil {
+			p.Fatalf("%s: verify: %v", where, err)
+		}
+		verified = verified && v.Verified()
+		said += fmt.Sprintf("\n%s: %v %+v", side, v.Verdict, v.Verdict.Extra)
+	}
+	differences := p.compare()
+	told := p.told(&res, where)
+	switch {
+	case verified && len(differences) > 0:
+		p.Fatalf("%s: verified, and there are differences: %q", where, differences)
+	case !told && (len(differences) > 0 || !verified):
+		p.Fatalf("%s: nothing was told, and there are differences: %q, %s\n%+v", where, differences, said, res.Report)
+	}
+}
+
+// told reports whether a run said why the places may differ. What may go wrong at all
+// in these histories is few things.
+func (p *pair) told(res *Result, where string) bool {
+	p.Helper()
+	told := len(res.Refusals) > 0 || res.HeldBack > 0
+	for _, c := range res.Conflicts {
+		told = told || c.Reason != plan.ConflictUnicode
+	}
+	for _, r := range res.Refusals {
+		// What is no file is nothing that anybody would mirror.
+		if r.Guard != plan.GuardEmpty {
+			p.Fatalf("%s: refused: %v", where, r)
+		}
+	}
+	for _, f := range res.Failures {
+		// A directory in place of what has old versions is nothing that MinIO lists.
+		if told = true; p.mode != drill.MirrorTwoWay || !errors.Is(f.Err, bucket.ErrHidden) {
+			p.Fatalf("%s: %s %q failed: %v", where, f.Op, f.Key, f.Err)
+		}
+	}
+	if res.Faults > 0 || res.Done[plan.Unholdable] > 0 {
+		p.Fatalf("%s: %v %+v", where, res.Errors, res.Unholdable)
+	}
+	return told
+}
+
+// compare tells in what the places differ, as others see it.
+func (p *pair) compare() []string {
+	p.Helper()
+	if p.buckets == [2]bool{} {
+		out, err := exec.CommandContext(p.Context(), "diff", "-r", "--no-dereference", p.dirs[0], p.dirs[1]).CombinedOutput()
+		if e, ok := errors.AsType[*exec.ExitError](err); err != nil && (!ok || e.ExitCode() != 1) {
+			p.Fatalf("diff: %v: %s", err, out)
+		}
+		if err == nil {
+			return nil
+		}
+		return []string{string(out)}
+	}
+	var sides [2]map[string]string
+	for side := range sides {
+		if p.buckets[side] {
+			sides[side] = p.readBucket()
+		} else {
+			sides[side] = p.readDir(p.dirs[side])
+		}
+	}
+	var all []string
+	for key := range maps.Keys(sides[0]) {
+		if sides[1][key] != sides[0][key] {
+			all = append(all, fmt.Sprintf("%q: %q and %q", key, sides[0][key], sides[1][key]))
+		}
+	}
+	for key, content := range sides[1] {
+		if _, ok := sides[0][key]; !ok {
+			all = append(all, fmt.Sprintf("%q: nothing and %q", key, content))
+		}
+	}
+	slices.Sort(all)
+	return all
+}
+
+// readDir reads all that has content.
+func (p *pair) readDir(dir string) map[string]string {
+	p.Helper()
+	all := map[string]string{}
+	must(p, filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		name := strings.TrimPrefix(path, dir+"/")
+		if d.Type()&fs.ModeSymlink != 0 {
+			all[name], err = os.Readlink(path)
+			return err
+		}
+		raw, err := os.ReadFile(path)
+		all[name] = string(raw)
+		return err
+	}))
+	return all
+}
+
+// readBucket reads all objects with a plain client.
+func (p *pair) readBucket() map[string]string {
+	p.Helper()
+	all := map[string]string{}
+	for _, key := range p.keys() {
+		if strings.HasSuffix(key, "/") {
+			continue // a directory, which has no content
+		}
+		o, err := p.client.GetObject(p.Context(), p.bucket.Bucket, p.prefix+key, minio.GetObjectOptions{})
+		must(p, err)
+		raw, err := io.ReadAll(o)
+		must(p, errors.Join(err, o.Close()))
+		path, _, err := entry.UnescapeKey(key)
+		must(p, err)
+		all[path] = string(raw)
+	}
+	return all
+}
+
+func (p *pair) keys() []string {
+	p.Helper()
+	var all []string
+	for o := range p.client.ListObjects(p.Context(), p.bucket.Bucket, minio.ListObjectsOptions{Prefix: p.prefix, Recursive: true}) {
+		must(p, o.Err)
+		all = append(all, strings.TrimPrefix(o.Key, p.prefix))
+	}
+	return all
+}
+
+// editBucket changes objects as somebody does who does not know what they stand for.
+func (p *pair) editBucket(n int) {
+	p.Helper()
+	for range n {
+		dir := []string{"", "k/", "k/l/"}[p.rand.IntN(3)]
+		key := dir + []string{"p", "q", "é", "e\u0301", "x y", "p.q"}[p.rand.IntN(6)]
+		content := fmt.Appendf(nil, "%.*s", p.rand.IntN(20), fmt.Sprintf("%020d", p.rand.Uint64()))
+		there := slices.DeleteFunc(p.keys(), func(key string) bool { return strings.HasSuffix(key, "/") })
+		switch what := p.rand.IntN(4); {
+		case what == 0 && len(there) > 0:
+			must(p, p.client.RemoveObject(p.Context(), p.bucket.Bucket, p.prefix+there[p.rand.IntN(len(there))], minio.RemoveObjectOptions{}))
+			continue
+		case what == 1 && len(there) > 0: // another content of the same size
+			key = there[p.rand.IntN(len(there))]
+			o, err := p.client.StatObject(p.Context(), p.bucket.Bucket, p.prefix+key, minio.StatObjectOptions{})
+			must(p, err)
+			content = bytes.Repeat([]byte{byte('a' + p.rand.IntN(26))}, int(o.Size))
+		}
+		_, err := p.client.PutObject(p.Context(), p.bucket.Bucket, p.prefix+key, bytes.NewReader(content), int64(len(content)), minio.PutObjectOptions{})
+		must(p, err)
+	}
+}
+
+// rclone asks rclone for its opinion, where the last run left both sides alike.
+func (p *pair) rclone() {
+	p.Helper()
+	dir := p.dirs[plan.Source]
+	if p.buckets[plan.Source] {
+		dir = p.dirs[plan.Dest]
+	}
+	differences := slices.DeleteFunc(p.compare(), func(d string) bool { return strings.Contains(d, "%") })
+	// Of names with a '%' it would have to know how they are escaped.
+	out, err := rclone(p, "check", dir, ":s3:"+p.bucket.Bucket+"/"+strings.TrimSuffix(p.prefix, "/"),
+		"--download", "--no-unicode-normalization", "--exclude", "*%*")
+	if (err == nil) != (len(differences) == 0) {
+		p.Fatalf("history %d: rclone says %v: %s\nand there are differences: %q", p.seed, err, out, differences)
+	}
+}
+
+// rclone runs rclone against the tests' server.
+func rclone(t testing.TB, args ...string) (string, error) {
+	t.Helper()
+	m := server.Start(t)
+	c := exec.CommandContext(t.Context(), enginetest.Binary(t, "rclone"), append([]string{"--config", "/dev/null"}, args...)...)
+	c.Env = append(os.Environ(), "RCLONE_S3_PROVIDER=Minio", "RCLONE_S3_ACCESS_KEY_ID="+m.AccessKey,
+		"RCLONE_S3_SECRET_ACCESS_KEY="+m.SecretKey, "RCLONE_S3_ENDPOINT="+m.Endpoint, "AWS_EC2_METADATA_DISABLED=true")
+	out, err := c.CombinedOutput()
+	return string(out), err
+}
