@@ -56,7 +56,10 @@ type ListOptions struct {
 	// Capabilities.ListMetadata.
 	Metadata bool
 	// After leaves out the keys up to this one, itself included. It costs the
-	// server more than Prefix.
+	// server more than Prefix, and with MinIO such a listing may end too early: a
+	// key that is not in it may be in the bucket. Where it begins in a/, the server
+	// walks a-x/ and a.x/ before it, leaves out what it found there, and stops when
+	// it has walked over as many as a page holds, although it has given none.
 	After string
 	// PageSize is how many keys one request asks for: 1 to 1000, which is the default.
 	PageSize int
@@ -115,6 +118,8 @@ func (b *Bucket) fetchPages(ctx context.Context, o ListOptions, used <-chan *pag
 	if q.max <= 0 || q.max > 1000 {
 		q.max = 1000
 	}
+	var last tail
+	q.max = max(q.max, len(last)) // so that after the first page it is full
 	for {
 		var p *page
 		select {
@@ -123,17 +128,21 @@ func (b *Bucket) fetchPages(ctx context.Context, o ListOptions, used <-chan *pag
 			return
 		}
 		p.err = b.do(ctx, "list", o.Prefix, repeatable, func(ctx context.Context, _ *exchange) error { return b.fetchPage(ctx, q, p) })
+		if p.err == nil {
+			last.add(p)
+			p.err = b.goOn(ctx, q, p, last)
+		}
 		if p.err == nil && p.truncated && p.next == q.token {
 			p.err = fmt.Errorf("list %s: %w: the server continues where it was", b, ErrListing)
 		}
-		last := p.err != nil || !p.truncated
+		done := p.err != nil || !p.truncated
 		q.token, q.after = p.next, p.last
 		select {
 		case ready <- p:
 		case <-ctx.Done():
 			return
 		}
-		if last {
+		if done {
 			return
 		}
 	}

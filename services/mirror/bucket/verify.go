@@ -41,24 +41,16 @@ func (b *Bucket) Verify(ctx context.Context, expected []Expected) error {
 // verify returns the keys that are not as expected.
 func (b *Bucket) verify(ctx context.Context, expected []Expected) []*KeyError {
 	sorted := slices.SortedFunc(slices.Values(expected), func(x, y Expected) int { return cmp.Compare(x.Key, y.Key) })
-	failed, absent, rest, err := b.verifyListed(ctx, sorted)
+	failed, rest, err := b.verifyListed(ctx, sorted)
 	if err != nil {
 		for _, e := range rest {
 			failed = append(failed, &KeyError{Key: e.Key, Err: err})
 		}
-		rest = nil
+		return failed
 	}
-	for i, err := range b.verifyAlone(ctx, absent) {
-		switch {
-		case err == nil:
-			err = fmt.Errorf("%w: an object has the name of one of its directories", ErrHidden)
-		case !errors.Is(err, ErrNotStored):
-			// The listing was complete, whatever this says.
-			err = fmt.Errorf("%w: %w", ErrNotStored, err)
-		}
-		failed = append(failed, &KeyError{Key: absent[i].Key, Err: err})
-	}
-	for i, err := range b.verifyAlone(ctx, rest) {
+	errs := b.verifyAlone(ctx, rest)
+	b.verifyVisible(ctx, rest, errs)
+	for i, err := range errs {
 		if err != nil {
 			failed = append(failed, &KeyError{Key: rest[i].Key, Err: err})
 		}
@@ -66,18 +58,39 @@ func (b *Bucket) verify(ctx context.Context, expected []Expected) []*KeyError {
 	return failed
 }
 
-// verifyListed compares as long as the listing is dense. It returns what is
-// different, what is not listed, and the rest.
-func (b *Bucket) verifyListed(ctx context.Context, sorted []Expected) (failed []*KeyError, absent, rest []Expected, err error) {
-	if !b.caps.ListMetadata || len(sorted) == 0 {
-		return nil, nil, sorted, nil
+// verifyVisible looks above those that are there, once for each directory.
+func (b *Bucket) verifyVisible(ctx context.Context, expected []Expected, errs []error) {
+	in := map[string][]int{}
+	for i, e := range expected {
+		if dir := above(e.Key); errs[i] == nil {
+			in[dir] = append(in[dir], i)
+		}
 	}
+	dirs := slices.Collect(maps.Keys(in))
+	atOnce(len(dirs), func(n int) {
+		by, err := b.Obstacle(ctx, expected[in[dirs[n]][0]].Key, nil)
+		if err == nil && by != "" {
+			err = fmt.Errorf("%w: there is, or was with versions left, an object %q", ErrHidden, by)
+		}
+		for _, i := range in[dirs[n]] {
+			errs[i] = err
+		}
+	})
+}
+
+// verifyListed compares as long as the listing is dense. It returns what is
+// different, and the rest: what was not in the listing is there or is not.
+func (b *Bucket) verifyListed(ctx context.Context, sorted []Expected) (failed []*KeyError, rest []Expected, err error) {
+	if !b.caps.ListMetadata || len(sorted) == 0 {
+		return nil, sorted, nil
+	}
+	var absent []Expected
 	q := pageRequest{prefix: b.prefix, meta: true, after: before(b.prefix + sorted[0].Key), max: min(2*len(sorted)+sparse, 1000)}
 	var p page
 	for rest = sorted; len(rest) > 0; q.token, q.after = p.next, p.last {
 		err := b.do(ctx, "list", "", repeatable, func(ctx context.Context, _ *exchange) error { return b.fetchPage(ctx, q, &p) })
 		if err != nil {
-			return failed, absent, rest, err
+			return failed, append(absent, rest...), err
 		}
 		had := len(rest)
 		for _, o := range p.objects {
@@ -93,13 +106,13 @@ func (b *Bucket) verifyListed(ctx context.Context, sorted []Expected) (failed []
 			}
 		}
 		if !p.truncated {
-			return failed, append(absent, rest...), nil, nil
+			break // for MinIO that need not be the end
 		}
 		if (had-len(rest))*sparse < len(p.objects) {
 			break
 		}
 	}
-	return failed, absent, rest, nil
+	return failed, append(absent, rest...), nil
 }
 
 // before is a key that comes before another, and close to it.
@@ -111,27 +124,36 @@ func before(key string) string {
 // verifyAlone asks for each object, and returns what came of each.
 func (b *Bucket) verifyAlone(ctx context.Context, expected []Expected) []error {
 	errs := make([]error, len(expected))
+	atOnce(len(expected), func(i int) { errs[i] = b.verifyOne(ctx, expected[i]) })
+	return errs
+}
+
+// atOnce does something for all indices below n, several at once.
+func atOnce(n int, do func(int)) {
 	next := make(chan int)
 	var workers sync.WaitGroup
-	for range min(verifyHeads, len(expected)) {
+	for range min(verifyHeads, n) {
 		workers.Go(func() {
 			for i := range next {
-				errs[i] = b.verifyOne(ctx, expected[i])
+				do(i)
 			}
 		})
 	}
-	for i := range expected {
+	for i := range n {
 		next <- i
 	}
 	close(next)
 	workers.Wait()
-	return errs
 }
 
 func (b *Bucket) verifyOne(ctx context.Context, e Expected) error {
 	o, err := b.Stat(ctx, e.Key)
-	if errors.Is(err, ErrNotFound) {
+	switch refused, ok := errors.AsType[*RequestError](err); {
+	case errors.Is(err, ErrNotFound):
 		return fmt.Errorf("%w: %w: put it alone to learn why", ErrNotStored, ErrNotFound)
+	case ok && !refused.passing() && refused.Reason == nil && ctx.Err() == nil:
+		// Such as a name that is too long: it cannot be there.
+		return fmt.Errorf("%w: %w", ErrNotStored, err)
 	}
 	if err != nil {
 		return err

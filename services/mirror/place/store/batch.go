@@ -44,7 +44,7 @@ func (p *Place) PutBatch(ctx context.Context, ws []place.Write) []place.Outcome 
 		chunk, bytes = append(chunk, i), bytes+size
 	}
 	flush()
-	each(alone, func(i int) { out[i].Entry, out[i].Err = p.Put(ctx, ws[i]) })
+	each(len(alone), func(n int) { i := alone[n]; out[i].Entry, out[i].Err = p.Put(ctx, ws[i]) })
 	return out
 }
 
@@ -100,7 +100,7 @@ func (p *Place) failed(ctx context.Context, many *bucket.KeysError, at map[strin
 		i := at[f.Key]
 		switch {
 		case errors.Is(f.Err, bucket.ErrHidden):
-			out[i].Err = errors.Join(p.hidden(f.Key), p.takeBack(ctx, f.Key, ""))
+			out[i].Err = errors.Join(p.hidden(f.Key, "that has the name of one of its directories"), p.takeBack(ctx, f.Key, ""))
 		case ctx.Err() == nil && (errors.Is(f.Err, bucket.ErrKey) || errors.Is(f.Err, bucket.ErrNotStored)):
 			alone = append(alone, i)
 		default:

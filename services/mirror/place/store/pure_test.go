@@ -117,15 +117,6 @@ func TestPartSize(t *testing.T) {
 
 // TestJustBefore is before the key, and a key may be before it only if it is
 // before the key too.
-func TestJustBefore(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		key := rapid.StringN(1, 20, -1).Draw(t, "key")
-		if before := justBefore(key); before >= key {
-			t.Fatalf("%q is not before %q", before, key)
-		}
-	})
-}
-
 func TestVisible(t *testing.T) {
 	var v visible
 	v.saw("a/b/c")

@@ -92,7 +92,7 @@ func (p *Place) deleteAll(ctx context.Context, have []entry.Entry, chosen []int,
 // removeDirs removes directories of which none lies in another.
 func (p *Place) removeDirs(ctx context.Context, have []entry.Entry, chosen []int, errs []error) {
 	there := make([]bool, len(have))
-	each(chosen, func(i int) { there[i], errs[i] = p.isEmpty(ctx, have[i]) })
+	each(len(chosen), func(n int) { i := chosen[n]; there[i], errs[i] = p.isEmpty(ctx, have[i]) })
 	p.deleteAll(ctx, have, slices.DeleteFunc(slices.Clone(chosen), func(i int) bool { return !there[i] || errs[i] != nil }), errs)
 }
 

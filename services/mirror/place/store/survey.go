@@ -34,65 +34,156 @@ type found struct {
 // survey looks at many keys: by listing as long as they lie close to each other,
 // then one by one. The result is in their order.
 func (p *Place) survey(ctx context.Context, keys []wanted) []found {
-	out := make([]found, len(keys))
+	s := &survey{Place: p, keys: keys, out: make([]found, len(keys)), fresh: map[string]int{}}
 	order := make([]int, len(keys))
-	for i := range order {
+	for i, w := range keys {
 		order[i] = i
+		if w.fresh && !p.traits.Both {
+			s.fresh[w.key] = i
+		}
 	}
 	slices.SortFunc(order, func(a, b int) int { return strings.Compare(keys[a].key, keys[b].key) })
-	rest := p.surveyListed(ctx, keys, order, out)
-	each(rest, func(i int) { out[i] = p.surveyOne(ctx, keys[i]) })
-	return out
+	alone, unsure := order, []int(nil)
+	if len(order) > 1 {
+		if alone, unsure = s.listed(ctx, "", order); p.traits.Both {
+			unsure = nil
+		}
+	}
+	alone = append(alone, s.below(ctx, unsure)...)
+	each(len(alone), func(n int) { s.out[alone[n]] = p.surveyOne(ctx, keys[alone[n]]) })
+	return s.out
 }
 
-// surveyListed fills in what a listing tells and returns the rest of the order.
-func (p *Place) surveyListed(ctx context.Context, keys []wanted, order []int, out []found) []int {
-	if len(order) < 2 {
-		return order
-	}
-	fresh := map[string]int{}
-	for _, i := range order {
-		if keys[i].fresh && !p.traits.Both {
-			fresh[keys[i].key] = i
-		}
-	}
-	lowest, last := keys[order[0]].key, keys[order[len(order)-1]].key
+// survey is one look at many keys.
+type survey struct {
+	*Place
+	keys  []wanted
+	out   []found
+	fresh map[string]int
+}
+
+// listed fills in what a listing below a prefix tells, as long as the keys are close
+// to each other. It returns those that are left to be asked for alone, and those that
+// come after all that was listed.
+func (s *survey) listed(ctx context.Context, prefix string, order []int) (alone, after []int) {
+	lowest, last := s.keys[order[0]].key, s.keys[order[len(order)-1]].key
 	_, size := utf8.DecodeLastRuneInString(lowest)
-	o := bucket.ListOptions{After: lowest[:len(lowest)-size], PageSize: min(2*len(order)+sparse, 1000)}
-	rest, listed := order, 0
-	for object, err := range p.b.List(ctx, o) {
+	o := bucket.ListOptions{Prefix: prefix, After: lowest[:len(lowest)-size], PageSize: min(2*len(order)+sparse, 1000)}
+	rest, listed, at := order, 0, lowest
+	for object, err := range s.b.List(ctx, o) {
 		if err != nil {
 			for _, i := range rest {
-				out[i].err = err
+				s.out[i].err = err
 			}
-			return nil
+			return nil, nil
 		}
-		for len(rest) > 0 && keys[rest[0]].key < object.Key {
+		at = object.Key
+		for len(rest) > 0 && s.keys[rest[0]].key < object.Key {
 			rest = rest[1:]
 		}
-		for len(rest) > 0 && keys[rest[0]].key == object.Key {
-			out[rest[0]] = found{object: object, there: true}
+		for len(rest) > 0 && s.keys[rest[0]].key == object.Key {
+			s.out[rest[0]] = found{object: object, there: true}
 			rest = rest[1:]
 		}
-		for dir := parent(object.Key); dir != "" && len(fresh) > 0; dir = parent(dir) {
-			if i, ok := fresh[dir[:len(dir)-1]]; ok {
-				out[i].below = object.Key
+		for dir := parent(object.Key); dir != "" && len(s.fresh) > 0; dir = parent(dir) {
+			if i, ok := s.fresh[dir[:len(dir)-1]]; ok {
+				s.out[i].below = object.Key
 			}
 		}
 		passed := len(order) - len(rest)
 		if listed++; object.Key > last || listed >= 1000 && passed*sparse < listed {
-			return append(slices.Clone(rest), undecided(fresh, object.Key, out)...)
+			return append(slices.Clone(rest), s.undecided(at)...), nil
 		}
 	}
-	return nil
+	return s.undecided(at), rest
+}
+
+// below looks at sorted keys that come after the end of a listing, which MinIO may
+// have ended too early (see [bucket.ListOptions.After]): directory by directory, from
+// the top, because nothing is asked any more below one in which there is nothing, and
+// a listing of one directory from a file in it on does not end early. It returns
+// those that are left to be asked for alone.
+func (s *survey) below(ctx context.Context, order []int) (alone []int) {
+	type group struct {
+		dir  string
+		keys []int
+	}
+	var level []group
+	if len(order) > 0 {
+		level = []group{{s.common(order), order}}
+	}
+	for len(level) > 0 {
+		var mu sync.Mutex
+		var next []group
+		each(len(level), func(n int) {
+			g := level[n]
+			direct, subs, there := s.split(ctx, g.dir, g.keys)
+			if !there {
+				return
+			}
+			if len(direct) > 1 {
+				// Here the end is the end: no directory comes between.
+				direct, _ = s.listed(ctx, g.dir, direct)
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			alone = append(alone, direct...)
+			for _, keys := range subs {
+				if len(keys) == 1 {
+					alone = append(alone, keys...)
+					continue
+				}
+				next = append(next, group{s.common(keys), keys})
+			}
+		})
+		level = next
+	}
+	return alone
+}
+
+// common is the deepest directory that all of sorted keys lie in.
+func (s *survey) common(order []int) string {
+	first, last := s.keys[order[0]].key, s.keys[order[len(order)-1]].key
+	n := 0
+	for n < min(len(first), len(last)) && first[n] == last[n] {
+		n++
+	}
+	return first[:strings.LastIndexByte(first[:n], '/')+1]
+}
+
+// split parts keys into those that lie in a directory itself and those of each
+// directory in it, if there is anything below it at all.
+func (s *survey) split(ctx context.Context, dir string, order []int) (direct []int, subs [][]int, there bool) {
+	any, err := s.first(ctx, dir)
+	if err != nil {
+		for _, i := range order {
+			s.out[i].err = err
+		}
+	}
+	if err != nil || any.Key == "" {
+		return nil, nil, false
+	}
+	at := ""
+	for _, i := range order {
+		name, _, deeper := strings.Cut(s.keys[i].key[len(dir):], "/")
+		switch {
+		case !deeper:
+			direct = append(direct, i)
+		case len(subs) > 0 && name == at:
+			subs[len(subs)-1] = append(subs[len(subs)-1], i)
+		default:
+			at, subs = name, append(subs, []int{i})
+		}
+	}
+	return direct, subs, true
 }
 
 // undecided are those of whose insides nothing was seen when a listing was broken
 // off: "a.b" comes between "a" and "a/b".
-func undecided(fresh map[string]int, at string, out []found) (rest []int) {
+func (s *survey) undecided(at string) (rest []int) {
 	for n := range at {
-		i, ok := fresh[at[:n]]
-		if ok && at < at[:n]+"/" && !out[i].there {
+		i, ok := s.fresh[at[:n]]
+		if ok && at < at[:n]+"/" && !s.out[i].there {
 			rest = append(rest, i)
 		}
 	}
@@ -113,18 +204,18 @@ func (p *Place) surveyOne(ctx context.Context, w wanted) found {
 	return found{object: o, there: err == nil, err: err}
 }
 
-// each does something for all indices, several at once.
-func each(indices []int, do func(int)) {
+// each does something for all indices below n, several at once.
+func each(n int, do func(int)) {
 	next := make(chan int)
 	var workers sync.WaitGroup
-	for range min(parallel, len(indices)) {
+	for range min(parallel, n) {
 		workers.Go(func() {
 			for i := range next {
 				do(i)
 			}
 		})
 	}
-	for _, i := range indices {
+	for i := range n {
 		next <- i
 	}
 	close(next)

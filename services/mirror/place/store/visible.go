@@ -7,7 +7,6 @@ import (
 	"strings"
 	"sync"
 	"time"
-	"unicode/utf8"
 
 	"github.com/firedrill/firedrill/services/mirror/bucket"
 )
@@ -107,51 +106,26 @@ func (p *Place) noFile(ctx context.Context, dir string) error {
 	return err
 }
 
-// checkVisible looks for a key that was written for the first one of a directory,
+// checkVisible looks above a key that was written for the first one of a directory,
 // and takes the object back if nobody would see it.
 func (p *Place) checkVisible(ctx context.Context, key, version string) error {
 	if p.traits.Both || p.visible.has(key) {
 		return nil
 	}
-	listed, err := p.isListed(ctx, key)
+	by, err := p.b.Obstacle(ctx, key, func(dir string) bool { return p.visible.has(dir + "x") })
 	if err != nil {
-		return fmt.Errorf("look for what was put: %w", err)
+		return fmt.Errorf("look for what would hide %q: %w", key, explain(err))
 	}
-	if listed {
+	if by == "" {
 		p.visible.saw(key)
 		return nil
 	}
-	// It may be gone again already.
-	if _, err := p.b.Stat(ctx, key); err != nil {
-		return explain(err)
-	}
-	return errors.Join(p.hidden(key), p.takeBack(ctx, key, version))
+	return errors.Join(p.hidden(key, fmt.Sprintf("%q", by)), p.takeBack(ctx, key, version))
 }
 
-// isListed reports whether a listing of everything shows a key. One of its
-// directory does not tell: MinIO lists that without a look at what is above it.
-func (p *Place) isListed(ctx context.Context, key string) (bool, error) {
-	for o, err := range p.b.List(ctx, bucket.ListOptions{After: justBefore(key), PageSize: 1}) {
-		if err != nil || o.Key >= key {
-			return o.Key == key, err
-		}
-	}
-	return false, nil
-}
-
-// justBefore is a key before another with hardly any between them.
-func justBefore(key string) string {
-	last, size := utf8.DecodeLastRuneInString(key)
-	before := key[:len(key)-size]
-	if last <= ' ' || last > 0xd7ff {
-		return before
-	}
-	return before + string(last-1) + "\U0010fffd"
-}
-
-// hidden says that an object would not be listed.
-func (p *Place) hidden(key string) error {
-	advice := "delete the object that has the name of one of its directories"
+// hidden says that an object would not be listed because of another one.
+func (p *Place) hidden(key, by string) error {
+	advice := "delete the object " + by
 	if p.caps.Versioning {
 		advice += ", with all its versions"
 	}

@@ -1,0 +1,59 @@
+package bucket
+
+import (
+	"context"
+	"errors"
+	"strings"
+
+	"github.com/minio/minio-go/v7"
+)
+
+// Obstacle looks for an object that has the name of one of a key's directories, or
+// that had it and still has versions: MinIO takes writes below it, and lists nothing
+// of them. It returns the obstacle's key in the bucket, with the prefix, or "". With
+// clear the caller may say of which directories, given without the prefix and ending
+// with '/', it is known that there is none of them nor of those above; nil knows of
+// none. Of other servers than MinIO there is nothing to ask.
+//
+// A listing is not asked because it cannot tell: see [ListOptions.After].
+func (b *Bucket) Obstacle(ctx context.Context, key string, clear func(dir string) bool) (string, error) {
+	if b.caps.Server != "MinIO" {
+		return "", nil
+	}
+	full, err := b.full(key)
+	if err != nil {
+		return "", &RequestError{Op: "look above", Where: b.String(), Key: key, Err: err}
+	}
+	for dir := above(full); dir != ""; dir = above(dir) {
+		if clear != nil && len(dir) > len(b.prefix) && clear(dir[len(b.prefix):]) {
+			return "", nil
+		}
+		name := strings.TrimSuffix(dir, "/")
+		if name == "" || strings.HasSuffix(name, "/") {
+			continue // A server that has such keys cannot have an object of the name.
+		}
+		is, err := b.stands(ctx, name)
+		if err != nil || is {
+			return name, err
+		}
+	}
+	return "", nil
+}
+
+// above is the directory that a key or a directory lies in; "" if in none.
+func above(key string) string {
+	return key[:strings.LastIndexByte(strings.TrimSuffix(key, "/"), '/')+1]
+}
+
+// stands reports whether there is an object of a full key, or a delete marker over it.
+func (b *Bucket) stands(ctx context.Context, full string) (is bool, err error) {
+	err = b.do(ctx, "look for", strings.TrimPrefix(full, b.prefix), repeatable, func(ctx context.Context, x *exchange) error {
+		_, err := b.core.StatObject(ctx, b.name, full, minio.StatObjectOptions{})
+		is = err == nil || x.header.Get("X-Amz-Delete-Marker") == "true"
+		return err
+	})
+	if is || errors.Is(err, ErrNotFound) {
+		return is, nil
+	}
+	return false, err
+}
