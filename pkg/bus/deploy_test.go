@@ -199,7 +199,15 @@ func (g *guarded) mirror(t *testing.T, services map[string]*bus.Bus) {
 	if name, err := bus.ReadMirrorTick(await(t, ticks, 10*time.Second, "tick").Subject); err != nil || name != "out" {
 		t.Errorf("tick of %q, %v", name, err)
 	}
+	if at, known, err := cli.MirrorTicked(t.Context(), "out"); err != nil || !known || time.Since(at) > time.Minute {
+		t.Errorf("ticked %v, %v, %v", at, known, err)
+	}
 	must("schedule", mirror.ScheduleMirror(t.Context(), "out", ""))
+	_, err = mirror.Publish(t.Context(), "mirror.req.drill.out", []byte("{}"), "a step of a drill")
+	must("ask for a drill", err)
+	if at, known, err := cli.MirrorTicked(t.Context(), "out"); err != nil || known {
+		t.Errorf("without a schedule it ticked %v, %v, %v", at, known, err)
+	}
 	must("work", mirror.PublishMirrorWork(t.Context(), "out", "r1", 7, []byte("item")))
 	item, err := bus.ReadMirrorWork(await(t, work, 10*time.Second, "work").Subject)
 	if err != nil || item != (bus.MirrorItem{Mirror: "out", Run: "r1", Number: 7}) {
@@ -222,6 +230,9 @@ func (g *guarded) mirror(t *testing.T, services map[string]*bus.Bus) {
 	}))
 	if last, known, err := cli.LastMirror(t.Context(), "out"); err != nil || !known || last.Kind != "finished" {
 		t.Errorf("last %+v, %v, %v", last, known, err)
+	}
+	if last, known, err := cli.LastMirrorEvent(t.Context(), "out", "failed"); err != nil || known {
+		t.Errorf("last failure %+v, %v, %v", last, known, err)
 	}
 	must("command", cli.PublishMirrorCommand(t.Context(), "out", "cancel", nil))
 	must("follow commands", mirror.FollowMirrorCommands(t.Context(), "out", 0, func(r bus.Record) error {

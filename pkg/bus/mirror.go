@@ -20,6 +20,7 @@ const (
 	StreamMirrorSchedule = "MIRROR_SCHEDULE"
 	StreamMirrorWork     = "MIRROR_WORK"
 	StreamMirrorDone     = "MIRROR_DONE"
+	StreamMirrorLease    = "MIRROR_LEASE"
 )
 
 // The subjects of the mirror, where each wildcard is one token.
@@ -62,6 +63,11 @@ func mirrorStreams() []jetstream.StreamConfig {
 			Name: StreamMirrorDone, Description: "What became of that work: mirror.done.<mirror>.<run>.<number>.",
 			Subjects: []string{mirrorDone}, Storage: jetstream.FileStorage, AllowDirect: true,
 			Duplicates: 2 * time.Minute, MaxAge: 7 * day,
+		},
+		{
+			Name: StreamMirrorLease, Description: "Which run has which mirror: mirror.lease.<mirror>.",
+			Subjects: []string{mirrorLeases}, Storage: jetstream.FileStorage, AllowDirect: true,
+			Duplicates: 2 * time.Minute, MaxMsgsPerSubject: 1,
 		},
 	}
 }
@@ -145,12 +151,41 @@ func (b *Bus) followMirror(ctx context.Context, stream, filter string, after uin
 
 // LastMirror gives the last event of a mirror; false if there is none.
 func (b *Bus) LastMirror(ctx context.Context, mirror string) (Record, bool, error) {
-	r, err := b.get(ctx, StreamMirror, getRequest{LastFor: "mirror.evt." + mirror + ".*"})
+	return b.LastMirrorEvent(ctx, mirror, "*")
+}
+
+// LastMirrorEvent is LastMirror for events of one kind.
+func (b *Bus) LastMirrorEvent(ctx context.Context, mirror, kind string) (Record, bool, error) {
+	r, known, err := b.lastMirror(ctx, StreamMirror, "mirror.evt."+mirror+"."+kind)
+	if err != nil {
+		err = fmt.Errorf("read the last event of mirror %s: %w", mirror, err)
+	}
+	return r, known, err
+}
+
+// MirrorTicked is when a mirror's schedule was last set or due, from which its next
+// run follows; false if it has none.
+func (b *Bus) MirrorTicked(ctx context.Context, mirror string) (time.Time, bool, error) {
+	set, scheduled, err := b.lastMirror(ctx, StreamMirrorSchedule, "mirror.schedule."+mirror)
+	if err == nil && scheduled {
+		tick, ticked, terr := b.lastMirror(ctx, StreamMirrorSchedule, "mirror.tick."+mirror)
+		if err = terr; ticked && tick.Stored.After(set.Stored) {
+			set = tick
+		}
+	}
+	if err != nil {
+		return time.Time{}, false, fmt.Errorf("read the schedule of mirror %s: %w", mirror, err)
+	}
+	return set.Stored, scheduled, nil
+}
+
+func (b *Bus) lastMirror(ctx context.Context, stream, subject string) (Record, bool, error) {
+	r, err := b.get(ctx, stream, getRequest{LastFor: subject})
 	if errors.Is(err, errNoRecord) {
 		return Record{}, false, nil
 	}
 	if err != nil {
-		return Record{}, false, fmt.Errorf("read the last event of mirror %s: %w", mirror, err)
+		return Record{}, false, err
 	}
 	return Record{Seq: r.Seq, Subject: r.Subject, Kind: r.Subject[strings.LastIndexByte(r.Subject, '.')+1:], Data: r.Data, Stored: r.Time}, true, nil
 }
@@ -164,6 +199,13 @@ func (b *Bus) PublishMirrorWork(ctx context.Context, mirror, run string, number 
 // PublishMirrorDone: see PublishMirrorWork.
 func (b *Bus) PublishMirrorDone(ctx context.Context, mirror, run string, number int64, data []byte) error {
 	return b.publishMirrorItem(ctx, "mirror.done.", mirror, run, number, data)
+}
+
+// PublishMirrorRead stores v as JSON among what became of a run's work, as what a
+// worker has read for it so far: FollowMirrorDone then has worker, which must not be a
+// number, as the Kind.
+func (b *Bus) PublishMirrorRead(ctx context.Context, mirror, run, worker string, v any) error {
+	return b.publishMirror(ctx, "mirror.done."+mirror+"."+run+"."+worker, "", v)
 }
 
 func (b *Bus) publishMirrorItem(ctx context.Context, base, mirror, run string, number int64, data []byte) error {
@@ -191,6 +233,9 @@ func ReadMirrorWork(subject string) (MirrorItem, error) {
 	return MirrorItem{}, fmt.Errorf("subject %q: that is no item of a mirror's work", subject)
 }
 
+// AnyRun stands for all runs of a mirror where something is dropped.
+const AnyRun = "*"
+
 // DropMirrorWork removes what is left of a run's work: what nobody has begun is not
 // begun any more.
 func (b *Bus) DropMirrorWork(ctx context.Context, mirror, run string) error {
@@ -202,17 +247,29 @@ func (b *Bus) DropMirrorDone(ctx context.Context, mirror, run string) error {
 	return b.purge(ctx, StreamMirrorDone, "mirror.done."+mirror+"."+run+".*")
 }
 
+// purge may be repeated, and is until it is answered: as long as a publish is.
 func (b *Bus) purge(ctx context.Context, stream, filter string) error {
-	ctx, cancel := context.WithTimeout(ctx, storeBudget)
+	give := time.Now().Add(storeBudget)
+	for try := 0; ; try++ {
+		err := b.purgeOnce(ctx, stream, filter)
+		if err == nil {
+			return nil
+		}
+		api, refused := errors.AsType[*jetstream.APIError](err)
+		if refused && api.Code < 500 || !refused && !isTransient(err) || time.Now().After(give) || pause(ctx, backoff(try)) != nil {
+			return fmt.Errorf("remove %s from stream %s: %w", filter, stream, err)
+		}
+	}
+}
+
+func (b *Bus) purgeOnce(ctx context.Context, stream, filter string) error {
+	ctx, cancel := context.WithTimeout(ctx, tryWait)
 	defer cancel()
 	s, err := b.js.Stream(ctx, stream)
-	if err == nil {
-		err = s.Purge(ctx, jetstream.WithPurgeSubject(filter))
-	}
 	if err != nil {
-		return fmt.Errorf("remove %s from stream %s: %w", filter, stream, err)
+		return err
 	}
-	return nil
+	return s.Purge(ctx, jetstream.WithPurgeSubject(filter))
 }
 
 // ScheduleMirror has the server publish a tick of the mirror again and again: spec

@@ -47,8 +47,8 @@ type Step struct {
 	After time.Duration
 	// Hold is, for faults, how long they last before they are undone; 0: until StepUndo.
 	Hold time.Duration
-	// From and To are set for StepKeep.
-	From, To string
+	// From and To, or Mirror, are set for StepKeep.
+	From, To, Mirror string
 	// Limit is how long another service may take to answer; 0 means until the
 	// drill's deadline.
 	Limit time.Duration
@@ -131,7 +131,7 @@ func compilePhase(p Phase) []Step {
 		add(StepChecks, Recovered, Step{Limit: checksLimit})
 	}
 	for _, k := range p.Keep {
-		add(StepKeep, k.Name, Step{From: k.From, To: k.To, Limit: keepLimit})
+		add(StepKeep, k.Name, Step{From: k.From, To: k.To, Mirror: k.Mirror, Limit: keepLimit})
 	}
 	for _, a := range p.Restore.Actions {
 		add(StepRestore, a.Name, Step{Target: a.Target, Operation: a.Action, Params: a.Params, After: a.After.D()})

@@ -238,7 +238,7 @@ func nextStep(s State, i int, now event.Reading) Move {
 	case StepChecks:
 		return draft(event.TypeChecksRequested, event.ChecksRequested{Step: st.ID})
 	case StepKeep:
-		return draft(event.TypeMirrorRequested, event.MirrorRequested{Step: st.ID, From: ofDrill(s, st.From), To: ofDrill(s, st.To)})
+		return draft(event.TypeMirrorRequested, event.MirrorRequested{Step: st.ID, From: ofDrill(s, st.From), To: ofDrill(s, st.To), Mirror: st.Mirror})
 	case StepUndo:
 		return undo(s, *lastDebt(s), now) // Position stays here only while the phase owes something
 	}

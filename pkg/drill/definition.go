@@ -201,13 +201,17 @@ type Check struct {
 	Params json.RawMessage `json:"params,omitempty"`
 }
 
-// Keep copies evidence away before the restore could destroy it.
+// Keep copies evidence away before the restore could destroy it, or brings a mirror
+// up to date. It has From and To, or Mirror.
 type Keep struct {
 	Name string `json:"name"`
 	// From and To are locations such as dir:/var/lib/x; {drill} in them stands
 	// for the drill's id, so that one drill does not meet another one's copy.
-	From string `json:"from"`
-	To   string `json:"to"`
+	From string `json:"from,omitempty"`
+	To   string `json:"to,omitempty"`
+	// Mirror names one of the inventory's mirrors, which is run and must leave
+	// nothing undone.
+	Mirror string `json:"mirror,omitempty"`
 }
 
 // Restore puts everything back. Whatever the actions leave is undone after them.

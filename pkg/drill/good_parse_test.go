@@ -62,8 +62,14 @@ func TestEveryFieldIsRead(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	mirrored, err := drill.Parse(read(t, "testdata/good/mirror.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
 	all := d
 	all.Spec.Targets = slices.Concat(d.Spec.Targets, named.Spec.Targets)
+	all.Spec.Phases = slices.Clone(d.Spec.Phases)
+	all.Spec.Phases[0].Keep = slices.Concat(d.Spec.Phases[0].Keep, mirrored.Spec.Phases[0].Keep)
 	if field := firstZero(reflect.ValueOf(all), "drill"); field != "" {
 		t.Errorf("%s is empty although the samples set every field", field)
 	}

@@ -58,10 +58,14 @@ func OpenInventory() Inventory {
 	return Inventory{APIVersion: APIVersion, Kind: InventoryKind, Spec: InventorySpec{InlineTargets: true}}
 }
 
+// InventoryCheck finds what only a service can tell to be wrong with an inventory.
+// Each problem names its Field; where that stands is filled in.
+type InventoryCheck func(Inventory) []Problem
+
 // ParseInventory reads an inventory from YAML or JSON, as strictly as Parse reads
-// a drill. The error is *Problems. ReadInventory does the rest.
-func ParseInventory(raw []byte) (Inventory, error) {
-	inv, f := parseInventory(raw)
+// a drill, and makes the checks. The error is *Problems. ReadInventory does the rest.
+func ParseInventory(raw []byte, checks ...InventoryCheck) (Inventory, error) {
+	inv, f := parseInventory(raw, checks)
 	if err := f.err(); err != nil {
 		return Inventory{}, err
 	}
@@ -70,8 +74,8 @@ func ParseInventory(raw []byte) (Inventory, error) {
 
 // ReadInventory is ParseInventory, and checks the configuration of every entry
 // against its driver. The error is *Problems and lists what both find.
-func ReadInventory(raw []byte, lookup func(driver string) (Catalogue, bool)) (Inventory, error) {
-	inv, f := parseInventory(raw)
+func ReadInventory(raw []byte, lookup func(driver string) (Catalogue, bool), checks ...InventoryCheck) (Inventory, error) {
+	inv, f := parseInventory(raw, checks)
 	if f.decoded {
 		c := &targetChecker{findings: f}
 		for i, e := range inv.Spec.Targets {
@@ -84,11 +88,16 @@ func ReadInventory(raw []byte, lookup func(driver string) (Catalogue, bool)) (In
 	return inv, nil
 }
 
-func parseInventory(raw []byte) (Inventory, *findings) {
+func parseInventory(raw []byte, checks []InventoryCheck) (Inventory, *findings) {
 	var inv Inventory
 	f := decode(raw, "an inventory is a mapping that begins with apiVersion, kind and spec", &inv)
 	if f.decoded {
 		(&checker{findings: f, drill: &Drill{}}).checkInventory(inv)
+		for _, check := range checks {
+			for _, p := range check(inv) {
+				f.add(p.Field, p.Value, p.Fix)
+			}
+		}
 	}
 	return inv, f
 }
@@ -135,6 +144,10 @@ func (inv Inventory) resolve(f *findings, d Drill) Drill {
 	for i, p := range d.Spec.Phases {
 		for j, k := range p.Keep {
 			at := fmt.Sprintf("spec.phases[%d].keep[%d]", i, j)
+			if k.Mirror != "" {
+				inv.checkMirrorName(f, at+".mirror", k.Mirror)
+				continue
+			}
 			inv.checkPlace(f, at+".from", k.From, "keepFrom", inv.Spec.KeepFrom)
 			inv.checkPlace(f, at+".to", k.To, "keepTo", inv.Spec.KeepTo)
 		}
@@ -157,6 +170,14 @@ func (inv Inventory) resolveTarget(f *findings, at string, t *Target) {
 	}
 	if !inv.Spec.InlineTargets {
 		f.add(at+".config", "", "requests bring no configuration of their own here: name an entry of the operator's inventory with inventory:, "+suggest(t.Name, names))
+	}
+}
+
+// checkMirrorName refuses mirrors that the operator has not set up.
+func (inv Inventory) checkMirrorName(f *findings, at, name string) {
+	names := namesOf(inv.Spec.Mirrors, func(m Mirror) string { return m.Name })
+	if !slices.Contains(names, name) {
+		f.add(at, name, "the inventory has no such mirror: "+suggest(name, names))
 	}
 }
 

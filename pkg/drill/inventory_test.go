@@ -83,8 +83,11 @@ func TestResolveRefusesWhatTheOperatorDoesNotLet(t *testing.T) {
 			d.Spec.Phases[0].Keep[0].To = "dir:/srv/evidence/../x"
 		}, []string{"keep[0].from", "keep[0].to"}},
 		"a copy into the live data": {sampleInventory, func(d *drill.Drill) { d.Spec.Phases[0].Keep[0].To = "dir:/var/lib/postgresql/wal" }, []string{"keep[0].to"}},
-		"another scheme":            {sampleInventory, func(d *drill.Drill) { d.Spec.Phases[0].Keep[0].To = "s3:/srv/evidence/x" }, []string{"keep[0].to"}},
-		"more parts":                {sampleInventory, func(d *drill.Drill) { d.Spec.Guards.MaxParts = 3 }, []string{`spec.guards.maxParts: "3": the inventory allows 2`}},
+		"an unknown mirror": {sampleInventory, func(d *drill.Drill) {
+			d.Spec.Phases[0].Keep[0] = drill.Keep{Name: "offsite", Mirror: "nightly"}
+		}, []string{`spec.phases[0].keep[0].mirror: "nightly": the inventory has no such mirror: there is none`}},
+		"another scheme": {sampleInventory, func(d *drill.Drill) { d.Spec.Phases[0].Keep[0].To = "s3:/srv/evidence/x" }, []string{"keep[0].to"}},
+		"more parts":     {sampleInventory, func(d *drill.Drill) { d.Spec.Guards.MaxParts = 3 }, []string{`spec.guards.maxParts: "3": the inventory allows 2`}},
 		"a longer drill": {sampleInventory, func(d *drill.Drill) { d.Spec.Guards.Deadline = 2 * drill.WithDefaults(*d).Spec.Guards.Deadline },
 			[]string{`spec.guards.deadline: "2h0m0s": the inventory allows 1h`}},
 		"a deadline that the drill cannot keep": {strings.Replace(sampleInventory, "deadline: 1h", "deadline: 20s", 1), func(*drill.Drill) {},
@@ -130,6 +133,15 @@ func TestOpenInventoryLetsADrillBringEverything(t *testing.T) {
 	}
 }
 
+// mirrorOf is an inventory with one mirror, of which one thing is as given.
+func mirrorOf(text string) string {
+	to := "to: dir:/b, "
+	if strings.HasPrefix(text, "to:") {
+		to = ""
+	}
+	return "{apiVersion: firedrill/v1, kind: Inventory, spec: {mirrors: [{name: m, from: dir:/a, " + to + text + "}]}}"
+}
+
 func TestBadInventories(t *testing.T) {
 	for text, want := range map[string]string{
 		"":   "1:1: the text is empty: begin it with apiVersion: firedrill/v1",
@@ -140,6 +152,13 @@ func TestBadInventories(t *testing.T) {
 		"{apiVersion: firedrill/v1, kind: Inventory, spec: {guards: {maxParts: -1}}}":                                                        `spec.guards.maxParts: "-1"`,
 		"{apiVersion: firedrill/v1, kind: Inventory, spec: {targets: [{name: a, driver: x, config: {password: hunter2}}]}}":                  "spec.targets[0].config.password: a drill never holds a secret",
 		"{apiVersion: firedrill/v1, kind: Inventory, spec: {targets: [{name: a, driver: x, config: {}}, {name: a, driver: x, config: {}}]}}": `spec.targets[1].name: "a": another target has this name`,
+		mirrorOf("deletes: {most: -5}"):               `spec.mirrors[0].deletes.most: "-5"`,
+		mirrorOf("deletes: {scans: -1}"):              `spec.mirrors[0].deletes.scans: "-1"`,
+		mirrorOf("deletes: {mostPercent: -1}"):        `spec.mirrors[0].deletes.mostPercent: "-1"`,
+		mirrorOf("stalled: -1m"):                      `spec.mirrors[0].stalled: "-1m`,
+		mirrorOf("bytesPerSecond: -1"):                `spec.mirrors[0].bytesPerSecond: "-1"`,
+		mirrorOf("to: s3+https://h/bucket"):           "spec.mirrors[0].to: \"s3+https://h/bucket\": an inventory names its servers",
+		mirrorOf("to: s3+https://me:secret@h/bucket"): "spec.mirrors[0].to: an inventory names its servers",
 	} {
 		_, err := drill.ParseInventory([]byte(text))
 		if err == nil || !strings.Contains(err.Error(), want) {

@@ -136,7 +136,10 @@ func (c *checker) checkMirrors(ms []Mirror) {
 
 func (c *checker) checkMirror(at string, m Mirror) {
 	for _, f := range []struct{ name, value string }{{"from", m.From}, {"to", m.To}} {
-		if !locationPattern.MatchString(f.value) {
+		switch {
+		case strings.HasPrefix(f.value, "s3+http"):
+			c.add(at+"."+f.name, f.value, "an inventory names its servers: add this one to spec.stores, and write s3:store/bucket/prefix")
+		case !locationPattern.MatchString(f.value):
 			c.add(at+"."+f.name, f.value, "a location has a kind, a colon and a path, such as dir:/srv/data or s3:store/bucket")
 		}
 		if holdsSecret(f.value) {
@@ -149,12 +152,18 @@ func (c *checker) checkMirror(at string, m Mirror) {
 	if m.BytesPerSecond < 0 {
 		c.add(at+".bytesPerSecond", fmt.Sprint(m.BytesPerSecond), "this is bytes per second, or 0 for no limit")
 	}
+	if m.Deletes.Most < 0 {
+		c.add(at+".deletes.most", fmt.Sprint(m.Deletes.Most), "this is how many entries a run may delete, or 0 for 10,000")
+	}
 	c.percent(at+".deletes.mostPercent", m.Deletes.MostPercent)
 	if m.Deletes.Scans < 0 || m.Deletes.Scans > 255 {
-		c.add(at+".deletes.scans", fmt.Sprint(m.Deletes.Scans), "this is 1 to 255")
+		c.add(at+".deletes.scans", fmt.Sprint(m.Deletes.Scans), "this is 1 to 255, or 0 for 2")
 	}
 	if m.Every != 0 {
 		c.between(at+".every", m.Every, time.Second, 365*24*time.Hour)
+	}
+	if m.Stalled < 0 {
+		c.add(at+".stalled", m.Stalled.String(), "this is how long a run may make no progress, such as 15m")
 	}
 	if m.Daily != "" && !clockPattern.MatchString(m.Daily) {
 		c.add(at+".daily", m.Daily, "this is a time of day in UTC, such as 02:30")

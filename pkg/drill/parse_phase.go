@@ -107,6 +107,12 @@ func (c *checker) checkKeep(list string, ks []Keep) {
 	c.unique(list, "copy", namesOf(ks, func(k Keep) string { return k.Name }))
 	for i, k := range ks {
 		at := fmt.Sprintf("%s[%d]", list, i)
+		if k.Mirror != "" {
+			if k.From+k.To != "" {
+				c.add(at+".mirror", k.Mirror, "a mirror has its locations in the inventory: remove from and to, or mirror")
+			}
+			continue
+		}
 		for _, f := range []struct{ name, value string }{{"from", k.From}, {"to", k.To}} {
 			if !locationPattern.MatchString(f.value) {
 				c.add(at+"."+f.name, f.value, "a location has a kind, a colon and a path, such as dir:/var/lib/postgresql")

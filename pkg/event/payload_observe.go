@@ -199,25 +199,30 @@ type Artifact struct {
 	Truncated bool `json:"truncated,omitempty"`
 }
 
-// MirrorRequested asks the mirror workers for a copy.
+// MirrorRequested asks the mirror workers for a copy, or for a run of a mirror.
 type MirrorRequested struct {
 	Step string `json:"step"`
-	From string `json:"from"`
-	To   string `json:"to"`
+	// From and To are empty where Mirror names one of the inventory's mirrors.
+	From   string `json:"from"`
+	To     string `json:"to"`
+	Mirror string `json:"mirror,omitempty"`
 }
 
-// MirrorCompleted says that a copy is whole and verified.
+// MirrorCompleted says that a copy is whole and verified, or that a mirror's run left
+// nothing undone.
 type MirrorCompleted struct {
 	Step  string  `json:"step"`
 	Began Reading `json:"began"`
 	Ended Reading `json:"ended"`
-	Files int64   `json:"files"`
-	Bytes int64   `json:"bytes"`
+	// Files and Bytes are what was copied; a mirror copies what changed.
+	Files int64 `json:"files"`
+	Bytes int64 `json:"bytes"`
 	// Root is the hex BLAKE3 root of the manifest.
 	Root string `json:"root"`
-	// Manifest is where the manifest lies.
+	// Manifest is where the manifest lies; "" for a mirror, which keeps it itself.
 	Manifest string `json:"manifest"`
-	// Verified is the level of proof that was really reached (L0-L4).
+	// Verified is the level of proof that was really reached (L0-L4); "" if nothing
+	// was looked at after it was written.
 	Verified string `json:"verified"`
 }
 

@@ -27,7 +27,7 @@ func readDrill(data []byte, r target.Registry, inv drill.Inventory, log *slog.Lo
 
 // ReadInventory reads an operator's inventory and checks every entry against its
 // driver. No path gives the empty inventory, which lets nothing be drilled.
-func ReadInventory(path string, r target.Registry) (drill.Inventory, error) {
+func ReadInventory(path string, r target.Registry, checks ...drill.InventoryCheck) (drill.Inventory, error) {
 	if path == "" {
 		return drill.Inventory{}, nil
 	}
@@ -35,7 +35,7 @@ func ReadInventory(path string, r target.Registry) (drill.Inventory, error) {
 	if err != nil {
 		return drill.Inventory{}, fmt.Errorf("inventory: %w", err)
 	}
-	inv, err := drill.ReadInventory(data, Catalogue(r))
+	inv, err := drill.ReadInventory(data, Catalogue(r), checks...)
 	if err != nil {
 		return drill.Inventory{}, fmt.Errorf("inventory %s: %w", path, err)
 	}

@@ -18,6 +18,7 @@ import (
 	"github.com/firedrill/firedrill/pkg/target"
 	"github.com/firedrill/firedrill/services/mirror/fleet"
 	"github.com/firedrill/firedrill/services/mirror/job"
+	"github.com/firedrill/firedrill/services/mirror/plan"
 	"github.com/firedrill/firedrill/services/mirror/proof"
 	"github.com/firedrill/firedrill/services/mirror/tree"
 )
@@ -79,9 +80,10 @@ func Run(ctx context.Context, c Config) error {
 }
 
 func (c Config) fleet() fleet.Config {
+	now := func() time.Time { return c.Clock.Now().Wall }
 	f := fleet.Config{
 		Bus: c.Bus, Log: c.Log, Inventory: c.Inventory, Items: c.Items,
-		Env: job.Env{StateDir: c.StateDir, Now: func() time.Time { return c.Clock.Now().Wall }},
+		Env: job.Env{StateDir: c.StateDir, Now: now, Pace: job.NewPace(now)},
 	}
 	if c.Signer != nil {
 		f.Env.Signer = func() (proof.Signer, error) { return c.Signer, nil }
@@ -105,11 +107,29 @@ func (c Config) onRequest(ctx context.Context, m bus.Message) error {
 	if err != nil || !now.wanted {
 		return err
 	}
-	answer := c.copy(ctx, copyName(id, req.Step, cmp.Or(now.asked, st.Event.ID)), req)
+	answer := c.carryOut(ctx, id, cmp.Or(now.asked, st.Event.ID), req)
 	if ctx.Err() != nil {
 		return ctx.Err() // the process stops; another worker starts over
 	}
 	return c.answer(ctx, id, req.Step, answer)
+}
+
+// requester asks for the runs of mirrors that are steps of drills.
+const requester = "drill"
+
+// carryOut makes what is asked for; what goes wrong is an answer too.
+func (c Config) carryOut(ctx context.Context, id, asked string, req *event.MirrorRequested) event.Draft {
+	if req.Mirror == "" {
+		return c.copy(ctx, copyName(id, req.Step, asked), req)
+	}
+	began := c.Clock.Now()
+	got, err := fleet.Ask(ctx, c.Bus, bus.MirrorRequest{Who: requester, Mirror: req.Mirror}, asked, fleet.Request{})
+	if err != nil {
+		return event.Draft{Type: event.TypeMirrorFailed, Data: event.MirrorFailed{Step: req.Step, Reason: err.Error()}}
+	}
+	return event.Draft{Type: event.TypeMirrorCompleted, Data: event.MirrorCompleted{
+		Step: req.Step, Began: began, Ended: c.Clock.Now(), Files: got.Done[plan.Put.String()], Bytes: got.Bytes, Root: got.Root,
+	}}
 }
 
 // copyName names a copy: what its interrupted try left is gone on with. Drill and step

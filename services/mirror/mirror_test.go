@@ -16,6 +16,7 @@ import (
 
 	"github.com/firedrill/firedrill/pkg/bus"
 	"github.com/firedrill/firedrill/pkg/clock"
+	"github.com/firedrill/firedrill/pkg/drill"
 	"github.com/firedrill/firedrill/pkg/event"
 	"github.com/firedrill/firedrill/pkg/keys"
 	"github.com/firedrill/firedrill/pkg/target"
@@ -107,7 +108,14 @@ func (p *play) mirror(instance string) { p.mirrorUntil(p.t.Context(), instance, 
 // mirrorUntil runs a worker until ctx or the test ends; ended is closed then.
 func (p *play) mirrorUntil(ctx context.Context, instance string, k target.Clock) (ended <-chan struct{}) {
 	p.t.Helper()
-	c := mirror.Config{Bus: p.connect(event.Mirror, instance), Log: slog.New(slog.NewTextHandler(p.t.Output(), nil)), Clock: k}
+	return p.mirrorWithUntil(ctx, mirror.Config{Bus: p.connect(event.Mirror, instance), Clock: k})
+}
+
+func (p *play) mirrorWith(c mirror.Config) { p.mirrorWithUntil(p.t.Context(), c) }
+
+func (p *play) mirrorWithUntil(ctx context.Context, c mirror.Config) (ended <-chan struct{}) {
+	p.t.Helper()
+	c.Log = slog.New(slog.NewTextHandler(p.t.Output(), nil))
 	ctx, cancel := context.WithCancel(ctx)
 	done := make(chan struct{})
 	go func() {
@@ -192,6 +200,37 @@ func TestCopy(t *testing.T) {
 	}
 	if n != 2 {
 		t.Fatalf("%d answers to two steps", n)
+	}
+}
+
+// A mirror of the inventory is run as a step of a drill.
+func TestAMirrorIsAStep(t *testing.T) {
+	p := newPlay(t)
+	from, to := source(t), filepath.Join(t.TempDir(), "copy")
+	later := drill.MirrorDeletes{Scans: 1, MostPercent: 100}
+	var inv drill.Inventory
+	inv.Spec.Mirrors = []drill.Mirror{
+		{Name: "wal", From: "dir:" + from, To: "dir:" + to, Deletes: later},
+		{Name: "broken", From: "dir:" + from + "/nothing", To: "dir:" + to + "2", Deletes: later},
+	}
+	p.mirrorWith(mirror.Config{Bus: p.connect(event.Mirror, "m1"), Clock: clock.System(), Inventory: inv, StateDir: t.TempDir()})
+	ask := func(step, name string) {
+		p.say(event.TypeMirrorRequested, event.MirrorRequested{Step: step, Mirror: name})
+	}
+	ask(step, "wal")
+	got := await[event.MirrorCompleted](p, nil)
+	if got.Step != step || got.Files != 1 || got.Bytes != 3 || got.Root == "" || got.Verified != "" || got.Ended.Mono < got.Began.Mono {
+		t.Fatalf("%+v", got)
+	}
+	if b, err := os.ReadFile(filepath.Join(to, "000000010000000000000001")); err != nil || string(b) != "wal" {
+		t.Fatalf("%q, %v", b, err)
+	}
+	for name, want := range map[string]string{"broken": "nothing", "unknown": "no mirror of that name"} {
+		ask("p/keep/"+name, name)
+		failed := await(p, func(f *event.MirrorFailed) bool { return f.Step == "p/keep/"+name })
+		if !strings.Contains(failed.Reason, want) || !strings.Contains(failed.Reason, "mirror "+name) {
+			t.Errorf("%s: %s", name, failed.Reason)
+		}
 	}
 }
 

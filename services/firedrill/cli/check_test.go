@@ -81,7 +81,7 @@ func TestValidateReportsEverythingAtOnce(t *testing.T) {
 func TestValidateKnowsTheKinds(t *testing.T) {
 	good, bad := write(t, "inventory.yaml", orders(`["true"]`)), write(t, "bad.yaml", strings.ReplaceAll(orders(`["true"]`), "dataDir: /d", "dataDir: d"))
 	undo := write(t, "undo.yaml", "{apiVersion: firedrill/v1, kind: Undo, metadata: {name: u}, spec: {drill: d-1}}")
-	if code, out, errs := invoke(t, "", "validate", good, undo); code != run.OK || out != good+": valid, an inventory (targets: 1)\n"+undo+": valid, a request to undo d-1\n" {
+	if code, out, errs := invoke(t, "", "validate", good, undo); code != run.OK || out != good+": valid, an inventory (targets: 1, mirrors: 0)\n"+undo+": valid, a request to undo d-1\n" {
 		t.Errorf("exit %d, %s%s", code, out, errs)
 	}
 	code, out, errs := invoke(t, "", "validate", bad)

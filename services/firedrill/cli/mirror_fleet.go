@@ -5,8 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -37,38 +35,24 @@ func (a *app) askFleet(ctx context.Context, o *mirrorOptions, name string, r fle
 	if err != nil {
 		return failure(err)
 	}
-	return a.followFleet(ctx, s, o, name, ack.Seq)
-}
-
-// followFleet shows the run that the request with that sequence asked for.
-func (a *app) followFleet(ctx context.Context, s *session, o *mirrorOptions, name string, seq uint64) error {
 	p := a.mirrorPrinter(o)
-	run := strconv.FormatUint(seq, 10) + "-"
+	p.start()
+	defer p.stop()
 	began := time.Now()
-	var last fleet.Event
-	var kind string
-	err := s.bus.FollowMirror(ctx, name, seq, func(r bus.Record) error {
-		var e fleet.Event
-		if err := json.Unmarshal(r.Data, &e); err != nil || !strings.HasPrefix(e.Run, run) {
-			return nil // another run's, or another version's
-		}
-		last, kind = e, r.Kind
-		switch r.Kind {
+	kind, last, err := fleet.Follow(ctx, s.bus, name, ack.Seq, func(kind string, e fleet.Event) {
+		switch kind {
 		case fleet.KindStarted:
 			began = e.At
 		case fleet.KindProgress:
 			p.progress(engineProgress(began, e))
 		case fleet.KindStalled:
-			p.clear()
-			fmt.Fprintf(a.Err, "%s stands still: %s\n", name, e.Reason)
-		default:
-			return bus.Stop
+			p.say(fmt.Sprintf("firedrill: %s stands still: %s", name, e.Reason))
 		}
-		return nil
 	})
-	p.clear()
+	p.stop()
 	if err != nil {
-		return failure(err)
+		left := fmt.Sprintf("no longer watching; the run goes on: %s shows it, and %s calls it off", a.command("mirror status "+name), a.command("mirror cancel "+name))
+		return interrupted(ctx, left, failure(err))
 	}
 	return p.fleetEnd(name, kind, last)
 }
@@ -76,8 +60,7 @@ func (a *app) followFleet(ctx context.Context, s *session, o *mirrorOptions, nam
 func engineProgress(began time.Time, e fleet.Event) engine.Progress {
 	g := engine.Progress{At: e.At, Began: began}
 	if p := e.Progress; p != nil {
-		g.Planned = p.LeftSeconds != nil
-		g.Seen, g.Actions, g.DoneActions = p.Seen, p.Actions, p.DoneActions
+		g.Planned, g.Seen, g.Actions, g.DoneActions = p.Planned, p.Seen, p.Actions, p.DoneActions
 		g.Bytes, g.DoneBytes, g.Failed = p.Bytes, p.DoneBytes, p.Failed
 	}
 	return g
@@ -85,20 +68,23 @@ func engineProgress(began time.Time, e fleet.Event) engine.Progress {
 
 // fleetEnd prints what a run came to.
 func (p *mirrorPrinter) fleetEnd(name, kind string, e fleet.Event) error {
-	if p.json {
-		if err := json.NewEncoder(p.out).Encode(e); err != nil {
-			return err
-		}
-	}
+	var err error
 	switch kind {
 	case fleet.KindRejected:
-		return fmt.Errorf("mirror %s: rejected: %s", name, e.Reason)
+		err = fmt.Errorf("mirror %s: rejected: %s", name, e.Reason)
 	case fleet.KindFailed:
-		return failure(fmt.Errorf("mirror %s: %s", name, e.Reason))
+		err = failure(errors.New(e.Reason))
 	case fleet.KindCancelled:
-		return &exitError{code: run.Fail, err: fmt.Errorf("mirror %s: the run was called off", name)}
+		err = &exitError{code: run.Fail, err: fmt.Errorf("mirror %s: the run was called off", name)}
 	}
-	if !p.json {
+	if err != nil {
+		return err
+	}
+	if p.json {
+		if err := writeJSON(p.out, e); err != nil {
+			return failure(err)
+		}
+	} else {
 		p.fleetResult(name, e.Result)
 	}
 	if e.Result == nil || !e.Result.Whole && !e.Result.DryRun {
@@ -111,8 +97,8 @@ func (p *mirrorPrinter) fleetResult(name string, r *fleet.Result) {
 	if r == nil {
 		return
 	}
-	fmt.Fprintf(p.out, "%s: %d copied (%s), %d deleted, %d equal already, %d failed in %.1f s\n",
-		name, r.Done["put"], size(r.Bytes), r.Done["delete"], r.Done["equal"], r.Failed, r.Seconds)
+	fmt.Fprintf(p.out, "%s: %d copied (%s), %d deleted, %d equal already, %d believed equal, %d failed in %.1f s\n",
+		name, r.Done["put"], size(r.Bytes), r.Done["delete"], r.Done["equal"]-r.Believed, r.Believed, r.Failed, r.Seconds)
 	for _, problem := range r.Problems {
 		fmt.Fprintln(p.out, "  "+problem)
 	}
@@ -121,7 +107,7 @@ func (p *mirrorPrinter) fleetResult(name string, r *fleet.Result) {
 	}
 }
 
-func (a *app) mirrorCancelCmd() *cobra.Command {
+func (a *app) mirrorCancelCmd(o *mirrorOptions) *cobra.Command {
 	return &cobra.Command{
 		Use: "cancel NAME", Args: cobra.ExactArgs(1),
 		Short: "Call off the run of a mirror that a running firedrill makes",
@@ -132,24 +118,34 @@ stays, and the next run goes on from there.`,
 			switch {
 			case err != nil:
 				return failure(err)
-			case !known || last.Kind != fleet.KindStarted && last.Kind != fleet.KindProgress && last.Kind != fleet.KindStalled:
+			case !known || !underWayKind(last.Kind):
 				return fmt.Errorf("mirror %s: it does not run now", args[0])
 			}
 			if err := s.bus.PublishMirrorCommand(cmd.Context(), args[0], "cancel", struct{}{}); err != nil {
 				return failure(err)
 			}
+			kind := ""
 			err = s.bus.FollowMirror(cmd.Context(), args[0], last.Seq, func(r bus.Record) error {
 				switch r.Kind {
 				case fleet.KindCancelled, fleet.KindFinished, fleet.KindFailed:
-					fmt.Fprintf(a.Out, "mirror %s: %s\n", args[0], r.Kind)
+					kind = r.Kind
 					return bus.Stop
 				}
 				return nil
 			})
 			if err != nil && !errors.Is(err, bus.Stop) {
-				return failure(err)
+				return interrupted(cmd.Context(), "it is being called off", failure(err))
 			}
+			if o.json {
+				return writeJSON(a.Out, map[string]string{"mirror": args[0], "ended": kind})
+			}
+			fmt.Fprintf(a.Out, "mirror %s: %s\n", args[0], kind)
 			return nil
 		}),
 	}
+}
+
+// underWayKind reports whether a run whose last event is of that kind has not ended.
+func underWayKind(kind string) bool {
+	return kind == fleet.KindStarted || kind == fleet.KindProgress || kind == fleet.KindStalled
 }

@@ -70,7 +70,7 @@ func TestMirrorFromTheFirstRunToAnAudit(t *testing.T) {
 		t.Error("the dry run copied")
 	}
 	w.has(w.run(0, "sync", w.from, w.to), "2 copied (6 B)", "manifest   3 entries")
-	w.has(w.run(0, "sync", w.from, w.to), "3 equal already")
+	w.has(w.run(0, "sync", w.from, w.to), "3 believed equal (the destination was listed ")
 	w.has(w.run(0, "verify", w.from, w.to), "src: verified (L1): 3 checked", "dst: verified (L1): 3 checked")
 	w.has(w.run(0, "verify", "--level", "L4", w.from, w.to), "dst: verified (L4)")
 	w.has(w.run(0, "status", w.from, w.to), "3 entries", "signed by U")
@@ -109,6 +109,13 @@ func TestMirrorsOfAnInventoryHaveNames(t *testing.T) {
 	w.has(w.run(0, "status", "--inventory", inventory, "out"), "out: dir:")
 	w.has(w.run(254, "sync", "--inventory", inventory, "in"), `mirror "in"`, "it has out")
 	w.has(w.run(254, "sync", "out"), "--inventory")
+	for _, flag := range []string{"--mode=mirror", "--filter=- x", "--xattrs", "--one-file-system", "--bwlimit=1M"} {
+		name, _, _ := strings.Cut(flag, "=")
+		w.has(w.run(254, "sync", "--inventory", inventory, flag, "out"), name+`: mirror "out" is described in `+inventory)
+	}
+	w.has(w.run(254, "verify", "--inventory", inventory, "--filter", "- x", "out"), "--filter: mirror")
+	w.write("inventory.yaml", fmt.Sprintf("apiVersion: firedrill/v1\nkind: Inventory\nspec:\n  mirrors:\n    - {name: out, from: %s, to: %s, filter: [\"- b\"]}\n", w.from, w.to))
+	w.has(w.run(0, "verify", "--inventory", inventory, "out"), "the inventory's filter is not that of the last run (no --filter)")
 }
 
 func TestMirrorRefusesBadArguments(t *testing.T) {
@@ -119,11 +126,22 @@ func TestMirrorRefusesBadArguments(t *testing.T) {
 		want string
 	}{
 		{[]string{"sync", w.from, w.from + "/d"}, 254, "lie within each other"},
-		{[]string{"sync", "src", w.to}, 254, "write scheme:path"},
-		{[]string{"sync", "--mode", "both", w.from, w.to}, 254, "use copy, mirror or two-way"},
+		{[]string{"sync", "src", w.to}, 254, `FROM: "src": write scheme:path`},
+		{[]string{"sync", w.from, "dir:dst"}, 254, `TO: "dir:dst": the path must be absolute`},
+		{[]string{"sync", w.from, "s3:lab/bucket"}, 254, `TO: "s3:lab/bucket": the inventory has no store "lab"`},
+		{[]string{"sync", "--mode", "both", w.from, w.to}, 254, `--mode: "both": this must be copy, mirror or two-way`},
 		{[]string{"sync", "--check", "maybe", w.from, w.to}, 254, "use auto, state, listing or audit"},
-		{[]string{"sync", "--filter", "x", w.from, w.to}, 254, "begins with a sign"},
+		{[]string{"sync", "--filter", "x", w.from, w.to}, 254, `--filter: "x": a rule begins with a sign`},
+		{[]string{"sync", "--filter", "- [x", w.from, w.to}, 254, `--filter: "- [x": [ is not closed: close it with ]`},
+		{[]string{"sync", "--filter", "", w.from, w.to}, 254, `--filter: "": the rule is empty`},
+		{[]string{"sync", "--transfers", "-1", w.from, w.to}, 254, "--transfers: -1 is no number"},
+		{[]string{"sync", "--may-delete", "-2", w.from, w.to}, 254, "--may-delete: -2 is no number"},
+		{[]string{"sync", "--bwlimit", "-1", w.from, w.to}, 254, "10M (10,000,000) or 10Mi (10,485,760)"},
 		{[]string{"sync", "--fleet", w.from, w.to}, 254, "give a name"},
+		{[]string{"sync", "--fleet", "--may-delete", "3", "--mode", "mirror", "out"}, 254, "without --mode, --may-delete"},
+		{[]string{"snyc", w.from, w.to}, 254, "there is no such command: use audit, cancel, drift, status, sync, verify"},
+		{[]string{"verify", "--filter", "x", w.from, w.to}, 254, "begins with a sign"},
+		{[]string{"status", w.from, "dir:dst"}, 254, "must be absolute"},
 		{[]string{"verify", "--level", "L9", w.from, w.to}, 254, "use L1, L2 or L4"},
 		{[]string{"verify", "--side", "left", w.from, w.to}, 254, "use source, destination or both"},
 		{[]string{"sync", "dir:/no/such/place", w.to}, 255, "/no/such/place"},

@@ -13,6 +13,7 @@ import (
 	"github.com/firedrill/firedrill/pkg/clock"
 	"github.com/firedrill/firedrill/pkg/drill"
 	"github.com/firedrill/firedrill/services/injector"
+	"github.com/firedrill/firedrill/services/mirror"
 )
 
 // readFile reads a drill from a file, or from standard input for "-".
@@ -29,7 +30,7 @@ func (a *app) ownInventory() (drill.Inventory, error) {
 	if a.inventory == "" {
 		return drill.OpenInventory(), nil
 	}
-	inv, err := injector.ReadInventory(a.inventory, a.registry)
+	inv, err := injector.ReadInventory(a.inventory, a.registry, mirror.CheckInventory)
 	inv.Spec.InlineTargets = true
 	return inv, err
 }

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -110,16 +111,19 @@ Exit codes: 0 pass, 1 fail, 2 inconclusive or invalid, 254 bad arguments, 255 fi
 	f.StringVar(&a.keyring, "keyring", os.Getenv("FIREDRILL_KEYRING"), "public keys of the services; default: keys/keyring.json in the state directory")
 	f.StringVar(&a.logLevel, "log-level", envOr("FIREDRILL_LOG_LEVEL", "warn"), "debug, info, warn or error")
 	c.AddCommand(a.upCmd(), a.validateCmd(), a.planCmd(), a.runCmd(), a.statusCmd(), a.watchCmd(), a.abortCmd(), a.undoCmd(), a.approveCmd(),
-		a.haltCmd(), a.listCmd(), a.reportCmd(), a.verifyCmd(), a.schemaCmd(), a.deadCmd(), a.keysCmd(), a.bootstrapCmd(), a.labCmd(), a.mirrorCmd())
+		a.haltCmd(), a.listCmd(), a.reportCmd(), a.verifyCmd(), a.schemaCmd(), a.deadCmd(), a.keysCmd(), a.bootstrapCmd(), a.labCmd(), a.mirrorCmd(), a.zfsCmd())
 	explainArguments(c)
 	return c
 }
 
 // explainArguments has every command say how it is used when it is called with
-// too few or too many arguments.
+// too few or too many arguments, or with a command that it does not have.
 func explainArguments(c *cobra.Command) {
 	for _, sub := range c.Commands() {
 		explainArguments(sub)
+	}
+	if c.HasParent() && c.HasSubCommands() && !c.Runnable() {
+		c.RunE = onlyCommands
 	}
 	if check := c.Args; check != nil {
 		c.Args = func(c *cobra.Command, args []string) error {
@@ -129,6 +133,22 @@ func explainArguments(c *cobra.Command) {
 			return nil
 		}
 	}
+}
+
+// onlyCommands is what a command does that only has commands of its own: cobra would
+// take an unknown one for an argument, and print the help as if that were what was
+// asked for.
+func onlyCommands(c *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return c.Help()
+	}
+	var have []string
+	for _, sub := range c.Commands() {
+		if sub.IsAvailableCommand() {
+			have = append(have, sub.Name())
+		}
+	}
+	return fmt.Errorf("%s %s: there is no such command: use %s", c.CommandPath(), args[0], strings.Join(have, ", "))
 }
 
 // inventoryFlag adds --inventory to a command.

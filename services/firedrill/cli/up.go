@@ -12,6 +12,7 @@ import (
 	"github.com/firedrill/firedrill/pkg/telemetry"
 	"github.com/firedrill/firedrill/services/firedrill/allinone"
 	"github.com/firedrill/firedrill/services/injector"
+	"github.com/firedrill/firedrill/services/mirror"
 	"github.com/firedrill/firedrill/services/reporter"
 )
 
@@ -47,10 +48,14 @@ func (a *app) up(ctx context.Context, o allinone.Options) error {
 	if err != nil {
 		return err
 	}
-	if o.Inventory, err = injector.ReadInventory(a.inventory, a.registry); err != nil {
+	if o.Inventory, err = injector.ReadInventory(a.inventory, a.registry, mirror.CheckInventory); err != nil {
 		return err
 	}
-	if len(o.Inventory.Spec.Targets) == 0 && !o.Inventory.Spec.InlineTargets {
+	switch spec := o.Inventory.Spec; {
+	case len(spec.Targets) > 0 || spec.InlineTargets:
+	case len(spec.Mirrors) > 0:
+		fmt.Fprintln(a.Err, "firedrill: the inventory lists mirrors and no system: every request for a drill will be rejected")
+	default:
 		fmt.Fprintln(a.Err, "firedrill: the inventory lists no system: every request for a drill will be rejected; give one with --inventory")
 	}
 	o.StateDir, o.Registry, o.Log, o.HTTPToken = a.stateDir, a.registry, log, os.Getenv("FIREDRILL_HTTP_TOKEN")

@@ -9,6 +9,7 @@ import (
 	"github.com/firedrill/firedrill/pkg/drill"
 	"github.com/firedrill/firedrill/pkg/run"
 	"github.com/firedrill/firedrill/services/injector"
+	"github.com/firedrill/firedrill/services/mirror"
 )
 
 func (a *app) validateCmd() *cobra.Command {
@@ -79,8 +80,8 @@ func (a *app) validate(ctx context.Context, path string) validated {
 	switch v.kind {
 	case drill.InventoryKind:
 		var inv drill.Inventory
-		inv, v.err = drill.ReadInventory(raw, injector.Catalogue(a.registry))
-		v.note = fmt.Sprintf(", an inventory (targets: %d)", len(inv.Spec.Targets))
+		inv, v.err = drill.ReadInventory(raw, injector.Catalogue(a.registry), mirror.CheckInventory)
+		v.note = fmt.Sprintf(", an inventory (targets: %d, mirrors: %d)", len(inv.Spec.Targets), len(inv.Spec.Mirrors))
 	case drill.UndoKind:
 		var u drill.Undo
 		u, v.err = drill.ParseUndo(raw)

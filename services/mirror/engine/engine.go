@@ -14,6 +14,7 @@ import (
 	"github.com/firedrill/firedrill/services/mirror/entry"
 	"github.com/firedrill/firedrill/services/mirror/place"
 	"github.com/firedrill/firedrill/services/mirror/plan"
+	"golang.org/x/time/rate"
 )
 
 // Check is how a run finds out what the destination holds.
@@ -107,6 +108,9 @@ type Job struct {
 	// Spill keeps deletes until the end; it may be nil if Mode is Copy.
 	Spill plan.Spill
 	Pool  Pool
+	// Limit bounds the bytes per second of the few contents that the run reads
+	// itself; nil does not.
+	Limit *rate.Limiter
 	// Now is the clock. Required.
 	Now func() time.Time
 	// Each, if not nil, is told of each action once it was carried out, failed or,
@@ -163,6 +167,12 @@ type Report struct {
 	Began, Ended time.Time
 	// Check is what was done about the destination; never CheckAuto.
 	Check Check
+	// Believed counts the entries that are done as equal although this run did not
+	// look at the destination's: they were there when it was last listed in full, at
+	// Listed, or written since. Listed is when the run began, where it listed the
+	// destination itself; zero if that was never done without an error.
+	Believed int64
+	Listed   time.Time
 	// Seen counts, by side, the entries that took part.
 	Seen [2]int64
 	// Done and Bytes count what was carried out, by operation: for a Rehash, what

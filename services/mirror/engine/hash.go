@@ -97,8 +97,24 @@ func (t *etag) sum() string {
 	return fmt.Sprintf("%x-%d", t.all.Sum(nil), t.number)
 }
 
+// SharedSums gives what both sides know of the content that they hold at one key. That
+// they were taken for equal, by their times or sizes, does not make the hash of one
+// that of the other: without an equal hash of both nothing is known of them together.
+func SharedSums(a, b entry.Sum) entry.Sum {
+	both := a.Has & b.Has
+	blake, crc := both&entry.HasBLAKE3 != 0, both&entry.HasCRC32C != 0
+	switch {
+	case blake && a.BLAKE3 != b.BLAKE3, crc && a.CRC32C != b.CRC32C:
+		return entry.Sum{}
+	case blake, crc, both&entry.HasETag != 0 && a.ETag == b.ETag:
+		return MergeSums(a, b)
+	}
+	return entry.Sum{}
+}
+
 // MergeSums gives what is known of one content from two memories of it. Where
-// both know a hash, a has the word.
+// both know a hash, a has the word. Memories of two sides are of one content only
+// if that was shown; see [SharedSums].
 func MergeSums(a, b entry.Sum) entry.Sum {
 	if !a.Contains(entry.HasBLAKE3) && b.Contains(entry.HasBLAKE3) {
 		a.BLAKE3, a.Has = b.BLAKE3, a.Has|entry.HasBLAKE3
@@ -132,6 +148,11 @@ const buffer = 256 << 10
 // Hash reads the content of a file in a place and gives its hashes, as far as they
 // can be compared with like. limit bounds the bytes per second; nil does not.
 func Hash(ctx context.Context, p place.Place, e entry.Entry, like entry.Sum, limit *rate.Limiter) (entry.Sum, error) {
+	return hashContent(ctx, p, e, like, limit, nil)
+}
+
+// hashContent is Hash, and tells read of what is read.
+func hashContent(ctx context.Context, p place.Place, e entry.Entry, like entry.Sum, limit *rate.Limiter, read func(int)) (entry.Sum, error) {
 	c, err := p.Open(ctx, e, 0, e.Size)
 	if err != nil {
 		return entry.Sum{}, err
@@ -139,8 +160,8 @@ func Hash(ctx context.Context, p place.Place, e entry.Entry, like entry.Sum, lim
 	// An ETag costs an MD5: only where nothing better can be compared.
 	etag := like.Contains(entry.HasETag) && !like.Contains(entry.HasBLAKE3)
 	h := newHasher(etag, like.PartSize)
-	r := &stream{ctx: ctx, content: c, hash: h, limit: limit, left: e.Size}
-	_, err = io.CopyBuffer(io.Discard, struct{ io.Reader }{r}, make([]byte, buffer))
+	r := &stream{ctx: ctx, content: c, hash: h, limit: limit, read: read, left: e.Size}
+	_, err = io.CopyBuffer(io.Discard, struct{ io.Reader }{r}, make([]byte, min(buffer, max(e.Size, 1))))
 	if cerr := r.Close(); err == nil {
 		err = cerr
 	}

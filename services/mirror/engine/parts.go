@@ -62,6 +62,10 @@ func (w *Worker) sendParts(ctx context.Context, a *plan.Action, write place.Writ
 			break
 		}
 		g.Go(func() error {
+			if err := w.acquire(group); err != nil {
+				return err
+			}
+			defer w.release()
 			off := int64(i) * size
 			n := min(size, total-off)
 			r, err := w.open(group, a.To.Other(), write.Entry, off, n)

@@ -27,19 +27,33 @@ type Progress struct {
 // while there is nothing to tell it from.
 func (p Progress) ETA() (time.Duration, bool) {
 	spent := p.At.Sub(p.Began)
-	if !p.Planned || spent <= 0 || p.DoneActions == 0 || p.Actions < p.DoneActions {
+	if !p.Planned || spent <= 0 || p.Actions == 0 || p.Actions < p.DoneActions {
 		return 0, false
 	}
-	// Many small files are slow by number, few large ones by size: the slower of
-	// both is nearer to the truth.
+	// Many small files are slow by number, few large ones by size alone, as several
+	// of them are under way at once: between them, the slower of both is nearer to
+	// the truth.
 	share := float64(p.DoneActions) / float64(p.Actions)
 	if p.Bytes > 0 {
-		share = min(share, float64(p.DoneBytes)/float64(p.Bytes))
+		bySize := float64(p.DoneBytes) / float64(p.Bytes)
+		if share = min(share, bySize); p.Bytes/p.Actions >= largeMean {
+			share = bySize
+		}
 	}
 	if share <= 0 {
 		return 0, false
 	}
 	return time.Duration(float64(spent) * (1 - share) / share), true
+}
+
+// largeMean is the mean size, in bytes, from which on files are large.
+const largeMean = 1 << 20
+
+// WithRead is the progress when n bytes of content were read so far: what was read
+// for actions that are not done yet counts as done, too.
+func (p Progress) WithRead(n int64) Progress {
+	p.DoneBytes = max(p.DoneBytes, min(n, p.Bytes))
+	return p
 }
 
 // watchEvery is how often a run says how far it is.
@@ -69,7 +83,17 @@ func (w *watcher) planned(a *plan.Action) {
 	})
 }
 
-func (w *watcher) allPlanned() { w.update(func() { w.p.Planned = true }) }
+// allPlanned tells at once: there may be nothing more to tell until a large file is
+// done.
+func (w *watcher) allPlanned() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.p.Planned = true
+	if w.tell != nil {
+		w.last = w.now()
+		w.send(w.last)
+	}
+}
 
 func (w *watcher) done(before *plan.Action, err error) {
 	w.update(func() {

@@ -41,6 +41,8 @@ type run struct {
 	mu sync.Mutex // guards report and the calls of Each, and what follows
 	// writesFailed says that something failed that was no delete.
 	writesFailed bool
+	// blocked says that something stands in the way of what should be there.
+	blocked bool
 }
 
 // Run makes the destination what the mode asks for, as far as that can be done
@@ -81,6 +83,9 @@ func (r *run) whole() error {
 	got := p.Report()
 	r.report.Seen, r.report.Refusals = got.Seen, got.Refusals
 	r.report.Faults, r.report.Errors = got.Faults, got.Errors
+	if r.report.Listed = r.knew.Listed; r.report.Check != CheckState && got.Faults == 0 && err == nil {
+		r.report.Listed = r.report.Began
+	}
 	switch {
 	case r.DryRun:
 		return err
@@ -112,7 +117,7 @@ func (r *run) plan() (*plan.Plan, error) {
 		Holds: [2]func(entry.Entry) error{from.Holds, to.Holds},
 		Lists: [2]plan.Attr{from.Lists, to.Lists},
 		Both:  [2]bool{from.Both, to.Both},
-		Audit: r.report.Check == CheckAudit, ScanStart: r.report.Began,
+		Audit: r.report.Check == CheckAudit, ScanStart: r.report.Began, Hash: r.hash,
 	}
 	full := rules
 	r.rules, r.full = &rules, &full
@@ -133,6 +138,11 @@ func (r *run) plan() (*plan.Plan, error) {
 		r.batch.first = r.now
 	}
 	return plan.New(in, rules, r.Spill)
+}
+
+// hash reads what only one side holds, for the plan.
+func (r *run) hash(s plan.Side, e entry.Entry, like entry.Sum) (entry.Sum, error) {
+	return Hash(r.ctx, r.Places[s], e, like, r.Limit)
 }
 
 // identify compares the places with those that the mirror was set up between.
@@ -266,6 +276,7 @@ func (r *run) now(it Item) error {
 	}
 	var more []plan.Action
 	for i, d := range dones {
+		d.Action.Believed = it.Actions[i].Believed
 		if err != nil && d.Err != nil {
 			continue // the run ends; the next one sees to it
 		}
@@ -402,6 +413,10 @@ func (r *run) count(d *Done) {
 		}
 		return
 	}
+	r.blocked = r.blocked || a.Op == plan.Conflict && a.Reason != plan.ConflictUnicode
+	if a.Op == plan.Equal && a.Believed {
+		r.report.Believed++
+	}
 	r.report.Done[a.Op]++
 	r.report.Bytes[a.Op] += subject(a).Size
 	switch {
@@ -459,8 +474,12 @@ func (r *run) finish() error {
 		}
 	}
 	switch {
+	case r.blocked, len(r.report.Refusals) > 0, r.report.HeldBack > 0:
+		// What stands there is not remembered: a run that only believes would not see
+		// it, and fail where it is in the way.
+		r.facts.Listed = time.Time{}
 	case r.report.Check != CheckState && r.report.Faults == 0:
-		r.facts.Listed = r.report.Began
+		r.facts.Listed = r.report.Listed
 	case r.report.Failed > 0:
 		// Maybe because the destination is not what it was thought to be.
 		r.facts.Listed = time.Time{}

@@ -19,8 +19,10 @@ type stream struct {
 	content place.Content
 	hash    *hasher
 	limit   *rate.Limiter
-	left    int64
-	failed  error
+	// read, if not nil, is told of what was read.
+	read   func(n int)
+	left   int64
+	failed error
 }
 
 // open opens n bytes from off on of what a side holds, for copying.
@@ -29,7 +31,7 @@ func (w *Worker) open(ctx context.Context, s plan.Side, e entry.Entry, off, n in
 	if err != nil {
 		return nil, err
 	}
-	return &stream{ctx: ctx, content: c, hash: newHasher(false, 0), limit: w.Limit, left: n}, nil
+	return &stream{ctx: ctx, content: c, hash: newHasher(false, 0), limit: w.Limit, read: w.Read, left: n}, nil
 }
 
 // Read gives the content. An error stays.
@@ -44,6 +46,9 @@ func (s *stream) Read(p []byte) (int, error) {
 	s.left -= int64(n)
 	if s.hash != nil {
 		_, _ = s.hash.Write(p[:n])
+	}
+	if s.read != nil && n > 0 {
+		s.read(n)
 	}
 	switch {
 	case err == io.EOF && s.left > 0:

@@ -179,6 +179,10 @@ func TestETA(t *testing.T) {
 		{Progress{At: at, Began: began, Actions: 4, DoneActions: 1}, 0, false},
 		{Progress{At: began, Began: began, Planned: true, Actions: 4, DoneActions: 1}, 0, false},
 		{Progress{At: at, Began: began, Planned: true, Actions: 1, DoneActions: 2}, 0, false},
+		// A large file that is under way tells as much as files that are done.
+		{Progress{At: at, Began: began, Planned: true, Actions: 1, Bytes: 100 << 20}.WithRead(50 << 20), 10 * time.Second, true},
+		{Progress{At: at, Began: began, Planned: true, Actions: 2, DoneActions: 1, Bytes: 100 << 20, DoneBytes: 80 << 20}.WithRead(500 << 20), 0, true},
+		{Progress{At: at, Began: began, Planned: true, Actions: 2, DoneActions: 1, Bytes: 100 << 20, DoneBytes: 80 << 20}.WithRead(10 << 20), 2500 * time.Millisecond, true},
 	} {
 		if got, ok := c.p.ETA(); ok != c.ok || got.Round(time.Millisecond) != c.want {
 			t.Errorf("%+v: %v, %v", c.p, got, ok)
@@ -241,12 +245,15 @@ func TestTheLimitIsThatOfAllTheWorkersReads(t *testing.T) {
 	w := between(t, plan.Mirror, openBucket(t, false, store.Options{Batch: 8}))
 	w.grow()
 	limit := rate.NewLimiter(1e-9, 8<<20) // which never gives anything back
+	var told atomic.Int64
 	w.pool = func(Pool) Pool {
-		return Local{Worker: &Worker{Places: w.job.Places, Limit: limit}}
+		return Local{Worker: &Worker{Places: w.job.Places, Limit: limit, Read: func(n int) { told.Add(int64(n)) }}}
 	}
 	r := w.whole()
 	if spent := int64(8<<20) - int64(limit.Tokens()); spent != r.Bytes[plan.Put]-int64(len("d/e")) { // a link is not read
 		t.Errorf("%d bytes were paid for and %d were copied", spent, r.Bytes[plan.Put])
+	} else if told.Load() != spent {
+		t.Errorf("%d bytes were told of, of %d", told.Load(), spent)
 	}
 }
 

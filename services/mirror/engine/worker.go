@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/firedrill/firedrill/services/mirror/entry"
 	"github.com/firedrill/firedrill/services/mirror/place"
@@ -32,6 +33,20 @@ type Worker struct {
 	// Tries is how often a file that changes while it is read is tried, each time as
 	// it is by then; 0 means DefaultTries.
 	Tries int
+	// Pace, if not nil, bounds how much is under way at once in all of this worker's
+	// items together.
+	Pace Pace
+	// Read, if not nil, is told of the bytes of content as they are read, for
+	// whoever shows how far a large file is. It is called concurrently and must be
+	// quick.
+	Read func(n int)
+}
+
+// Pace bounds how much is under way at once. It is used concurrently.
+type Pace interface {
+	// Acquire waits until one more may be; Release ends it.
+	Acquire(ctx context.Context) error
+	Release()
 }
 
 const (
@@ -107,11 +122,20 @@ func (w *Worker) inOrder(ctx context.Context, dones []Done) {
 		for ; n < len(dones) && dones[n].Action.Op == plan.Delete && dones[n].Action.To == a.To; n++ {
 			have = append(have, dones[n].Action.At(a.To))
 		}
-		for k, err := range w.Places[a.To].Remove(ctx, have) {
+		for k, err := range w.remove(ctx, a.To, have) {
 			dones[i+k].Err = err
 		}
 		i = n
 	}
+}
+
+// remove deletes entries of a side with one request, and returns what came of each.
+func (w *Worker) remove(ctx context.Context, side plan.Side, have []entry.Entry) []error {
+	if err := w.acquire(ctx); err != nil {
+		return slices.Repeat([]error{err}, len(have))
+	}
+	defer w.release()
+	return w.Places[side].Remove(ctx, have)
 }
 
 // one carries out one action, and leaves in it what the places hold then.
@@ -121,8 +145,11 @@ func (w *Worker) one(ctx context.Context, a *plan.Action) (err error) {
 			err = fmt.Errorf("carry out %q: panic: %v", a.Key, r)
 		}
 	}()
-	if err := ctx.Err(); err != nil {
-		return err
+	if !w.inParts(a) { // whose parts wait each for itself
+		if err := w.acquire(ctx); err != nil {
+			return err
+		}
+		defer w.release()
 	}
 	to, from := w.Places[a.To], a.At(a.To.Other())
 	var now entry.Entry
@@ -145,6 +172,26 @@ func (w *Worker) one(ctx context.Context, a *plan.Action) (err error) {
 		set(a, a.To, now)
 	}
 	return err
+}
+
+// acquire waits until one more may be under way.
+func (w *Worker) acquire(ctx context.Context) error {
+	if err := ctx.Err(); err != nil || w.Pace == nil {
+		return err
+	}
+	return w.Pace.Acquire(ctx)
+}
+
+func (w *Worker) release() {
+	if w.Pace != nil {
+		w.Pace.Release()
+	}
+}
+
+// inParts reports whether an action writes a large file in parts.
+func (w *Worker) inParts(a *plan.Action) bool {
+	e, t := a.At(a.To.Other()), w.Places[a.To].Traits()
+	return a.Op == plan.Put && e.Kind == entry.File && t.Parts && e.Size > t.PartsAbove
 }
 
 func set(a *plan.Action, s plan.Side, e entry.Entry) {
@@ -196,7 +243,7 @@ func (w *Worker) putOnce(ctx context.Context, a *plan.Action) error {
 	// A place may read more than once, and store what it read first.
 	var reads []*stream
 	if e.Kind == entry.File {
-		if t := to.Traits(); t.Parts && e.Size > t.PartsAbove {
+		if w.inParts(a) {
 			return w.putParts(ctx, a, write)
 		}
 		write.Open = func(ctx context.Context) (io.ReadCloser, error) {
@@ -235,7 +282,7 @@ func (w *Worker) rehash(ctx context.Context, a *plan.Action) error {
 		if e.Kind != entry.File {
 			continue
 		}
-		sum, err := Hash(ctx, w.Places[s], e, other, w.Limit)
+		sum, err := hashContent(ctx, w.Places[s], e, other, w.Limit, w.Read)
 		if err != nil {
 			return err
 		}
@@ -274,7 +321,15 @@ func (w *Worker) batches(ctx context.Context, dones []Done) {
 		if len(writes) == 0 {
 			continue
 		}
-		for i, o := range w.Places[to].PutBatch(ctx, writes) {
+		if err := w.acquire(ctx); err != nil {
+			for _, d := range which {
+				d.Err = err
+			}
+			continue
+		}
+		outcomes := w.Places[to].PutBatch(ctx, writes)
+		w.release()
+		for i, o := range outcomes {
 			d := which[i]
 			if d.Err = o.Err; o.Err != nil {
 				continue

@@ -16,6 +16,7 @@ import (
 	"github.com/firedrill/firedrill/pkg/drill"
 	"github.com/firedrill/firedrill/services/mirror/engine"
 	"github.com/firedrill/firedrill/services/mirror/job"
+	"github.com/firedrill/firedrill/services/mirror/runlog"
 )
 
 // Config is what a mirror process needs to take part. All fields but the numbers are
@@ -30,6 +31,9 @@ type Config struct {
 	// Runs is how many runs this process plans at once, Items how many items it
 	// carries out at once; 0 means DefaultRuns and engine.DefaultItems.
 	Runs, Items int
+	// Lease is how long a process that plans a run may be silent before another one
+	// takes its mirror over; 0 means DefaultLease. It is the same in all processes.
+	Lease time.Duration
 }
 
 // waitingRuns is how many requests a process takes at once: those that have to wait
@@ -53,10 +57,10 @@ func Run(ctx context.Context, c Config) error {
 	if c.Items == 0 {
 		c.Items = engine.DefaultItems
 	}
-	if err := c.schedule(ctx); err != nil {
-		return err
+	if c.Lease == 0 {
+		c.Lease = DefaultLease
 	}
-	w := &worker{Config: c, open: map[string]*opened{}}
+	w := &worker{Config: c, readers: newReaders(), open: map[string]*opened{}}
 	defer w.closeAll(context.WithoutCancel(ctx))
 	r := &runner{Config: c, turns: newTurns(), slots: make(chan struct{}, c.Runs)}
 	queues := []struct {
@@ -71,6 +75,8 @@ func Run(ctx context.Context, c Config) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var wg sync.WaitGroup
+	wg.Go(func() { c.schedule(ctx) })
+	wg.Go(func() { w.readers.tell(ctx, c) })
 	errs := make([]error, len(queues))
 	for i, q := range queues {
 		wg.Go(func() {
@@ -85,15 +91,29 @@ func Run(ctx context.Context, c Config) error {
 	return errors.Join(errs...)
 }
 
-// schedule tells the server when mirrors run by themselves. Each process says the
-// same.
-func (c Config) schedule(ctx context.Context) error {
+// scheduleAgain is how long after a failure the server is told again.
+const scheduleAgain = 5 * time.Second
+
+// schedule tells the server when mirrors run by themselves, and does not rest until it
+// has heard so. Each process says the same.
+func (c Config) schedule(ctx context.Context) {
 	for _, m := range c.Inventory.Spec.Mirrors {
-		if err := c.Bus.ScheduleMirror(ctx, m.Name, cadence(m)); err != nil {
-			return fmt.Errorf("schedule mirror %s: %w", m.Name, err)
+		for {
+			err := c.Bus.ScheduleMirror(ctx, m.Name, cadence(m))
+			if err == nil {
+				break
+			}
+			if ctx.Err() != nil {
+				return
+			}
+			c.Log.Warn("a mirror is not scheduled yet", "mirror", m.Name, "error", err)
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(scheduleAgain):
+			}
 		}
 	}
-	return nil
 }
 
 // cadence is a mirror's schedule as NATS writes it; "" if it only runs when asked.
@@ -187,10 +207,14 @@ type Event struct {
 	Progress *Progress `json:"progress,omitempty"`
 	// Result goes with finished.
 	Result *Result `json:"result,omitempty"`
+	// Log is what is known by then of the mirror's runs; it goes with what ends one.
+	Log *runlog.Log `json:"log,omitempty"`
 }
 
 // Progress is how far a run is.
 type Progress struct {
+	// Planned says that all is planned: until then the rest is what is known so far.
+	Planned     bool  `json:"planned"`
 	Seen        int64 `json:"seen"`
 	Actions     int64 `json:"actions"`
 	DoneActions int64 `json:"doneActions"`
@@ -204,13 +228,15 @@ type Progress struct {
 
 // Result is what a run came to.
 type Result struct {
-	Whole    bool             `json:"whole"`
-	DryRun   bool             `json:"dryRun,omitempty"`
-	Seconds  float64          `json:"seconds"`
-	Done     map[string]int64 `json:"done"`
-	Bytes    int64            `json:"bytes"`
-	Failed   int64            `json:"failed"`
-	HeldBack int64            `json:"heldBack"`
+	Whole   bool             `json:"whole"`
+	DryRun  bool             `json:"dryRun,omitempty"`
+	Seconds float64          `json:"seconds"`
+	Done    map[string]int64 `json:"done"`
+	// Believed counts those of the equal ones that nobody looked at in this run.
+	Believed int64 `json:"believed,omitempty"`
+	Bytes    int64 `json:"bytes"`
+	Failed   int64 `json:"failed"`
+	HeldBack int64 `json:"heldBack"`
 	// Problems are the first of what went wrong, in words.
 	Problems []string `json:"problems,omitempty"`
 	// Root stands for what both sides hold, Entries counts them.

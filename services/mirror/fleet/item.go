@@ -5,7 +5,10 @@
 // queue of JetStream to whoever has hands free, and what became of them travels
 // back. Whatever process ends, another one goes on: a run is planned anew from what
 // is remembered, and an item is carried out by conditions, so that doing it twice
-// does no harm. All processes see the same file systems, or mirror buckets only.
+// does no harm. A lease keeps others from planning the same mirror meanwhile, and the
+// workers from carrying out what somebody planned who has lost it. All processes see
+// the same file systems, or mirror buckets only: an item names its places, and who
+// finds others under their names leaves it to somebody else.
 package fleet
 
 import (
@@ -24,7 +27,7 @@ import (
 var errItem = errors.New("not an item of a mirror's work")
 
 // The first byte of both messages, so that an older process never misreads them.
-const itemVersion = 1
+const itemVersion = 2
 
 const (
 	flagOrdered = 1 << iota
@@ -44,8 +47,9 @@ const (
 	errorChanged
 )
 
-// encodeItem writes an item without what only the planner needs.
-func encodeItem(it engine.Item) []byte {
+// encodeItem writes an item without what only the planner needs, and for which two
+// places it is meant.
+func encodeItem(it engine.Item, places [2]string) []byte {
 	flags := byte(0)
 	if it.Ordered {
 		flags |= flagOrdered
@@ -57,6 +61,9 @@ func encodeItem(it engine.Item) []byte {
 		flags |= flagSingle
 	}
 	b := []byte{itemVersion, flags}
+	for _, id := range places {
+		b = appendText(b, id)
+	}
 	b = binary.AppendUvarint(b, uint64(len(it.Actions)))
 	var enc wire.Encoder
 	for _, a := range it.Actions {
@@ -66,30 +73,36 @@ func encodeItem(it engine.Item) []byte {
 	return b
 }
 
-func decodeItem(b []byte) (it engine.Item, err error) {
+func decodeItem(b []byte) (it engine.Item, places [2]string, err error) {
 	if len(b) < 2 || b[0] != itemVersion || b[1]&^allFlags != 0 {
-		return it, errItem
+		return it, places, errItem
 	}
 	it.Ordered, it.DryRun, it.Single = b[1]&flagOrdered != 0, b[1]&flagDryRun != 0, b[1]&flagSingle != 0
-	n, b, err := count(b[2:])
+	b = b[2:]
+	for side := range places {
+		if places[side], b, err = readText(b); err != nil {
+			return it, places, err
+		}
+	}
+	n, b, err := count(b)
 	if err != nil {
-		return it, err
+		return it, places, err
 	}
 	var dec wire.Decoder
 	for range n {
 		var a plan.Action
 		if a, b, err = dec.ReadAction(b); err != nil {
-			return it, fmt.Errorf("%w: %w", errItem, err)
+			return it, places, fmt.Errorf("%w: %w", errItem, err)
 		}
 		if a.To > plan.Dest || !a.Op.Changes() {
-			return it, fmt.Errorf("%w: %s on side %d", errItem, a.Op, a.To)
+			return it, places, fmt.Errorf("%w: %s on side %d", errItem, a.Op, a.To)
 		}
 		it.Actions = append(it.Actions, a)
 	}
 	if len(b) > 0 {
-		return it, errItem
+		return it, places, errItem
 	}
-	return it, nil
+	return it, places, nil
 }
 
 // count reads the number of what follows. Nothing is shorter than a byte.
@@ -99,6 +112,19 @@ func count(b []byte) (int, []byte, error) {
 		return 0, nil, errItem
 	}
 	return int(n), b[size:], nil
+}
+
+func appendText(b []byte, text string) []byte {
+	b = binary.AppendUvarint(b, uint64(len(text)))
+	return append(b, text...)
+}
+
+func readText(b []byte) (text string, rest []byte, err error) {
+	size, rest, err := count(b)
+	if err != nil || size > len(rest) {
+		return "", nil, errItem
+	}
+	return string(rest[:size]), rest[size:], nil
 }
 
 func encodeDones(dones []engine.Done) []byte {
@@ -125,9 +151,7 @@ func appendError(b []byte, err error) []byte {
 	if len(text) > maxErrorText {
 		text = strings.ToValidUTF8(text[:maxErrorText], "") + " …"
 	}
-	b = append(b, kind)
-	b = binary.AppendUvarint(b, uint64(len(text)))
-	return append(b, text...)
+	return appendText(append(b, kind), text)
 }
 
 func readError(b []byte) (err error, rest []byte, bad error) {
@@ -135,12 +159,10 @@ func readError(b []byte) (err error, rest []byte, bad error) {
 		return nil, nil, errItem
 	}
 	kind := b[0]
-	size, rest, bad := count(b[1:])
-	if bad != nil || size > len(rest) {
-		return nil, nil, errItem
+	text, rest, bad := readText(b[1:])
+	if bad != nil {
+		return nil, nil, bad
 	}
-	text := string(rest[:size])
-	rest = rest[size:]
 	switch kind {
 	case errorNone:
 		return nil, rest, nil

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -26,10 +27,15 @@ type pool struct {
 	bus    *bus.Bus
 	mirror string
 	run    string
+	// own carries out what only the planner's own process can, and its places are
+	// those that the items are meant for.
+	own    *engine.Worker
+	places [2]string
 	number atomic.Int64
 
 	mu      sync.Mutex
 	waiting map[int64]chan []byte
+	read    tally
 	// lost is closed when results cannot be read any more, and why says the reason.
 	lost chan struct{}
 	why  error
@@ -38,8 +44,11 @@ type pool struct {
 // errNoAnswer says that the workers gave an item up.
 var errNoAnswer = errors.New("no worker answers for it")
 
-func newPool(b *bus.Bus, mirror, run string) *pool {
-	return &pool{bus: b, mirror: mirror, run: run, waiting: map[int64]chan []byte{}, lost: make(chan struct{})}
+func newPool(b *bus.Bus, mirror, run string, own *engine.Worker) *pool {
+	return &pool{
+		bus: b, mirror: mirror, run: run, own: own, places: identities(own),
+		waiting: map[int64]chan []byte{}, lost: make(chan struct{}),
+	}
 }
 
 // Width implements engine.Pool.
@@ -48,6 +57,10 @@ func (p *pool) Width() int { return inFlight }
 // follow hands results to who waits for them, until ctx ends.
 func (p *pool) follow(ctx context.Context) {
 	p.why = p.bus.FollowMirrorDone(ctx, p.mirror, p.run, func(r bus.Record) error {
+		if strings.HasPrefix(r.Kind, readKind) {
+			p.read.take(r)
+			return nil
+		}
 		n, err := strconv.ParseInt(r.Kind, 10, 64)
 		if err != nil {
 			return nil // nobody waits for that
@@ -65,7 +78,51 @@ func (p *pool) follow(ctx context.Context) {
 
 // Do implements engine.Pool.
 func (p *pool) Do(ctx context.Context, it engine.Item) ([]engine.Done, error) {
-	data := encodeItem(it)
+	own, others := it, it
+	own.Actions, others.Actions = nil, nil
+	for _, a := range it.Actions {
+		if p.kept(&a) {
+			own.Actions = append(own.Actions, a)
+		} else {
+			others.Actions = append(others.Actions, a)
+		}
+	}
+	switch {
+	case len(own.Actions) == 0:
+		return p.send(ctx, it)
+	case len(others.Actions) == 0 || it.Ordered:
+		return p.own.Do(ctx, it)
+	}
+	here, err := p.own.Do(ctx, own)
+	if err != nil {
+		return here, err
+	}
+	there, err := p.send(ctx, others)
+	if err != nil {
+		return append(here, there...), err
+	}
+	dones := make([]engine.Done, len(it.Actions))
+	for i := range it.Actions {
+		from := &there
+		if p.kept(&it.Actions[i]) {
+			from = &here
+		}
+		dones[i], *from = (*from)[0], (*from)[1:]
+	}
+	return dones, nil
+}
+
+// kept reports whether an action is carried out where the run is planned. What a
+// directory is to get once everything is in it, such as its time, is remembered by
+// the process that made it, and only the planner's knows when that is.
+func (p *pool) kept(a *plan.Action) bool {
+	_, local := p.own.Places[a.To].(syncer)
+	return local && strings.HasSuffix(a.Key, "/") && (a.Op == plan.MakeDir || a.Op == plan.Meta)
+}
+
+// send has an item carried out by another process.
+func (p *pool) send(ctx context.Context, it engine.Item) ([]engine.Done, error) {
+	data := encodeItem(it, p.places)
 	if len(data) > itemMost && len(it.Actions) > 1 {
 		return p.halves(ctx, it)
 	}
@@ -109,7 +166,7 @@ func (p *pool) Do(ctx context.Context, it engine.Item) ([]engine.Done, error) {
 func (p *pool) halves(ctx context.Context, it engine.Item) ([]engine.Done, error) {
 	first, second := it, it
 	first.Actions, second.Actions = it.Actions[:len(it.Actions)/2], it.Actions[len(it.Actions)/2:]
-	dones, err := p.Do(ctx, first)
+	dones, err := p.send(ctx, first)
 	if err != nil {
 		return dones, err
 	}
@@ -119,7 +176,7 @@ func (p *pool) halves(ctx context.Context, it engine.Item) ([]engine.Done, error
 		}
 		return dones, nil
 	}
-	more, err := p.Do(ctx, second)
+	more, err := p.send(ctx, second)
 	return append(dones, more...), err
 }
 
@@ -129,6 +186,8 @@ func broken(d engine.Done) bool { return d.Err != nil && d.Action.Op != plan.Del
 // worker carries items out that others planned.
 type worker struct {
 	Config
+
+	readers *readers
 
 	mu   sync.Mutex
 	open map[string]*opened
@@ -140,6 +199,7 @@ type opened struct {
 	run    string
 	ready  chan struct{}
 	worker *engine.Worker
+	reader *reader
 	close  func(context.Context) error
 	err    error
 
@@ -147,7 +207,8 @@ type opened struct {
 	stale bool
 }
 
-// maxTries is after how many tries an item is given up by all: it kills its workers.
+// maxTries is after how many tries an item is given up by all: it kills its workers,
+// or none of them has its places.
 const maxTries = 4
 
 // onWork carries out one item and publishes what became of it: that nobody can is an
@@ -157,16 +218,21 @@ func (w *worker) onWork(ctx context.Context, m bus.Message) error {
 	if err != nil {
 		return bus.Poison(err)
 	}
-	it, err := decodeItem(m.Data)
+	it, places, err := decodeItem(m.Data)
 	if err != nil {
 		err = fmt.Errorf("item %d of run %s of mirror %s: %w", at.Number, at.Run, at.Mirror, err)
 		return errors.Join(bus.Poison(err), w.Bus.PublishMirrorDone(ctx, at.Mirror, at.Run, at.Number, nil))
 	}
-	var dones []engine.Done
-	if m.Delivered > maxTries {
-		dones = refuse(it, errNoAnswer)
-	} else {
-		dones = w.carryOut(ctx, at, it)
+	if over, err := w.fenced(ctx, at); err != nil || over {
+		return err
+	}
+	dones := refuse(it, errNoAnswer)
+	if m.Delivered <= maxTries {
+		if dones, err = w.carryOut(ctx, at, it, places); err != nil && m.Delivered < maxTries && ctx.Err() == nil {
+			return err // Another process may have the places, or this one, later.
+		} else if err != nil {
+			dones = refuse(it, err)
+		}
 	}
 	if ctx.Err() != nil {
 		return ctx.Err() // the process stops; another one takes the item
@@ -190,27 +256,33 @@ func refuse(it engine.Item, err error) []engine.Done {
 	return out
 }
 
-// carryOut never fails as a whole: that the places cannot be opened is an answer for
-// each action.
-func (w *worker) carryOut(ctx context.Context, at bus.MirrorItem, it engine.Item) (dones []engine.Done) {
+// carryOut fails as a whole, before anything is done, only if this process does not
+// have the item's places.
+func (w *worker) carryOut(ctx context.Context, at bus.MirrorItem, it engine.Item, places [2]string) (dones []engine.Done, err error) {
 	defer func() {
 		if r := recover(); r != nil {
-			dones = refuse(it, fmt.Errorf("the worker panicked: %v", r))
+			dones, err = refuse(it, fmt.Errorf("the worker panicked: %v", r)), nil
 		}
 	}()
 	o, err := w.use(ctx, at)
 	if err != nil {
-		return refuse(it, err)
+		return nil, err
 	}
 	defer w.leave(ctx, o)
+	if err := o.right(w.Bus.Identity().Instance, places); err != nil {
+		return nil, fmt.Errorf("mirror %s: %w", at.Mirror, err)
+	}
 	dones, err = o.worker.Do(ctx, it)
+	if err == nil {
+		o.again(ctx, it, dones)
+	}
 	if err == nil && !it.DryRun {
 		err = o.settle(ctx)
 	}
 	if err != nil {
-		return refuse(it, err)
+		return refuse(it, err), nil
 	}
-	return dones
+	return dones, nil
 }
 
 // syncer is a place that can make durable what was written, beside other writing.
@@ -275,7 +347,11 @@ func (w *worker) begin(ctx context.Context, mirror string, o *opened) {
 			delete(w.open, mirror)
 		}
 	}()
-	o.worker, o.close, o.err = w.openPlaces(ctx, mirror)
+	if o.worker, o.close, o.err = w.openPlaces(ctx, mirror); o.err == nil {
+		o.reader = &reader{mirror: mirror, run: o.run}
+		o.worker.Read = o.reader.count
+		w.readers.add(o.reader)
+	}
 }
 
 func (w *worker) checked(ctx context.Context, o *opened) (*opened, error) {
@@ -309,6 +385,7 @@ func (w *worker) shut(ctx context.Context, o *opened) {
 	if o.close == nil {
 		return
 	}
+	w.readers.remove(o.reader)
 	if err := o.close(ctx); err != nil {
 		w.Log.Warn("close a mirror's places", "error", err)
 	}

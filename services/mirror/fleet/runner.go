@@ -3,8 +3,10 @@ package fleet
 import (
 	"context"
 	"crypto/rand"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -15,6 +17,7 @@ import (
 	"github.com/firedrill/firedrill/services/mirror/job"
 	"github.com/firedrill/firedrill/services/mirror/location"
 	"github.com/firedrill/firedrill/services/mirror/plan"
+	"github.com/firedrill/firedrill/services/mirror/runlog"
 	"github.com/firedrill/firedrill/services/mirror/state"
 )
 
@@ -37,31 +40,58 @@ func (r *runner) onRequest(ctx context.Context, m bus.Message) error {
 	}
 	// Each try of a request is a run of its own: nothing of another one's is taken
 	// for it.
-	run := fmt.Sprintf("%d-%s", m.Seq, strings.ToLower(rand.Text()[:10]))
+	run := runOf(m.Seq) + strings.ToLower(rand.Text()[:10])
 	e := Event{Mirror: req.Mirror, Run: run, By: req.Who}
 	body, check, err := parseRequest(m.Data)
 	mirror, known := r.Inventory.FindMirror(req.Mirror)
 	switch {
 	case err != nil:
 		e.Reason = err.Error()
-		return r.tell(ctx, KindRejected, e)
+		return r.reject(ctx, e)
 	case !known:
 		e.Reason = fmt.Sprintf("%v: the operator adds it under spec.mirrors", ErrUnknown)
-		return r.tell(ctx, KindRejected, e)
+		return r.reject(ctx, e)
 	}
 	done, err := r.turns.take(ctx, mirror)
 	if err != nil {
 		return err
 	}
 	defer done()
-	select {
-	case r.slots <- struct{}{}:
-		defer func() { <-r.slots }()
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-	return r.run(ctx, mirror, e, m, job.SyncOptions{Check: check, DryRun: body.DryRun})
+	return r.alone(ctx, mirror.Name, run, func(ctx context.Context) error {
+		if over, err := r.answered(ctx, mirror.Name, m); over || err != nil {
+			return err
+		}
+		select {
+		case r.slots <- struct{}{}:
+			defer func() { <-r.slots }()
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		return r.run(ctx, mirror, e, m, job.SyncOptions{Check: check, DryRun: body.DryRun})
+	})
 }
+
+// answered reports whether a request was handed out again although its run has ended:
+// who made that run was cut off before it could say that it is done with the request.
+func (r *runner) answered(ctx context.Context, mirror string, m bus.Message) (bool, error) {
+	if m.Delivered < 2 {
+		return false, nil
+	}
+	for _, kind := range []string{KindFinished, KindFailed, KindCancelled} {
+		last, known, err := r.Bus.LastMirrorEvent(ctx, mirror, kind)
+		if err != nil {
+			return false, err
+		}
+		var e Event
+		if known && json.Unmarshal(last.Data, &e) == nil && strings.HasPrefix(e.Run, runOf(m.Seq)) {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// runOf begins the names of the runs that a request is answered with.
+func runOf(seq uint64) string { return strconv.FormatUint(seq, 10) + "-" }
 
 func (r *runner) run(ctx context.Context, m drill.Mirror, e Event, asked bus.Message, o job.SyncOptions) error {
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -74,17 +104,28 @@ func (r *runner) run(ctx context.Context, m drill.Mirror, e Event, asked bus.Mes
 	defer cancel(nil)
 	wg.Go(func() { r.awaitCancel(ctx, m.Name, asked.Seq, cancel) })
 	res, err := r.sync(ctx, m, e, o)
+	e.Log = r.known(m)
 	switch {
 	case errors.Is(context.Cause(ctx), ErrCancelled):
+		r.Log.Warn("a mirror's run was called off", "mirror", m.Name, "run", e.Run, "by", e.By)
 		return r.tell(context.WithoutCancel(ctx), KindCancelled, e)
 	case ctx.Err() != nil:
 		return ctx.Err() // the process stops; another one goes on
 	case err != nil:
+		r.Log.Error("a mirror's run failed", "mirror", m.Name, "run", e.Run, "by", e.By, "error", err)
 		e.Reason = err.Error()
 		return r.tell(ctx, KindFailed, e)
 	}
 	e.Result = summary(res, o.DryRun)
+	if left := runlog.Left(&res.Report); left > 0 && !o.DryRun {
+		r.Log.Warn("a mirror's run left something undone", "mirror", m.Name, "run", e.Run, "by", e.By, "problems", left, "first", e.Result.Problems)
+	}
 	return r.tell(ctx, KindFinished, e)
+}
+
+func (r *runner) reject(ctx context.Context, e Event) error {
+	r.Log.Warn("a request for a mirror's run is rejected", "mirror", e.Mirror, "by", e.By, "reason", e.Reason)
+	return r.tell(ctx, KindRejected, e)
 }
 
 // awaitCancel ends the run when that is asked for.
@@ -103,24 +144,32 @@ func (r *runner) awaitCancel(ctx context.Context, mirror string, after uint64, c
 
 // sync opens the mirror and makes the run over all workers.
 func (r *runner) sync(ctx context.Context, m drill.Mirror, e Event, o job.SyncOptions) (job.Result, error) {
+	began := r.Env.Now()
 	j, err := r.open(ctx, m, !o.DryRun)
+	r.noteBegin(ctx, m, o, e.By, began)
 	if err != nil {
+		r.noteEnd(ctx, m, o, job.Result{}, err)
 		return job.Result{}, err
 	}
 	pulse := newPulse(r, m, e)
 	o.Watch = pulse.feel
 	var wg sync.WaitGroup
 	beat, stop := context.WithCancel(ctx)
-	wg.Go(func() { pulse.beat(beat) })
 	if j.Shared() {
-		p := newPool(r.Bus, m.Name, e.Run)
-		o.Pool = p
+		p := newPool(r.Bus, m.Name, e.Run, j.Worker())
+		o.Pool, pulse.read = p, &p.read
 		wg.Go(func() { p.follow(beat) })
+	} else {
+		w := j.Worker()
+		w.Read = pulse.read.count
+		o.Pool = engine.Local{Worker: w, Items: r.Items}
 	}
+	wg.Go(func() { pulse.beat(beat) })
 	res, err := j.Sync(ctx, o)
 	stop()
 	wg.Wait()
-	if o.Pool != nil {
+	r.noteEnd(ctx, m, o, res, err)
+	if j.Shared() {
 		// What nobody has begun of a run that has ended is not wanted any more.
 		tidy := context.WithoutCancel(ctx)
 		if terr := errors.Join(r.Bus.DropMirrorWork(tidy, m.Name, e.Run), r.Bus.DropMirrorDone(tidy, m.Name, e.Run)); terr != nil {
@@ -168,7 +217,7 @@ const fewProblems = 20
 
 func summary(res job.Result, dry bool) *Result {
 	out := &Result{
-		Whole: res.Whole(), DryRun: dry, Seconds: res.Ended.Sub(res.Began).Seconds(), Done: map[string]int64{},
+		Whole: res.Whole(), DryRun: dry, Seconds: res.Ended.Sub(res.Began).Seconds(), Done: map[string]int64{}, Believed: res.Believed,
 		Bytes: res.Bytes[plan.Put], Failed: res.Failed, HeldBack: res.HeldBack, Entries: res.Root.Root.Entries,
 	}
 	for op, n := range res.Done {
@@ -177,26 +226,8 @@ func summary(res job.Result, dry bool) *Result {
 	if res.Root.Root.Entries > 0 {
 		out.Root = res.Root.Root.Hash.String()
 	}
-	add := func(text string) {
-		if len(out.Problems) < fewProblems {
-			out.Problems = append(out.Problems, text)
-		}
-	}
-	for _, f := range res.Failures {
-		add(fmt.Sprintf("%s %q: %v", f.Op, f.Key, f.Err))
-	}
-	for _, c := range res.Conflicts {
-		add(fmt.Sprintf("conflict %q: %s", c.Key, c.Reason))
-	}
-	for _, u := range res.Unholdable {
-		add(fmt.Sprintf("cannot be held: %q: %v", u.Key, u.Err))
-	}
-	for _, g := range res.Refusals {
-		add(g.String())
-	}
-	for _, err := range res.Errors {
-		add(err.Error())
-	}
+	all := runlog.Problems(&res.Report)
+	out.Problems = all[:min(len(all), fewProblems)]
 	return out
 }
 
@@ -205,6 +236,8 @@ type pulse struct {
 	runner  *runner
 	event   Event
 	stalled time.Duration
+	// read is what was read so far, also of what is not done yet.
+	read *tally
 
 	mu    sync.Mutex
 	last  engine.Progress
@@ -215,7 +248,7 @@ type pulse struct {
 const pulseEvery = 2 * time.Second
 
 func newPulse(r *runner, m drill.Mirror, e Event) *pulse {
-	p := &pulse{runner: r, event: e, stalled: m.Stalled.D(), moved: r.Env.Now()}
+	p := &pulse{runner: r, event: e, read: &tally{}, stalled: m.Stalled.D(), moved: r.Env.Now()}
 	if p.stalled == 0 {
 		p.stalled = drill.DefaultStalled
 	}
@@ -237,24 +270,26 @@ func (p *pulse) beat(ctx context.Context) {
 	tick := time.NewTicker(pulseEvery)
 	defer tick.Stop()
 	raised := false
-	var told engine.Progress
+	told := int64(0)
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
 		}
+		now, read := p.runner.Env.Now(), p.read.bytes()
 		p.mu.Lock()
-		g, still := p.last, p.runner.Env.Now().Sub(p.moved)
+		if read != told {
+			p.moved, told = now, read
+		}
+		g, still := p.last.WithRead(read), now.Sub(p.moved)
 		p.mu.Unlock()
+		g.At = now
 		kind, e := KindProgress, p.event
 		e.Progress = describe(g)
 		switch {
 		case still < p.stalled:
 			raised = false
-			if g == told {
-				continue
-			}
 		case raised:
 			continue
 		default:
@@ -262,7 +297,6 @@ func (p *pulse) beat(ctx context.Context) {
 			e.Reason = fmt.Sprintf("no progress for %s", still.Round(time.Second))
 			p.runner.Log.Error("a mirror stands still", "mirror", e.Mirror, "run", e.Run, "for", still)
 		}
-		told = g
 		if err := p.runner.tell(ctx, kind, e); err != nil && ctx.Err() == nil {
 			p.runner.Log.Warn("publish progress", "error", err)
 		}
@@ -270,7 +304,7 @@ func (p *pulse) beat(ctx context.Context) {
 }
 
 func describe(g engine.Progress) *Progress {
-	p := &Progress{Seen: g.Seen, Actions: g.Actions, DoneActions: g.DoneActions, Bytes: g.Bytes, DoneBytes: g.DoneBytes, Failed: g.Failed}
+	p := &Progress{Planned: g.Planned, Seen: g.Seen, Actions: g.Actions, DoneActions: g.DoneActions, Bytes: g.Bytes, DoneBytes: g.DoneBytes, Failed: g.Failed}
 	if left, ok := g.ETA(); ok {
 		s := left.Seconds()
 		p.LeftSeconds = &s

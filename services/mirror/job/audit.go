@@ -4,19 +4,24 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/firedrill/firedrill/pkg/drill"
 	"github.com/firedrill/firedrill/services/mirror/engine"
 	"github.com/firedrill/firedrill/services/mirror/entry"
 	"github.com/firedrill/firedrill/services/mirror/plan"
 	"github.com/firedrill/firedrill/services/mirror/proof"
+	"github.com/firedrill/firedrill/services/mirror/state"
 )
 
 // AuditOptions say what an audit does.
 type AuditOptions struct {
 	// Repair replaces what has rotted on one side with what the other side holds
-	// undamaged.
+	// undamaged. In a mirror that goes one way only the destination is written to.
 	Repair bool
+	// RepairSource has Repair replace what has rotted in the source of such a mirror,
+	// too. Two-way mirrors need no leave for that.
+	RepairSource bool
 	// Seen is told of each entry that was read.
 	Seen func(plan.Side, entry.Entry)
 }
@@ -25,6 +30,15 @@ type AuditOptions struct {
 type Audited struct {
 	// Sides are what reading each side has shown, by [plan.Side], before repairs.
 	Sides [2]Verified
+	// Contents counts the files that both sides should hold, Checked those of them
+	// that were read on both, are equal, and are not known to be anything else.
+	Contents, Checked int64
+	// Unchecked are entries of which that cannot be said although nothing is known to
+	// be wrong with them, and why.
+	Unchecked proof.Findings
+	// Apart are contents that are not the same on both sides, and of which nothing
+	// tells which one is right: no run ever read them.
+	Apart proof.Findings
 	// Rotten are the contents that are not what was left there although nothing has
 	// touched them since, or that cannot be read; of very many, not all.
 	Rotten []Rot
@@ -41,8 +55,8 @@ type Rot struct {
 	Err      error
 }
 
-// Clean reports whether both sides hold what the manifest says, now that repairs are
-// made.
+// Clean reports whether both sides were shown to hold what the manifest says, and the
+// same, now that repairs are made. What was not checked is not clean.
 func (a Audited) Clean() bool {
 	for _, s := range a.Sides {
 		v := s.Verdict
@@ -50,7 +64,7 @@ func (a Audited) Clean() bool {
 			return false
 		}
 	}
-	return true
+	return a.Unchecked.Count+a.Apart.Count == 0 && a.Checked == a.Contents
 }
 
 func (a Audited) repaired(s Verified) (n int) {
@@ -62,13 +76,17 @@ func (a Audited) repaired(s Verified) (n int) {
 	return n
 }
 
-// Audit reads every content on both sides and compares it with the manifest of the
-// last run.
-func (j *Job) Audit(ctx context.Context, o AuditOptions) (Audited, error) {
-	var a Audited
+// Audit reads every content on both sides, and compares it with the manifest of the
+// last run and with the other side's.
+func (j *Job) Audit(ctx context.Context, o AuditOptions) (a Audited, err error) {
 	bad := map[string]*[2]string{}
+	var read [2]*state.Spill
 	for _, side := range []plan.Side{plan.Source, plan.Dest} {
-		v, err := j.Verify(ctx, side, VerifyOptions{Level: proof.L4, Seen: o.Seen})
+		if read[side], err = j.store.Spill(); err != nil {
+			return a, fmt.Errorf("mirror %s: remember what was read: %w", j.spec.Name, err)
+		}
+		defer func() { err = errors.Join(err, read[side].Close()) }()
+		v, err := j.readSide(ctx, side, o, read[side])
 		if err != nil {
 			return a, err
 		}
@@ -82,10 +100,9 @@ func (j *Job) Audit(ctx context.Context, o AuditOptions) (Audited, error) {
 			}
 		}
 	}
-	if len(bad) == 0 {
-		return a, nil
+	if err := j.compareSides(&a, read); err != nil || len(bad) == 0 {
+		return a, err
 	}
-	var err error
 	if a.Rotten, err = j.rotten(ctx, bad); err != nil || !o.Repair {
 		return a, err
 	}
@@ -94,7 +111,22 @@ func (j *Job) Audit(ctx context.Context, o AuditOptions) (Audited, error) {
 			return a, fmt.Errorf("mirror %s: %s: %w", j.spec.Name, v.Place, ErrTooMuch)
 		}
 	}
-	return a, j.repair(ctx, bad, a.Rotten)
+	err = j.repair(ctx, bad, a.Rotten, o.RepairSource || j.spec.mode == plan.TwoWay)
+	a.afterRepairs()
+	return a, err
+}
+
+// afterRepairs counts for checked what was replaced and read again.
+func (a *Audited) afterRepairs() {
+	for _, r := range a.Rotten {
+		if !r.Repaired {
+			continue
+		}
+		a.Checked++
+		before := len(a.Unchecked.First)
+		a.Unchecked.First = slices.DeleteFunc(a.Unchecked.First, func(f proof.Finding) bool { return f.Key == r.Key })
+		a.Unchecked.Count -= int64(before - len(a.Unchecked.First))
+	}
 }
 
 // ErrTooMuch says that nothing was repaired because too much is damaged for that.
@@ -142,12 +174,21 @@ func stillAs(now, was *entry.Entry) bool {
 	return !was.Sum.Contains(entry.HasETag) || !now.Sum.Contains(entry.HasETag) || now.Sum.ETag == was.Sum.ETag
 }
 
-// repair replaces what has rotted, where the other side holds it undamaged.
-func (j *Job) repair(ctx context.Context, bad map[string]*[2]string, rots []Rot) error {
+// ErrSourceKept says that the source of a mirror that goes one way is not repaired
+// from its copy unless that is asked for: who is right, the source's owner knows.
+var ErrSourceKept = errors.New("a one-way mirror does not write into its source: restore it from a backup, or see that the destination's is the right one and audit again with leave to repair the source (--repair-source)")
+
+// repair replaces what has rotted, where the other side holds it undamaged. intoSource
+// says that the source may be written to.
+func (j *Job) repair(ctx context.Context, bad map[string]*[2]string, rots []Rot, intoSource bool) error {
 	byKey := map[string]*Rot{}
 	for i := range rots {
-		if bad[rots[i].Key][rots[i].Side.Other()] != "" {
+		switch {
+		case bad[rots[i].Key][rots[i].Side.Other()] != "":
 			rots[i].Err = errors.New("the other side is damaged as well: take it from a backup")
+			continue
+		case rots[i].Side == plan.Source && !intoSource:
+			rots[i].Err = ErrSourceKept
 			continue
 		}
 		byKey[rots[i].Key] = &rots[i]
@@ -250,7 +291,7 @@ func (j *Job) replace(ctx context.Context, p *plan.Past, side plan.Side) error {
 // intact reads what a repair is to be made from: it must be what was left there,
 // before anything is overwritten with it.
 func intact(ctx context.Context, w *engine.Worker, p *plan.Past, side plan.Side) error {
-	want := engine.MergeSums(p.At(side).Sum, p.At(side.Other()).Sum)
+	want := engine.SharedSums(p.At(side).Sum, p.At(side.Other()).Sum)
 	if want.Has&(entry.HasBLAKE3|entry.HasCRC32C) == 0 {
 		return errors.New("no hash is remembered that tells which side is right: compare them by hand")
 	}

@@ -270,10 +270,10 @@ func TestAuditFindsAndRepairsRot(t *testing.T) {
 		} else {
 			rot[plan.Dest].Rot("d/large")
 		}
-		audit := func(repair bool) (a Audited) {
+		audit := func(repair bool, source ...bool) (a Audited) {
 			rotten(func(j *Job) {
 				var err error
-				a, err = j.Audit(t.Context(), AuditOptions{Repair: repair})
+				a, err = j.Audit(t.Context(), AuditOptions{Repair: repair, RepairSource: len(source) > 0})
 				must(t, err)
 			})
 			return a
@@ -289,8 +289,27 @@ func TestAuditFindsAndRepairsRot(t *testing.T) {
 		if got := describe(a); len(got) != 4 || a.Clean() || got["source small"] {
 			t.Fatalf("found %v", got)
 		}
+		if a.Contents != 4 || a.Checked != 0 {
+			t.Errorf("checked %d of %d", a.Checked, a.Contents)
+		}
+		// Without leave nothing is written into the source.
 		a = audit(true)
 		got := describe(a)
+		if len(got) != 4 || got["source small"] || !got["destination d/large"] || a.Checked != 1 {
+			t.Fatalf("repaired %v: %+v", got, a.Rotten)
+		}
+		for _, r := range a.Rotten {
+			if r.Key == "small" && !errors.Is(r.Err, ErrSourceKept) {
+				t.Errorf("the source's: %v", r.Err)
+			}
+		}
+		if intoBucket {
+			server.Rot(t, w.bucket.Bucket, "d/large", "MARK")
+		} else {
+			rot[plan.Dest].Rot("d/large")
+		}
+		a = audit(true, true)
+		got = describe(a)
 		if len(got) != 4 || !got["source small"] || !got["destination d/large"] || got["source both"] || got["destination both"] || a.Clean() {
 			t.Fatalf("repaired %v: %+v", got, a.Rotten)
 		}
@@ -310,7 +329,7 @@ func TestAuditFindsAndRepairsRot(t *testing.T) {
 		if res.Done[plan.Put] != 1 {
 			t.Errorf("the run after it: %+v", res)
 		}
-		if a := audit(false); !a.Clean() || len(a.Rotten) != 0 {
+		if a := audit(false); !a.Clean() || len(a.Rotten) != 0 || a.Contents != 4 || a.Checked != 4 {
 			t.Errorf("at the end: %+v", a)
 		}
 	}
@@ -326,7 +345,7 @@ func TestRepairCopiesNoEdit(t *testing.T) {
 		r.Rot("a")
 		j.places[plan.Source] = r
 		j.places[plan.Dest] = &meddler{Place: j.places[plan.Dest], do: func() { enginetest.Write(t, w.to, "a", "an edit, there") }}
-		a, err := j.Audit(t.Context(), AuditOptions{Repair: true})
+		a, err := j.Audit(t.Context(), AuditOptions{Repair: true, RepairSource: true})
 		must(t, err)
 		if len(a.Rotten) != 1 || a.Rotten[0].Repaired || !errors.Is(a.Rotten[0].Err, place.ErrChanged) {
 			t.Errorf("got %+v", a.Rotten)
@@ -414,7 +433,7 @@ func TestRepairUnderPermissionRules(t *testing.T) {
 		r := &enginetest.Rotten{Place: j.places[plan.Source].(ruled).Place}
 		r.Rot("a")
 		j.places[plan.Source] = ruled{r, j.spec.rights}
-		a, err := j.Audit(t.Context(), AuditOptions{Repair: true})
+		a, err := j.Audit(t.Context(), AuditOptions{Repair: true, RepairSource: true})
 		must(t, err)
 		if !a.Clean() || len(a.Rotten) != 1 {
 			t.Errorf("got %+v", a)

@@ -22,6 +22,7 @@ import (
 	"github.com/firedrill/firedrill/services/mirror/engine"
 	"github.com/firedrill/firedrill/services/mirror/entry"
 	"github.com/firedrill/firedrill/services/mirror/location"
+	"github.com/firedrill/firedrill/services/mirror/pace"
 	"github.com/firedrill/firedrill/services/mirror/place"
 	"github.com/firedrill/firedrill/services/mirror/place/local"
 	"github.com/firedrill/firedrill/services/mirror/place/store"
@@ -47,8 +48,15 @@ type Env struct {
 	Signer func() (proof.Signer, error)
 	// Now is the clock. Required.
 	Now func() time.Time
-	// Pressure, if not nil, is told how the stores answer; see [bucket.Config].
-	Pressure func(latency time.Duration, throttled bool)
+	// Pace, if not nil, holds all mirrors of this process back where they weigh on a
+	// store or on this machine's disks.
+	Pace *pace.Pace
+}
+
+// NewPace is the pace of a process: with a healthy store and idle disks it bounds
+// nothing.
+func NewPace(now func() time.Time) *pace.Pace {
+	return pace.New(engine.DefaultItems*engine.DefaultParallel, now, pace.Disks)
 }
 
 // Job is a mirror with its places and its state open. One of its methods is used at
@@ -59,6 +67,8 @@ type Job struct {
 	places  [2]place.Place
 	store   *state.Store
 	cleanUp []func(context.Context) error
+	// roots are the paths at which the places are directories here; "" for buckets.
+	roots [2]string
 }
 
 // Open opens a mirror's places and its state. write says whether something is to be
@@ -244,10 +254,11 @@ func (j *Job) open(ctx context.Context, side plan.Side, readOnly bool) (place.Pl
 		}
 	case !readOnly && side == plan.Dest && j.store != nil && j.store.Empty():
 		// Later it is there, or something is not mounted.
-		if err := os.MkdirAll(path, 0o755); err != nil {
+		if err := j.makeRoot(path); err != nil {
 			return nil, fmt.Errorf("make the directory: %w", err)
 		}
 	}
+	j.roots[side] = path
 	return local.Open(ctx, path, local.Options{
 		ReadOnly: readOnly, Xattrs: j.spec.Xattrs, OneFileSystem: j.spec.OneFileSystem, Name: l.String(),
 	})
@@ -283,12 +294,16 @@ func (j *Job) openDataset(ctx context.Context, l location.Location) (place.Place
 		return nil, err
 	}
 	j.cleanUp = append(j.cleanUp, r.Close)
+	j.roots[plan.Source] = r.Path
 	return local.Open(ctx, r.Path, local.Options{ReadOnly: true, Xattrs: j.spec.Xattrs, FS: r.FS, Name: l.String()})
 }
 
 // bucket says how a bucket is reached.
 func (e Env) bucket(l location.Location) (bucket.Config, error) {
-	c := bucket.Config{Endpoint: l.Endpoint, Bucket: l.Bucket, Prefix: l.Prefix, Pressure: e.Pressure}
+	c := bucket.Config{Endpoint: l.Endpoint, Bucket: l.Bucket, Prefix: l.Prefix}
+	if e.Pace != nil {
+		c.Pressure = e.Pace.Answered
+	}
 	if l.Store == "" {
 		if !e.OwnKeys {
 			return c, fmt.Errorf("%s is not a location that requests may name: add its store to the inventory, and write s3:store/bucket", l)

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"testing"
@@ -29,6 +30,9 @@ import (
 // Whatever becomes of two places, what the mirror says of them is what others see who
 // know nothing of it: diff, a plain client that reads every object, and rclone.
 func TestWhatWeSayIsWhatOthersSee(t *testing.T) {
+	// Much is made and thrown away in it, and little is kept.
+	before := debug.SetGCPercent(800)
+	t.Cleanup(func() { debug.SetGCPercent(before) })
 	for _, c := range []struct {
 		name      string
 		histories int
@@ -42,6 +46,7 @@ func TestWhatWeSayIsWhatOthersSee(t *testing.T) {
 		{"two-way", 50, [2]bool{plan.Dest: true}, drill.MirrorTwoWay},
 	} {
 		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
 			env := newEnv(t)
 			if c.buckets != [2]bool{} {
 				env = withStore(t, env)

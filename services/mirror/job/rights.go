@@ -205,8 +205,8 @@ func (j *Job) mendRights(ctx context.Context, report *engine.Report) (int64, err
 // distrust has the next run list the destination: what is remembered of it is not
 // what is there any more.
 func (j *Job) distrust() error {
-	facts, _, err := j.Facts()
-	if err == nil {
+	facts, known, err := j.Facts()
+	if err == nil && known && !facts.Listed.IsZero() {
 		facts.Listed = time.Time{}
 		err = j.store.Save(engine.FactsName, facts)
 	}

@@ -48,6 +48,9 @@ type Result struct {
 	Mended int64
 }
 
+// manifestForm grows when manifests are made otherwise: older ones are made anew.
+const manifestForm = 2
+
 const (
 	manifestName = "manifest"
 	rootName     = "root"
@@ -58,6 +61,7 @@ const (
 type sealed struct {
 	proof.Signed
 	Generation int64 `json:"generation"`
+	Form       int   `json:"form"`
 }
 
 // Sync makes one run. What went wrong with single entries is in the result; the
@@ -70,6 +74,9 @@ func (j *Job) Sync(ctx context.Context, o SyncOptions) (res Result, err error) {
 	defer func() { err = errors.Join(err, spill.Close()) }()
 	res.Report, err = e.Run(ctx)
 	if err != nil || o.DryRun {
+		return res, err
+	}
+	if err = j.carryRoot(&res.Report); err != nil {
 		return res, err
 	}
 	if res.Mended, err = j.mendRights(ctx, &res.Report); err != nil {
@@ -89,8 +96,9 @@ func (j *Job) engine(o SyncOptions) (*engine.Job, *state.Spill, error) {
 		Guards: j.guards(o.MayDelete), DryRun: o.DryRun, AcceptPlaces: o.AcceptPlaces, Boot: bootID(), Store: j.store, Spill: spill, Pool: o.Pool,
 		Now: j.env.Now, Each: o.Each, Watch: o.Watch,
 	}
-	if e.Pool == nil {
-		e.Pool = engine.Local{Worker: j.Worker(), Items: o.Items}
+	w := j.Worker()
+	if e.Limit = w.Limit; e.Pool == nil {
+		e.Pool = engine.Local{Worker: w, Items: o.Items}
 	}
 	if j.spec.mode == plan.TwoWay {
 		e.Trust = plan.TrustHashes // whoever edits both sides can set times
@@ -109,7 +117,11 @@ func bootID() string {
 
 // Worker is one that carries out items of this job in this process.
 func (j *Job) Worker() *engine.Worker {
-	return &engine.Worker{Places: j.places, Limit: engine.NewLimit(j.spec.BytesPerSecond)}
+	w := &engine.Worker{Places: j.places, Limit: engine.NewLimit(j.spec.BytesPerSecond)}
+	if j.env.Pace != nil {
+		w.Pace = j.env.Pace
+	}
+	return w
 }
 
 func (j *Job) filter() func(string, entry.Kind) bool {
@@ -148,7 +160,7 @@ func (j *Job) seal() (proof.Signed, error) {
 	}
 	var before sealed
 	known, err := j.store.Load(rootName, &before)
-	if err != nil || known && before.Generation == facts.Generation && before.Signer == public {
+	if err != nil || known && before.Generation == facts.Generation && before.Signer == public && before.Form == manifestForm {
 		return before.Signed, err
 	}
 	root, err := j.writeManifest()
@@ -161,7 +173,7 @@ func (j *Job) seal() (proof.Signed, error) {
 			return signed, fmt.Errorf("mirror %s: %w", j.spec.Name, err)
 		}
 	}
-	return signed, j.store.Save(rootName, sealed{signed, facts.Generation})
+	return signed, j.store.Save(rootName, sealed{signed, facts.Generation, manifestForm})
 }
 
 func (j *Job) writeManifest() (proof.Root, error) {
@@ -252,7 +264,15 @@ type Verified struct {
 	Place string
 }
 
-// Verify compares one side with the manifest of the last run.
+// differs reports whether the place is not what the last run left, as far as that was
+// seen.
+func (v Verified) differs() bool {
+	d := v.Verdict
+	return d.Missing.Count+d.Extra.Count+d.Different.Count+d.MetadataOnly.Count+v.Unreadable.Count > 0
+}
+
+// Verify compares one side with the manifest of the last run. What it finds makes the
+// next run list the destination, whatever that is asked to believe.
 func (j *Job) Verify(ctx context.Context, side plan.Side, o VerifyOptions) (Verified, error) {
 	m, _, done, err := j.manifest()
 	if err != nil {
@@ -267,7 +287,11 @@ func (j *Job) Verify(ctx context.Context, side plan.Side, o VerifyOptions) (Veri
 		c.Seen = func(e entry.Entry) { o.Seen(side, e) }
 	}
 	res, err := c.Against(ctx, m.Entries())
-	return Verified{res, j.places[side].String()}, err
+	v := Verified{res, j.places[side].String()}
+	if err == nil && v.differs() {
+		err = j.distrust()
+	}
+	return v, err
 }
 
 // known is what a side held after the last run, with all that is known of the
@@ -276,7 +300,7 @@ func (j *Job) known(side plan.Side) iter.Seq2[entry.Entry, error] {
 	return func(yield func(entry.Entry, error) bool) {
 		for p, err := range j.store.Past() {
 			e := p.At(side)
-			e.Sum = engine.MergeSums(e.Sum, p.At(side.Other()).Sum)
+			e.Sum = engine.SharedSums(e.Sum, p.At(side.Other()).Sum)
 			if err == nil && (!plan.Present(e) || p.Dirty[side]) {
 				continue
 			}

@@ -30,6 +30,26 @@ const (
 // ErrLocation is returned for a location that cannot be understood.
 var ErrLocation = errors.New("not a location")
 
+// SyntaxError says what of a location cannot be understood, and what to write.
+type SyntaxError struct {
+	// Location is as it was written; empty where it may hold a password.
+	Location string
+	// Fix says what is wrong or what to write instead.
+	Fix string
+}
+
+// Error describes the fault.
+func (e *SyntaxError) Error() string {
+	shown := e.Location
+	if shown == "" {
+		shown = "(not shown, as it may hold a password)"
+	}
+	return fmt.Sprintf("%v: %q: %s", ErrLocation, shown, e.Fix)
+}
+
+// Unwrap returns ErrLocation.
+func (e *SyntaxError) Unwrap() error { return ErrLocation }
+
 // Location is where something lies.
 type Location struct {
 	Scheme string
@@ -55,8 +75,8 @@ func (l Location) String() string {
 // IsBucket reports whether the location is in a bucket.
 func (l Location) IsBucket() bool { return l.Bucket != "" }
 
-// Parse reads a location. Its errors wrap ErrLocation and never repeat what may be
-// a password.
+// Parse reads a location. Its errors are *SyntaxError and never repeat what may be a
+// password.
 func Parse(s string) (Location, error) {
 	scheme, rest, ok := strings.Cut(s, ":")
 	if !ok {
@@ -81,9 +101,9 @@ func Parse(s string) (Location, error) {
 
 func fault(s, fix string) error {
 	if strings.Contains(s, "@") {
-		s = "(not shown, as it may hold a password)"
+		s = ""
 	}
-	return fmt.Errorf("%w: %q: %s", ErrLocation, s, fix)
+	return &SyntaxError{Location: s, Fix: fix}
 }
 
 func parseDir(s, p string) (Location, error) {
@@ -91,7 +111,7 @@ func parseDir(s, p string) (Location, error) {
 	case strings.ContainsRune(p, 0):
 		return Location{}, fault(s, "a path holds no NUL byte")
 	case !filepath.IsAbs(p):
-		return Location{}, fault(s, "the path must be absolute")
+		return Location{}, fault(s, "the path must be absolute, such as dir:/var/lib/x")
 	case filepath.Clean(p) == "/":
 		return Location{}, fault(s, "the root directory is refused; name a directory below it")
 	}
@@ -131,7 +151,7 @@ func parseURL(s string) (Location, error) {
 func parseBucket(s string, l Location, rest string) (Location, error) {
 	bucket, prefix, _ := strings.Cut(rest, "/")
 	if !bucketPattern.MatchString(bucket) {
-		return Location{}, fault(s, fmt.Sprintf("%q is no bucket's name", bucket))
+		return Location{}, fault(s, fmt.Sprintf("%q is no bucket's name: it has 3 to 255 letters, digits, dots, dashes and underscores", bucket))
 	}
 	prefix = strings.TrimSuffix(prefix, "/")
 	if prefix != "" && (path.Clean("/"+prefix) != "/"+prefix) {

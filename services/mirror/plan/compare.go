@@ -120,6 +120,13 @@ func sums(a, b entry.Sum) (known, equal bool) {
 	return false, false
 }
 
+// hashless reports whether nothing is known of a content that the hashes of another
+// one could be compared with: an ETag of parts of an unknown size cannot be made again.
+func hashless(s entry.Sum) bool {
+	parts := strings.Contains(s.ETag, "-") && !s.Contains(entry.HasPartSize)
+	return s.Has&(entry.HasBLAKE3|entry.HasCRC32C) == 0 && (!s.Contains(entry.HasETag) || parts)
+}
+
 // tellingETags reports whether unequal ETags mean unequal content: those of objects
 // in parts depend on the parts' size too.
 func tellingETags(a, b entry.Sum) bool {

@@ -24,7 +24,7 @@ func (f *found) at(s Side) entry.Entry {
 }
 
 func (f *found) action(op Op, to Side) Action {
-	return Action{Op: op, Key: f.key, To: to, Source: f.source, Dest: f.dest, Past: f.past}
+	return Action{Op: op, Key: f.key, To: to, Source: f.source, Dest: f.dest, Past: f.past, Believed: f.assumed}
 }
 
 func (f *found) because(op Op, to Side, why Reason) Action {
@@ -46,7 +46,7 @@ func (r *Rules) Settle(a Action) Action {
 	if a.Op != Rehash {
 		return a
 	}
-	f := found{key: a.Key, source: a.Source, dest: a.Dest, past: a.Past}
+	f := found{key: a.Key, source: a.Source, dest: a.Dest, past: a.Past, assumed: a.Believed}
 	settled, ok := r.decide(&f, true)
 	if !ok {
 		return a
@@ -180,7 +180,7 @@ func (r *Rules) oneWay(f *found, settled bool) Action {
 func (r *Rules) content(f *found) (v verdict, source, dest bool) {
 	if r.Audit || !f.past.synced() {
 		v = r.between(f.source, f.dest)
-		return v, true, f.dest.Sum.Has == 0
+		return v, true, hashless(f.dest.Sum)
 	}
 	p := &f.past
 	atSource, atDest := r.since(f.source, p.Source, Source, p.Dirty[Source]), same
@@ -190,7 +190,7 @@ func (r *Rules) content(f *found) (v verdict, source, dest bool) {
 	switch {
 	case atSource == changed && atDest == changed:
 		v = r.between(f.source, f.dest) // as an interrupted run leaves it
-		return v, true, f.dest.Sum.Has == 0
+		return v, true, hashless(f.dest.Sum)
 	case atSource == changed || atDest == changed:
 		// One of them is what both were: only a hash can still make them equal.
 		known, equal := sums(f.source.Sum, f.dest.Sum)
@@ -257,7 +257,13 @@ func (r *Rules) twoWay(f *found, settled bool) (Action, bool) {
 	case source == stayed:
 		return carry(f, Source, dest), true
 	}
-	return r.bothChanged(f, ConflictChanged, settled), true
+	if source == attrsChanged && dest == attrsChanged {
+		if r.differ(f.source, f.dest, r.Lists[Source]&r.Lists[Dest]) {
+			return f.because(Conflict, Dest, ConflictChanged), true
+		}
+		return f.action(Equal, Dest), true
+	}
+	return r.bothChanged(f, settled), true
 }
 
 func certain(s shift) shift {
@@ -276,13 +282,40 @@ func carry(f *found, to Side, what shift) Action {
 
 // vanished decides on what only the side on still holds.
 func (r *Rules) vanished(f *found, on Side, there shift) Action {
-	switch {
-	case f.unsure[on.Other()]:
+	if f.unsure[on.Other()] {
 		return f.because(Keep, on, KeepUnlisted)
-	case there == stayed:
-		return r.remove(f, on)
 	}
-	return f.because(Conflict, on, ConflictDeleted)
+	read := there == unclear
+	if read {
+		there = r.hashed(f, on)
+	}
+	if there != stayed {
+		return f.because(Conflict, on, ConflictDeleted)
+	}
+	a := r.remove(f, on)
+	if a.Op == Delete && read && r.dirty(f.at(on)) {
+		// What is written into it from now on might be deleted unseen.
+		a.Op, a.Reason = Keep, KeepYoung
+	}
+	return a
+}
+
+// hashed finds out what happened to the side whose times do not tell, by its content.
+func (r *Rules) hashed(f *found, s Side) shift {
+	e := f.at(s)
+	if r.Hash == nil || e.Kind != entry.File {
+		return unclear
+	}
+	sum, err := r.Hash(s, e, f.past.At(s).Sum)
+	if err != nil {
+		return unclear
+	}
+	if e.Sum = join(sum, e.Sum); s == Source {
+		f.source = e
+	} else {
+		f.dest = e
+	}
+	return r.shift(f, s)
 }
 
 // twoWayNew decides on what the last run did not know.
@@ -295,32 +328,46 @@ func (r *Rules) twoWayNew(f *found, settled bool) Action {
 			return create(f, s)
 		}
 	}
-	v := r.between(f.source, f.dest)
-	switch {
+	switch v := r.between(f.source, f.dest); {
 	case v == doubtful && !settled:
-		return f.doubt(Dest, true, f.dest.Sum.Has == 0)
-	case v != same || r.differ(f.source, f.dest, r.Lists[Source]&r.Lists[Dest]):
+		return f.doubt(Dest, true, hashless(f.dest.Sum))
+	case v != same:
 		return f.because(Conflict, Dest, ConflictCreated)
 	}
-	return f.action(Equal, Dest)
+	return r.sameContent(f, ConflictCreated)
 }
 
 // bothChanged finds out whether both sides were changed to the same. Times prove
 // nothing here: whoever edits both sides can set them.
-func (r *Rules) bothChanged(f *found, why Reason, settled bool) Action {
+func (r *Rules) bothChanged(f *found, settled bool) Action {
 	if f.source.Kind == entry.File && f.dest.Kind == entry.File && f.source.Size == f.dest.Size {
 		known, equal := sums(f.source.Sum, f.dest.Sum)
 		switch {
 		case !known && !settled:
-			return f.doubt(Dest, true, f.dest.Sum.Has == 0)
+			return f.doubt(Dest, true, hashless(f.dest.Sum))
 		case !known || !equal:
-			return f.because(Conflict, Dest, why)
+			return f.because(Conflict, Dest, ConflictChanged)
 		}
 	} else if r.between(f.source, f.dest) != same {
+		return f.because(Conflict, Dest, ConflictChanged)
+	}
+	return r.sameContent(f, ConflictChanged)
+}
+
+// sameContent decides on attributes where both sides were given the same content. An
+// object may come from a program that knows no attributes, so that those of a file
+// are the ones that somebody meant; of two times neither is worth a human's decision,
+// and the source's is taken.
+func (r *Rules) sameContent(f *found, why Reason) Action {
+	attrs := r.Lists[Source] & r.Lists[Dest]
+	source, dest := f.source.Change != entry.Change{}, f.dest.Change != entry.Change{}
+	switch {
+	case !r.differ(f.source, f.dest, attrs):
+		return f.action(Equal, Dest)
+	case dest && !source:
+		return f.action(Meta, Source)
+	case source == dest && r.differ(f.source, f.dest, attrs&^AttrMTime):
 		return f.because(Conflict, Dest, why)
 	}
-	if r.differ(f.source, f.dest, r.Lists[Source]&r.Lists[Dest]) {
-		return f.because(Conflict, Dest, why)
-	}
-	return f.action(Equal, Dest)
+	return f.action(Meta, Dest)
 }

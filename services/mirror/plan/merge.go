@@ -305,7 +305,7 @@ func refusedDelete(a Action) Action {
 	case Delete, Keep:
 		a.Op, a.Reason = Keep, KeepGuarded
 	case Put, MakeDir:
-		a.Op, a.Reason = Conflict, ConflictKind
+		a.Op, a.Reason = Conflict, ConflictPlace
 	}
 	return a
 }

@@ -114,6 +114,12 @@ type Rules struct {
 	ScanStart time.Time
 	// Guards stand before deletes.
 	Guards Guards
+	// Hash reads what only one side still holds in a two-way run and of which no
+	// time tells whether it is what the last run left there: with its hashes a
+	// delete is told from a conflict while the guards can still count it. They must
+	// be comparable with like. It is called by whoever ranges over the actions. Where
+	// it is nil or fails, the content is taken for changed.
+	Hash func(s Side, e entry.Entry, like entry.Sum) (entry.Sum, error)
 }
 
 // Trust is what passes for equal content when no hash is known on both sides.
@@ -191,6 +197,9 @@ const (
 	KeepUnlisted Reason = "the other side could not be read"
 	// KeepOccupied: a directory in which something stays.
 	KeepOccupied Reason = "something in it stays"
+	// KeepYoung: it was modified so shortly before the scan that it may be modified
+	// again without a trace in its times.
+	KeepYoung Reason = "modified a moment ago: the next run sees to it"
 
 	// ConflictChanged: it was changed on both sides.
 	ConflictChanged Reason = "changed on both sides"
@@ -201,12 +210,34 @@ const (
 	// ConflictKind: a file stands where a directory is needed, or the reverse,
 	// and cannot be removed.
 	ConflictKind Reason = "a file and a directory of one name"
+	// ConflictPlace: it needs the place of something that would be deleted, and
+	// deletes are refused.
+	ConflictPlace Reason = "what stands in its place may not be deleted"
 	// ConflictKey: one side holds two entries of the same key.
 	ConflictKey Reason = "two entries of one key"
 	// ConflictUnicode: the name and that of Action.Twin differ in Unicode
 	// normalisation only. Both are mirrored as they are.
 	ConflictUnicode Reason = "two names that look alike"
 )
+
+// Fix says how a human resolves a Conflict; "" for other reasons.
+func (r Reason) Fix() string {
+	switch r {
+	case ConflictChanged, ConflictCreated:
+		return "copy the right one over the other by hand, under another name what is to be kept of that, and run again"
+	case ConflictDeleted:
+		return "copy it back to the side that lacks it, or delete it on both, and run again"
+	case ConflictKind:
+		return "rename or remove one of the two, and run again; in the mode mirror the source's wins"
+	case ConflictPlace:
+		return "see why deletes are refused, or move away by hand what stands there, and run again"
+	case ConflictKey:
+		return "rename one of the two, and run again"
+	case ConflictUnicode:
+		return "both are mirrored; where they are meant to be one, remove one"
+	}
+	return ""
+}
 
 // Action is one thing to do, or to report.
 type Action struct {
@@ -215,7 +246,8 @@ type Action struct {
 	// To is the side that is changed; see the operations.
 	To Side
 	// Source and Dest are what the sides hold; [Present] tells where one holds
-	// nothing. An Equal's and a Meta's carry the hashes that the last run knew.
+	// nothing. An Equal's and a Meta's carry the hashes that the last run knew of
+	// the same side's content.
 	Source, Dest entry.Entry
 	// Past is what the last run left; its Key is empty where it left nothing.
 	Past Past
@@ -227,6 +259,9 @@ type Action struct {
 	Twin string
 	// Err says why the side To cannot hold the entry, of an Unholdable.
 	Err error
+	// Believed says that Dest is what the last run left there, and that nobody looked.
+	// It is not stored, and does not travel.
+	Believed bool
 }
 
 // At is what a side holds.

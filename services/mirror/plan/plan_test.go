@@ -520,3 +520,41 @@ func TestRulesThatContradictThemselvesAreRefused(t *testing.T) {
 		t.Errorf("no spill: got %v", err)
 	}
 }
+
+// What stands in the place of something else is missing for sure: no second scan is
+// waited for, but the guards are asked.
+func TestAnObstacleGoesInTheFirstRun(t *testing.T) {
+	fresh := func() *world {
+		w := newWorld(t, plan.Mirror)
+		w.rules.Guards.Scans = 2
+		w.file(plan.Source, "a/x", "")
+		w.file(plan.Source, "b", "")
+		w.file(plan.Dest, "a", "")
+		w.file(plan.Dest, "a-between", "")
+		w.file(plan.Dest, "a.file", "")
+		w.file(plan.Dest, "b/c/x", "")
+		w.file(plan.Dest, "b/y", "")
+		return w
+	}
+	const kept = ": missing, but not in enough scans yet"
+	w := fresh()
+	actions, _ := w.run()
+	expect(t, actions, "keep a-between"+kept, "keep a.file"+kept, "delete a", "mkdir a/", "put a/x",
+		"delete b/c/x", "delete b/c/", "delete b/y", "delete b/", "put b")
+
+	w = fresh()
+	w.rules.Guards.Number = 2
+	planned, _ := w.plan(w.input())
+	const place = ": what stands in its place may not be deleted"
+	const refused = ": deletes are refused"
+	expect(t, planned, "keep a-between"+refused, "keep a.file"+refused, "keep a"+refused, "conflict a/"+place, "conflict a/x"+place,
+		"keep b/c/x"+refused, "keep b/c/"+refused, "keep b/y"+refused, "keep b/"+refused, "conflict b"+place)
+
+	// A bucket may hold both: what it does not list may only have slipped.
+	w = fresh()
+	w.rules.Both[plan.Source] = true
+	const kind = ": a file and a directory of one name"
+	planned, _ = w.plan(w.input())
+	expect(t, planned, "conflict a/"+kind, "conflict a/x"+kind, "conflict b"+kind, "keep a"+kept, "keep a-between"+kept,
+		"keep a.file"+kept, "keep b/c/x"+kept, "keep b/c/"+kept, "keep b/y"+kept, "keep b/"+kept)
+}

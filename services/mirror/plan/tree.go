@@ -41,6 +41,9 @@ type standing struct {
 	key string
 	// goes says that it is to be deleted.
 	goes bool
+	// missing is the wish to delete it in a later scan. If a directory of its name
+	// turns up on the other side, it is missing for sure.
+	missing *Action
 }
 
 // leave closes what ends before the key at hand; nil is behind all keys.
@@ -58,10 +61,17 @@ func (m *merger) leave(f *found) error {
 	}
 	for s := range t.files {
 		for n := len(t.files[s]); n > 0; n-- {
-			if f != nil && strings.HasPrefix(f.key, t.files[s][n-1].key) {
+			top := t.files[s][n-1]
+			if f != nil && strings.HasPrefix(f.key, top.key) {
 				break
 			}
 			t.files[s] = t.files[s][:n-1]
+			if top.missing == nil {
+				continue
+			}
+			if err := m.push(*top.missing); err != nil {
+				return err
+			}
 		}
 	}
 	return m.release(f)
@@ -140,9 +150,14 @@ func (m *merger) visit(f *found) error {
 		}
 		return m.emit(f.action(Gone, Dest))
 	}
+	if a.Op == Keep && a.Reason == KeepMissing && m.replaced(a.To) {
+		a.Op, a.Reason = Delete, ""
+	}
 	m.stand(f, &a)
 	there, across := f.at(a.To), f.at(a.To.Other())
 	switch {
+	case a.Op == Keep && a.Reason == KeepMissing && m.waits(a):
+		return nil
 	case (a.Op == Put || a.Op == MakeDir) && !Present(there):
 		return m.arrive(f, a)
 	case (a.Op == Delete || a.Op == Keep || a.Op == Conflict) && there.Kind == entry.Dir && !Present(across):
@@ -160,6 +175,25 @@ func (m *merger) place(a Action) error {
 	return m.emit(a)
 }
 
+// replaced reports whether the key at hand lies in a directory in whose place the
+// other side holds a file. So it cannot hold the key, and one scan is enough to say so.
+func (m *merger) replaced(on Side) bool {
+	return !m.rules.Both[on.Other()] && slices.ContainsFunc(m.tree.frames, func(fr frame) bool {
+		return fr.waiting != nil && fr.waiting.To == on
+	})
+}
+
+// waits keeps what is missing, and is no directory, until it is known whether a
+// directory of its name comes.
+func (m *merger) waits(a Action) bool {
+	files := m.tree.files[a.To]
+	if n := len(files); n > 0 && files[n-1].key == a.Key && !m.rules.Both[a.To.Other()] {
+		files[n-1].missing = &a
+		return true
+	}
+	return false
+}
+
 // stand notes which side holds something at the key, and whether it stays.
 func (m *merger) stand(f *found, a *Action) {
 	var alive [2]bool
@@ -167,7 +201,7 @@ func (m *merger) stand(f *found, a *Action) {
 		goes := a.Op == Delete && a.To == s
 		alive[s] = Present(f.at(s)) && !goes
 		if Present(f.at(s)) && f.at(s).Kind != entry.Dir && !m.rules.Both[s] {
-			m.tree.files[s] = append(m.tree.files[s], standing{f.key, goes})
+			m.tree.files[s] = append(m.tree.files[s], standing{key: f.key, goes: goes})
 		}
 	}
 	if n := len(m.tree.frames); n > 0 {
@@ -188,7 +222,15 @@ func (m *merger) openLone(a Action) {
 func (m *merger) arrive(f *found, a Action) error {
 	below := func(s standing) bool { return len(f.key) > len(s.key) && f.key[len(s.key)] == '/' }
 	if i := slices.IndexFunc(m.tree.files[a.To], below); i >= 0 {
-		if !m.tree.files[a.To][i].goes {
+		there := &m.tree.files[a.To][i]
+		if gone := there.missing; gone != nil {
+			there.goes, there.missing = true, nil
+			gone.Op, gone.Reason = Delete, ""
+			if err := m.push(*gone); err != nil {
+				return err
+			}
+		}
+		if !there.goes {
 			return m.conflict(a)
 		}
 		m.comes(a.To)

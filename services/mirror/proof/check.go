@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/firedrill/firedrill/services/mirror/entry"
+	"github.com/zeebo/blake3"
 )
 
 // Evidence says how what a location holds was learned.
@@ -24,8 +25,8 @@ type Evidence struct {
 	// can be compared.
 	Metadata bool
 	// Vouched says that the stream's sums are those of contents that were read, now
-	// or at a time since which nothing touched them: then a BLAKE3 is worth Level,
-	// whatever that is.
+	// or at a time since which nothing touched them: then a BLAKE3, or an ETag that
+	// was computed, is worth Level, whatever that is.
 	Vouched bool
 }
 
@@ -49,10 +50,10 @@ func Check(want, got iter.Seq2[entry.Entry, error], how Evidence) (Verdict, erro
 		case !w.ok && !g.ok:
 			return c.verdict(), nil
 		case !g.ok || w.ok && w.key < g.key:
-			c.v.Missing.add(w.key, "")
+			c.v.Missing.Add(w.key, "")
 			w.advance()
 		case !w.ok || g.key < w.key:
-			c.v.Extra.add(g.key, "")
+			c.v.Extra.Add(g.key, "")
 			g.advance()
 		default:
 			c.compare(w.key, w.head, g.head)
@@ -111,7 +112,7 @@ type check struct {
 // verdict ends the check. Of an empty manifest no more was checked than a listing.
 func (c *check) verdict() Verdict {
 	v := c.v
-	v.Level = c.how.Level
+	v.Level, v.Asked = c.how.Level, c.how.Level
 	if !c.any {
 		v.Level = L1
 	}
@@ -125,12 +126,16 @@ func (c *check) verdict() Verdict {
 
 func (c *check) compare(key string, want, got entry.Entry) {
 	c.any = true
-	level, detail := c.content(want, got)
+	level, detail := Compare(want, got, c.how)
 	switch {
 	case detail != "":
-		c.v.Different.add(key, detail)
+		c.v.Different.Add(key, detail)
+	case level == LevelNone && want.Sum.Has == 0:
+		c.v.Unchecked.Add(key, "no run has read it, so that no hash is known to compare with: a run that audits reads it")
 	case level == LevelNone:
-		c.v.Unchecked.add(key, "no hash is known on both sides")
+		c.v.Unchecked.Add(key, "no hash is known on both sides")
+	case level < c.how.Level:
+		c.v.Low.Add(key, fmt.Sprintf("what is known of it on both sides is worth %v", level))
 	}
 	c.v.At[level]++
 	if level == LevelNone {
@@ -139,15 +144,17 @@ func (c *check) compare(key string, want, got entry.Entry) {
 	c.v.Checked++
 	if detail == "" && c.how.Metadata {
 		if detail := attributes(want, got); detail != "" {
-			c.v.MetadataOnly.add(key, detail)
+			c.v.MetadataOnly.Add(key, detail)
 		}
 	}
 }
 
-// content compares contents, and says what the comparison is worth.
-func (c *check) content(want, got entry.Entry) (Level, string) {
-	most := c.how.Level
-	if (want.Kind == entry.Dir) != (got.Kind == entry.Dir) || c.how.Metadata && want.Kind != got.Kind {
+// Compare compares what a location holds at a key with the manifest's entry of it, as
+// [Check] does. It gives the level that the comparison is worth, and what of the
+// content differs; "" for nothing.
+func Compare(want, got entry.Entry, how Evidence) (Level, string) {
+	most := how.Level
+	if (want.Kind == entry.Dir) != (got.Kind == entry.Dir) || how.Metadata && want.Kind != got.Kind {
 		return most, fmt.Sprintf("is a %v, not a %v", got.Kind, want.Kind)
 	}
 	if want.Kind == entry.Dir {
@@ -156,7 +163,7 @@ func (c *check) content(want, got entry.Entry) (Level, string) {
 	if want.Size != got.Size {
 		return most, fmt.Sprintf("has %d bytes, not %d", got.Size, want.Size)
 	}
-	if want.Kind != entry.File && c.how.Metadata {
+	if want.Kind != entry.File && how.Metadata {
 		if want.Device != got.Device {
 			return most, "is another device"
 		}
@@ -172,17 +179,18 @@ func (c *check) content(want, got entry.Entry) (Level, string) {
 	}
 	if want.Kind != entry.File && !want.Sum.Contains(entry.HasETag) {
 		// Its object's body is known from the manifest.
-		sum := md5.Sum(want.Body())
-		want.Sum.Has, want.Sum.ETag = want.Sum.Has|entry.HasETag, hex.EncodeToString(sum[:])
+		body := want.Body()
+		sum := md5.Sum(body)
+		want.Sum = entry.Sum{Has: entry.HasETag | entry.HasBLAKE3, ETag: hex.EncodeToString(sum[:]), BLAKE3: blake3.Sum256(body)}
 	}
-	return hashes(want.Sum, got.Sum, c.how)
+	return hashes(want.Sum, got.Sum, how)
 }
 
 // hashes compares by all hashes that both know. A hash that does not come with the
 // evidence, such as the BLAKE3 in an object's metadata, can show that contents
 // differ, and not that they are equal. Of a content that was read, a CRC32C alone
-// is too short to show that; with an ETag, which is made of MD5s, it is enough
-// against all but somebody who forges contents.
+// is too short to show that; an ETag, which is made of MD5s, is enough against all
+// but somebody who forges contents.
 func hashes(want, got entry.Sum, how Evidence) (Level, string) {
 	most := how.Level
 	both := want.Has & got.Has
@@ -191,17 +199,16 @@ func hashes(want, got entry.Sum, how Evidence) (Level, string) {
 		if want.ETag != got.ETag {
 			return most, fmt.Sprintf("has the ETag %q, not %q", got.ETag, want.ETag)
 		}
-		level = L1
+		if level = L1; most >= L3 || how.Vouched {
+			level = most
+		}
 	}
 	if both&entry.HasCRC32C != 0 {
 		if want.CRC32C != got.CRC32C {
 			return most, fmt.Sprintf("has the CRC32C %08x, not %08x", got.CRC32C, want.CRC32C)
 		}
-		switch {
-		case most >= L3 && level == L1:
-			level = most
-		case most >= L2:
-			level = L2
+		if most >= L2 {
+			level = max(level, L2)
 		}
 	}
 	if both&entry.HasBLAKE3 != 0 {

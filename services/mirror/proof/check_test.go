@@ -53,7 +53,7 @@ func TestTheLevelIsNeverMoreThanWhatWasChecked(t *testing.T) {
 		switch {
 		case has&entry.HasBLAKE3 != 0 && most >= proof.L3:
 			return most
-		case has&entry.HasCRC32C != 0 && has&entry.HasETag != 0 && most >= proof.L3:
+		case has&entry.HasETag != 0 && most >= proof.L3:
 			return most
 		case has&entry.HasCRC32C != 0 && most >= proof.L2:
 			return proof.L2
@@ -76,10 +76,27 @@ func TestTheLevelIsNeverMoreThanWhatWasChecked(t *testing.T) {
 		if err != nil || v.Level != lowest {
 			t.Fatalf("level %v, want %v: %v, %v", v.Level, lowest, v, err)
 		}
-		if v.Verified() != (lowest >= proof.L1) {
+		if v.Verified() != (lowest == how.Level) {
 			t.Fatalf("verified %v at %v", v.Verified(), v.Level)
 		}
 	})
+}
+
+// What was asked for and not reached is no success, and is named.
+func TestALowerLevelIsNoSuccess(t *testing.T) {
+	want, got := file("a", allSums), file("a", entry.HasETag)
+	v := check(t, seq(want), seq(got), proof.Evidence{Level: proof.L2})
+	if v.Verified() || v.Level != proof.L1 || v.Low.Count != 1 || !strings.Contains(v.Low.First[0].Detail, "worth L1") ||
+		!strings.Contains(v.String(), "NOT verified (L1 where L2 was asked for)") {
+		t.Errorf("got %v: %+v", v, v.Low)
+	}
+	if l, detail := proof.Compare(want, got, proof.Evidence{Level: proof.L2, Vouched: true}); l != proof.L2 || detail != "" {
+		t.Errorf("read here: %v, %s", l, detail)
+	}
+	v = check(t, seq(file("a", 0)), seq(got), proof.Evidence{Level: proof.L1})
+	if v.Verified() || v.Unchecked.Count != 1 || !strings.Contains(v.Unchecked.First[0].Detail, "no run has read it") {
+		t.Errorf("never read: %v: %+v", v, v.Unchecked)
+	}
 }
 
 func TestEqualRootsAloneAreNotCalledVerified(t *testing.T) {

@@ -50,7 +50,8 @@ type Findings struct {
 	First []Finding `json:"first,omitempty"`
 }
 
-func (f *Findings) add(key, detail string) {
+// Add counts one more. It is not for concurrent use.
+func (f *Findings) Add(key, detail string) {
 	f.Count++
 	if len(f.First) < maxFindings {
 		f.First = append(f.First, Finding{key, detail})
@@ -62,25 +63,30 @@ type Verdict struct {
 	// Level is what was checked of every single entry: the lowest of them. It says
 	// how hard was looked, not that nothing was found.
 	Level Level `json:"level"`
+	// Asked is the level that the check was made for.
+	Asked Level `json:"asked"`
 	// Checked counts the entries of the manifest for which there was evidence, and
 	// At those by the level that the evidence is worth.
 	Checked int64         `json:"checked"`
 	At      [L4 + 1]int64 `json:"at"`
-	// Unchecked entries are there, and there was no hash to compare.
+	// Unchecked entries are there, and there was no hash to compare. Of Low ones
+	// there was, and it is worth less than what was asked.
 	Unchecked Findings `json:"unchecked"`
+	Low       Findings `json:"low"`
 	// Missing are in the manifest and not in the location, Extra the reverse.
 	Missing Findings `json:"missing"`
 	Extra   Findings `json:"extra"`
 	// Different have another content, or are of another kind.
 	Different Findings `json:"different"`
 	// MetadataOnly have the content, and other attributes.
-	MetadataOnly Findings `json:"metadata_only"`
+	MetadataOnly Findings `json:"metadataOnly"`
 }
 
 // Verified reports whether the location was shown to hold the contents of the
-// manifest and nothing else. Equal roots (L0) alone never show that.
+// manifest and nothing else, at the level that was asked for. Equal roots (L0) alone
+// never show that.
 func (v Verdict) Verified() bool {
-	return v.Level >= L1 && v.Missing.Count+v.Extra.Count+v.Different.Count+v.Unchecked.Count == 0
+	return v.Level >= L1 && v.Missing.Count+v.Extra.Count+v.Different.Count+v.Unchecked.Count+v.Low.Count == 0
 }
 
 // String is the verdict in one line.
@@ -89,13 +95,17 @@ func (v Verdict) String() string {
 	if v.Verified() {
 		text = "verified"
 	}
-	text += fmt.Sprintf(" (%v): %d checked", v.Level, v.Checked)
+	level := v.Level.String()
+	if v.Level < v.Asked && v.Checked > 0 {
+		level += fmt.Sprintf(" where %v was asked for", v.Asked)
+	}
+	text += fmt.Sprintf(" (%s): %d checked", level, v.Checked)
 	for _, f := range []struct {
 		n    int64
 		what string
 	}{
 		{v.Missing.Count, "missing"}, {v.Extra.Count, "extra"}, {v.Different.Count, "different"},
-		{v.Unchecked.Count, "unchecked"}, {v.MetadataOnly.Count, "with other attributes"},
+		{v.Unchecked.Count, "unchecked"}, {v.Low.Count, "checked at a lower level only"}, {v.MetadataOnly.Count, "with other attributes"},
 	} {
 		if f.n > 0 {
 			text += fmt.Sprintf(", %d %s", f.n, f.what)

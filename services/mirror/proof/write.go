@@ -88,7 +88,8 @@ func (c *counter) Write(p []byte) (int, error) {
 func NewWriter(w io.Writer) (*Writer, error) {
 	m := &Writer{out: counter{w: w}}
 	var err error
-	m.enc, err = zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1), zstd.WithWindowSize(windowSize), zstd.WithLowerEncoderMem(true))
+	// Most of it is hashes, which nothing packs: trying harder makes it no smaller.
+	m.enc, err = zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(1), zstd.WithWindowSize(windowSize), zstd.WithLowerEncoderMem(true))
 	if err != nil {
 		return nil, fmt.Errorf("write manifest: %w", err)
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"time"
 )
 
 var (
@@ -24,6 +25,8 @@ type LockedError struct {
 	Dir string
 	// PID is the process that holds it; 0 where that is not known.
 	PID int
+	// Since is when it took it; zero where that is not known.
+	Since time.Time
 }
 
 // Error names the holder.

@@ -101,16 +101,32 @@ func (s *Store) Create(name string) (*File, error) {
 // Save writes v as JSON under a name, atomically and durably. It is ErrName if the
 // state keeps the name for itself.
 func (s *Store) Save(name string, v any) error {
+	if err := s.named("write", name); err != nil {
+		return err
+	}
+	return save(s.dir, name, v)
+}
+
+// SaveIn is Save in the state of a directory, which must be there, whether this
+// process has it open or not. Of two that save under one name the last has the word.
+func SaveIn(dir, name string, v any) error {
+	if err := allowed("write", dir, name); err != nil {
+		return err
+	}
+	return save(dir, name, v)
+}
+
+func save(dir, name string, v any) error {
 	raw, err := json.Marshal(v)
 	if err != nil {
-		return fmt.Errorf("write %s: %w", s.Path(name), err)
+		return fmt.Errorf("write %s: %w", filepath.Join(dir, name), err)
 	}
-	f, err := s.Create(name)
+	f, err := create(dir, name)
 	if err != nil {
 		return err
 	}
 	if _, err := f.Write(append(raw, '\n')); err != nil {
-		return errors.Join(fmt.Errorf("write %s: %w", s.Path(name), err), f.Close())
+		return errors.Join(fmt.Errorf("write %s: %w", filepath.Join(dir, name), err), f.Close())
 	}
 	return f.Commit()
 }
@@ -121,7 +137,20 @@ func (s *Store) Load(name string, v any) (bool, error) {
 	if err := s.named("read", name); err != nil {
 		return false, err
 	}
-	raw, err := os.ReadFile(s.Path(name))
+	return load(s.dir, name, v)
+}
+
+// LoadFrom is Load from the state of a directory, also while a process has it open.
+func LoadFrom(dir, name string, v any) (bool, error) {
+	if err := allowed("read", dir, name); err != nil {
+		return false, err
+	}
+	return load(dir, name, v)
+}
+
+func load(dir, name string, v any) (bool, error) {
+	path := filepath.Join(dir, name)
+	raw, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}
@@ -133,7 +162,7 @@ func (s *Store) Load(name string, v any) (bool, error) {
 		if e, ok := errors.AsType[*json.SyntaxError](err); ok {
 			at = e.Offset
 		}
-		return false, &CorruptError{File: s.Path(name), Offset: at, Problem: "it is not what was saved", Err: err,
+		return false, &CorruptError{File: path, Offset: at, Problem: "it is not what was saved", Err: err,
 			Fix: "put back a copy of it, or remove it and set the mirror up again"}
 	}
 	return true, nil
@@ -141,12 +170,16 @@ func (s *Store) Load(name string, v any) (bool, error) {
 
 // named sees whether a file may have the name.
 func (s *Store) named(what, name string) error {
-	switch {
-	case s.closed.Load():
+	if s.closed.Load() {
 		return fmt.Errorf("%s %s: %w", what, s.Path(name), ErrClosed)
-	case name == "" || name[0] == '.' || strings.ContainsAny(name, "/\x00"),
-		name == pastName, name == journalName, name == lockName:
-		return fmt.Errorf("%s %q: %w", what, name, ErrName)
+	}
+	return allowed(what, s.dir, name)
+}
+
+func allowed(what, dir, name string) error {
+	if name == "" || name[0] == '.' || strings.ContainsAny(name, "/\x00") ||
+		name == pastName || name == journalName || name == lockName {
+		return fmt.Errorf("%s %q in %s: %w", what, name, dir, ErrName)
 	}
 	return nil
 }

@@ -4,10 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -19,12 +21,9 @@ func takeLock(dir string) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	err = lock(f)
 	if errors.Is(err, unix.EWOULDBLOCK) {
-		// Without the number the message is still right.
-		raw, _ := io.ReadAll(io.LimitReader(f, 32))
-		pid, _ := strconv.Atoi(strings.TrimSpace(string(raw)))
-		return nil, errors.Join(&LockedError{Dir: dir, PID: pid}, f.Close())
+		return nil, errors.Join(holder(dir, f), f.Close())
 	}
 	if err == nil {
 		err = writePID(f)
@@ -33,6 +32,55 @@ func takeLock(dir string) (*os.File, error) {
 		return nil, errors.Join(fmt.Errorf("lock %s: %w", f.Name(), err), f.Close())
 	}
 	return f, nil
+}
+
+// lookTries is how often a lock is tried, lookPause the time between: who only looks
+// whether it is held has it for an instant.
+const (
+	lookTries = 5
+	lookPause = 10 * time.Millisecond
+)
+
+func lock(f *os.File) (err error) {
+	for range lookTries {
+		if err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); !errors.Is(err, unix.EWOULDBLOCK) {
+			return err
+		}
+		time.Sleep(lookPause)
+	}
+	return err
+}
+
+// holder says who has the lock, as far as its file tells.
+func holder(dir string, f *os.File) *LockedError {
+	e := &LockedError{Dir: dir}
+	// Without the number and the time the message is still right.
+	raw, _ := io.ReadAll(io.LimitReader(f, 32))
+	e.PID, _ = strconv.Atoi(strings.TrimSpace(string(raw)))
+	if st, err := f.Stat(); err == nil {
+		e.Since = st.ModTime()
+	}
+	return e
+}
+
+// Holder says which process has the state in a directory open; nil if none has. It
+// keeps nobody from opening it.
+func Holder(dir string) (*LockedError, error) {
+	f, err := os.Open(filepath.Join(dir, lockName))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("see who has the state %s open: %w", dir, err)
+	}
+	defer func() { _ = f.Close() }() // which gives the lock back
+	switch err := unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB); {
+	case errors.Is(err, unix.EWOULDBLOCK):
+		return holder(dir, f), nil
+	case err != nil:
+		return nil, fmt.Errorf("see who has the state %s open: %w", dir, err)
+	}
+	return nil, nil
 }
 
 func writePID(f *os.File) error {

@@ -20,7 +20,8 @@ import (
 )
 
 // Manifest writes the manifest of what a mirror's past says both places hold: the
-// source's attributes, with all hashes that are known of either side's content.
+// source's attributes, with the hashes of the content that both sides were shown to
+// have. Where they were only believed to be equal, no hash is that of both.
 func Manifest(w io.Writer, past iter.Seq2[plan.Past, error]) (proof.Root, error) {
 	m, err := proof.NewWriter(w)
 	if err != nil {
@@ -34,7 +35,7 @@ func Manifest(w io.Writer, past iter.Seq2[plan.Past, error]) (proof.Root, error)
 			continue
 		}
 		e := p.Source
-		e.Sum = engine.MergeSums(e.Sum, p.Dest.Sum)
+		e.Sum = engine.SharedSums(e.Sum, p.Dest.Sum)
 		if err := m.Add(e); err != nil {
 			return proof.Root{}, fmt.Errorf("write the manifest: %w", err)
 		}
@@ -52,8 +53,8 @@ var ErrLevel = errors.New("this level of proof cannot be had there")
 // Check is one look at a place.
 type Check struct {
 	Place place.Place
-	// Level is L1 (the listing), L2 (the place's own checksums) or L4 (every
-	// content is read).
+	// Level is L1 (the listing), L2 (the place's own checksums; what has none, such
+	// as a file in a directory, is read) or L4 (every content is read).
 	Level  proof.Level
 	Filter func(path string, kind entry.Kind) bool
 	// Known streams, sorted, what the place was last seen to hold, with the hashes
@@ -77,6 +78,17 @@ type Result struct {
 	// that the place itself has noticed looks like this. They are unchecked in the
 	// verdict.
 	Unreadable proof.Findings
+	// Read counts the contents that were read: below L4 because the place has nothing
+	// of its own that could be compared at the level.
+	Read int64
+}
+
+// String is the result in one line.
+func (r Result) String() string {
+	if r.Read == 0 || r.Verdict.Asked >= proof.L4 {
+		return r.Verdict.String()
+	}
+	return fmt.Sprintf("%v; %d contents were read here, of which the place has no checksum for %v", r.Verdict, r.Read, r.Verdict.Asked)
 }
 
 // Verified reports whether the place was shown to hold what the manifest says and
@@ -91,14 +103,9 @@ func (c Check) Against(ctx context.Context, want iter.Seq2[entry.Entry, error]) 
 	switch c.Level {
 	case proof.L1:
 		if !t.ETags && c.Known == nil {
-			return Result{}, fmt.Errorf("check %s: %w: its listing has no hashes; use L4", c.Place, ErrLevel)
+			return Result{}, fmt.Errorf("check %s: %w: its listing has no hashes; use L2 or L4", c.Place, ErrLevel)
 		}
-	case proof.L2:
-		// Whether it keeps checksums shows at each entry.
-		if !t.ETags {
-			return Result{}, fmt.Errorf("check %s: %w: it keeps no checksums; use L1 or L4", c.Place, ErrLevel)
-		}
-	case proof.L4:
+	case proof.L2, proof.L4:
 	default:
 		return Result{}, fmt.Errorf("check %s: %w: %v; use L1, L2 or L4", c.Place, ErrLevel, c.Level)
 	}
@@ -113,7 +120,7 @@ func (c Check) Against(ctx context.Context, want iter.Seq2[entry.Entry, error]) 
 		got = c.told(got)
 	}
 	v, err := proof.Check(want, withoutImplied(got, want), proof.Evidence{
-		Level: c.Level, Metadata: t.Lists&plan.AttrMode != 0, Vouched: byTimes || c.Level == proof.L4,
+		Level: c.Level, Metadata: t.Lists&plan.AttrMode != 0, Vouched: byTimes || c.Level > proof.L1,
 	})
 	res.Verdict = v
 	if err != nil {
@@ -188,8 +195,11 @@ func (c Check) examined(ctx context.Context, got, want iter.Seq2[entry.Entry, er
 		running.Go(func() { c.examine(ctx, got, want, queue) })
 		for one := range queue {
 			s := <-one
+			if s.read {
+				res.Read++
+			}
 			if s.unreadable != nil {
-				res.unreadable(s.e.Key(), s.unreadable)
+				res.Unreadable.Add(s.e.Key(), s.unreadable.Error())
 			}
 			if !yield(s.e, s.err) {
 				return
@@ -206,6 +216,8 @@ func (c Check) examined(ctx context.Context, got, want iter.Seq2[entry.Entry, er
 // seen is what one look has shown.
 type seen struct {
 	e entry.Entry
+	// read says that the content was read.
+	read bool
 	// unreadable says why the content could not be learnt; err ends the stream.
 	unreadable, err error
 }
@@ -239,7 +251,12 @@ func (c Check) examine(ctx context.Context, got, want iter.Seq2[entry.Entry, err
 			one <- seen{e: e}
 			continue
 		}
-		hint, _ := like.at(e.Key())
+		hint, wanted := like.at(e.Key())
+		if !wanted || c.Level < proof.L4 && hint.Kind == entry.File && hint.Sum.Has == 0 {
+			e.Sum = entry.Sum{} // There is nothing to compare it with.
+			one <- seen{e: e}
+			continue
+		}
 		running.Go(func() { one <- c.look(ctx, e, hint.Sum) })
 	}
 }
@@ -293,36 +310,37 @@ func (c *cursor) at(key string) (entry.Entry, bool) {
 }
 
 func (c Check) look(ctx context.Context, e entry.Entry, like entry.Sum) seen {
-	var err error
-	if c.Level == proof.L2 {
-		var there bool
-		var now entry.Entry
-		if now, there, err = c.Place.Look(ctx, e); err == nil && there {
-			return seen{e: now}
-		}
-		if err == nil {
-			err = place.ErrChanged
-		}
-	} else {
-		var sum entry.Sum
-		if sum, err = engine.Hash(ctx, c.Place, e, like, c.Limit); err == nil {
-			e.Sum = sum
-			return seen{e: e}
-		}
+	now, told, err := c.asked(ctx, e, like)
+	if err == nil && told {
+		return seen{e: now}
 	}
-	if ctx.Err() != nil {
+	if err == nil {
+		now.Sum, err = engine.Hash(ctx, c.Place, now, like, c.Limit)
+	}
+	switch {
+	case err == nil:
+		return seen{e: now, read: true}
+	case ctx.Err() != nil:
 		return seen{e: e, err: ctx.Err()}
 	}
 	e.Sum = entry.Sum{}
 	return seen{e: e, unreadable: err}
 }
 
-// keepFirst is how many findings of one sort are kept, as in package proof.
-const keepFirst = 1000
-
-func (r *Result) unreadable(key string, err error) {
-	r.Unreadable.Count++
-	if len(r.Unreadable.First) < keepFirst {
-		r.Unreadable.First = append(r.Unreadable.First, proof.Finding{Key: key, Detail: err.Error()})
+// asked gives what the place itself says of a content; false where that is not enough
+// for the level, so that the content has to be read.
+func (c Check) asked(ctx context.Context, e entry.Entry, like entry.Sum) (now entry.Entry, told bool, err error) {
+	if c.Level != proof.L2 || !c.Place.Traits().Checksums {
+		return e, false, nil
 	}
+	now, there, err := c.Place.Look(ctx, e)
+	switch {
+	case err != nil:
+		return e, false, err
+	case !there:
+		return e, false, place.ErrChanged
+	}
+	// A BLAKE3 is what its writer said, not what the server found.
+	now.Sum.Has &= entry.HasCRC32C | entry.HasETag | entry.HasPartSize
+	return now, now.Sum.Contains(entry.HasCRC32C) && like.Contains(entry.HasCRC32C), nil
 }

@@ -47,18 +47,22 @@ func NewArchive(store Store) *Archive { return &Archive{store: store} }
 // the error wrap ErrCorrupt, and the others are returned with it: they may still be
 // restored.
 func (a *Archive) Points(ctx context.Context) ([]Point, error) {
-	var points []Point
-	var errs []error
+	points, damaged, err := a.points(ctx)
+	return points, errors.Join(append(damaged, err)...)
+}
+
+// points tells the indexes that cannot be read from what kept it from listing.
+func (a *Archive) points(ctx context.Context) (points []Point, damaged []error, err error) {
 	for object, err := range a.store.List(ctx, bucket.ListOptions{Prefix: pointPrefix}) {
 		if err != nil {
-			return nil, fmt.Errorf("list the archive: %w", err)
+			return nil, nil, fmt.Errorf("list the archive: %w", err)
 		}
 		p, err := a.point(ctx, object.Key)
 		if err != nil {
 			if !errors.Is(err, ErrCorrupt) && !errors.Is(err, ErrUnsupported) {
-				return nil, err
+				return nil, nil, err
 			}
-			errs = append(errs, err)
+			damaged = append(damaged, err)
 			continue
 		}
 		points = append(points, p)
@@ -67,7 +71,7 @@ func (a *Archive) Points(ctx context.Context) ([]Point, error) {
 	slices.SortStableFunc(points, func(x, y Point) int {
 		return cmp.Or(x.Created.Compare(y.Created), cmp.Compare(depth[x.GUID], depth[y.GUID]))
 	})
-	return points, errors.Join(errs...)
+	return points, damaged, nil
 }
 
 // depths tells, of each point that can be restored, how many have to be for it.
@@ -163,6 +167,44 @@ func Path(points []Point, guid uint64) ([]Point, error) {
 	}
 	slices.Reverse(path)
 	return path, nil
+}
+
+// Restorable are the guids of the points whose increments all lead back to a whole
+// one that is there too.
+func Restorable(points []Point) map[uint64]bool {
+	out := map[uint64]bool{}
+	for guid := range depths(points) {
+		out[guid] = true
+	}
+	return out
+}
+
+// Choose finds a point by the name of its snapshot, with its dataset's or without, or
+// by its guid; "" is the last in the order of Points that can be restored. The error
+// wraps ErrNotExist, or ErrName where several have the name.
+func Choose(points []Point, name string) (Point, error) {
+	if name == "" {
+		good := Restorable(points)
+		for _, p := range slices.Backward(points) {
+			if good[p.GUID] {
+				return p, nil
+			}
+		}
+		return Point{}, fmt.Errorf("archive: %w: it holds no point that can be restored", ErrNotExist)
+	}
+	var found []Point
+	for _, p := range points {
+		if name == p.Snapshot || name == p.Name() || name == strconv.FormatUint(p.GUID, 10) {
+			found = append(found, p)
+		}
+	}
+	switch len(found) {
+	case 0:
+		return Point{}, fmt.Errorf("archive: %w: none of its %d points is named %q", ErrNotExist, len(points), name)
+	case 1:
+		return found[0], nil
+	}
+	return Point{}, fmt.Errorf("archive: %w: %d points are named %q: choose one by its guid, such as %d", ErrName, len(found), name, found[0].GUID)
 }
 
 // Sweep deletes the parts of uploads that were never finished, because they

@@ -12,6 +12,7 @@ import (
 // TestCompareIsWhatReceiveWants: sending what it says onto what is left when Ahead
 // is gone makes the target's newest the source's.
 func TestCompareIsWhatReceiveWants(t *testing.T) {
+	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		guids := rapid.SliceOfNDistinct(rapid.Uint64Range(1, 30), 0, 12, rapid.ID).Draw(t, "guids")
 		side := func(name string) (out []Snapshot) {
@@ -51,6 +52,7 @@ func TestCompareIsWhatReceiveWants(t *testing.T) {
 }
 
 func TestParseSnapshotsRefusesNonsense(t *testing.T) {
+	t.Parallel()
 	const good = "d@a\tguid\t1\t-\nd@a\tcreatetxg\t2\t-\nd@a\tcreation\t3\t-\nd@a\tuserrefs\t0\t-\nd@a\tfiredrill:job\tj\tinherited from d\n"
 	found, err := parseSnapshots("d", []byte(good))
 	if err != nil || len(found) != 1 || found[0].GUID != 1 || found[0].Job != "" {
@@ -77,6 +79,7 @@ func FuzzParseSnapshots(f *testing.F) {
 }
 
 func TestReasons(t *testing.T) {
+	t.Parallel()
 	for text, want := range map[string]error{
 		"cannot receive incremental stream: destination tank/t has been modified\nsince most recent snapshot\n":                ErrTouched,
 		"cannot receive incremental stream: most recent snapshot of tank/b does not\nmatch incremental source\n":               ErrDiverged,
@@ -94,6 +97,7 @@ func TestReasons(t *testing.T) {
 }
 
 func TestNames(t *testing.T) {
+	t.Parallel()
 	for name, want := range map[string]bool{
 		"tank": true, "tank/a.b/c:d-e_f": true, "tank/with space": true,
 		"": false, "-r": false, "1tank": false, "tank/": false, "tank//a": false, "tank@a": false, "tank#b": false, "tank/a\nb": false,

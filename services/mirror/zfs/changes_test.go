@@ -14,6 +14,7 @@ import (
 
 // TestChangesAreAllThere compares with what was done.
 func TestChangesAreAllThere(t *testing.T) {
+	t.Parallel()
 	m := on(t, "source")
 	h := &history{machine: m, dataset: m.fresh(t)}
 	m.do(t, "set", "atime=off", h.dataset) // copying it would change all
@@ -91,6 +92,7 @@ func stream(t testing.TB) []byte {
 }
 
 func TestParseChangesOfBrokenStreams(t *testing.T) {
+	t.Parallel()
 	raw := stream(t)
 	whole, err := ParseChanges(bytes.NewReader(raw))
 	must(t, err)

@@ -32,6 +32,7 @@ func samplePoint() Point {
 }
 
 func TestIndexIsRefused(t *testing.T) {
+	t.Parallel()
 	good, err := samplePoint().encode()
 	must(t, err)
 	if _, err := decodePoint(good); err != nil {
@@ -95,6 +96,7 @@ func FuzzDecodePoint(f *testing.F) {
 }
 
 func TestPath(t *testing.T) {
+	t.Parallel()
 	points := []Point{{GUID: 1}, {GUID: 2, From: 1}, {GUID: 3, From: 2}, {GUID: 4, From: 1}, {GUID: 5, From: 9}, {GUID: 6, From: 7}, {GUID: 7, From: 6}}
 	for guid, want := range map[uint64][]uint64{1: {1}, 3: {1, 2, 3}, 4: {1, 4}} {
 		path, err := Path(points, guid)
@@ -118,6 +120,7 @@ func TestPath(t *testing.T) {
 // TestSealedReaderGivesNoEnd: what is given of a wrong stream lacks its last bytes,
 // however it is read.
 func TestSealedReaderGivesNoEnd(t *testing.T) {
+	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		content := rapid.SliceOfN(rapid.Byte(), 1, 3000).Draw(t, "content")
 		want := Stream{Bytes: int64(len(content)), BLAKE3: blake3.Sum256(content)}

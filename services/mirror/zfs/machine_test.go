@@ -29,6 +29,7 @@ func machines(t *testing.T) map[string]*Machine {
 }
 
 func TestMachineCarriesStreams(t *testing.T) {
+	t.Parallel()
 	content := bytes.Repeat([]byte("0123456789abcde\n"), 1<<16)
 	for name, m := range machines(t) {
 		var out bytes.Buffer
@@ -52,6 +53,7 @@ func TestMachineHandsNothingOn(t *testing.T) {
 }
 
 func TestMachineTellsHowItFailed(t *testing.T) {
+	t.Parallel()
 	for name, m := range machines(t) {
 		err := m.Run(t.Context(), nil, nil, "ls", "/does/not/exist")
 		failed, ok := errors.AsType[*control.CommandError](err)
@@ -75,6 +77,7 @@ func TestMachineTellsHowItFailed(t *testing.T) {
 // TestMachineKeepsWordsWhole: a shell on the way must not see what it could read as
 // its own.
 func TestMachineKeepsWordsWhole(t *testing.T) {
+	t.Parallel()
 	for _, word := range []string{"two words", "$HOME", "a;b", "*", "`id`", "", "a'b", "a\nb"} {
 		for name, m := range machines(t) {
 			var out bytes.Buffer
@@ -87,6 +90,7 @@ func TestMachineKeepsWordsWhole(t *testing.T) {
 }
 
 func TestMachineEndsWithItsContext(t *testing.T) {
+	t.Parallel()
 	for name, m := range machines(t) {
 		ctx, cancel := context.WithCancel(t.Context())
 		r, w := io.Pipe()
@@ -104,6 +108,7 @@ func TestMachineEndsWithItsContext(t *testing.T) {
 }
 
 func TestTailKeepsTheEnd(t *testing.T) {
+	t.Parallel()
 	e := &tail{limit: 10}
 	for range 100 {
 		_, _ = e.Write([]byte("abc"))

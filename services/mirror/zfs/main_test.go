@@ -3,6 +3,7 @@ package zfs
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -26,14 +27,65 @@ import (
 )
 
 // servers are started by the first test that wants them, and stopped after the last.
+// Half of a test is waiting, so tests run at the same time, each in a world that
+// nobody else uses meanwhile: one zfs-fuse that several tests mount file systems of
+// and read in at once hangs for good.
 type servers struct {
-	mu    sync.Mutex
-	dir   string
-	zfs   map[string]*lab.ZFS
-	minio *lab.MinIO
+	mu     sync.Mutex
+	dir    string
+	worlds []*world
+	// idle are the worlds that no test has, and leased those that one has, by its name.
+	idle   chan *world
+	leased map[string]*world
+	minio  *lab.MinIO
 }
 
-var shared = servers{zfs: map[string]*lab.ZFS{}}
+// world is what one test at a time has to itself: machines, by their names.
+type world struct {
+	number   int
+	machines map[string]*lab.ZFS
+}
+
+// worlds is how many tests use ZFS at once.
+const worlds = 2
+
+var shared = newServers()
+
+func newServers() *servers {
+	s := &servers{idle: make(chan *world, worlds), leased: map[string]*world{}}
+	for i := range worlds {
+		w := &world{i, map[string]*lab.ZFS{}}
+		s.worlds = append(s.worlds, w)
+		s.idle <- w
+	}
+	return s
+}
+
+// lease gives a test and its subtests a world until its end.
+func (s *servers) lease(t testing.TB) *world {
+	t.Helper()
+	test, _, sub := strings.Cut(t.Name(), "/")
+	s.mu.Lock()
+	w := s.leased[test]
+	s.mu.Unlock()
+	if w != nil {
+		return w
+	}
+	if sub {
+		t.Fatal("the test has to ask for its machines before its subtests do")
+	}
+	w = <-s.idle
+	s.mu.Lock()
+	s.leased[test] = w
+	s.mu.Unlock()
+	t.Cleanup(func() {
+		s.mu.Lock()
+		delete(s.leased, test)
+		s.mu.Unlock()
+		s.idle <- w
+	})
+	return w
+}
 
 func TestMain(m *testing.M) {
 	code := m.Run()
@@ -46,8 +98,10 @@ func TestMain(m *testing.M) {
 
 func (s *servers) stop() error {
 	var errs []error
-	for _, z := range s.zfs {
-		errs = append(errs, z.Stop())
+	for _, w := range s.worlds {
+		for _, z := range w.machines {
+			errs = append(errs, z.Stop())
+		}
 	}
 	if s.minio != nil {
 		s.minio.Stop()
@@ -78,19 +132,19 @@ type machine struct {
 	lab *lab.ZFS
 }
 
-// on starts the machine of the name, or gives the one that runs.
+// on starts the machine of the name in the test's world, or gives the one that runs.
 func on(t testing.TB, name string) machine {
 	t.Helper()
-	shared.mu.Lock()
-	defer shared.mu.Unlock()
-	z := shared.zfs[name]
+	w := shared.lease(t)
+	z := w.machines[name]
 	if z == nil {
+		shared.mu.Lock()
+		dir := shared.path(t, fmt.Sprintf("%s-%d", name, w.number))
+		shared.mu.Unlock()
 		var err error
-		z, err = lab.StartZFS(t.Context(), lab.ZFSOptions{
-			Dir: shared.path(t, name), Pools: []lab.ZFSPool{{Name: "tank", Size: 1 << 30}},
-		})
+		z, err = lab.StartZFS(t.Context(), lab.ZFSOptions{Dir: dir, Pools: []lab.ZFSPool{{Name: "tank", Size: 1 << 30}}})
 		must(t, err)
-		shared.zfs[name] = z
+		w.machines[name] = z
 	}
 	return machine{reach(t, z.Argv()), z}
 }
@@ -130,12 +184,16 @@ func (m machine) freshName(t testing.TB) string {
 	t.Helper()
 	name := fmt.Sprintf("tank/d%d", datasetNumber.Add(1))
 	t.Cleanup(func() {
-		for _, s := range strings.Fields(m.tryOutput(t, "list", "-H", "-r", "-t", "snapshot", "-o", "name", name)) {
+		for line := range strings.Lines(m.tryOutput(t, "get", "-H", "-r", "-o", "name,value", "userrefs", name)) {
+			s, holds, _ := strings.Cut(strings.TrimSpace(line), "\t")
+			if holds == "0" || holds == "-" {
+				continue
+			}
 			for _, job := range []string{"job", "other"} {
 				_, _ = m.try(t, "release", holdTag(job), s)
 			}
 		}
-		err := retry(context.WithoutCancel(t.Context()), func() error {
+		err := m.retry(context.WithoutCancel(t.Context()), func() error {
 			if out, err := m.try(t, "destroy", "-R", name); err != nil && !strings.Contains(out, "does not exist") {
 				return fmt.Errorf("%w: %s", ErrBusy, out)
 			}
@@ -175,7 +233,10 @@ func (m machine) readings() string { return filepath.Join(m.lab.Dir, "readings")
 // history is a dataset with snapshots, and copies of what each holds.
 type history struct {
 	machine
-	dataset   string
+	dataset string
+	// bulk is how many bytes each step writes besides, for streams that do not fit into
+	// the pipes between two commands.
+	bulk      int
 	snapshots []Snapshot
 	copies    []string
 }
@@ -195,6 +256,9 @@ func (h *history) step(t testing.TB) Snapshot {
 	t.Helper()
 	n := len(h.snapshots)
 	evolve(t, h.path(h.dataset), n)
+	if h.bulk > 0 {
+		must(t, writeNoise(h.path(h.dataset)+"/bulk", h.bulk, uint64(n)))
+	}
 	s, err := h.Snapshot(t.Context(), h.dataset, fmt.Sprintf("s%d", n), "job")
 	must(t, err)
 	kept := filepath.Join(t.TempDir(), s.Name)
@@ -202,6 +266,9 @@ func (h *history) step(t testing.TB) Snapshot {
 	h.snapshots, h.copies = append(h.snapshots, s), append(h.copies, kept)
 	return s
 }
+
+// midway is how many bytes of a stream are past when something happens in its middle.
+const midway = 256 << 10
 
 // evolve makes the nth changes to a tree.
 func evolve(t testing.TB, dir string, n int) {
@@ -211,9 +278,9 @@ func evolve(t testing.TB, dir string, n int) {
 	for range 12 {
 		i := random.IntN(40)
 		must(t, os.MkdirAll(filepath.Dir(at(i)), 0o755))
-		must(t, os.WriteFile(at(i), noise(random, random.IntN(200_000)), 0o644))
+		must(t, os.WriteFile(at(i), noise(random, random.IntN(50_000)), 0o644))
 	}
-	must(t, os.WriteFile(filepath.Join(dir, "large"), noise(random, 2<<20), 0o600))
+	must(t, os.WriteFile(filepath.Join(dir, "large"), noise(random, 3*midway), 0o600))
 	must(t, os.Symlink("large", filepath.Join(dir, fmt.Sprintf("link%d", n))))
 	if n > 0 {
 		must(t, os.Remove(filepath.Join(dir, fmt.Sprintf("link%d", n-1))))
@@ -224,9 +291,9 @@ func evolve(t testing.TB, dir string, n int) {
 // noise is n bytes of which about half compress.
 func noise(random *rand.Rand, n int) []byte {
 	b := make([]byte, n)
-	for i := range b[:n/2] {
-		b[i] = byte(random.Uint32())
-	}
+	var seed [32]byte
+	binary.LittleEndian.PutUint64(seed[:], random.Uint64())
+	_, _ = rand.NewChaCha8(seed).Read(b[:n/2])
 	return b
 }
 

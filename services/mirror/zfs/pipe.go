@@ -1,6 +1,7 @@
 package zfs
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -55,7 +56,7 @@ func runPiped(cmd *exec.Cmd, stdin io.Reader, stdout io.Writer) error {
 	}
 	copied := make(chan error, 1)
 	go func() {
-		_, err := io.CopyBuffer(onlyWriter{stdout}, onlyReader{r}, make([]byte, copySize))
+		err := copyOut(stdout, r)
 		// The command must not wait for somebody to read on.
 		_ = r.Close()
 		copied <- err
@@ -74,6 +75,17 @@ func runPiped(cmd *exec.Cmd, stdin io.Reader, stdout io.Writer) error {
 		return failed
 	}
 	return fmt.Errorf("%w (%w)", failed, err)
+}
+
+// copyOut copies what a command puts out. A buffer takes a few lines, and grows to
+// what they need; everything else takes a stream.
+func copyOut(stdout io.Writer, r io.Reader) error {
+	if lines, ok := stdout.(*bytes.Buffer); ok {
+		_, err := lines.ReadFrom(r)
+		return err
+	}
+	_, err := io.CopyBuffer(onlyWriter{stdout}, onlyReader{r}, make([]byte, copySize))
+	return err
 }
 
 // startFed starts a command and feeds it its input.

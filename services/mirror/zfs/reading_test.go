@@ -15,6 +15,7 @@ import (
 )
 
 func TestReadIsOneMoment(t *testing.T) {
+	t.Parallel()
 	h := grow(t, on(t, "source"), 1)
 	o := ReadOptions{Job: "job", Dir: h.readings()}
 	r, err := h.Read(t.Context(), h.dataset, o)
@@ -71,6 +72,7 @@ func nothingLeft(t *testing.T, h *history) {
 // TestReadFeedsTheWalk: the mirror walks a reading with the dataset's identity, and
 // finds what it knows of the dataset.
 func TestReadFeedsTheWalk(t *testing.T) {
+	t.Parallel()
 	h := grow(t, on(t, "source"), 1)
 	walk := func() map[string]entry.Change {
 		r, err := h.Read(t.Context(), h.dataset, ReadOptions{Job: "job", Dir: h.readings()})
@@ -97,6 +99,7 @@ func TestReadFeedsTheWalk(t *testing.T) {
 }
 
 func TestSweepFindsWhatACrashLeft(t *testing.T) {
+	t.Parallel()
 	h := grow(t, on(t, "source"), 1)
 	var open []*Reading
 	for _, job := range []string{"job", "job", "other"} {
@@ -132,6 +135,7 @@ func TestSweepFindsWhatACrashLeft(t *testing.T) {
 }
 
 func TestReadFailsWithoutLitter(t *testing.T) {
+	t.Parallel()
 	h := grow(t, on(t, "source"), 1)
 	// Where a file is, nothing can be mounted.
 	file := filepath.Join(t.TempDir(), "file")

@@ -22,6 +22,8 @@ type Replication struct {
 	// Rollback lets go what the target has, or was changed by, after the newest
 	// common snapshot, where that is in the way.
 	Rollback bool
+	// Watch, if not nil, is told how far a run is, often and from another goroutine.
+	Watch func(Progress)
 }
 
 // Step is one snapshot that was sent, received and verified.
@@ -48,43 +50,49 @@ type Replicated struct {
 // Plan says what Run would do, and changes nothing. The error is what Run would
 // fail with, as far as that can be known: a *ChainError, or ErrNoSnapshots.
 func (r Replication) Plan(ctx context.Context) (Chain, error) {
-	chain, _, err := r.plan(ctx)
-	return chain, err
+	both, err := r.look(ctx)
+	return both.chain, err
 }
 
-// plan also lists the source's snapshots.
-func (r Replication) plan(ctx context.Context) (chain Chain, source []Snapshot, err error) {
+// sides are what both sides have, oldest first.
+type sides struct {
+	source, target []Snapshot
+	chain          Chain
+}
+
+// look sees what both sides have. What is wrong with the target comes before what the
+// source lacks, which may be about to be made.
+func (r Replication) look(ctx context.Context) (both sides, err error) {
 	if err := errors.Join(checkDataset(r.From), checkDataset(r.To), checkJob(r.Job)); err != nil {
-		return Chain{}, nil, err
+		return sides{}, err
 	}
-	if source, err = r.Source.Snapshots(ctx, r.From); err != nil {
-		return Chain{}, nil, err
+	if both.source, err = r.Source.Snapshots(ctx, r.From); err != nil {
+		return sides{}, err
 	}
-	if len(sendable(source)) == 0 {
-		return Chain{}, nil, fmt.Errorf("replicate %s to %s: %w: take one first", r.From, r.To, ErrNoSnapshots)
+	var exists bool
+	if both.target, exists, err = r.targetSnapshots(ctx); err != nil {
+		return sides{}, err
 	}
-	target, exists, err := r.targetSnapshots(ctx)
-	if err != nil {
-		return Chain{}, nil, err
-	}
-	chain = Compare(source, target)
-	wrong := &ChainError{Source: r.From, Target: r.To, Common: chain.Common, Ahead: chain.Ahead}
+	both.chain = Compare(both.source, both.target)
+	wrong := &ChainError{Source: r.From, Target: r.To, Common: both.chain.Common, Ahead: both.chain.Ahead}
 	switch {
-	case exists && chain.Common == nil:
+	case exists && both.chain.Common == nil:
 		wrong.Reason = ErrNoCommon
-	case len(chain.Ahead) > 0 && !r.Rollback:
+	case len(both.chain.Ahead) > 0 && !r.Rollback:
 		wrong.Reason = ErrDiverged
+	case len(sendable(both.source)) == 0:
+		return both, fmt.Errorf("replicate %s to %s: %w: take one first", r.From, r.To, ErrNoSnapshots)
 	default:
-		return chain, source, nil
+		return both, nil
 	}
-	return chain, source, wrong
+	return both, wrong
 }
 
 // targetSnapshots also tells whether the target exists. One without snapshots is
 // what a receive leaves for a moment after its command was killed.
 func (r Replication) targetSnapshots(ctx context.Context) (found []Snapshot, exists bool, err error) {
 	errEmpty := errors.New("it is there without a snapshot")
-	err = retry(ctx, func() error {
+	err = r.Target.retry(ctx, func() error {
 		found, err = r.Target.Snapshots(ctx, r.To)
 		if err == nil && len(found) == 0 {
 			return fmt.Errorf("%w: %w", ErrBusy, errEmpty)
@@ -107,16 +115,17 @@ func (r Replication) targetSnapshots(ctx context.Context) (found []Snapshot, exi
 // increment out. The source's newest common snapshot is held; when a run of another
 // job is to take over, Release it. What it did is returned with an error too.
 func (r Replication) Run(ctx context.Context) (Replicated, error) {
-	chain, source, err := r.plan(ctx)
-	done := Replicated{Common: chain.Common}
+	both, err := r.look(ctx)
+	done := Replicated{Common: both.chain.Common}
 	if err != nil {
 		return done, err
 	}
-	if err := r.prepare(ctx, chain, source, &done); err != nil {
+	if err := r.prepare(ctx, both, &done); err != nil {
 		return done, err
 	}
-	for _, next := range chain.Send {
-		step, err := r.step(ctx, done.Common, next, &done)
+	for i, next := range both.chain.Send {
+		at := Progress{Snapshot: next.String(), Number: i + 1, Of: len(both.chain.Send)}
+		step, err := r.step(ctx, done.Common, next, at.watch(r.Watch), &done)
 		if err != nil {
 			return done, fmt.Errorf("replicate %s to %s: %w", next, r.To, err)
 		}
@@ -132,7 +141,8 @@ func (r Replication) Run(ctx context.Context) (Replicated, error) {
 }
 
 // prepare makes both sides what the first step needs.
-func (r Replication) prepare(ctx context.Context, chain Chain, source []Snapshot, done *Replicated) error {
+func (r Replication) prepare(ctx context.Context, both sides, done *Replicated) error {
+	chain := both.chain
 	if chain.Common == nil {
 		return nil
 	}
@@ -140,7 +150,7 @@ func (r Replication) prepare(ctx context.Context, chain Chain, source []Snapshot
 		return err
 	}
 	// A run that crashed may have left holds on older ones, or on the next.
-	if err := holdOnly(ctx, r.Source, held(source), *chain.Common, r.Job); err != nil {
+	if err := holdOnly(ctx, r.Source, held(both.source), *chain.Common, r.Job); err != nil {
 		return err
 	}
 	if len(chain.Ahead) > 0 {
@@ -177,7 +187,7 @@ func (r Replication) rollBack(ctx context.Context, common Snapshot, done *Replic
 		if s.GUID != common.GUID {
 			continue
 		}
-		err := retry(ctx, func() error {
+		err := r.Target.retry(ctx, func() error {
 			_, err := r.Target.zfs(ctx, "rollback", "-r", s.String())
 			return err
 		})
@@ -191,17 +201,17 @@ func (r Replication) rollBack(ctx context.Context, common Snapshot, done *Replic
 }
 
 // step brings one snapshot over.
-func (r Replication) step(ctx context.Context, from *Snapshot, to Snapshot, done *Replicated) (Step, error) {
+func (r Replication) step(ctx context.Context, from *Snapshot, to Snapshot, watch func(int64), done *Replicated) (Step, error) {
 	// Held before it is sent: what is common afterwards must not go in between.
 	if err := r.Source.Hold(ctx, to, r.Job); err != nil {
 		return Step{}, err
 	}
-	stream, err := r.transfer(ctx, from, to)
+	stream, err := r.transfer(ctx, from, to, watch)
 	if errors.Is(err, ErrTouched) && r.Rollback && from != nil {
 		if err := r.rollBack(ctx, *from, done); err != nil {
 			return Step{}, err
 		}
-		stream, err = r.transfer(ctx, from, to)
+		stream, err = r.transfer(ctx, from, to, watch)
 	}
 	if errors.Is(err, ErrTouched) {
 		err = fmt.Errorf("%w; allow a rollback, which loses the change", err)
@@ -217,9 +227,9 @@ func (r Replication) step(ctx context.Context, from *Snapshot, to Snapshot, done
 }
 
 // transfer waits for what a killed receive may still do to the target.
-func (r Replication) transfer(ctx context.Context, from *Snapshot, to Snapshot) (stream Stream, err error) {
-	err = retry(ctx, func() error {
-		stream, err = transfer(ctx, r.Source, r.Target, sendArgv(from, to), receiveArgv(r.To, to.Name), r.BytesPerSecond)
+func (r Replication) transfer(ctx context.Context, from *Snapshot, to Snapshot, watch func(int64)) (stream Stream, err error) {
+	err = r.Target.retry(ctx, func() error {
+		stream, err = transfer(ctx, r.Source, r.Target, sendArgv(from, to), receiveArgv(r.To, to.Name), r.BytesPerSecond, watch)
 		return err
 	})
 	return stream, err

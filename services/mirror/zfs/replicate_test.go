@@ -22,6 +22,7 @@ func (h *history) to(t testing.TB, target machine) Replication {
 }
 
 func TestReplicateChain(t *testing.T) {
+	t.Parallel()
 	h, target := grow(t, on(t, "source"), 1), on(t, "target")
 	r := h.to(t, target)
 	for n := range 5 {
@@ -61,6 +62,7 @@ func TestReplicateChain(t *testing.T) {
 
 // TestReplicateThroughAShell: ssh joins its arguments and the far shell splits them.
 func TestReplicateThroughAShell(t *testing.T) {
+	t.Parallel()
 	h, target := grow(t, on(t, "source"), 2), on(t, "target")
 	argv := []string{"sh", "-c", "exec " + strings.Join(target.lab.Argv(), " ") + ` sh -c "$*"`, "ssh"}
 	r := h.to(t, target)
@@ -74,6 +76,7 @@ func TestReplicateThroughAShell(t *testing.T) {
 }
 
 func TestReplicateOnOneMachine(t *testing.T) {
+	t.Parallel()
 	h := grow(t, on(t, "source"), 2)
 	r := h.to(t, h.machine)
 	_, err := r.Run(t.Context())
@@ -84,6 +87,7 @@ func TestReplicateOnOneMachine(t *testing.T) {
 // TestReplicateAfterPruning: what is common was pruned on the source, against the
 // hold, or the first of those to be sent was.
 func TestReplicateAfterPruning(t *testing.T) {
+	t.Parallel()
 	h, target := grow(t, on(t, "source"), 3), on(t, "target")
 	r := h.to(t, target)
 	_, err := r.Run(t.Context())
@@ -131,6 +135,7 @@ func TestReplicateAfterPruning(t *testing.T) {
 }
 
 func TestReplicateToTouchedTarget(t *testing.T) {
+	t.Parallel()
 	h, target := grow(t, on(t, "source"), 1), on(t, "target")
 	r := h.to(t, target)
 	_, err := r.Run(t.Context())
@@ -159,6 +164,7 @@ func TestReplicateToTouchedTarget(t *testing.T) {
 }
 
 func TestReplicateToStrangers(t *testing.T) {
+	t.Parallel()
 	h, target := grow(t, on(t, "source"), 1), on(t, "target")
 	r := h.to(t, target)
 	for what, prepare := range map[string]func(dataset string){
@@ -167,6 +173,7 @@ func TestReplicateToStrangers(t *testing.T) {
 	} {
 		r.To = target.fresh(t)
 		prepare(r.To)
+		r.Target = &Host{runner: target.runner, patience: 100 * time.Millisecond}
 		r.Rollback = true
 		if _, err := r.Run(t.Context()); !errors.Is(err, ErrNoCommon) {
 			t.Errorf("%s: %v", what, err)
@@ -211,15 +218,17 @@ type readerFunc func([]byte) (int, error)
 func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
 
 func TestReplicateGoesOnAfterAKill(t *testing.T) {
+	t.Parallel()
 	source, target := on(t, "source"), on(t, "target")
 	for _, whole := range []bool{true, false} {
-		for what, kill := range map[string]func(cancel context.CancelFunc, dataset string){
-			"the run":     func(cancel context.CancelFunc, _ string) { cancel() },
-			"the receive": func(_ context.CancelFunc, dataset string) { killCommand(t, "receive", dataset) },
-			"the send":    func(context.CancelFunc, string) { killCommand(t, "send", "") },
+		for what, kill := range map[string]func(cancel context.CancelFunc, to, from string){
+			"the run":     func(cancel context.CancelFunc, _, _ string) { cancel() },
+			"the receive": func(_ context.CancelFunc, to, _ string) { killCommand(t, "receive", to) },
+			"the send":    func(_ context.CancelFunc, _, from string) { killCommand(t, "send", from) },
 		} {
 			t.Run(fmt.Sprintf("%s, whole %v", what, whole), func(t *testing.T) {
-				h := grow(t, source, 1)
+				h := &history{machine: source, dataset: source.fresh(t), bulk: 4 << 20}
+				h.step(t)
 				r := h.to(t, target)
 				if !whole {
 					_, err := r.Run(t.Context())
@@ -229,7 +238,7 @@ func TestReplicateGoesOnAfterAKill(t *testing.T) {
 				ctx, cancel := context.WithCancel(t.Context())
 				defer cancel()
 				good := r.Target
-				r.Target = &Host{runner: &breaking{Runner: good.runner, after: 1 << 20, kill: func() { kill(cancel, r.To) }}}
+				r.Target = &Host{runner: &breaking{Runner: good.runner, after: midway, kill: func() { kill(cancel, r.To, r.From) }}}
 				r.BytesPerSecond = 64 << 20
 				if _, err := r.Run(ctx); err == nil {
 					t.Fatal("it was not ended")
@@ -269,6 +278,7 @@ func killCommand(t *testing.T, kind, dataset string) {
 
 // TestReplicateAfterACrashOfTheTarget kills ZFS itself in the middle.
 func TestReplicateAfterACrashOfTheTarget(t *testing.T) {
+	t.Parallel()
 	h, target := grow(t, on(t, "source"), 2), on(t, "crashing")
 	r := h.to(t, target)
 	chain, err := r.Plan(t.Context())
@@ -278,7 +288,7 @@ func TestReplicateAfterACrashOfTheTarget(t *testing.T) {
 	}
 	n := 0
 	good := r.Target
-	r.Target = &Host{runner: &breaking{Runner: good.runner, after: 1 << 20, kill: func() {
+	r.Target = &Host{runner: &breaking{Runner: good.runner, after: midway, kill: func() {
 		if n++; n == 1 {
 			if err := syscall.Kill(target.lab.PID(), syscall.SIGKILL); err != nil {
 				t.Error(err)
@@ -298,7 +308,10 @@ func TestReplicateAfterACrashOfTheTarget(t *testing.T) {
 }
 
 func TestReplicateBounded(t *testing.T) {
-	h, target := grow(t, on(t, "source"), 1), on(t, "target")
+	t.Parallel()
+	source, target := on(t, "source"), on(t, "target")
+	h := &history{machine: source, dataset: source.fresh(t), bulk: 3 << 20}
+	h.step(t)
 	r := h.to(t, target)
 	r.BytesPerSecond = 4 << 20
 	began := time.Now()
@@ -311,6 +324,7 @@ func TestReplicateBounded(t *testing.T) {
 }
 
 func TestHolds(t *testing.T) {
+	t.Parallel()
 	h := grow(t, on(t, "source"), 1)
 	s := h.snapshots[0]
 	for range 2 {
@@ -335,6 +349,7 @@ func TestHolds(t *testing.T) {
 
 // TestDestroyKnowsAnother: a snapshot of the same name is not the one that was seen.
 func TestDestroyKnowsAnother(t *testing.T) {
+	t.Parallel()
 	h := grow(t, on(t, "source"), 1)
 	h.do(t, "destroy", h.snapshots[0].String())
 	h.do(t, "snapshot", h.snapshots[0].String())
@@ -343,6 +358,7 @@ func TestDestroyKnowsAnother(t *testing.T) {
 }
 
 func TestOpenWithoutZFS(t *testing.T) {
+	t.Parallel()
 	r, err := NewMachine(control.Config{Kind: control.KindExec, Argv: []string{"false"}})
 	must(t, err)
 	_, err = Open(t.Context(), r)

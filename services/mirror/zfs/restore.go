@@ -18,6 +18,8 @@ type RestoreOptions struct {
 	// Whole destroys the dataset again if this call made it and did not get to the
 	// point that was asked for. Otherwise the points before a damaged one stay.
 	Whole bool
+	// Watch, if not nil, is told how far it is, often and from another goroutine.
+	Watch func(Progress)
 }
 
 // Restore receives the point with the guid, and those it builds on, into a dataset
@@ -43,8 +45,9 @@ func (a *Archive) Restore(ctx context.Context, h *Host, dataset string, guid uin
 	if err := a.look(ctx, missing); err != nil {
 		return nil, fmt.Errorf("restore %s: %w", dataset, err)
 	}
-	for _, p := range missing {
-		s, err := a.receive(ctx, h, dataset, p, o)
+	for i, p := range missing {
+		at := Progress{Snapshot: p.Name(), Number: i + 1, Of: len(missing), Total: p.Stream.Bytes}
+		s, err := a.receive(ctx, h, dataset, p, o.BytesPerSecond, at.watch(o.Watch))
 		if err == nil {
 			received = append(received, s)
 			continue
@@ -136,8 +139,8 @@ func (a *Archive) look(ctx context.Context, points []Point) error {
 }
 
 // receive restores one point on top of those before it.
-func (a *Archive) receive(ctx context.Context, h *Host, dataset string, p Point, o RestoreOptions) (Snapshot, error) {
-	err := retry(ctx, func() error {
+func (a *Archive) receive(ctx context.Context, h *Host, dataset string, p Point, bytesPerSecond int64, watch func(int64)) (Snapshot, error) {
+	err := h.retry(ctx, func() error {
 		return a.open(ctx, p, func(stream io.Reader) error {
 			r, w, err := widePipe()
 			if err != nil {
@@ -146,7 +149,7 @@ func (a *Archive) receive(ctx context.Context, h *Host, dataset string, p Point,
 			var copier sync.WaitGroup
 			copier.Go(func() {
 				// What breaks off here is named by what the stream is read from.
-				_, _ = io.CopyBuffer(newMeter(ctx, w, o.BytesPerSecond), onlyReader{stream}, make([]byte, copySize))
+				_, _ = io.CopyBuffer(newMeter(ctx, w, bytesPerSecond, watch), onlyReader{stream}, make([]byte, copySize))
 				_ = w.Close()
 			})
 			err = h.run(ctx, r, nil, receiveArgv(dataset, p.Snapshot)...)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -22,7 +23,7 @@ type Keep struct {
 // Validate refuses a policy that keeps nothing, as an empty one does.
 func (k Keep) Validate() error {
 	if k.Hourly < 0 || k.Daily < 0 || k.Weekly < 0 || k.Monthly < 0 {
-		return fmt.Errorf("keep %+v: none may be negative", k)
+		return errors.New("keep: no number may be negative")
 	}
 	if k == (Keep{}) {
 		return errors.New("keep: it keeps nothing: give hourly, daily, weekly or monthly a number")
@@ -30,11 +31,33 @@ func (k Keep) Validate() error {
 	return nil
 }
 
+// ParseKeep reads a policy such as "hourly=24,daily=7,weekly=4,monthly=12", of which
+// any may be left out, but not all.
+func ParseKeep(text string) (Keep, error) {
+	var k Keep
+	counts := map[string]*int{"hourly": &k.Hourly, "daily": &k.Daily, "weekly": &k.Weekly, "monthly": &k.Monthly}
+	for one := range strings.SplitSeq(text, ",") {
+		class, value, _ := strings.Cut(one, "=")
+		count := counts[class]
+		if count == nil {
+			return Keep{}, fmt.Errorf("keep %q: write hourly, daily, weekly or monthly, each once, as in hourly=24,daily=7", one)
+		}
+		n, err := strconv.Atoi(value)
+		if err != nil {
+			return Keep{}, fmt.Errorf("keep %q: write how many stay, as in %s=7", one, class)
+		}
+		*count = n
+		delete(counts, class)
+	}
+	return k, k.Validate()
+}
+
 // Expired are the snapshots, in the order that they come in, that the policy lets
 // go. It never lets go the newest, one that is held, one whose guid is in common,
 // which another side needs to go on from, or one that is there for a reading.
 func (k Keep) Expired(snapshots []Snapshot, common ...uint64) []Snapshot {
-	newestFirst := slices.Clone(snapshots)
+	// One that goes when its reading ends must not stand for its hour.
+	newestFirst := sendable(snapshots)
 	slices.SortStableFunc(newestFirst, func(a, b Snapshot) int {
 		if c := b.Created.Compare(a.Created); c != 0 {
 			return c
@@ -43,7 +66,7 @@ func (k Keep) Expired(snapshots []Snapshot, common ...uint64) []Snapshot {
 	})
 	stay := map[uint64]bool{}
 	for i, s := range newestFirst {
-		if i == 0 || s.Holds > 0 || slices.Contains(common, s.GUID) || strings.HasPrefix(s.Name, readingPrefix) {
+		if i == 0 || s.Holds > 0 || slices.Contains(common, s.GUID) {
 			stay[s.GUID] = true
 		}
 	}
@@ -63,7 +86,7 @@ func (k Keep) Expired(snapshots []Snapshot, common ...uint64) []Snapshot {
 			}
 		}
 	}
-	return slices.DeleteFunc(slices.Clone(snapshots), func(s Snapshot) bool { return stay[s.GUID] })
+	return slices.DeleteFunc(sendable(snapshots), func(s Snapshot) bool { return stay[s.GUID] })
 }
 
 func hourOf(t time.Time) [2]int { return [2]int{t.Year(), t.YearDay()*24 + t.Hour()} }
@@ -83,11 +106,23 @@ type PruneOptions struct {
 	// Prefix is what the names of the snapshots begin with that the policy is for;
 	// others neither go nor count. "" is all.
 	Prefix string
+	// Taken limits the policy to what Take named, and Job, unless it is "", to what that
+	// job took here.
+	Taken bool
+	Job   string
 	// Common are guids that another side needs to go on from, such as that of
 	// Replicated.Common where it is not this side that holds it.
 	Common []uint64
 	// DryRun only says what would go.
 	DryRun bool
+}
+
+// expired are those of a dataset's snapshots that go.
+func (o PruneOptions) expired(all []Snapshot) []Snapshot {
+	under := slices.DeleteFunc(slices.Clone(all), func(s Snapshot) bool {
+		return !strings.HasPrefix(s.Name, o.Prefix) || o.Taken && !takenName.MatchString(s.Name) || o.Job != "" && s.Job != o.Job
+	})
+	return o.Keep.Expired(under, o.Common...)
 }
 
 // Prune destroys the snapshots of a dataset that the policy lets go, oldest first,
@@ -101,8 +136,7 @@ func (h *Host) Prune(ctx context.Context, dataset string, o PruneOptions) ([]Sna
 	if err != nil {
 		return nil, err
 	}
-	under := slices.DeleteFunc(all, func(s Snapshot) bool { return !strings.HasPrefix(s.Name, o.Prefix) })
-	expired := o.Keep.Expired(under, o.Common...)
+	expired := o.expired(all)
 	if o.DryRun {
 		return expired, nil
 	}

@@ -28,6 +28,7 @@ func drawKeep(t *rapid.T) Keep {
 }
 
 func TestExpiredNeverTakesWhatIsNeeded(t *testing.T) {
+	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		all, keep := drawSnapshots(t), drawKeep(t)
 		var common []uint64
@@ -65,6 +66,7 @@ func TestExpiredNeverTakesWhatIsNeeded(t *testing.T) {
 
 // TestExpiredKeepsPeriods counts by hand what a period's newest is.
 func TestExpiredKeepsPeriods(t *testing.T) {
+	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		all, days := drawSnapshots(t), rapid.IntRange(1, 12).Draw(t, "days")
 		for i := range all {
@@ -92,6 +94,7 @@ func TestExpiredKeepsPeriods(t *testing.T) {
 }
 
 func TestPeriods(t *testing.T) {
+	t.Parallel()
 	at := func(text string) time.Time {
 		v, err := time.Parse("2006-01-02 15:04", text)
 		must(t, err)
@@ -112,7 +115,41 @@ func TestPeriods(t *testing.T) {
 	}
 }
 
+// TestExpiredOverlooksReadings: what is there for a reading only does not stand for
+// its hour, in which it is the newest.
+func TestExpiredOverlooksReadings(t *testing.T) {
+	t.Parallel()
+	at := time.Date(2024, 5, 6, 7, 0, 0, 0, time.UTC)
+	all := []Snapshot{
+		{Name: "old", GUID: 1, TXG: 1, Created: at.Add(-time.Hour)}, {Name: "kept", GUID: 2, TXG: 2, Created: at},
+		{Name: readingPrefix + "x", GUID: 3, TXG: 3, Created: at.Add(time.Minute)},
+	}
+	if got := namesOf(Keep{Hourly: 1}.Expired(all)); got != "old" {
+		t.Errorf("expired: %s", got)
+	}
+}
+
+func TestParseKeep(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		want := drawKeep(t)
+		text := fmt.Sprintf("weekly=%d,hourly=%d,monthly=%d,daily=%d", want.Weekly, want.Hourly, want.Monthly, want.Daily)
+		if got, err := ParseKeep(text); got != want || (err == nil) != (want != Keep{}) {
+			t.Fatalf("%q: %+v, %v", text, got, err)
+		}
+	})
+	if got, err := ParseKeep("daily=3"); err != nil || got != (Keep{Daily: 3}) {
+		t.Errorf("%+v, %v", got, err)
+	}
+	for _, bad := range []string{"", "daily", "daily=", "daily=x", "daily=1,daily=2", "yearly=1", "daily=-1", "daily=0", "daily=1,", "daily = 1", "daily=99999999999999999999"} {
+		if got, err := ParseKeep(bad); err == nil {
+			t.Errorf("%q: %+v", bad, got)
+		}
+	}
+}
+
 func TestKeepIsValidated(t *testing.T) {
+	t.Parallel()
 	for _, bad := range []Keep{{}, {Hourly: -1, Daily: 2}} {
 		if bad.Validate() == nil {
 			t.Errorf("%+v was taken", bad)
@@ -122,6 +159,7 @@ func TestKeepIsValidated(t *testing.T) {
 }
 
 func TestPrune(t *testing.T) {
+	t.Parallel()
 	h, target := grow(t, on(t, "source"), 5), on(t, "target")
 	r := h.to(t, target)
 	_, err := r.Run(t.Context()) // s4 is held on the source

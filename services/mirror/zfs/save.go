@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"slices"
 	"strings"
 	"sync"
 
@@ -27,6 +28,8 @@ type SaveOptions struct {
 	Job string
 	// BytesPerSecond bounds the streams before their compression; 0 does not.
 	BytesPerSecond int64
+	// Watch, if not nil, is told how far it is, often and from another goroutine.
+	Watch func(Progress)
 }
 
 // Save archives the snapshots of a dataset that came after the newest archived one,
@@ -34,24 +37,17 @@ type SaveOptions struct {
 // none of the dataset's. It returns the points that are there now and were not
 // before, with an error too. One that is there and damaged is written again. A
 // broken-off Save leaves nothing of the point that was under way, or, after a crash,
-// what Sweep deletes.
+// what Sweep deletes. The archive of another dataset is ErrOther.
 func (a *Archive) Save(ctx context.Context, h *Host, dataset string, o SaveOptions) ([]Point, error) {
 	if err := errors.Join(checkDataset(dataset), checkJob(o.Job)); err != nil {
 		return nil, err
 	}
-	snapshots, err := h.Snapshots(ctx, dataset)
+	behind, damaged, err := a.behind(ctx, h, dataset)
 	if err != nil {
 		return nil, err
 	}
-	archived, damaged := a.Points(ctx)
-	if damaged != nil && !errors.Is(damaged, ErrCorrupt) {
-		return nil, fmt.Errorf("archive %s: %w", dataset, damaged)
-	}
-	common, send := unsaved(snapshots, archived)
-	if common == nil && len(send) == 0 {
-		return nil, fmt.Errorf("archive %s: %w: take one first", dataset, ErrNoSnapshots)
-	}
-	taken := held(snapshots)
+	common, send := behind.common, behind.send
+	taken := held(behind.snapshots)
 	if common != nil {
 		taken = append(taken, *common)
 		if err := h.Hold(ctx, *common, o.Job); err != nil {
@@ -59,11 +55,12 @@ func (a *Archive) Save(ctx context.Context, h *Host, dataset string, o SaveOptio
 		}
 	}
 	var done []Point
-	for _, next := range send {
+	for i, next := range send {
 		if err := h.Hold(ctx, next, o.Job); err != nil {
 			return done, err
 		}
-		p, err := a.save(ctx, h, common, next, o)
+		at := Progress{Snapshot: next.String(), Number: i + 1, Of: len(send)}
+		p, err := a.save(ctx, h, common, next, o.BytesPerSecond, at.watch(o.Watch))
 		if err != nil {
 			return done, fmt.Errorf("archive %s: %w", next, err)
 		}
@@ -71,6 +68,35 @@ func (a *Archive) Save(ctx context.Context, h *Host, dataset string, o SaveOptio
 	}
 	err = holdOnly(ctx, h, append(taken, send...), *common, o.Job)
 	return done, errors.Join(err, damaged)
+}
+
+// lag is what an archive lacks of a dataset.
+type lag struct {
+	snapshots []Snapshot
+	// common is the newest snapshot that can be restored from it; send are those after.
+	common *Snapshot
+	send   []Snapshot
+}
+
+// behind sees what an archive lacks. damaged is what is wrong with its indexes, which
+// keeps nobody from adding to it.
+func (a *Archive) behind(ctx context.Context, h *Host, dataset string) (l lag, damaged, err error) {
+	if l.snapshots, err = h.Snapshots(ctx, dataset); err != nil {
+		return lag{}, nil, err
+	}
+	archived, damaged := a.Points(ctx)
+	if damaged != nil && !errors.Is(damaged, ErrCorrupt) {
+		return lag{}, nil, fmt.Errorf("archive %s: %w", dataset, damaged)
+	}
+	l.common, l.send = unsaved(l.snapshots, archived)
+	switch {
+	case l.common != nil:
+	case len(archived) > 0 && !slices.ContainsFunc(archived, func(p Point) bool { return p.Dataset == dataset }):
+		return l, nil, fmt.Errorf("archive %s: %w, %s: give each dataset a prefix of its own", dataset, ErrOther, archived[0].Dataset)
+	case len(l.send) == 0:
+		return l, damaged, fmt.Errorf("archive %s: %w: take one first", dataset, ErrNoSnapshots)
+	}
+	return l, damaged, nil
 }
 
 // unsaved finds the newest snapshot that can be restored from the archive, and
@@ -85,7 +111,7 @@ func unsaved(snapshots []Snapshot, archived []Point) (common *Snapshot, send []S
 }
 
 // save archives one snapshot.
-func (a *Archive) save(ctx context.Context, h *Host, from *Snapshot, to Snapshot, o SaveOptions) (p Point, err error) {
+func (a *Archive) save(ctx context.Context, h *Host, from *Snapshot, to Snapshot, bytesPerSecond int64, watch func(int64)) (p Point, err error) {
 	p = Point{
 		Version: indexVersion, Compression: compression, Dataset: to.Dataset, Snapshot: to.Name,
 		Created: to.Created, GUID: to.GUID, Upload: strings.ToLower(rand.Text()[:16]),
@@ -101,7 +127,7 @@ func (a *Archive) save(ctx context.Context, h *Host, from *Snapshot, to Snapshot
 		}
 		w.cancel(nil)
 	}()
-	p.Stream, err = compressed(ctx, h, sendArgv(from, to), w, o.BytesPerSecond)
+	p.Stream, err = compressed(ctx, h, sendArgv(from, to), w, bytesPerSecond, watch)
 	if p.Parts, err = w.finish(err); err != nil {
 		return Point{}, err
 	}
@@ -137,13 +163,13 @@ func (a *Archive) publish(ctx context.Context, p Point) (Point, error) {
 }
 
 // compressed runs a send and writes its compressed stream to w.
-func compressed(ctx context.Context, h *Host, send []string, w *partWriter, bytesPerSecond int64) (Stream, error) {
+func compressed(ctx context.Context, h *Host, send []string, w *partWriter, bytesPerSecond int64, watch func(int64)) (Stream, error) {
 	// Compressing has a core to itself, and sending goes on meanwhile.
 	packer, err := zstd.NewWriter(w, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(2))
 	if err != nil {
 		return Stream{}, err
 	}
-	m := newMeter(ctx, packer, bytesPerSecond)
+	m := newMeter(ctx, packer, bytesPerSecond, watch)
 	err = h.run(ctx, nil, m, send...)
 	// Closed after an error as well: it has goroutines.
 	if closed := packer.Close(); err == nil {
@@ -183,11 +209,14 @@ func (w *partWriter) Write(p []byte) (int, error) {
 			case <-w.ctx.Done():
 				return done, context.Cause(w.ctx)
 			}
-			if w.filling == nil {
-				w.filling = make([]byte, 0, partSize)
-			}
 		}
 		n := min(len(p)-done, partSize-len(w.filling))
+		if need := len(w.filling) + n; need > cap(w.filling) {
+			// Most increments are small: a buffer grows to what it has to hold.
+			grown := make([]byte, len(w.filling), min(partSize, max(2*cap(w.filling), need)))
+			copy(grown, w.filling)
+			w.filling = grown
+		}
 		w.filling = append(w.filling, p[done:done+n]...)
 		if done += n; len(w.filling) == partSize {
 			w.upload()

@@ -178,7 +178,7 @@ func (h *Host) Destroy(ctx context.Context, s Snapshot) error {
 
 // destroy destroys one dataset or snapshot and nothing with it.
 func (h *Host) destroy(ctx context.Context, name string) error {
-	return retry(ctx, func() error {
+	return h.retry(ctx, func() error {
 		_, err := h.zfs(ctx, "destroy", name)
 		return err
 	})

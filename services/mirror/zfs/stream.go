@@ -36,6 +36,28 @@ type Stream struct {
 	BLAKE3 Hash  `json:"blake3"`
 }
 
+// Progress is how far something is that goes through streams.
+type Progress struct {
+	// Snapshot is the full name of the one whose stream is under way, Number its place,
+	// from 1, of Of.
+	Snapshot   string
+	Number, Of int
+	// Bytes of the stream have passed, of Total, which is 0 where nobody knows it
+	// before its end.
+	Bytes, Total int64
+}
+
+// watch makes of a watcher one that counts the bytes of what p describes; nil of nil.
+func (p Progress) watch(watcher func(Progress)) func(int64) {
+	if watcher == nil {
+		return nil
+	}
+	return func(n int64) {
+		p.Bytes = n
+		watcher(p)
+	}
+}
+
 // meter counts and hashes what is written through it, no faster than allowed.
 type meter struct {
 	ctx     context.Context
@@ -43,14 +65,16 @@ type meter struct {
 	limiter *rate.Limiter
 	hash    *blake3.Hasher
 	bytes   int64
+	// watch, if not nil, is told of the bytes.
+	watch func(int64)
 }
 
 // burst is how much passes at once where a rate is given; at most a second's worth.
 const burst = 1 << 20
 
 // newMeter lets bytesPerSecond through, or all if that is 0. ctx ends its waiting.
-func newMeter(ctx context.Context, to io.Writer, bytesPerSecond int64) *meter {
-	m := &meter{ctx: ctx, to: to, hash: blake3.New()}
+func newMeter(ctx context.Context, to io.Writer, bytesPerSecond int64, watch func(int64)) *meter {
+	m := &meter{ctx: ctx, to: to, hash: blake3.New(), watch: watch}
 	if bytesPerSecond > 0 {
 		m.limiter = rate.NewLimiter(rate.Limit(bytesPerSecond), int(min(burst, bytesPerSecond)))
 	}
@@ -71,6 +95,9 @@ func (m *meter) Write(p []byte) (int, error) {
 		_, _ = m.hash.Write(part[:n]) // it never fails
 		m.bytes += int64(n)
 		done += n
+		if m.watch != nil {
+			m.watch(m.bytes)
+		}
 		if err != nil {
 			return done, err
 		}
@@ -95,14 +122,14 @@ func sendArgv(from *Snapshot, to Snapshot) []string {
 
 // transfer runs a send into a receive. Where one fails the other is ended, and what
 // it then says is left out.
-func transfer(ctx context.Context, source, target *Host, send, receive []string, bytesPerSecond int64) (Stream, error) {
+func transfer(ctx context.Context, source, target *Host, send, receive []string, bytesPerSecond int64, watch func(int64)) (Stream, error) {
 	sending, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	r, w, err := widePipe()
 	if err != nil {
 		return Stream{}, err
 	}
-	m := newMeter(sending, w, bytesPerSecond)
+	m := newMeter(sending, w, bytesPerSecond, watch)
 	var sender sync.WaitGroup
 	var sent error
 	sender.Go(func() {

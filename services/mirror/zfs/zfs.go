@@ -10,6 +10,7 @@ package zfs
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -38,10 +39,16 @@ var (
 	ErrNoCommon = errors.New("the target has no snapshot in common with the source")
 	// ErrNoSnapshots says that a source has no snapshot that could be sent.
 	ErrNoSnapshots = errors.New("the source has no snapshots")
+	// ErrOther says that an archive holds another dataset's points.
+	ErrOther = errors.New("the archive is another dataset's")
 	// ErrCorrupt says that something is not what its hash, its size or its guid says.
 	ErrCorrupt = errors.New("the content is damaged")
 	// ErrUnsupported says that something was written in a form that is not known.
 	ErrUnsupported = errors.New("of a kind that is not known")
+	// ErrDenied says that ZFS does not let this user do it.
+	ErrDenied = errors.New("ZFS does not permit it to this user")
+	// ErrNoZFS says that no ZFS answers where one was looked for.
+	ErrNoZFS = errors.New("no ZFS answers")
 	// ErrName says that a name cannot be that of a dataset, a snapshot or a job.
 	ErrName = errors.New("unusable name")
 )
@@ -61,15 +68,43 @@ type Runner interface {
 // nothing open.
 type Host struct {
 	runner Runner
+	// patience, if not 0, is for patience.
+	patience time.Duration
 }
 
-// Open asks whether there is a ZFS that answers where r leads.
+// Open asks whether there is a ZFS that answers where r leads. Unless ctx has ended
+// the error wraps ErrNoZFS or ErrDenied.
 func Open(ctx context.Context, r Runner) (*Host, error) {
 	h := &Host{runner: r}
-	if _, err := h.output(ctx, "zpool", "list", "-H", "-o", "name"); err != nil {
-		return nil, fmt.Errorf("ask for ZFS: %w; install it, or start zfs-fuse", err)
+	_, err := h.output(ctx, "zpool", "list", "-H", "-o", "name")
+	if err == nil {
+		return h, nil
 	}
-	return h, nil
+	if ctx.Err() != nil {
+		return nil, fmt.Errorf("ask for ZFS: %w", err)
+	}
+	return nil, fmt.Errorf("ask for ZFS: %w", unanswered(err))
+}
+
+// The exit codes of env for a program that is not there, and of ssh for a machine
+// that cannot be reached.
+const (
+	codeNoProgram = 127
+	codeNoMachine = 255
+)
+
+// unanswered says why a ZFS did not answer, and what to do.
+func unanswered(err error) error {
+	failed, ok := errors.AsType[*control.CommandError](err)
+	switch {
+	case ok && failed.Where != "" && (failed.Code == codeNoMachine || failed.Code < 0):
+		return fmt.Errorf("%w: %w; see that `%s true` works", ErrNoZFS, err, failed.Where)
+	case errors.Is(err, ErrDenied):
+		return fmt.Errorf("%w; run it as root", err)
+	case ok && failed.Code == codeNoProgram:
+		return fmt.Errorf("%w: %w; install zfsutils-linux, or zfs-fuse", ErrNoZFS, err)
+	}
+	return fmt.Errorf("%w: %w; load the kernel's module with `modprobe zfs`, or start zfs-fuse", ErrNoZFS, err)
 }
 
 // zfs runs a zfs command and returns its output.
@@ -109,6 +144,8 @@ func reasonOf(stderr string) error {
 		{"has dependent clones", ErrCloned},
 		{"snapshot has dependent clone", ErrCloned},
 		{"is busy", ErrBusy},
+		{"ermission denied", ErrDenied},
+		{"must be run as root", ErrDenied},
 		{"does not exist", ErrNotExist},
 		{"no such pool", ErrNotExist},
 	} {
@@ -124,8 +161,8 @@ func reasonOf(stderr string) error {
 const patience = 10 * time.Second
 
 // retry does something again while it is ErrBusy, for as long as patience.
-func retry(ctx context.Context, do func() error) error {
-	limit := time.NewTimer(patience)
+func (h *Host) retry(ctx context.Context, do func() error) error {
+	limit := time.NewTimer(cmp.Or(h.patience, patience))
 	defer limit.Stop()
 	for pause := 10 * time.Millisecond; ; pause = min(2*pause, time.Second) {
 		err := do()

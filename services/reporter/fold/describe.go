@@ -238,7 +238,7 @@ func (f *phaseFold) describeCopy(n entry, name string) bool {
 	switch p := n.payload.(type) {
 	case *event.MirrorRequested:
 		r := f.copyRun(p.Step)
-		r.From, r.To = p.From, p.To
+		r.From, r.To, r.Mirror = p.From, p.To, p.Mirror
 	case *event.MirrorCompleted:
 		r := f.copyRun(p.Step)
 		r.Status, r.Files, r.Bytes, r.Root, r.Verified = statusDone, p.Files, p.Bytes, p.Root, p.Verified

@@ -131,6 +131,11 @@ func (d *docket) copies(p Phase) {
 			continue
 		}
 		_, name := cutStep(c.Step)
+		if c.Mirror != "" {
+			d.open(Major, p.Name, "A mirror was not brought up to date: "+name, c.problem(),
+				fmt.Sprintf("See `firedrill mirror status %s`, remove the cause and run `firedrill mirror sync %s --fleet`.", c.Mirror, c.Mirror))
+			continue
+		}
 		d.open(Major, p.Name, "Evidence was not kept: "+name, c.problem(),
 			fmt.Sprintf("Copy %s to %s by hand now, if the restore has left it as it was.", orThe(c.From, "what was to be kept"), orThe(c.To, "a safe place")),
 			"Remove the cause and rehearse the copy alone before the next drill: the restore may destroy what it should have kept.")

@@ -316,6 +316,8 @@ type CopyRun struct {
 	Step string `json:"step"`
 	From string `json:"from"`
 	To   string `json:"to"`
+	// Mirror is the inventory's mirror that was run; From and To are empty then.
+	Mirror string `json:"mirror,omitempty"`
 	// Status is asked, done, failed or not asked.
 	Status   string `json:"status"`
 	Files    int64  `json:"files"`

@@ -45,11 +45,13 @@ func (f *phaseFold) judgeKeep() {
 	if len(f.out.Copies) == 0 {
 		return
 	}
-	good := 0
+	good, whole := 0, "every copy is whole and verified"
 	var why []string
 	for _, c := range f.out.Copies {
 		if c.Status == statusDone {
-			good++
+			if good++; c.Verified == "" {
+				whole = "every copy is whole"
+			}
 			continue
 		}
 		why = append(why, c.problem())
@@ -58,7 +60,7 @@ func (f *phaseFold) judgeKeep() {
 	if len(why) > 0 {
 		v = verdict.Inconclusive
 	}
-	f.addResult(ofKeep, "every copy is made", fmt.Sprintf("%d of %s", good, Plural(len(f.out.Copies), "copy")), v, reasonOr(why, "every copy is whole and verified"))
+	f.addResult(ofKeep, "every copy is made", fmt.Sprintf("%d of %s", good, Plural(len(f.out.Copies), "copy")), v, reasonOr(why, whole))
 }
 
 // addUnasked lists the copies that the drill wants and that were never asked for.
@@ -69,7 +71,7 @@ func (f *phaseFold) addUnasked() {
 			fill := func(location string) string {
 				return strings.ReplaceAll(location, "{drill}", f.h.first.event.Subject)
 			}
-			f.out.Copies = append(f.out.Copies, CopyRun{Step: step, From: fill(k.From), To: fill(k.To), Status: statusNotAsked})
+			f.out.Copies = append(f.out.Copies, CopyRun{Step: step, From: fill(k.From), To: fill(k.To), Mirror: k.Mirror, Status: statusNotAsked})
 		}
 	}
 }
@@ -78,16 +80,21 @@ func (f *phaseFold) addUnasked() {
 func (c CopyRun) problem() string {
 	_, name := cutStep(c.Step)
 	what := name
-	if c.From != "" {
+	failed := " could not be copied"
+	switch {
+	case c.Mirror != "":
+		what += " (mirror " + c.Mirror + ")"
+		failed = " is not whole"
+	case c.From != "":
 		what += " (" + c.From + " → " + c.To + ")"
 	}
 	switch c.Status {
 	case statusFailed:
-		return what + " could not be copied" + suffix(c.Reason)
+		return what + failed + suffix(c.Reason)
 	case statusNotAsked:
 		return what + ": the phase ended before its turn came"
 	}
-	return what + " could not be copied: the mirror did not answer"
+	return what + failed + ": the mirror did not answer"
 }
 
 // judgeRestore judges the way back: nothing may stay broken.

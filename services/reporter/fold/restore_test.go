@@ -49,6 +49,24 @@ func TestKeep(t *testing.T) {
 	}
 }
 
+// TestKeepByAMirror: a mirror that is a step of a drill, too, has to have run whole.
+func TestKeepByAMirror(t *testing.T) {
+	for keep, want := range map[string]verdict.Verdict{
+		synthetic.KeepDone: verdict.Pass, synthetic.KeepFails: verdict.Inconclusive, synthetic.KeepSilent: verdict.Inconclusive,
+	} {
+		r := mustFold(t, kill(func(p *synthetic.Phase) { p.Keep, p.Mirror = keep, "offsite" }))
+		got, copies := result(t, r, "keep"), r.Phases[0].Copies
+		if r.Verdict != want || got.Verdict != want || strings.Contains(got.Why, "verified") || len(copies) != 1 || copies[0].Mirror != "offsite" {
+			t.Errorf("keep %s: %s, %+v, %+v", keep, r.Verdict, got, copies)
+		}
+		said := strings.Contains(strings.Join(r.Summary, " "), "Not brought up to date: wal (mirror offsite)")
+		todo := slices.ContainsFunc(r.ActionItems, func(a fold.ActionItem) bool { return strings.Contains(a.Text, "firedrill mirror sync offsite") })
+		if bad := want != verdict.Pass; said != bad || todo != bad {
+			t.Errorf("keep %s: summary %q, items %+v", keep, r.Summary, r.ActionItems)
+		}
+	}
+}
+
 // hasItem reports whether an issue and an action item of its own speak of it.
 func hasItem(r fold.Report, of string) bool {
 	i := slices.IndexFunc(r.Issues, func(i fold.Issue) bool { return strings.Contains(i.Detail, of) })

@@ -69,18 +69,28 @@ func phaseSentence(p Phase) string {
 	return outcomeSentence(p) + keepSentence(p)
 }
 
-// keepSentence names the evidence that was not kept.
-func keepSentence(p Phase) string {
-	var lacking []string
+// keepSentence names the evidence that was not kept, and the mirrors that are behind.
+func keepSentence(p Phase) (s string) {
+	var lacking, behind []string
 	for _, c := range p.Copies {
-		if c.Status != statusDone {
+		switch {
+		case c.Status == statusDone:
+		case c.Mirror != "":
+			behind = append(behind, c.problem())
+		default:
 			lacking = append(lacking, c.problem())
 		}
 	}
-	if len(lacking) == 0 || p.State != StateFinished {
+	if p.State != StateFinished {
 		return ""
 	}
-	return " Evidence was not kept: " + joinReasons(lacking) + "."
+	if len(lacking) > 0 {
+		s = " Evidence was not kept: " + joinReasons(lacking) + "."
+	}
+	if len(behind) > 0 {
+		s += " Not brought up to date: " + joinReasons(behind) + "."
+	}
+	return s
 }
 
 func outcomeSentence(p Phase) string {

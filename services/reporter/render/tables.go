@@ -184,7 +184,11 @@ func checkRows(cs []fold.CheckRun) [][]string {
 func copyRows(p fold.Phase) [][]string {
 	var rows [][]string
 	for _, c := range p.Copies {
-		rows = append(rows, []string{c.Step, c.From, c.To, c.Status, orNone(c.Reason), fold.ShowCount(c.Files), fold.ShowCount(c.Bytes), orNone(c.Verified), orNone(c.Root)})
+		from, to := c.From, c.To
+		if c.Mirror != "" {
+			from, to = "mirror "+c.Mirror, fold.Never
+		}
+		rows = append(rows, []string{c.Step, from, to, c.Status, orNone(c.Reason), fold.ShowCount(c.Files), fold.ShowCount(c.Bytes), orNone(c.Verified), orNone(c.Root)})
 	}
 	return rows
 }

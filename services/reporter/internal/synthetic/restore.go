@@ -69,12 +69,19 @@ func (r *run) keep() {
 	if p.Keep == "" {
 		return
 	}
-	b.Add(at, event.TypeMirrorRequested, event.MirrorRequested{Step: step, From: "dir:/srv/orders-a/pg_wal", To: "dir:/evidence/" + b.drill + "/wal"})
-	switch p.Keep {
-	case KeepDone:
+	asked := event.MirrorRequested{Step: step, From: "dir:/srv/orders-a/pg_wal", To: "dir:/evidence/" + b.drill + "/wal"}
+	if p.Mirror != "" {
+		asked = event.MirrorRequested{Step: step, Mirror: p.Mirror}
+	}
+	b.Add(at, event.TypeMirrorRequested, asked)
+	switch {
+	case p.Keep == KeepDone && p.Mirror != "":
+		b.Add(at+80*time.Millisecond, event.TypeMirrorCompleted, event.MirrorCompleted{Step: step, Began: b.Reading(at + 5*time.Millisecond), Ended: b.Reading(at + 70*time.Millisecond),
+			Files: 2, Bytes: 33_554_432, Root: "5f2d1c"})
+	case p.Keep == KeepDone:
 		b.Add(at+80*time.Millisecond, event.TypeMirrorCompleted, event.MirrorCompleted{Step: step, Began: b.Reading(at + 5*time.Millisecond), Ended: b.Reading(at + 70*time.Millisecond),
 			Files: 12, Bytes: 201_326_592, Root: "5f2d1c", Manifest: "dir:/evidence/" + b.drill + "/wal/.manifest", Verified: "L2"})
-	case KeepFails:
+	case p.Keep == KeepFails:
 		b.Add(at+80*time.Millisecond, event.TypeMirrorFailed, event.MirrorFailed{Step: step, Reason: "write /evidence/" + b.drill + "/wal/000000010000000000000007: no space left on device"})
 	}
 }

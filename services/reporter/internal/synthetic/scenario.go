@@ -38,6 +38,8 @@ type Phase struct {
 	// Keep has evidence copied before the restore: KeepDone, KeepFails or
 	// KeepSilent; empty keeps none.
 	Keep string
+	// Mirror is, with Keep, the mirror that is run instead of the copy.
+	Mirror string
 	// Unchecked leaves out the checks after the restore.
 	Unchecked bool
 }
@@ -65,7 +67,9 @@ func Definition(name, title string, phases ...Phase) drill.Drill {
 		none := int64(0)
 		var keep []drill.Keep
 		if p.Keep != "" {
-			keep = []drill.Keep{{Name: "wal", From: "dir:/srv/orders-a/pg_wal", To: "dir:/evidence/{drill}/wal"}}
+			if keep = []drill.Keep{{Name: "wal", From: "dir:/srv/orders-a/pg_wal", To: "dir:/evidence/{drill}/wal"}}; p.Mirror != "" {
+				keep = []drill.Keep{{Name: "wal", Mirror: p.Mirror}}
+			}
 		}
 		d.Spec.Phases = append(d.Spec.Phases, drill.Phase{
 			Name: p.Name, Title: p.Title,

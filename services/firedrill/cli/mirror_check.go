@@ -1,0 +1,182 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/firedrill/firedrill/services/mirror/job"
+	"github.com/firedrill/firedrill/services/mirror/plan"
+	"github.com/firedrill/firedrill/services/mirror/proof"
+)
+
+// verifyFlags are those of the commands that compare.
+type verifyFlags struct {
+	level string
+	side  string
+}
+
+// otherFilter is said where --filter is not what describes a mirror anew.
+const otherFilter = "; left out, what the last run had"
+
+func (a *app) mirrorVerifyCmd(o *mirrorOptions) *cobra.Command {
+	var v verifyFlags
+	use, args := mirrorArgs("verify")
+	c := &cobra.Command{
+		Use: use, Args: args,
+		Short: "Compare the locations with the manifest of the last run",
+		Long: `Compare what the locations hold now with the signed manifest of the last run, with
+the filter that the run had.
+
+Levels: L1 compares names, sizes and ETags of a listing (in a directory: what was not
+touched since, as its inode's times tell, and the content of the rest), L2 the
+checksums that a store keeps, L4 reads every content. The result never claims more
+than what was looked at.`,
+		RunE: func(cmd *cobra.Command, args []string) error { return a.verifyMirror(cmd, args, o, v, false) },
+	}
+	f := c.Flags()
+	f.StringVar(&v.level, "level", "L1", "L1, L2 or L4")
+	f.StringVar(&v.side, "side", "both", "source, destination or both")
+	o.describeFilter(f, otherFilter)
+	o.describeLimit(f)
+	o.describeWait(f)
+	return c
+}
+
+func (a *app) mirrorDriftCmd(o *mirrorOptions) *cobra.Command {
+	use, args := mirrorArgs("drift")
+	c := &cobra.Command{
+		Use: use, Args: args,
+		Short: "List what differs on either side from what the last run left",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.verifyMirror(cmd, args, o, verifyFlags{level: "L1", side: "both"}, true)
+		},
+	}
+	o.describeFilter(c.Flags(), otherFilter)
+	o.describeLimit(c.Flags())
+	o.describeWait(c.Flags())
+	return c
+}
+
+func (a *app) mirrorAuditCmd(o *mirrorOptions) *cobra.Command {
+	var ao job.AuditOptions
+	use, args := mirrorArgs("audit")
+	c := &cobra.Command{
+		Use: use, Args: args,
+		Short: "Read everything on both sides, find what has rotted, and repair it if asked",
+		Long: `Read every content on both sides, and compare it with the manifest of the last run
+and with the other side. What has changed although nothing has touched it since has
+rotted; what was edited has not, and the next run carries it.`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if ao.RepairSource && !ao.Repair {
+				return errors.New("--repair-source: it says how far --repair may go: give that, too")
+			}
+			left := "nothing was changed"
+			if ao.Repair {
+				left = "what was repaired stays"
+			}
+			return a.compare(cmd, args, o, comparison{
+				left: left,
+				open: func(ctx context.Context, s *subject) (*job.Job, error) {
+					if ao.RepairSource {
+						return s.env.OpenBoth(ctx, s.Mirror, true)
+					}
+					return s.env.Open(ctx, s.Mirror, ao.Repair)
+				},
+				look: func(ctx context.Context, j *job.Job, p *mirrorPrinter) (func() error, error) {
+					ao.Seen = p.seen
+					res, err := j.Audit(ctx, ao)
+					return func() error { return p.audited(res) }, err
+				},
+			})
+		},
+	}
+	c.Flags().BoolVar(&ao.Repair, "repair", false, "replace what has rotted in the destination with what the source holds undamaged; in a two-way mirror, the reverse as well")
+	c.Flags().BoolVar(&ao.RepairSource, "repair-source", false, "with --repair: write into the source of a one-way mirror, too")
+	o.describeFilter(c.Flags(), otherFilter)
+	o.describeLimit(c.Flags())
+	o.describeWait(c.Flags())
+	return c
+}
+
+func (a *app) verifyMirror(cmd *cobra.Command, args []string, o *mirrorOptions, v verifyFlags, list bool) error {
+	level, sides, err := v.parse()
+	if err != nil {
+		return err
+	}
+	return a.compare(cmd, args, o, comparison{
+		left: "nothing was changed",
+		open: func(ctx context.Context, s *subject) (*job.Job, error) { return s.env.Open(ctx, s.Mirror, false) },
+		look: func(ctx context.Context, j *job.Job, p *mirrorPrinter) (func() error, error) {
+			var all []job.Verified
+			for _, s := range sides {
+				got, err := j.Verify(ctx, s, job.VerifyOptions{Level: level, Seen: p.seen})
+				if err != nil {
+					return nil, err
+				}
+				all = append(all, got)
+			}
+			return func() error { return p.verified(all, list) }, nil
+		},
+	})
+}
+
+// comparison is what a command does with a mirror that it compares.
+type comparison struct {
+	// left is what it leaves behind when it is interrupted.
+	left string
+	open func(context.Context, *subject) (*job.Job, error)
+	// look looks at the open mirror, and gives what prints what it has seen.
+	look func(context.Context, *job.Job, *mirrorPrinter) (show func() error, err error)
+}
+
+// compare makes a comparison of the mirror that the arguments name.
+func (a *app) compare(cmd *cobra.Command, args []string, o *mirrorOptions, c comparison) error {
+	s, err := a.mirror(cmd, args, o)
+	if err != nil {
+		return err
+	}
+	if w := s.recall(cmd.Flags()); w != "" {
+		fmt.Fprintln(a.Err, "firedrill: note:", w)
+	}
+	if err := s.check(); err != nil {
+		return err
+	}
+	ctx := cmd.Context()
+	p := a.mirrorPrinter(o)
+	p.start()
+	defer p.stop()
+	defer mindInterrupt(ctx, p, c.left)()
+	j, err := a.open(ctx, o, s, p, func() (*job.Job, error) { return c.open(ctx, s) })
+	if err != nil {
+		return interrupted(ctx, c.left, err)
+	}
+	show, err := c.look(ctx, j, p)
+	if cerr := j.Close(ctx); err == nil {
+		err = cerr
+	}
+	p.stop()
+	if err != nil {
+		return interrupted(ctx, c.left, failure(s.plain(err)))
+	}
+	return show()
+}
+
+func (v verifyFlags) parse() (proof.Level, []plan.Side, error) {
+	levels := map[string]proof.Level{"L1": proof.L1, "L2": proof.L2, "L4": proof.L4}
+	level, ok := levels[v.level]
+	if !ok {
+		return 0, nil, fmt.Errorf("--level: %q is none: use L1, L2 or L4", v.level)
+	}
+	switch v.side {
+	case "both":
+		return level, []plan.Side{plan.Source, plan.Dest}, nil
+	case plan.Source.String():
+		return level, []plan.Side{plan.Source}, nil
+	case plan.Dest.String():
+		return level, []plan.Side{plan.Dest}, nil
+	}
+	return 0, nil, fmt.Errorf("--side: %q is none: use source, destination or both", v.side)
+}

@@ -1,0 +1,135 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/pflag"
+
+	"github.com/firedrill/firedrill/pkg/drill"
+	"github.com/firedrill/firedrill/services/mirror"
+)
+
+// describe adds the flags that describe a mirror of two locations.
+func (o *mirrorOptions) describe(f *pflag.FlagSet) {
+	f.StringVar(&o.spec.Mode, "mode", drill.MirrorCopy, "copy (removes nothing), mirror (removes, guarded) or two-way")
+	o.describeFilter(f, "")
+	f.BoolVar(&o.spec.Xattrs, "xattrs", false, "extended attributes too")
+	f.BoolVar(&o.spec.OneFileSystem, "one-file-system", false, "leave out what is mounted below a directory")
+	o.describeLimit(f)
+}
+
+func (o *mirrorOptions) describeFilter(f *pflag.FlagSet, more string) {
+	f.StringArrayVar(&o.spec.Filter, "filter", nil, `rule such as "- *.tmp" or "+ /keep/**"; may be repeated, the first that matches decides`+more)
+}
+
+func (o *mirrorOptions) describeLimit(f *pflag.FlagSet) {
+	f.Var((*bandwidth)(&o.spec.BytesPerSecond), "bwlimit", "bytes read per second, such as 10M (10,000,000) or 10Mi (10,485,760); 0 is no limit")
+}
+
+func (o *mirrorOptions) describeWait(f *pflag.FlagSet) {
+	f.BoolVar(&o.wait, "wait", false, "wait while another process has the mirror")
+}
+
+// describing lists the flags that were given and describe a mirror.
+func describing(f *pflag.FlagSet) (out []string) {
+	for _, name := range []string{"mode", "filter", "xattrs", "one-file-system", "bwlimit"} {
+		if f.Changed(name) {
+			out = append(out, "--"+name)
+		}
+	}
+	return out
+}
+
+// checkMirror refuses a mirror of two locations that cannot be run as it is
+// described. Those of an inventory were checked with it.
+func (s *subject) check() error {
+	if s.named {
+		return nil
+	}
+	var errs []error
+	for _, p := range mirror.Check(s.Mirror, s.env.Stores) {
+		field, _, _ := strings.Cut(p.Field, "[")
+		switch field {
+		case "from", "to":
+			field = strings.ToUpper(field)
+		default:
+			field = "--" + field
+		}
+		if p.Value != "" || strings.HasPrefix(field, "--") {
+			field += fmt.Sprintf(": %q", p.Value)
+		}
+		errs = append(errs, fmt.Errorf("%s: %s", field, p.Fix))
+	}
+	return errors.Join(errs...)
+}
+
+// recall fills in what a later command is not told again: with what the last run of
+// these locations left out, and what else describes what it looked at. It returns
+// what to warn of.
+func (s *subject) recall(f *pflag.FlagSet) (warning string) {
+	past := s.log.Mirror
+	switch {
+	case past.From == "":
+		return ""
+	case s.named && !slices.Equal(s.Filter, past.Filter):
+		return fmt.Sprintf("the inventory's filter is not that of the last run (%s): what this one leaves out is not compared, and what that one left out shows as extra", rules(past.Filter))
+	case s.named:
+		return ""
+	}
+	s.Mode, s.Xattrs, s.OneFileSystem = past.Mode, past.Xattrs, past.OneFileSystem
+	switch {
+	case !f.Changed("filter"):
+		s.Filter = past.Filter
+	case !slices.Equal(s.Filter, past.Filter):
+		return fmt.Sprintf("--filter differs from that of the last run (%s): what this one leaves out is not compared, and what that one left out shows as extra", rules(past.Filter))
+	}
+	return ""
+}
+
+// changed is what to warn of where a run is not described like the one before.
+func (s *subject) changed() string {
+	past := s.log.Mirror
+	if s.named || past.From == "" || slices.Equal(s.Filter, past.Filter) {
+		return ""
+	}
+	return fmt.Sprintf("the last run of these locations had %s, this one has %s", rules(past.Filter), rules(s.Filter))
+}
+
+func rules(filter []string) string {
+	if len(filter) == 0 {
+		return "no --filter"
+	}
+	var out []string
+	for _, r := range filter {
+		out = append(out, fmt.Sprintf("--filter %q", r))
+	}
+	return strings.Join(out, " ")
+}
+
+// bandwidth is a flag for bytes per second.
+type bandwidth int64
+
+// Type implements pflag.Value.
+func (*bandwidth) Type() string { return "rate" }
+
+// String implements pflag.Value.
+func (b *bandwidth) String() string { return strconv.FormatInt(int64(*b), 10) }
+
+// Set implements pflag.Value.
+func (b *bandwidth) Set(text string) error {
+	number := strings.TrimRight(text, "KMGTi")
+	unit, ok := map[string]float64{
+		"": 1, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30, "Ti": 1 << 40,
+	}[text[len(number):]]
+	n, err := strconv.ParseFloat(number, 64)
+	if n *= unit; !ok || err != nil || !(n >= 0 && n < math.MaxInt64) || n > 0 && n < 1 {
+		return errors.New("write bytes per second, such as 500K, 10M (10,000,000) or 10Mi (10,485,760), or 0 for no limit")
+	}
+	*b = bandwidth(n)
+	return nil
+}

@@ -1,0 +1,145 @@
+package cli
+
+import (
+	"time"
+
+	"github.com/firedrill/firedrill/pkg/drill"
+	"github.com/firedrill/firedrill/services/mirror/job"
+	"github.com/firedrill/firedrill/services/mirror/plan"
+	"github.com/firedrill/firedrill/services/mirror/proof"
+)
+
+// syncJSON is the result of a run as JSON.
+type syncJSON struct {
+	Name    string    `json:"name,omitempty"`
+	From    string    `json:"from"`
+	To      string    `json:"to"`
+	DryRun  bool      `json:"dryRun,omitempty"`
+	Began   time.Time `json:"began"`
+	Seconds float64   `json:"seconds"`
+	Whole   bool      `json:"whole"`
+	// Error is why the run could not go on.
+	Error string           `json:"error,omitempty"`
+	Done  map[string]int64 `json:"done"`
+	// Believed counts those of the equal ones that nobody looked at in this run,
+	// Listed says when the destination was last listed in full.
+	Believed   int64         `json:"believed,omitempty"`
+	Listed     time.Time     `json:"listed,omitzero"`
+	Bytes      int64         `json:"bytes"`
+	Failed     []keyed       `json:"failed,omitempty"`
+	FailedSum  int64         `json:"failedCount"`
+	Conflicts  []keyed       `json:"conflicts,omitempty"`
+	Unholdable []keyed       `json:"unholdable,omitempty"`
+	Refusals   []string      `json:"refusals,omitempty"`
+	Errors     []string      `json:"errors,omitempty"`
+	HeldBack   int64         `json:"heldBack,omitempty"`
+	Mended     int64         `json:"permissionsSet,omitempty"`
+	Root       *proof.Signed `json:"root,omitempty"`
+}
+
+type keyed struct {
+	Key string `json:"key"`
+	Why string `json:"why"`
+}
+
+func asJSON(m drill.Mirror, dry bool, r job.Result) syncJSON {
+	out := syncJSON{
+		Name: m.Name, From: m.From, To: m.To, DryRun: dry, Began: r.Began, Seconds: r.Ended.Sub(r.Began).Seconds(), Whole: r.Whole(),
+		Done: map[string]int64{}, Believed: r.Believed, Listed: r.Listed, Bytes: r.Bytes[plan.Put], FailedSum: r.Failed, HeldBack: r.HeldBack, Mended: r.Mended,
+	}
+	for op, n := range r.Done {
+		out.Done[op.String()] = n
+	}
+	for _, f := range r.Failures {
+		out.Failed = append(out.Failed, keyed{f.Key, f.Op.String() + ": " + f.Err.Error()})
+	}
+	for _, c := range r.Conflicts {
+		out.Conflicts = append(out.Conflicts, keyed{c.Key, string(c.Reason) + ": " + c.Reason.Fix()})
+	}
+	for _, u := range r.Unholdable {
+		out.Unholdable = append(out.Unholdable, keyed{u.Key, u.Err.Error()})
+	}
+	for _, g := range r.Refusals {
+		out.Refusals = append(out.Refusals, refusal(g))
+	}
+	for _, e := range r.Errors {
+		out.Errors = append(out.Errors, e.Error())
+	}
+	if r.Root.Root.Entries > 0 {
+		out.Root = &r.Root
+	}
+	return out
+}
+
+// verifiedJSON is what a check of one side has shown.
+type verifiedJSON struct {
+	Place    string      `json:"place"`
+	Verified bool        `json:"verified"`
+	Level    proof.Level `json:"level"`
+	// Asked is the level that was asked for, Read how many contents were read.
+	Asked   proof.Level `json:"asked"`
+	Read    int64       `json:"read"`
+	Checked int64       `json:"checked"`
+	// CheckedBy counts, by level, what the evidence is worth.
+	CheckedBy    map[string]int64 `json:"checkedBy"`
+	Missing      proof.Findings   `json:"missing"`
+	Extra        proof.Findings   `json:"extra"`
+	Different    proof.Findings   `json:"different"`
+	MetadataOnly proof.Findings   `json:"metadataOnly"`
+	Unchecked    proof.Findings   `json:"unchecked"`
+	Low          proof.Findings   `json:"low"`
+	Unreadable   proof.Findings   `json:"unreadable"`
+}
+
+func asVerified(all ...job.Verified) []verifiedJSON {
+	out := []verifiedJSON{}
+	for _, v := range all {
+		one := verifiedJSON{
+			Place: v.Place, Verified: v.Verified(), Level: v.Verdict.Level, Asked: v.Verdict.Asked, Read: v.Read, Checked: v.Verdict.Checked, CheckedBy: map[string]int64{},
+			Missing: v.Verdict.Missing, Extra: v.Verdict.Extra, Different: v.Verdict.Different,
+			MetadataOnly: v.Verdict.MetadataOnly, Unchecked: v.Verdict.Unchecked, Low: v.Verdict.Low, Unreadable: v.Unreadable,
+		}
+		for level, n := range v.Verdict.At {
+			if n > 0 {
+				one.CheckedBy[proof.Level(level).String()] = n
+			}
+		}
+		out = append(out, one)
+	}
+	return out
+}
+
+// auditedJSON is what an audit has shown.
+type auditedJSON struct {
+	Clean bool           `json:"clean"`
+	Sides []verifiedJSON `json:"sides"`
+	// Contents counts the files that both sides should hold, Checked those that were
+	// read on both and are equal.
+	Contents int64 `json:"contents"`
+	Checked  int64 `json:"checked"`
+	// Unchecked are those of which that cannot be said, Apart those that differ and of
+	// which nothing tells which one is right.
+	Unchecked proof.Findings `json:"unchecked"`
+	Apart     proof.Findings `json:"apart"`
+	Rotten    []rotJSON      `json:"rotten"`
+}
+
+type rotJSON struct {
+	Key      string `json:"key"`
+	Side     string `json:"side"`
+	Detail   string `json:"detail"`
+	Repaired bool   `json:"repaired"`
+	Error    string `json:"error,omitempty"`
+}
+
+func asAudited(a job.Audited) auditedJSON {
+	out := auditedJSON{Clean: a.Clean(), Sides: asVerified(a.Sides[:]...), Contents: a.Contents, Checked: a.Checked, Unchecked: a.Unchecked, Apart: a.Apart, Rotten: []rotJSON{}}
+	for _, r := range a.Rotten {
+		one := rotJSON{Key: r.Key, Side: r.Side.String(), Detail: r.Detail, Repaired: r.Repaired}
+		if r.Err != nil {
+			one.Error = r.Err.Error()
+		}
+		out.Rotten = append(out.Rotten, one)
+	}
+	return out
+}

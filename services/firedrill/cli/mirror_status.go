@@ -1,0 +1,407 @@
+package cli
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/firedrill/firedrill/pkg/drill"
+	"github.com/firedrill/firedrill/services/mirror/engine"
+	"github.com/firedrill/firedrill/services/mirror/fleet"
+	"github.com/firedrill/firedrill/services/mirror/job"
+	"github.com/firedrill/firedrill/services/mirror/runlog"
+	"github.com/firedrill/firedrill/services/mirror/state"
+)
+
+func (a *app) mirrorStatusCmd(o *mirrorOptions) *cobra.Command {
+	return &cobra.Command{
+		Use: "status [NAME | FROM TO]", Args: cobra.MaximumNArgs(2),
+		Short: "Say what is known of a mirror, or list all",
+		Long: `Say how the last runs of a mirror ended and when the next one is due; without an
+argument, list the mirrors of the inventory and those that have run here. It looks
+neither at the locations nor changes anything, also while a run is under way.`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return a.listMirrors(cmd.Context(), o)
+			}
+			s, err := a.mirror(cmd, args, o)
+			if err != nil {
+				return err
+			}
+			if err := s.check(); err != nil {
+				return err
+			}
+			if !s.named && s.log.Mirror.From != "" {
+				s.Mirror = s.log.Mirror
+			}
+			view, done := a.fleetView(cmd.Context())
+			defer done()
+			st, err := s.status(cmd.Context(), view)
+			if err != nil {
+				return failure(s.plain(err))
+			}
+			if o.json {
+				return writeJSON(a.Out, st)
+			}
+			st.print(a)
+			return nil
+		},
+	}
+}
+
+// mirrorStatus is what is known of a mirror without looking at its places.
+type mirrorStatus struct {
+	Name   string   `json:"name,omitempty"`
+	From   string   `json:"from"`
+	To     string   `json:"to"`
+	Mode   string   `json:"mode"`
+	Filter []string `json:"filter,omitempty"`
+	// State is never, running, ok, undone (a run left something undone), failed or
+	// interrupted.
+	State string `json:"state"`
+	// Running is there while a process has the mirror.
+	Running *runningJSON `json:"running,omitempty"`
+	// Last is the last run that began, Success the last that left nothing to be done,
+	// Failure the last other one that ended.
+	Last    *runlog.Run `json:"last,omitempty"`
+	Success *runlog.Run `json:"success,omitempty"`
+	Failure *runlog.Run `json:"failure,omitempty"`
+	// Listed is when the destination was last listed in full.
+	Listed *time.Time `json:"listed,omitempty"`
+	// Schedule says when it runs by itself, Next when it does so next; Next is left out
+	// while no firedrill that has the mirror runs.
+	Schedule string     `json:"schedule,omitempty"`
+	Next     *time.Time `json:"next,omitempty"`
+}
+
+// runningJSON is who has a mirror, since when, and how far a run is.
+type runningJSON struct {
+	Since    time.Time       `json:"since"`
+	PID      int             `json:"pid,omitempty"`
+	By       string          `json:"by,omitempty"`
+	Progress *fleet.Progress `json:"progress,omitempty"`
+}
+
+// fleetView is what a running firedrill knows of mirrors; nil where none runs.
+type fleetView struct{ s *session }
+
+// fleetView joins a running firedrill, if there is one.
+func (a *app) fleetView(ctx context.Context) (v *fleetView, done func()) {
+	s, err := a.connect(ctx)
+	switch {
+	case errors.Is(err, errNoServer):
+		return nil, func() {}
+	case err != nil:
+		fmt.Fprintf(a.Err, "firedrill: what a running firedrill knows is left out: %v\n", err)
+		return nil, func() {}
+	}
+	return &fleetView{s}, s.close
+}
+
+// silent is after how long without an event a run is not taken for running: it tells
+// how far it is every two seconds.
+const silent = time.Minute
+
+// look gives what the fleet's events tell of a mirror that this machine may not know.
+func (v *fleetView) look(ctx context.Context, name string) (log *runlog.Log, running *runningJSON, err error) {
+	for _, kind := range []string{fleet.KindFinished, fleet.KindFailed, fleet.KindCancelled} {
+		r, known, err := v.s.bus.LastMirrorEvent(ctx, name, kind)
+		if err != nil {
+			return nil, nil, err
+		}
+		var e fleet.Event
+		if !known || json.Unmarshal(r.Data, &e) != nil || e.Log == nil {
+			continue
+		}
+		if newer(e.Log, log) {
+			log = e.Log
+		}
+	}
+	r, known, err := v.s.bus.LastMirror(ctx, name)
+	if err != nil || !known || !underWayKind(r.Kind) || time.Since(r.Stored) > silent {
+		return log, nil, err
+	}
+	var e fleet.Event
+	if json.Unmarshal(r.Data, &e) == nil {
+		running = &runningJSON{Since: e.At, By: e.By, Progress: e.Progress}
+		if started, known, err := v.s.bus.LastMirrorEvent(ctx, name, fleet.KindStarted); err == nil && known {
+			running.Since = started.Stored
+		}
+	}
+	return log, running, nil
+}
+
+// newer reports whether a tells of a later run than b.
+func newer(a, b *runlog.Log) bool {
+	return a != nil && a.Last != nil && (b == nil || b.Last == nil || a.Last.Began.After(b.Last.Began))
+}
+
+// status gathers what is known.
+func (s *subject) status(ctx context.Context, v *fleetView) (*mirrorStatus, error) {
+	st := &mirrorStatus{Name: s.Name, From: s.From, To: s.To, Mode: modeOf(s.Mode), Filter: s.Filter, Schedule: schedule(s.Mirror)}
+	log := &s.log
+	if v != nil && s.named {
+		remote, running, err := v.look(ctx, s.Name)
+		if err != nil {
+			return nil, err
+		}
+		if st.Running = running; newer(remote, log) {
+			log = remote
+		}
+		if st.Next, err = v.next(ctx, s.Mirror, time.Now()); err != nil {
+			return nil, err
+		}
+	}
+	st.Last, st.Success, st.Failure = log.Last, log.Success, log.Failure
+	var facts engine.Facts
+	if known, err := state.LoadFrom(s.dir(), engine.FactsName, &facts); err != nil {
+		return nil, err
+	} else if known && !facts.Listed.IsZero() {
+		st.Listed = &facts.Listed
+	}
+	busy, err := state.Holder(s.dir())
+	if err != nil {
+		return nil, err
+	}
+	if busy != nil && st.Running == nil {
+		st.Running = &runningJSON{Since: busy.Since}
+		if log.Last != nil && log.Last.Ended.IsZero() {
+			st.Running.By = log.Last.By
+		}
+	}
+	if busy != nil {
+		st.Running.PID = busy.PID
+	}
+	st.State = st.state()
+	return st, nil
+}
+
+func (st *mirrorStatus) state() string {
+	switch {
+	case st.Running != nil:
+		return "running"
+	case st.Last == nil:
+		return "never"
+	case st.Last.Ended.IsZero():
+		return "interrupted"
+	case st.Last.Whole:
+		return "ok"
+	case st.Last.Failed:
+		return "failed"
+	}
+	return "undone"
+}
+
+func modeOf(mode string) string { return cmp.Or(mode, drill.MirrorCopy) }
+
+func schedule(m drill.Mirror) string {
+	switch {
+	case m.Every > 0:
+		return "every " + m.Every.String()
+	case m.Daily != "":
+		return "daily at " + m.Daily + " UTC"
+	}
+	return ""
+}
+
+// next is when a mirror runs by itself next; nil if it does not.
+func (v *fleetView) next(ctx context.Context, m drill.Mirror, now time.Time) (*time.Time, error) {
+	if m.Every == 0 && m.Daily == "" {
+		return nil, nil
+	}
+	last, scheduled, err := v.s.bus.MirrorTicked(ctx, m.Name)
+	if err != nil || !scheduled {
+		return nil, err
+	}
+	at := nextRun(m, last, now)
+	return &at, nil
+}
+
+// nextRun is when a mirror that was last due, or scheduled, at a time is due next.
+func nextRun(m drill.Mirror, last, now time.Time) time.Time {
+	if m.Every > 0 {
+		at := last.Add(m.Every.D())
+		if late := now.Sub(at); late > 0 {
+			at = at.Add(late.Truncate(m.Every.D()) + m.Every.D())
+		}
+		return at.UTC().Round(time.Second)
+	}
+	clock, err := time.Parse("15:04", m.Daily)
+	if err != nil {
+		return time.Time{} // no inventory with that is read
+	}
+	now = now.UTC()
+	at := time.Date(now.Year(), now.Month(), now.Day(), clock.Hour(), clock.Minute(), 0, 0, time.UTC)
+	if !at.After(now) {
+		at = at.AddDate(0, 0, 1)
+	}
+	return at
+}
+
+// print writes the status for people.
+func (st *mirrorStatus) print(a *app) {
+	title := st.From + " -> " + st.To
+	if st.Name != "" {
+		title = st.Name + ": " + title
+	}
+	fmt.Fprintf(a.Out, "%s, mode %s\n", title, st.Mode)
+	line := func(name, format string, args ...any) {
+		fmt.Fprintf(a.Out, "  %-13s %s\n", name, fmt.Sprintf(format, args...))
+	}
+	if len(st.Filter) > 0 {
+		line("filter", "%q", st.Filter)
+	}
+	if r := st.Running; r != nil {
+		line("running", "%s", r.words())
+	}
+	switch {
+	case st.Last == nil:
+		line("last run", "none yet")
+	case st.Last.Ended.IsZero() && st.Running == nil:
+		line("last run", "%s by %s: interrupted; the next run goes on from there", clockTime(st.Last.Began), st.Last.By)
+	case st.Last.Ended.IsZero():
+	default:
+		line("last run", "%s", st.Last.Words())
+	}
+	if st.Success != nil && st.State != "ok" {
+		line("last success", "%s", st.Success.Words())
+	}
+	if st.Failure != nil && st.State != "failed" && st.State != "undone" {
+		line("last failure", "%s", st.Failure.Words())
+	}
+	switch {
+	case st.Schedule == "":
+	case st.Next != nil:
+		line("next run", "%s (%s)", clockTime(*st.Next), st.Schedule)
+	default:
+		line("next run", "%s, once `firedrill up` runs with this inventory", st.Schedule)
+	}
+	if st.Listed != nil {
+		line("listed", "%s: when the destination was last listed in full", clockTime(*st.Listed))
+	}
+	for _, r := range []*runlog.Run{st.Last, st.Success, st.Failure} {
+		if r != nil && r.Root != nil {
+			line("manifest", "%d entries, %s, root %s", r.Root.Root.Entries, size(r.Root.Root.Bytes), r.Root.Root.Hash)
+			if r.Root.Signer != "" {
+				line("", "signed by %s", r.Root.Signer)
+			}
+			break
+		}
+	}
+}
+
+func (r *runningJSON) words() string {
+	text := "since " + clockTime(r.Since)
+	if r.By != "" {
+		text += " by " + r.By
+	}
+	if r.PID > 0 {
+		text += fmt.Sprintf(" (process %d)", r.PID)
+	}
+	if p := r.Progress; p != nil {
+		text += fmt.Sprintf(": %d of %d, %s of %s", p.DoneActions, p.Actions, size(p.DoneBytes), size(p.Bytes))
+		switch {
+		case !p.Planned:
+			text += fmt.Sprintf(", still looking (%d seen)", p.Seen)
+		case p.LeftSeconds != nil:
+			text += fmt.Sprintf(", %s left", time.Duration(*p.LeftSeconds*float64(time.Second)).Round(time.Second))
+		}
+	}
+	return text
+}
+
+// listMirrors lists the mirrors of the inventory, and those that have run here.
+func (a *app) listMirrors(ctx context.Context, o *mirrorOptions) error {
+	env, inv, err := a.mirrorEnv(o)
+	if err != nil {
+		return err
+	}
+	v, done := a.fleetView(ctx)
+	defer done()
+	all, err := subjects(env, inv)
+	if err != nil {
+		return failure(err)
+	}
+	list := []*mirrorStatus{}
+	for _, s := range all {
+		st, err := s.status(ctx, v)
+		if err != nil {
+			return failure(s.plain(err))
+		}
+		list = append(list, st)
+	}
+	if o.json {
+		return writeJSON(a.Out, list)
+	}
+	if len(list) == 0 {
+		fmt.Fprintln(a.Out, "no mirror has run here, and no inventory with mirrors was given: name its file with --inventory")
+		return nil
+	}
+	return a.printMirrors(list)
+}
+
+// subjects are the mirrors of an inventory, and those without a name that have left a
+// log.
+func subjects(env job.Env, inv drill.Inventory) ([]*subject, error) {
+	var out []*subject
+	add := func(s *subject) (err error) {
+		s.log, _, err = runlog.Read(s.dir())
+		out = append(out, s)
+		return err
+	}
+	for _, m := range inv.Spec.Mirrors {
+		if err := add(&subject{Mirror: m, env: env, named: true}); err != nil {
+			return nil, err
+		}
+	}
+	dirs, err := os.ReadDir(env.StateDir)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
+	for _, d := range dirs {
+		l, known, err := runlog.Read(filepath.Join(env.StateDir, d.Name()))
+		if err != nil {
+			return nil, err
+		}
+		if known && l.Mirror.Name == "" {
+			out = append(out, &subject{Mirror: l.Mirror, env: env, log: l})
+		}
+	}
+	return out, nil
+}
+
+func (a *app) printMirrors(list []*mirrorStatus) error {
+	t := tabwriter.NewWriter(a.Out, 0, 4, 2, ' ', 0)
+	fmt.Fprintln(t, "MIRROR\tMODE\tSTATE\tLAST RUN\tLAST SUCCESS\tNEXT RUN\tLAST ERROR")
+	when := func(r *runlog.Run) string {
+		if r == nil {
+			return "-"
+		}
+		return clockTime(r.Began)
+	}
+	for _, st := range list {
+		next, problem := "-", "-"
+		switch {
+		case st.Next != nil:
+			next = clockTime(*st.Next)
+		case st.Schedule != "":
+			next = "not while firedrill up is down"
+		}
+		if st.Failure != nil && st.State != "ok" {
+			problem = strings.Join(strings.Fields(strings.TrimPrefix(st.Failure.Problem, "mirror "+st.Name+": ")), " ")
+		}
+		fmt.Fprintln(t, strings.Join([]string{
+			cmp.Or(st.Name, st.From+" -> "+st.To), st.Mode, st.State, when(st.Last), when(st.Success), next, problem,
+		}, "\t"))
+	}
+	return t.Flush()
+}

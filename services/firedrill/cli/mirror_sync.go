@@ -1,0 +1,213 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/firedrill/firedrill/pkg/run"
+	"github.com/firedrill/firedrill/services/mirror/engine"
+	"github.com/firedrill/firedrill/services/mirror/fleet"
+	"github.com/firedrill/firedrill/services/mirror/job"
+	"github.com/firedrill/firedrill/services/mirror/runlog"
+	"github.com/firedrill/firedrill/services/mirror/state"
+)
+
+// syncFlags are the flags of sync.
+type syncFlags struct {
+	job.SyncOptions
+	check string
+	fleet bool
+}
+
+func (a *app) mirrorSyncCmd(o *mirrorOptions) *cobra.Command {
+	var sf syncFlags
+	use, args := mirrorArgs("sync")
+	c := &cobra.Command{
+		Use: use, Args: args,
+		Short: "Make the second location like the first",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := sf.parse(); err != nil {
+				return err
+			}
+			if sf.fleet {
+				if err := sf.fit(cmd.Flags(), args); err != nil {
+					return err
+				}
+				return a.askFleet(cmd.Context(), o, args[0], fleet.Request{Check: sf.check, DryRun: sf.DryRun})
+			}
+			s, err := a.mirror(cmd, args, o)
+			if err == nil {
+				err = s.check()
+			}
+			if err != nil {
+				return err
+			}
+			if w := s.changed(); w != "" && !o.json {
+				fmt.Fprintln(a.Err, "firedrill: note:", w)
+			}
+			return a.sync(cmd.Context(), o, s, sf.SyncOptions)
+		},
+	}
+	f := c.Flags()
+	o.describe(f)
+	o.describeWait(f)
+	f.StringVar(&sf.check, "check", "auto", "how to learn what the second location holds: state (believe what the last run left; nothing is listed), listing, audit (believe only hashes), or auto (state while the last listing is younger than 24h, else listing)")
+	f.BoolVar(&sf.DryRun, "dry-run", false, "do nothing, and print what would be done")
+	f.Int64Var(&sf.MayDelete, "may-delete", 0, "let this run delete so many entries, whatever its limits say; -1 takes them off")
+	f.BoolVar(&sf.AcceptPlaces, "accept-places", false, "take the locations for the right ones although they are not those that the mirror was set up with")
+	f.BoolVar(&sf.fleet, "fleet", false, "have the running firedrill do it, with all its mirror workers, and watch")
+	f.IntVar(&sf.Items, "transfers", 0, "how many pieces of work are under way at once; 0 lets firedrill choose")
+	return c
+}
+
+func (sf *syncFlags) parse() (err error) {
+	if sf.Check, err = engine.ParseCheck(sf.check); err != nil {
+		return fmt.Errorf("--check: %w", err)
+	}
+	switch {
+	case sf.Items < 0:
+		return fmt.Errorf("--transfers: %d is no number of pieces: write 1 or more, or 0 to let firedrill choose", sf.Items)
+	case sf.MayDelete < -1:
+		return fmt.Errorf("--may-delete: %d is no number of entries: write how many, or -1 to take the limits off for this run", sf.MayDelete)
+	}
+	return nil
+}
+
+// fit refuses what a running firedrill cannot be told.
+func (sf *syncFlags) fit(f *pflag.FlagSet, args []string) error {
+	if len(args) != 1 {
+		return errors.New("--fleet: a running firedrill runs the mirrors of its inventory: give a name")
+	}
+	given := describing(f)
+	for _, name := range []string{"may-delete", "accept-places", "transfers", "wait"} {
+		if f.Changed(name) {
+			given = append(given, "--"+name)
+		}
+	}
+	if len(given) > 0 {
+		return fmt.Errorf("--fleet: the running firedrill runs the mirror as its inventory describes it, without %s: leave that out, or leave --fleet out to run it here", strings.Join(given, ", "))
+	}
+	return nil
+}
+
+// sync makes a run in this process.
+func (a *app) sync(ctx context.Context, o *mirrorOptions, s *subject, so job.SyncOptions) error {
+	p := a.mirrorPrinter(o)
+	p.start()
+	defer p.stop()
+	defer mindInterrupt(ctx, p, s.left(so.DryRun))()
+	began := time.Now()
+	j, err := a.open(ctx, o, s, p, func() (*job.Job, error) { return s.env.Open(ctx, s.Mirror, !so.DryRun) })
+	if err != nil {
+		if !errors.Is(err, state.ErrLocked) && ctx.Err() == nil {
+			a.noteBegin(s, so, began)
+			a.noteEnd(s, so, job.Result{}, err)
+		}
+		return interrupted(ctx, s.left(so.DryRun), err)
+	}
+	a.noteBegin(s, so, began)
+	so.Watch, so.Each = p.progress, p.count
+	if so.DryRun {
+		so.Each = p.each
+	}
+	w := j.Worker()
+	w.Read = p.read
+	so.Pool = engine.Local{Worker: w, Items: so.Items}
+	res, err := j.Sync(ctx, so)
+	if err == nil || ctx.Err() == nil {
+		a.noteEnd(s, so, res, err)
+	}
+	if cerr := j.Close(ctx); err == nil {
+		err = cerr
+	}
+	p.stop()
+	err = interrupted(ctx, s.left(so.DryRun), syncExit(res, so.DryRun, s.plain(s.advise(err))))
+	return p.result(s.Mirror, so.DryRun, res, err)
+}
+
+// left is what an interrupted run leaves behind.
+func (s *subject) left(dry bool) string {
+	if dry {
+		return "nothing was changed"
+	}
+	return "what was copied stays, and the next run goes on from there"
+}
+
+// advise says in the command line's words what the engine refuses.
+func (s *subject) advise(err error) error {
+	e, ok := errors.AsType[*engine.JobError](err)
+	switch {
+	case !ok:
+		return err
+	case e.Field == "Mode":
+		way := "give the mirror another name in the inventory"
+		if !s.named {
+			way = "start anew with another folder in --state"
+		}
+		return &shortError{fmt.Sprintf("mode %s: what the runs so far remember is that of mode %s, which does not fit: keep that mode, or %s", modeOf(s.Mode), modeOf(s.log.Mirror.Mode), way), err}
+	}
+	return &shortError{e.Problem + ": " + e.Fix, err}
+}
+
+// noteBegin and noteEnd keep what runs came to. That it cannot be noted keeps no run
+// from being made.
+func (a *app) noteBegin(s *subject, so job.SyncOptions, at time.Time) {
+	if so.DryRun {
+		return
+	}
+	if err := runlog.Begin(s.dir(), s.Mirror, requester(), at); err != nil {
+		fmt.Fprintln(a.Err, "firedrill:", err)
+	}
+}
+
+func (a *app) noteEnd(s *subject, so job.SyncOptions, res job.Result, err error) {
+	if so.DryRun {
+		return
+	}
+	if err := runlog.End(s.dir(), s.Mirror, res, s.plain(err), time.Now()); err != nil {
+		fmt.Fprintln(a.Err, "firedrill:", err)
+	}
+}
+
+// mirrorFailure is the exit code of what kept a mirror from running: a wrong
+// description is the caller's.
+func mirrorFailure(err error) error {
+	if err == nil || isMirrorArgument(err) {
+		return err
+	}
+	return failure(err)
+}
+
+func syncExit(res job.Result, dry bool, err error) error {
+	switch {
+	case err != nil:
+		return mirrorFailure(err)
+	case dry || res.Whole():
+		return nil
+	}
+	return &exitError{code: run.Fail}
+}
+
+// mindInterrupt says that the command ends when ctx does, and what is left where the
+// process is then ended at once. The caller calls what it returns when it is done.
+func mindInterrupt(ctx context.Context, p *mirrorPrinter, left string) (done func()) {
+	run.LastWords(ctx, func() string { return "firedrill: left: " + left + "\n" })
+	stop := context.AfterFunc(ctx, func() {
+		p.say("firedrill: interrupted: ending what is under way (interrupt again to end at once)")
+	})
+	return func() { stop() }
+}
+
+// interrupted is what a command returns that ctx may have cut short.
+func interrupted(ctx context.Context, left string, err error) error {
+	if err == nil || ctx.Err() == nil {
+		return err
+	}
+	return &exitError{code: run.Interrupted, err: errors.New("interrupted: " + left)}
+}

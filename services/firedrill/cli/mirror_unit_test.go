@@ -1,0 +1,87 @@
+package cli
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/firedrill/firedrill/pkg/drill"
+	"github.com/firedrill/firedrill/pkg/event"
+	"github.com/firedrill/firedrill/services/mirror/engine"
+	"github.com/firedrill/firedrill/services/mirror/entry"
+	"github.com/firedrill/firedrill/services/mirror/plan"
+)
+
+func TestBandwidth(t *testing.T) {
+	for text, want := range map[string]int64{
+		"0": 0, "1500": 1500, "10M": 10_000_000, "10Mi": 10 << 20, "1.5K": 1500, "2Gi": 2 << 30, "1T": 1e12, "500Ki": 500 << 10,
+	} {
+		var b bandwidth
+		if err := b.Set(text); err != nil || int64(b) != want {
+			t.Errorf("%q is %d, %v, want %d", text, b, err, want)
+		}
+	}
+	for _, text := range []string{"", "M", "-1", "10MB", "10Q", "10iM", "10MM", "NaN", "Inf", "1e40", "0.1", "10 M", "99999999T"} {
+		var b bandwidth
+		if err := b.Set(text); err == nil || !strings.Contains(err.Error(), "10M (10,000,000) or 10Mi (10,485,760)") {
+			t.Errorf("%q is %d, %v", text, b, err)
+		}
+	}
+}
+
+func TestNextRun(t *testing.T) {
+	at := func(text string) time.Time {
+		v, err := time.Parse(time.RFC3339, text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
+	hourly, nightly := drill.Mirror{Every: event.Duration(time.Hour)}, drill.Mirror{Daily: "02:30"}
+	for _, c := range []struct {
+		m               drill.Mirror
+		last, now, want string
+	}{
+		{hourly, "2026-01-01T10:00:00Z", "2026-01-01T10:20:00Z", "2026-01-01T11:00:00Z"},
+		{hourly, "2026-01-01T10:00:00Z", "2026-01-01T12:20:00Z", "2026-01-01T13:00:00Z"},
+		{nightly, "2026-01-01T02:30:00Z", "2026-01-01T02:29:59Z", "2026-01-01T02:30:00Z"},
+		{nightly, "2026-01-01T02:30:00Z", "2026-01-01T03:30:00+01:00", "2026-01-02T02:30:00Z"},
+	} {
+		if got := nextRun(c.m, at(c.last), at(c.now)); !got.Equal(at(c.want)) {
+			t.Errorf("%+v at %s: %s, want %s", c.m, c.now, got, c.want)
+		}
+	}
+}
+
+func TestTheProgressLine(t *testing.T) {
+	began := time.Unix(1000, 0)
+	var errs bytes.Buffer
+	a := &app{Streams: Streams{Err: &errs}}
+	p := a.mirrorPrinter(&mirrorOptions{})
+	p.began = began
+	shows := func(second int, want string) {
+		t.Helper()
+		if got := p.line(began.Add(time.Duration(second) * time.Second)); got != want {
+			t.Errorf("after %d s it shows\n%s, want\n%s", second, got, want)
+		}
+	}
+	shows(3, "looking, 3s")
+	g := engine.Progress{Began: began, Seen: 7, Actions: 1, Bytes: 100 << 20}
+	p.progress(g)
+	shows(4, "still looking: 7 seen, 4s; done so far: 0 of 1, 0 B of 100.0 MiB, 0 B/s")
+	g.Planned = true
+	p.progress(g)
+	// Nothing more is told until the large file is done: what is read shows.
+	p.read(25 << 20)
+	shows(5, "[######------------------] 0 of 1, 25.0 MiB of 100.0 MiB, 25.0 MiB/s, 15s left")
+	p.read(25 << 20)
+	shows(10, "[############------------] 0 of 1, 50.0 MiB of 100.0 MiB, 20.0 MiB/s, 10s left")
+	p.seen(plan.Dest, entry.Entry{})
+	shows(11, "1 looked at, now in the destination, 11s")
+	p.say("a line")
+	p.stop()
+	if got := errs.String(); got != "a line\n" {
+		t.Errorf("without a terminal it wrote %q", got)
+	}
+}

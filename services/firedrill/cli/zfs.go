@@ -1,0 +1,143 @@
+package cli
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"syscall"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/firedrill/firedrill/pkg/drill"
+	"github.com/firedrill/firedrill/pkg/run"
+	"github.com/firedrill/firedrill/services/injector"
+	"github.com/firedrill/firedrill/services/mirror/location"
+	"github.com/firedrill/firedrill/services/mirror/zfs"
+	"github.com/firedrill/firedrill/services/mirror/zfs/reach"
+)
+
+// zfsOptions are the flags that the ZFS commands share.
+type zfsOptions struct {
+	json  bool
+	quiet bool
+}
+
+func (a *app) zfsCmd() *cobra.Command {
+	o := &zfsOptions{}
+	c := &cobra.Command{
+		Use:   "zfs",
+		Short: "Replicate ZFS snapshots to another pool or machine, or archive them in a bucket",
+		Long: `Bring the snapshots of a ZFS dataset elsewhere as ZFS streams: into another pool, here
+or on another machine, or into a bucket; and restore them.
+
+Datasets: zfs:pool/name, without those below it; a --via flag names the command that
+reaches another machine, such as --to-via "ssh root@backup --".
+Archives: s3:store/bucket/prefix with a store of the inventory, or
+s3+https://host:port/bucket/prefix with the keys in AWS_ACCESS_KEY_ID and
+AWS_SECRET_ACCESS_KEY. Each dataset has a prefix of its own.
+
+Exit codes: 0 all is as it should be, 1 it is not, 254 bad arguments, 255 failed.`,
+	}
+	f := c.PersistentFlags()
+	f.BoolVar(&o.json, "json", false, "print the result as JSON")
+	f.BoolVar(&o.quiet, "quiet", false, "no progress")
+	a.inventoryFlag(f, "file that lists stores")
+	c.AddCommand(a.zfsReplicateCmd(o), a.zfsArchiveCmd(o), a.zfsPointsCmd(o), a.zfsRestoreCmd(o), a.zfsCheckCmd(o), a.zfsPruneCmd(o))
+	return c
+}
+
+// keepFlag adds --keep and gives what was asked for; nil for nothing.
+func keepFlag(f *pflag.FlagSet, usage string) func() (*zfs.Keep, error) {
+	text := f.String("keep", "", usage)
+	return func() (*zfs.Keep, error) {
+		if *text == "" {
+			return nil, nil
+		}
+		k, err := zfs.ParseKeep(*text)
+		if err != nil {
+			return nil, fmt.Errorf("--%w", err)
+		}
+		return &k, nil
+	}
+}
+
+func viaFlag(f *pflag.FlagSet, into *string, name, whose string) {
+	f.StringVar(into, name, "", `command that reaches the machine of `+whose+`, such as "ssh root@backup --"; default: this one`)
+}
+
+// openArchive opens an archive; the caller calls done.
+func (a *app) openArchive(ctx context.Context, l location.Location, readOnly bool) (_ *zfs.Archive, done func(), err error) {
+	var stores []drill.Store
+	if a.inventory != "" {
+		inv, err := injector.ReadInventory(a.inventory, a.registry)
+		if err != nil {
+			return nil, nil, err
+		}
+		stores = inv.Spec.Stores
+	}
+	archive, done, err := reach.Archive(ctx, l, stores, readOnly)
+	return archive, done, zfsExit(err)
+}
+
+// zfsExit gives an error its exit code.
+func zfsExit(err error) error {
+	is := func(some ...error) bool {
+		for _, one := range some {
+			if errors.Is(err, one) {
+				return true
+			}
+		}
+		return false
+	}
+	switch {
+	case err == nil:
+		return nil
+	case is(zfs.ErrName, zfs.ErrOther, location.ErrLocation, reach.ErrLocation):
+		return err
+	case is(zfs.ErrTouched, zfs.ErrDiverged, zfs.ErrNoCommon, zfs.ErrCorrupt, zfs.ErrBusy, zfs.ErrCloned):
+		return &exitError{code: run.Fail, err: err}
+	}
+	return failure(err)
+}
+
+// notInJob is what the names of holds do not have.
+var notInJob = regexp.MustCompile(`[^A-Za-z0-9]+`)
+
+// shownOfJob is how much of a place's name the name of a hold shows.
+const shownOfJob = 40
+
+// zfsJob names what is held for a place: legible in `zfs holds`, and no other place's.
+// Where it comes from is no part of it, as holds are a dataset's own.
+func zfsJob(to, via string) string {
+	sum := sha256.Sum256([]byte(via + "\x00" + to))
+	shown := notInJob.ReplaceAllString(to, "-")
+	return shown[:min(len(shown), shownOfJob)] + "-" + hex.EncodeToString(sum[:6])
+}
+
+// lockZFS keeps a second run to the same place out until release is called: it would
+// find the first one's target half received.
+func (a *app) lockZFS(job string) (release func(), err error) {
+	dir := filepath.Join(a.stateDir, "zfs")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, failure(err)
+	}
+	f, err := os.OpenFile(filepath.Join(dir, job+".lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, failure(err)
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		_ = f.Close()
+		if errors.Is(err, syscall.EWOULDBLOCK) {
+			return nil, failure(fmt.Errorf("another run to the same place is under way (%s is locked): wait until it has ended", f.Name()))
+		}
+		return nil, failure(fmt.Errorf("lock %s: %w", f.Name(), err))
+	}
+	// The file stays: whoever removes it takes another's lock away.
+	return func() { _ = f.Close() }, nil
+}

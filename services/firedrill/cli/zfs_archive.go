@@ -1,0 +1,182 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/firedrill/firedrill/pkg/run"
+	"github.com/firedrill/firedrill/services/mirror/zfs"
+	"github.com/firedrill/firedrill/services/mirror/zfs/reach"
+)
+
+func (a *app) zfsArchiveCmd(o *zfsOptions) *cobra.Command {
+	var via string
+	var save zfs.SaveOptions
+	var update zfs.UpdateOptions
+	c := &cobra.Command{
+		Use: "archive FROM WHERE", Args: cobra.ExactArgs(2),
+		Short: "Take a snapshot and archive it in a bucket, with all that are not there yet",
+		Long: `Take a snapshot of FROM, and write it to the archive with all that came after the newest
+archived one, each as the increment from the one before it. Streams are compressed and cut
+into parts with hashes; a point is there when all of it is. The newest archived snapshot is
+held on FROM, as the next increment begins there.`,
+	}
+	keep := keepFlag(c.Flags(), "which of the snapshots that this command took stay on FROM, such as hourly=24,daily=7; default: all. Nothing is removed from the archive")
+	c.RunE = func(cmd *cobra.Command, args []string) (err error) {
+		if update.Keep, err = keep(); err != nil {
+			return err
+		}
+		return a.archive(cmd.Context(), o, via, args, save, update)
+	}
+	viaFlag(c.Flags(), &via, "via", "FROM")
+	c.Flags().BoolVar(&update.NoSnapshot, "no-snapshot", false, "take none, and archive what there is")
+	c.Flags().Int64Var(&save.BytesPerSecond, "bwlimit", 0, "bytes per second, before compression; 0 is no limit")
+	return c
+}
+
+func (a *app) archive(ctx context.Context, o *zfsOptions, via string, args []string, save zfs.SaveOptions, update zfs.UpdateOptions) error {
+	dataset, err := reach.Dataset(args[0])
+	if err != nil {
+		return fmt.Errorf("FROM: %w", err)
+	}
+	where, err := reach.Bucket(args[1])
+	if err != nil {
+		return fmt.Errorf("WHERE: %w", err)
+	}
+	archive, done, err := a.openArchive(ctx, where, false)
+	if err != nil {
+		return err
+	}
+	defer done()
+	h, err := reach.Host(ctx, via)
+	if err != nil {
+		return failure(err)
+	}
+	save.Job = zfsJob(where.String(), "")
+	release, err := a.lockZFS(save.Job)
+	if err != nil {
+		return err
+	}
+	defer release()
+	p := a.zfsPrinter(o)
+	save.Watch, update.Now = p.progress, time.Now()
+	got, err := archive.Update(ctx, h, dataset, save, update)
+	p.clear()
+	return p.end(p.archived(dataset, where.String(), got, err), zfsExit(err))
+}
+
+func (a *app) zfsPointsCmd(o *zfsOptions) *cobra.Command {
+	return &cobra.Command{
+		Use: "points WHERE", Args: cobra.ExactArgs(1),
+		Short: "List what can be restored from an archive",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.withArchive(cmd.Context(), args[0], func(archive *zfs.Archive) error {
+				points, err := archive.Points(cmd.Context())
+				if err != nil && !isDamaged(err) {
+					return zfsExit(err)
+				}
+				p := a.zfsPrinter(o)
+				return p.end(p.points(points, err), damagedExit(err))
+			})
+		},
+	}
+}
+
+// isDamaged tells damage, of which the rest may be shown, from what kept it from looking.
+func isDamaged(err error) bool {
+	return errors.Is(err, zfs.ErrCorrupt) || errors.Is(err, zfs.ErrUnsupported)
+}
+
+func damagedExit(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &exitError{code: run.Fail, err: err}
+}
+
+// withArchive opens an archive for reading.
+func (a *app) withArchive(ctx context.Context, where string, do func(*zfs.Archive) error) error {
+	l, err := reach.Bucket(where)
+	if err != nil {
+		return err
+	}
+	archive, done, err := a.openArchive(ctx, l, true)
+	if err != nil {
+		return err
+	}
+	defer done()
+	return do(archive)
+}
+
+func (a *app) zfsRestoreCmd(o *zfsOptions) *cobra.Command {
+	var via, point string
+	var restore zfs.RestoreOptions
+	c := &cobra.Command{
+		Use: "restore WHERE TO", Args: cobra.ExactArgs(2),
+		Short: "Make a dataset of what an archive holds",
+		Long: `Receive a point of the archive, and those that it builds on, into the dataset TO, which
+does not exist yet, or which an interrupted restore has left. Every part is verified before
+ZFS gets it; of a damaged one nothing is received. TO is not mounted.`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			dataset, err := reach.Dataset(args[1])
+			if err != nil {
+				return fmt.Errorf("TO: %w", err)
+			}
+			return a.withArchive(cmd.Context(), args[0], func(archive *zfs.Archive) error {
+				return a.restore(cmd.Context(), o, archive, via, dataset, point, restore)
+			})
+		},
+	}
+	viaFlag(c.Flags(), &via, "via", "TO")
+	c.Flags().StringVar(&point, "point", "", "snapshot to restore, by its name or guid as `firedrill zfs points` lists them; default: the newest")
+	c.Flags().BoolVar(&restore.Whole, "whole", false, "where the point cannot be restored, do not leave those before it either")
+	c.Flags().Int64Var(&restore.BytesPerSecond, "bwlimit", 0, "bytes per second, after unpacking; 0 is no limit")
+	return c
+}
+
+func (a *app) restore(ctx context.Context, o *zfsOptions, archive *zfs.Archive, via, dataset, name string, r zfs.RestoreOptions) error {
+	points, err := archive.Points(ctx)
+	if err != nil && !isDamaged(err) {
+		return zfsExit(err)
+	}
+	point, unknown := zfs.Choose(points, name)
+	switch {
+	case unknown != nil && (err != nil || name == ""):
+		return damagedExit(errors.Join(unknown, err))
+	case unknown != nil:
+		return fmt.Errorf("--point: %w; `firedrill zfs points` lists them", unknown)
+	}
+	h, err := reach.Host(ctx, via)
+	if err != nil {
+		return failure(err)
+	}
+	p := a.zfsPrinter(o)
+	r.Watch = p.progress
+	received, err := archive.Restore(ctx, h, dataset, point.GUID, r)
+	p.clear()
+	return p.end(p.restored(dataset, point, received, err), zfsExit(err))
+}
+
+func (a *app) zfsCheckCmd(o *zfsOptions) *cobra.Command {
+	return &cobra.Command{
+		Use: "check WHERE", Args: cobra.ExactArgs(1),
+		Short: "Read an archive and prove that all of it can be restored",
+		Long: `Read every part of every point, compare all hashes, and see that each point leads back to
+a whole one. It needs no ZFS, and changes nothing.`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.withArchive(cmd.Context(), args[0], func(archive *zfs.Archive) error {
+				p := a.zfsPrinter(o)
+				c, err := archive.CheckAll(cmd.Context(), p.progress)
+				p.clear()
+				if err != nil {
+					return zfsExit(err)
+				}
+				return p.checked(args[0], c)
+			})
+		},
+	}
+}

@@ -1,0 +1,407 @@
+package cli
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+	"text/tabwriter"
+	"time"
+
+	"github.com/firedrill/firedrill/pkg/run"
+	"github.com/firedrill/firedrill/services/mirror/zfs"
+	"github.com/firedrill/firedrill/services/reporter/fold"
+)
+
+// zfsPrinter writes what the ZFS commands do: progress on a terminal, results for
+// people or as JSON.
+type zfsPrinter struct {
+	out, err    io.Writer
+	json, live  bool
+	drawn       bool
+	shown       zfs.Progress
+	at          time.Time
+	bytesPerSec float64
+}
+
+func (a *app) zfsPrinter(o *zfsOptions) *zfsPrinter {
+	return &zfsPrinter{out: a.Out, err: a.Err, json: o.json, live: !o.quiet && isTerminal(a.Err)}
+}
+
+// redraw is how often progress is drawn at most.
+const redraw = 200 * time.Millisecond
+
+// progress draws one line. One call is made at a time.
+func (p *zfsPrinter) progress(g zfs.Progress) {
+	now := time.Now()
+	span := now.Sub(p.at)
+	if !p.live || span < redraw {
+		return
+	}
+	if p.shown.Snapshot == g.Snapshot {
+		speed := float64(g.Bytes-p.shown.Bytes) / span.Seconds()
+		p.bytesPerSec += (speed - p.bytesPerSec) / 4
+	}
+	p.shown, p.at, p.drawn = g, now, true
+	of := ""
+	if g.Total > 0 {
+		of = " of " + size(g.Total)
+	}
+	fmt.Fprintf(p.err, "\r%s (%d of %d): %s%s, %s/s\x1b[K", g.Snapshot, g.Number, g.Of, size(g.Bytes), of, size(int64(p.bytesPerSec)))
+}
+
+// clear takes the line away.
+func (p *zfsPrinter) clear() {
+	if p.drawn {
+		fmt.Fprint(p.err, "\r\x1b[K")
+	}
+}
+
+// end is what a command returns: why it failed, or else why that could not be printed.
+func (p *zfsPrinter) end(printed, err error) error {
+	if err != nil {
+		return err
+	}
+	if _, ok := errors.AsType[*exitError](printed); ok {
+		return printed
+	}
+	return failure(printed)
+}
+
+// print writes JSON, or the lines of text.
+func (p *zfsPrinter) print(asJSON any, text func(line func(format string, args ...any))) error {
+	if p.json {
+		return json.NewEncoder(p.out).Encode(asJSON)
+	}
+	var failed error
+	text(func(format string, args ...any) {
+		if _, err := fmt.Fprintf(p.out, format+"\n", args...); err != nil {
+			failed = err
+		}
+	})
+	return failed
+}
+
+// snapshotJSON is a snapshot in results. Its guid is a string, as it exceeds what many
+// readers of JSON can hold in a number.
+type snapshotJSON struct {
+	Snapshot string    `json:"snapshot"`
+	GUID     uint64    `json:"guid,string"`
+	Created  time.Time `json:"created"`
+}
+
+func snapshotsJSON(all []zfs.Snapshot) []snapshotJSON {
+	out := []snapshotJSON{}
+	for _, s := range all {
+		out = append(out, snapshotJSON{s.String(), s.GUID, s.Created})
+	}
+	return out
+}
+
+// stepJSON is a snapshot that was brought elsewhere.
+type stepJSON struct {
+	snapshotJSON
+	// Since is the snapshot that the increment began at; "" for a whole stream.
+	Since  string     `json:"since,omitempty"`
+	Stream zfs.Stream `json:"stream"`
+}
+
+// replicateJSON is the result of replicate.
+type replicateJSON struct {
+	From         string         `json:"from"`
+	To           string         `json:"to"`
+	Job          string         `json:"job"`
+	Taken        string         `json:"taken,omitempty"`
+	Sent         []stepJSON     `json:"sent"`
+	Common       *snapshotJSON  `json:"common,omitempty"`
+	RolledBack   bool           `json:"rolledBack"`
+	Lost         []snapshotJSON `json:"lost"`
+	PrunedSource []snapshotJSON `json:"prunedSource"`
+	PrunedTarget []snapshotJSON `json:"prunedTarget"`
+	Error        string         `json:"error,omitempty"`
+}
+
+func errorText(err error) string {
+	if err == nil {
+		return ""
+	}
+	return err.Error()
+}
+
+func (p *zfsPrinter) replicated(r zfs.Replication, u zfs.Updated, err error) error {
+	out := replicateJSON{
+		From: r.From, To: r.To, Job: r.Job, Sent: []stepJSON{}, RolledBack: u.RolledBack, Lost: snapshotsJSON(u.Lost),
+		PrunedSource: snapshotsJSON(u.PrunedSource), PrunedTarget: snapshotsJSON(u.PrunedTarget), Error: errorText(err),
+	}
+	if u.Taken != nil {
+		out.Taken = u.Taken.String()
+	}
+	if u.Common != nil {
+		out.Common = &snapshotsJSON([]zfs.Snapshot{*u.Common})[0]
+	}
+	var bytes int64
+	for _, s := range u.Steps {
+		step := stepJSON{snapshotJSON: snapshotJSON{s.To.String(), s.To.GUID, s.To.Created}, Stream: s.Stream}
+		if s.From != nil {
+			step.Since = s.From.Name
+		}
+		out.Sent, bytes = append(out.Sent, step), bytes+s.Stream.Bytes
+	}
+	return p.print(out, func(line func(string, ...any)) {
+		if err == nil || len(u.Steps) > 0 {
+			line("%s -> %s: %s sent (%s), each verified by its guid", r.From, r.To, fold.Plural(len(u.Steps), "snapshot"), size(bytes))
+		}
+		for _, s := range out.Sent {
+			line("  sent       %s, %s, %s", s.Snapshot, kind(s.Since), size(s.Stream.Bytes))
+		}
+		listed(line, "rolled back", u.Lost)
+		listed(line, "pruned", slices.Concat(u.PrunedSource, u.PrunedTarget))
+		if u.Common != nil {
+			line("  both have  %s, held as firedrill:%s", u.Common, r.Job)
+		}
+	})
+}
+
+// kind says what a stream holds.
+func kind(since string) string {
+	if since == "" {
+		return "whole"
+	}
+	return "since " + since
+}
+
+func listed(line func(string, ...any), what string, all []zfs.Snapshot) {
+	for _, s := range all {
+		line("  %-10s %s", what, s)
+	}
+}
+
+func (p *zfsPrinter) planned(r zfs.Replication, u zfs.UpdatePlan, err error) error {
+	out := struct {
+		DryRun      bool           `json:"dryRun"`
+		From        string         `json:"from"`
+		To          string         `json:"to"`
+		Take        string         `json:"take,omitempty"`
+		Send        []snapshotJSON `json:"send"`
+		Ahead       []snapshotJSON `json:"ahead"`
+		PruneSource []snapshotJSON `json:"pruneSource"`
+		PruneTarget []snapshotJSON `json:"pruneTarget"`
+		Error       string         `json:"error,omitempty"`
+	}{true, r.From, r.To, u.Take, snapshotsJSON(u.Send), snapshotsJSON(u.Ahead), snapshotsJSON(u.PruneSource), snapshotsJSON(u.PruneTarget), errorText(err)}
+	return p.print(out, func(line func(string, ...any)) {
+		if err != nil {
+			return
+		}
+		line("%s -> %s: nothing is done in a dry run; it would have:", r.From, r.To)
+		if u.Take != "" {
+			line("  taken      %s@%s, and sent it last", r.From, u.Take)
+		}
+		listed(line, "sent", u.Send)
+		listed(line, "destroyed", u.Ahead)
+		listed(line, "pruned", slices.Concat(u.PruneSource, u.PruneTarget))
+	})
+}
+
+func (p *zfsPrinter) pruned(dataset string, dryRun bool, gone []zfs.Snapshot, err error) error {
+	out := struct {
+		Dataset string         `json:"dataset"`
+		DryRun  bool           `json:"dryRun"`
+		Pruned  []snapshotJSON `json:"pruned"`
+		Error   string         `json:"error,omitempty"`
+	}{dataset, dryRun, snapshotsJSON(gone), errorText(err)}
+	return p.print(out, func(line func(string, ...any)) {
+		would := ""
+		if dryRun {
+			would = "would be "
+		}
+		if err == nil || len(gone) > 0 {
+			line("%s: %s %spruned", dataset, fold.Plural(len(gone), "snapshot"), would)
+		}
+		listed(line, "pruned", gone)
+	})
+}
+
+func (p *zfsPrinter) archived(dataset, where string, done zfs.Archived, err error) error {
+	out := struct {
+		From   string         `json:"from"`
+		Where  string         `json:"where"`
+		Taken  string         `json:"taken,omitempty"`
+		Points []pointJSON    `json:"points"`
+		Swept  int            `json:"sweptParts"`
+		Pruned []snapshotJSON `json:"pruned"`
+		Error  string         `json:"error,omitempty"`
+	}{dataset, where, "", pointsJSON(done.Points, nil), done.Swept, snapshotsJSON(done.Pruned), errorText(err)}
+	if done.Taken != nil {
+		out.Taken = done.Taken.String()
+	}
+	return p.print(out, func(line func(string, ...any)) {
+		if err == nil || len(done.Points) > 0 {
+			line("%s -> %s: %s archived", dataset, where, fold.Plural(len(done.Points), "snapshot"))
+		}
+		for _, one := range done.Points {
+			since := "whole"
+			if one.From != 0 {
+				since = "an increment"
+			}
+			line("  archived   %s, %s, %s of a stream of %s", one.Name(), since, size(one.Stored()), size(one.Stream.Bytes))
+		}
+		if done.Swept > 0 {
+			line("  swept      %s of uploads that were never finished", fold.Plural(done.Swept, "part"))
+		}
+		listed(line, "pruned", done.Pruned)
+	})
+}
+
+// pointJSON is a point of an archive.
+type pointJSON struct {
+	Name    string    `json:"name"`
+	GUID    uint64    `json:"guid,string"`
+	Created time.Time `json:"created"`
+	// Whole says that it is no increment; Since is what it is one to, if that is there.
+	Whole      bool   `json:"whole"`
+	SinceGUID  uint64 `json:"sinceGuid,string,omitempty"`
+	Since      string `json:"since,omitempty"`
+	Stored     int64  `json:"storedBytes"`
+	Stream     int64  `json:"streamBytes"`
+	Parts      int    `json:"parts"`
+	Restorable *bool  `json:"restorable,omitempty"`
+}
+
+// pointsJSON describes points; restorable is nil where that was not looked at.
+func pointsJSON(points []zfs.Point, restorable map[uint64]bool) []pointJSON {
+	names := map[uint64]string{}
+	for _, p := range points {
+		names[p.GUID] = p.Name()
+	}
+	out := []pointJSON{}
+	for _, p := range points {
+		one := pointJSON{
+			Name: p.Name(), GUID: p.GUID, Created: p.Created, Whole: p.From == 0, SinceGUID: p.From, Since: names[p.From],
+			Stored: p.Stored(), Stream: p.Stream.Bytes, Parts: len(p.Parts),
+		}
+		if restorable != nil {
+			good := restorable[p.GUID]
+			one.Restorable = &good
+		}
+		out = append(out, one)
+	}
+	return out
+}
+
+func (p *zfsPrinter) points(points []zfs.Point, err error) error {
+	all := pointsJSON(points, zfs.Restorable(points))
+	out := struct {
+		Points []pointJSON `json:"points"`
+		Error  string      `json:"error,omitempty"`
+	}{all, errorText(err)}
+	lost := 0
+	printed := p.print(out, func(line func(string, ...any)) {
+		if len(all) == 0 {
+			line("nothing is archived there")
+			return
+		}
+		t := tabwriter.NewWriter(p.out, 0, 4, 2, ' ', 0)
+		fmt.Fprintln(t, "POINT\tTAKEN\tSTORED\tSTREAM\tHOLDS\tGUID")
+		for _, one := range all {
+			fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%d\n", one.Name, one.Created.UTC().Format(time.RFC3339), size(one.Stored), size(one.Stream), one.holds(), one.GUID)
+		}
+		_ = t.Flush() // the terminal is the only place to complain to
+	})
+	for _, one := range all {
+		if !*one.Restorable {
+			lost++
+		}
+	}
+	if printed == nil && lost > 0 {
+		return &exitError{code: run.Fail, err: fmt.Errorf("%s cannot be restored: what they are increments to is not there", fold.Plural(lost, "point"))}
+	}
+	return printed
+}
+
+// holds says what a point holds.
+func (p pointJSON) holds() string {
+	switch {
+	case p.Whole:
+		return "all"
+	case p.Since == "":
+		return "what changed since guid " + strconv.FormatUint(p.SinceGUID, 10) + ", WHICH IS MISSING"
+	case p.Restorable != nil && !*p.Restorable:
+		return "what changed since " + p.Since + ", which CANNOT BE RESTORED"
+	}
+	return "what changed since " + p.Since
+}
+
+func (p *zfsPrinter) restored(dataset string, point zfs.Point, received []zfs.Snapshot, err error) error {
+	out := struct {
+		Dataset  string         `json:"dataset"`
+		Point    string         `json:"point"`
+		GUID     uint64         `json:"guid,string"`
+		Received []snapshotJSON `json:"received"`
+		Error    string         `json:"error,omitempty"`
+	}{dataset, point.Name(), point.GUID, snapshotsJSON(received), errorText(err)}
+	return p.print(out, func(line func(string, ...any)) {
+		listed(line, "received", received)
+		switch n := len(received); {
+		case err == nil:
+			line("%s: restored to %s, verified by its guid; `zfs mount %s` mounts it", dataset, point.Name(), dataset)
+		case n > 0 && isDamaged(err):
+			line("%s: NOT restored to %s; it has come as far as %s, which is whole", dataset, point.Name(), received[n-1].Name)
+		case n > 0:
+			line("%s: NOT restored to %s yet; it has come as far as %s, and the same command goes on from there", dataset, point.Name(), received[n-1].Name)
+		}
+	})
+}
+
+func (p *zfsPrinter) checked(where string, c zfs.Checked) error {
+	type damageJSON struct {
+		Point string   `json:"point"`
+		GUID  uint64   `json:"guid,string"`
+		Why   []string `json:"why"`
+	}
+	out := struct {
+		Where   string       `json:"where"`
+		Whole   bool         `json:"whole"`
+		Points  int          `json:"points"`
+		Parts   int          `json:"parts"`
+		Bytes   int64        `json:"bytes"`
+		Damaged []damageJSON `json:"damaged"`
+		Indexes []string     `json:"unreadableIndexes"`
+	}{where, c.Whole() && c.Points > 0, c.Points, c.Parts, c.Bytes, []damageJSON{}, []string{}}
+	for _, d := range c.Damaged {
+		one := damageJSON{Point: d.Point.Name(), GUID: d.Point.GUID}
+		for _, err := range d.Errs {
+			one.Why = append(one.Why, err.Error())
+		}
+		out.Damaged = append(out.Damaged, one)
+	}
+	for _, err := range c.Indexes {
+		out.Indexes = append(out.Indexes, err.Error())
+	}
+	printed := p.print(out, func(line func(string, ...any)) {
+		for _, d := range out.Damaged {
+			line("DAMAGED %s", d.Point)
+			for _, why := range d.Why {
+				line("  %s", why)
+			}
+		}
+		for _, why := range out.Indexes {
+			line("UNREADABLE %s", why)
+		}
+		if out.Whole {
+			line("%s: whole: %s in %s (%s) read, all hashes are right, and each point leads back to a whole one",
+				where, fold.Plural(c.Points, "point"), fold.Plural(c.Parts, "part"), size(c.Bytes))
+		}
+	})
+	switch {
+	case printed != nil:
+		return failure(printed)
+	case c.Points == 0 && c.Whole():
+		return &exitError{code: run.Fail, err: fmt.Errorf("%s: nothing is archived there: see that the location is right", where)}
+	case !out.Whole:
+		return &exitError{code: run.Fail, err: fmt.Errorf("%s: NOT whole: %s of %d cannot be restored, and %s cannot be read; archive to a new prefix while the source has its snapshots",
+			where, fold.Plural(len(c.Damaged), "point"), c.Points, fold.Plural(len(c.Indexes), "index object"))}
+	}
+	return nil
+}

@@ -1,0 +1,116 @@
+package mirror
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/firedrill/firedrill/pkg/drill"
+	"github.com/firedrill/firedrill/services/mirror/location"
+	"github.com/firedrill/firedrill/services/mirror/plan/filter"
+)
+
+// CheckInventory finds what would keep the mirrors of an inventory from being run,
+// as far as that can be told without looking at a place. It is a
+// [drill.InventoryCheck].
+func CheckInventory(inv drill.Inventory) []drill.Problem {
+	var out []drill.Problem
+	for i, m := range inv.Spec.Mirrors {
+		for _, p := range Check(m, inv.Spec.Stores) {
+			p.Field = fmt.Sprintf("spec.mirrors[%d].%s", i, p.Field)
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+// Check finds what is wrong with one mirror, whose buckets are in those stores or
+// named by their address. The problems' fields are those of [drill.Mirror].
+func Check(m drill.Mirror, stores []drill.Store) []drill.Problem {
+	c := &checking{stores: stores}
+	from, okFrom := c.location("from", m.From)
+	to, okTo := c.location("to", m.To)
+	if !slices.Contains([]string{"", drill.MirrorCopy, drill.MirrorMirror, drill.MirrorTwoWay}, m.Mode) {
+		c.add("mode", m.Mode, "this must be copy, mirror or two-way")
+	}
+	c.filter(m.Filter)
+	for i, p := range m.Permissions {
+		if _, err := filter.Parse([]string{"- " + p.Match}); err != nil {
+			c.rule(fmt.Sprintf("permissions[%d].match", i), p.Match, err)
+		}
+	}
+	if !okFrom || !okTo {
+		return c.problems
+	}
+	if location.Overlap(from, to) {
+		c.add("to", m.To, fmt.Sprintf("this and %s lie within each other: name places that are apart", m.From))
+	}
+	if to.Scheme == location.ZFS {
+		c.add("to", m.To, "a dataset is read through snapshots and cannot be written to: name its mount point with dir:")
+	}
+	twoWay := m.Mode == drill.MirrorTwoWay
+	if from.Scheme == location.ZFS && twoWay {
+		c.add("from", m.From, "a snapshot cannot be written to: for two-way, name the dataset's mount point with dir:")
+	}
+	switch {
+	case len(m.Permissions) == 0:
+	case to.IsBucket():
+		c.add("permissions", "", "a bucket has none: leave them out, or mirror into a directory")
+	case twoWay:
+		c.add("permissions", "", "two sides cannot both be told: leave them out, or mirror one way")
+	}
+	return c.problems
+}
+
+// checking collects problems.
+type checking struct {
+	stores   []drill.Store
+	problems []drill.Problem
+}
+
+func (c *checking) add(field, value, fix string) {
+	c.problems = append(c.problems, drill.Problem{Field: field, Value: value, Fix: fix})
+}
+
+func (c *checking) location(field, text string) (location.Location, bool) {
+	l, err := location.Parse(text)
+	if e, ok := errors.AsType[*location.SyntaxError](err); ok {
+		c.add(field, e.Location, e.Fix)
+		return l, false
+	}
+	if l.Store == "" || slices.ContainsFunc(c.stores, func(s drill.Store) bool { return s.Name == l.Store }) {
+		return l, true
+	}
+	known := "it has none"
+	if len(c.stores) > 0 {
+		var names []string
+		for _, s := range c.stores {
+			names = append(names, s.Name)
+		}
+		known = "it has " + strings.Join(names, ", ")
+	}
+	c.add(field, text, fmt.Sprintf("the inventory has no store %q: add it to spec.stores; %s", l.Store, known))
+	return l, false
+}
+
+func (c *checking) filter(rules []string) {
+	for i, r := range rules {
+		field := fmt.Sprintf("filter[%d]", i)
+		if strings.TrimSpace(r) == "" {
+			c.add(field, r, `the rule is empty: write "+ pattern" to include or "- pattern" to exclude, or leave it out`)
+			continue
+		}
+		if _, err := filter.Parse([]string{r}); err != nil {
+			c.rule(field, r, err)
+		}
+	}
+}
+
+func (c *checking) rule(field, value string, err error) {
+	fix := err.Error()
+	if e, ok := errors.AsType[*filter.RuleError](err); ok {
+		fix = e.Problem + ": " + e.Fix
+	}
+	c.add(field, value, fix)
+}

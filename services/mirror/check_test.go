@@ -1,0 +1,77 @@
+package mirror_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/firedrill/firedrill/pkg/drill"
+	"github.com/firedrill/firedrill/services/mirror"
+)
+
+func TestCheckNamesTheFieldTheValueAndTheFix(t *testing.T) {
+	stores := []drill.Store{{Name: "lab"}, {Name: "far"}}
+	good := drill.Mirror{From: "dir:/a", To: "s3:lab/bucket", Filter: []string{"- *.tmp", "# a comment"}}
+	if got := mirror.Check(good, stores); len(got) > 0 {
+		t.Errorf("a good one: %v", got)
+	}
+	for _, c := range []struct {
+		field, value, fix string
+		spoil             func(*drill.Mirror)
+	}{
+		{"from", "dir:a", "absolute", func(m *drill.Mirror) { m.From = "dir:a" }},
+		{"from", "", "no user or password", func(m *drill.Mirror) { m.From = "s3+https://me:secret@h/bucket" }},
+		{"to", "s3:leb/bucket", "it has lab, far", func(m *drill.Mirror) { m.To = "s3:leb/bucket" }},
+		{"to", "s3:lab/b", "3 to 255", func(m *drill.Mirror) { m.To = "s3:lab/b" }},
+		{"to", "dir:/a/b", "within each other", func(m *drill.Mirror) { m.To = "dir:/a/b" }},
+		{"to", "zfs:a", "mount point", func(m *drill.Mirror) { m.To = "zfs:a" }},
+		{"from", "zfs:a", "mount point", func(m *drill.Mirror) { m.From, m.Mode = "zfs:a", drill.MirrorTwoWay }},
+		{"mode", "both", "two-way", func(m *drill.Mirror) { m.Mode = "both" }},
+		{"filter[1]", "- [x", "close it with ]", func(m *drill.Mirror) { m.Filter = []string{"+ a", "- [x"} }},
+		{"filter[0]", " ", "empty", func(m *drill.Mirror) { m.Filter = []string{" "} }},
+		{"permissions[0].match", "[", "close it with ]", func(m *drill.Mirror) { m.To, m.Permissions = "dir:/b", []drill.Permission{{Match: "["}} }},
+		{"permissions", "", "a bucket has none", func(m *drill.Mirror) { m.Permissions = []drill.Permission{{Match: "x"}} }},
+		{"permissions", "", "one way", func(m *drill.Mirror) {
+			m.To, m.Mode, m.Permissions = "dir:/b", drill.MirrorTwoWay, []drill.Permission{{Match: "x"}}
+		}},
+	} {
+		m := good
+		c.spoil(&m)
+		got := mirror.Check(m, stores)
+		if len(got) != 1 || got[0].Field != c.field || got[0].Value != c.value || !strings.Contains(got[0].Fix, c.fix) {
+			t.Errorf("%s %q: got %v", c.field, c.value, got)
+		}
+	}
+}
+
+// TestAnInventorysMirrorsAreChecked: with where the fault stands.
+func TestAnInventorysMirrorsAreChecked(t *testing.T) {
+	text := `apiVersion: firedrill/v1
+kind: Inventory
+spec:
+  mirrors:
+    - {name: a, from: dir:/a, to: dir:/b}
+    - {name: b, from: dir:/a, to: "s3+http://127.0.0.1:9000/bucket"}
+    - name: c
+      from: dir:/a
+      to: s3:lab/bucket
+      filter: ["+ a", "*.tmp"]
+      deletes: {most: -5}
+`
+	_, err := drill.ParseInventory([]byte(text), mirror.CheckInventory)
+	if err == nil {
+		t.Fatal("it is taken")
+	}
+	for _, want := range []string{
+		`6:35: spec.mirrors[1].to: "s3+http://127.0.0.1:9000/bucket": an inventory names its servers`,
+		`9:11: spec.mirrors[2].to: "s3:lab/bucket": the inventory has no store "lab": add it to spec.stores; it has none`,
+		`10:23: spec.mirrors[2].filter[1]: "*.tmp": a rule begins with a sign and a space`,
+		`11:23: spec.mirrors[2].deletes.most: "-5": this is how many`,
+	} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("%q is not in\n%v", want, err)
+		}
+	}
+	if n := len(drill.AsProblems(err)); n != 4 {
+		t.Errorf("%d problems:\n%v", n, err)
+	}
+}

@@ -1,0 +1,78 @@
+package fleet
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/firedrill/firedrill/pkg/bus"
+)
+
+// ErrNotWhole says that a run came to its end and left something undone.
+var ErrNotWhole = errors.New("something was left undone")
+
+// Ask has the fleet run a mirror, and waits until the run has ended. Of requests with
+// the same id, within the bus's window for duplicates, one is carried out. The error
+// says why there was no run, what ended it, or wraps ErrNotWhole.
+func Ask(ctx context.Context, b *bus.Bus, m bus.MirrorRequest, id string, r Request) (*Result, error) {
+	subject, err := m.Subject()
+	if err != nil {
+		return nil, fmt.Errorf("mirror %s: %w", m.Mirror, err)
+	}
+	body, err := json.Marshal(r)
+	if err != nil {
+		return nil, fmt.Errorf("mirror %s: %w", m.Mirror, err)
+	}
+	ack, err := b.Publish(ctx, subject, body, id)
+	if err != nil {
+		return nil, fmt.Errorf("ask for mirror %s: %w", m.Mirror, err)
+	}
+	kind, last, err := Follow(ctx, b, m.Mirror, ack.Seq, func(string, Event) {})
+	if err != nil {
+		return nil, fmt.Errorf("follow mirror %s: %w", m.Mirror, err)
+	}
+	switch {
+	case kind == KindCancelled:
+		return nil, fmt.Errorf("mirror %s: %w", m.Mirror, ErrCancelled)
+	case kind != KindFinished || last.Result == nil:
+		return nil, fmt.Errorf("mirror %s: %s: %s", m.Mirror, kind, last.Reason)
+	case !last.Result.Whole && !last.Result.DryRun:
+		return last.Result, fmt.Errorf("mirror %s: %w: %s", m.Mirror, ErrNotWhole, last.Result.undone())
+	}
+	return last.Result, nil
+}
+
+// undone says what was left undone.
+func (r *Result) undone() string {
+	s := fmt.Sprintf("%d failed, %d held back", r.Failed, r.HeldBack)
+	if len(r.Problems) > 0 {
+		s += "; " + strings.Join(r.Problems, "; ")
+	}
+	return s
+}
+
+// Follow tells what is published of the run that the request of a sequence asked for,
+// and returns the last of it, with its kind.
+func Follow(ctx context.Context, b *bus.Bus, mirror string, seq uint64, tell func(kind string, e Event)) (kind string, last Event, err error) {
+	run := strconv.FormatUint(seq, 10) + "-"
+	err = b.FollowMirror(ctx, mirror, seq, func(r bus.Record) error {
+		var e Event
+		if err := json.Unmarshal(r.Data, &e); err != nil || !strings.HasPrefix(e.Run, run) {
+			return nil // another run's, or another version's
+		}
+		kind, last = r.Kind, e
+		switch kind {
+		case KindStarted, KindProgress, KindStalled:
+			tell(kind, e)
+			return nil
+		}
+		return bus.Stop
+	})
+	if errors.Is(err, bus.Stop) {
+		err = nil
+	}
+	return kind, last, err
+}

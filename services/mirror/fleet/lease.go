@@ -1,0 +1,136 @@
+package fleet
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/firedrill/firedrill/pkg/bus"
+)
+
+// DefaultLease is how long a process that plans a run may be silent before another
+// one takes its mirror over.
+const DefaultLease = 6 * time.Second
+
+const (
+	// leaseLook is how often who waits for a mirror looks whether it is free.
+	leaseLook = 300 * time.Millisecond
+	// blind is how long who waits goes on without being able to look.
+	blind = 30 * time.Second
+)
+
+// ErrTaken is the cause of a run that ended because its mirror has another one now.
+var ErrTaken = errors.New("another process has taken the mirror over, because this one was silent for too long")
+
+// alone does what must be done by one process at a time, over all machines: it waits
+// until no other run has the mirror, keeps it while fn runs, and ends fn's context
+// with ErrTaken should the mirror be lost.
+func (r *runner) alone(ctx context.Context, mirror, run string, fn func(context.Context) error) error {
+	l, err := r.take(ctx, mirror, run)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var wg sync.WaitGroup
+	kept := make(chan struct{})
+	wg.Go(func() { l = r.keep(ctx, kept, l, cancel) })
+	// What an interrupted planner has left in the queue is planned anew.
+	err = errors.Join(r.Bus.DropMirrorWork(ctx, mirror, bus.AnyRun), r.Bus.DropMirrorDone(ctx, mirror, bus.AnyRun))
+	if err == nil {
+		err = fn(ctx)
+	}
+	close(kept)
+	wg.Wait()
+	if errors.Is(context.Cause(ctx), ErrTaken) {
+		return context.Cause(ctx)
+	}
+	r.giveBack(ctx, l)
+	return err
+}
+
+// take waits for a mirror. Whoever has it is gone when nothing was heard of it for as
+// long as a lease lasts, by this process's clock.
+func (r *runner) take(ctx context.Context, mirror, run string) (bus.MirrorLease, error) {
+	tick := time.NewTicker(leaseLook)
+	defer tick.Stop()
+	var seen bus.MirrorLease
+	heard, looked, told := time.Now(), time.Now(), false
+	for {
+		l, err := r.Bus.MirrorLease(ctx, mirror)
+		now := time.Now()
+		switch {
+		case err != nil && now.Sub(looked) > blind:
+			return l, err
+		case err != nil:
+			heard = now // As long as nothing can be heard, nobody is silent.
+		case l.Run == run:
+			return l, nil // an answer was lost
+		case l.Run == "" || l.Seq == seen.Seq && now.Sub(heard) > r.Lease:
+			got, err := r.Bus.TakeMirrorLease(ctx, l, run)
+			if !errors.Is(err, bus.ErrConflict) {
+				return got, err
+			}
+		case l.Seq != seen.Seq:
+			seen, heard = l, now
+		}
+		if err == nil {
+			looked = now
+		}
+		if err == nil && l.Run != "" && !told {
+			told = true
+			r.Log.Info("a run waits: another process plans this mirror", "mirror", mirror, "run", run, "other", l.Run, "instance", l.Instance)
+		}
+		select {
+		case <-ctx.Done():
+			return l, ctx.Err()
+		case <-tick.C:
+		}
+	}
+}
+
+// keep renews a lease until over is closed, and returns it as it is then. While the
+// server cannot be reached nobody else can take the mirror either; and should somebody
+// have, the workers carry out nothing of this run any more.
+func (r *runner) keep(ctx context.Context, over <-chan struct{}, l bus.MirrorLease, lost context.CancelCauseFunc) bus.MirrorLease {
+	tick := time.NewTicker(r.Lease / 4)
+	defer tick.Stop()
+	for {
+		select {
+		case <-over:
+			return l
+		case <-tick.C:
+		}
+		next, err := r.Bus.TakeMirrorLease(ctx, l, l.Run)
+		if errors.Is(err, bus.ErrConflict) {
+			// Maybe an earlier try was stored whose answer was lost.
+			if next, err = r.Bus.MirrorLease(ctx, l.Mirror); err == nil && next.Run != l.Run {
+				lost(fmt.Errorf("mirror %s: %w: run %s of %s has it", l.Mirror, ErrTaken, next.Run, next.Instance))
+				return next
+			}
+		}
+		if err != nil {
+			r.Log.Warn("a run cannot tell that it is alive", "mirror", l.Mirror, "run", l.Run, "error", err)
+			continue
+		}
+		l = next
+	}
+}
+
+// giveBack lets the next one have the mirror at once.
+func (r *runner) giveBack(ctx context.Context, l bus.MirrorLease) {
+	_, err := r.Bus.TakeMirrorLease(context.WithoutCancel(ctx), l, "")
+	// On a conflict it was taken over in this very moment.
+	if err != nil && !errors.Is(err, bus.ErrConflict) {
+		r.Log.Warn("a mirror is not given back: the next run waits until nothing was heard of this one", "mirror", l.Mirror, "error", err)
+	}
+}
+
+// fenced reports whether an item is not to be carried out: its run does not have the
+// mirror any more, and another one has planned the same work, or has other plans.
+func (w *worker) fenced(ctx context.Context, at bus.MirrorItem) (bool, error) {
+	l, err := w.Bus.MirrorLease(ctx, at.Mirror)
+	return l.Run != at.Run, err
+}

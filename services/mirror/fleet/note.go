@@ -1,0 +1,43 @@
+package fleet
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/firedrill/firedrill/pkg/drill"
+	"github.com/firedrill/firedrill/services/mirror/job"
+	"github.com/firedrill/firedrill/services/mirror/runlog"
+)
+
+// noteBegin and noteEnd keep, for people, what runs came to. That it cannot be noted
+// keeps no run from being made.
+func (r *runner) noteBegin(ctx context.Context, m drill.Mirror, o job.SyncOptions, by string, at time.Time) {
+	if o.DryRun || ctx.Err() != nil {
+		return
+	}
+	if err := runlog.Begin(runlog.Dir(r.Env, m), m, by, at); err != nil {
+		r.Log.Warn("a run is not noted", "mirror", m.Name, "error", err)
+	}
+}
+
+func (r *runner) noteEnd(ctx context.Context, m drill.Mirror, o job.SyncOptions, res job.Result, err error) {
+	if o.DryRun || ctx.Err() != nil && !errors.Is(context.Cause(ctx), ErrCancelled) {
+		return // or another process goes on with it
+	}
+	if err := runlog.End(runlog.Dir(r.Env, m), m, res, err, r.Env.Now()); err != nil {
+		r.Log.Warn("the end of a run is not noted", "mirror", m.Name, "error", err)
+	}
+}
+
+// known is what is known of a mirror's runs; nil if nothing is.
+func (r *runner) known(m drill.Mirror) *runlog.Log {
+	l, known, err := runlog.Read(runlog.Dir(r.Env, m))
+	if err != nil {
+		r.Log.Warn("read what a mirror's runs came to", "mirror", m.Name, "error", err)
+	}
+	if !known {
+		return nil
+	}
+	return &l
+}

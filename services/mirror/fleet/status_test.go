@@ -1,0 +1,97 @@
+package fleet_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/firedrill/firedrill/pkg/bus"
+	"github.com/firedrill/firedrill/pkg/drill"
+	"github.com/firedrill/firedrill/services/mirror/fleet"
+	"github.com/firedrill/firedrill/services/mirror/runlog"
+)
+
+// lines is a log that may be read while it is written.
+type lines struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (l *lines) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.Write(p)
+}
+
+func (l *lines) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.String()
+}
+
+// TestAFailedRunIsSeen: in the log of the process, in what is noted of the mirror,
+// and with the event.
+func TestAFailedRunIsSeen(t *testing.T) {
+	w := newWorld(t, drill.Mirror{Name: "out", From: "dir:DIR/src", To: "dir:DIR/dst"})
+	var log lines
+	w.start(func(c *fleet.Config) {
+		c.Log = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	})
+	w.ask("out", "{}") // there is no source
+	var failed fleet.Event
+	var seq uint64
+	must(t, w.me.FollowMirror(t.Context(), "out", 0, func(r bus.Record) error {
+		if r.Kind != fleet.KindFailed {
+			return nil
+		}
+		seq = r.Seq
+		return errors.Join(json.Unmarshal(r.Data, &failed), bus.Stop)
+	}))
+	if failed.Log == nil || failed.Log.Failure == nil || failed.Log.Success != nil || !strings.Contains(failed.Log.Failure.Problem, "src") {
+		t.Errorf("with the event: %+v", failed.Log)
+	}
+	if text := log.String(); !strings.Contains(text, "level=ERROR") || !strings.Contains(text, "a mirror's run failed") || !strings.Contains(text, "mirror=out") {
+		t.Errorf("logged %q", text)
+	}
+	w.tree("src", 3)
+	w.ask("out", "{}")
+	e, _ := w.await("out", seq, fleet.KindFinished)
+	if e.Log == nil || e.Log.Success == nil || e.Log.Success.Copied != 3 || e.Log.Failure == nil || e.Log.Last.By != "test" {
+		t.Errorf("with the event: %+v", e.Log)
+	}
+	l, known, err := runlog.Read(filepath.Join(w.dir, "state", "out"))
+	if err != nil || !known || l.Success == nil || !l.Success.Whole || l.Success.Root == nil {
+		t.Errorf("noted %+v, %v, %v", l, known, err)
+	}
+}
+
+// TestALargeFileMakesProgress: before any of it is done.
+func TestALargeFileMakesProgress(t *testing.T) {
+	const size = 6 << 20
+	w := newWorld(t, drill.Mirror{Name: "out", From: "dir:DIR/src", To: "dir:DIR/dst", BytesPerSecond: 1 << 20})
+	must(t, os.MkdirAll(filepath.Join(w.dir, "src"), 0o755))
+	must(t, os.WriteFile(filepath.Join(w.dir, "src", "large"), make([]byte, size), 0o600))
+	w.start()
+	w.ask("out", "{}")
+	var seen *fleet.Progress
+	must(t, w.me.FollowMirror(t.Context(), "out", 0, func(r bus.Record) error {
+		var e fleet.Event
+		must(t, json.Unmarshal(r.Data, &e))
+		if p := e.Progress; p != nil && p.DoneActions == 0 && p.DoneBytes > 0 {
+			seen = p
+		}
+		if r.Kind == fleet.KindFinished {
+			return bus.Stop
+		}
+		return nil
+	}))
+	if seen == nil || !seen.Planned || seen.DoneBytes >= size || seen.Bytes != size || seen.LeftSeconds == nil {
+		t.Errorf("of a file under way it told %+v", seen)
+	}
+}

@@ -1,0 +1,145 @@
+package job
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/firedrill/firedrill/services/mirror/engine"
+	"github.com/firedrill/firedrill/services/mirror/plan"
+)
+
+// The roots take no part in plans, so that what they look like is carried here, from
+// directory to directory. A bucket has nothing that could be its root.
+
+// rootAttrs is what a root looks like.
+type rootAttrs struct {
+	Mode uint32 `json:"mode"`
+	UID  uint32 `json:"uid"`
+	GID  uint32 `json:"gid"`
+}
+
+// rootsName is the document that holds, by side, what the roots of a two-way mirror
+// looked like after the last run.
+const rootsName = "roots"
+
+// rootKey stands for a root in reports.
+const rootKey = "./"
+
+// makeRoot makes the directory that is to be the destination. Nobody may look into it
+// who may not look into the source.
+func (j *Job) makeRoot(path string) error {
+	mode := fs.FileMode(0o755)
+	if from := j.roots[plan.Source]; from != "" && len(j.spec.rights) == 0 {
+		st, err := os.Stat(from)
+		if err != nil {
+			return err
+		}
+		mode = st.Mode().Perm() | 0o700
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	return os.Mkdir(path, mode)
+}
+
+// carryRoot makes the root of the destination look like that of the source; in a
+// two-way mirror it carries what was changed since the last run. Where there are rules
+// for permissions, whoever wrote them sees to it. What cannot be set is in the report.
+func (j *Job) carryRoot(report *engine.Report) error {
+	if j.roots[plan.Source] == "" || j.roots[plan.Dest] == "" || len(j.spec.rights) > 0 {
+		return nil
+	}
+	var now [2]rootAttrs
+	for s, path := range j.roots {
+		var st unix.Stat_t
+		if err := unix.Stat(path, &st); err != nil {
+			return fmt.Errorf("mirror %s: look at the root of the %s: %w", j.spec.Name, plan.Side(s), &fs.PathError{Op: "stat", Path: path, Err: err})
+		}
+		now[s] = rootAttrs{Mode: st.Mode & 0o7777, UID: st.Uid, GID: st.Gid}
+	}
+	if !j.ownsRoots() {
+		now[plan.Source].UID, now[plan.Source].GID = now[plan.Dest].UID, now[plan.Dest].GID
+	}
+	if j.spec.mode != plan.TwoWay {
+		j.setRoot(plan.Dest, now, report)
+		return nil
+	}
+	return j.carryRoots(now, report)
+}
+
+// ownsRoots reports whether owners are carried.
+func (j *Job) ownsRoots() bool {
+	return j.places[plan.Source].Traits().Lists&j.places[plan.Dest].Traits().Lists&plan.AttrOwner != 0
+}
+
+// carryRoots carries the roots of a two-way mirror.
+func (j *Job) carryRoots(now [2]rootAttrs, report *engine.Report) error {
+	var was [2]rootAttrs
+	known, err := j.store.Load(rootsName, &was)
+	if err != nil {
+		return fmt.Errorf("mirror %s: %w", j.spec.Name, err)
+	}
+	source, dest := known && now[plan.Source] != was[plan.Source], known && now[plan.Dest] != was[plan.Dest]
+	switch {
+	case now[plan.Source] == now[plan.Dest]:
+	case source && dest:
+		report.Done[plan.Conflict]++
+		report.Conflicts = append(report.Conflicts, plan.Action{Op: plan.Conflict, Key: rootKey, To: plan.Dest, Reason: plan.ConflictChanged})
+		return nil
+	case source:
+		if !j.setRoot(plan.Dest, now, report) {
+			return nil
+		}
+		now[plan.Dest] = now[plan.Source]
+	case dest:
+		if !j.setRoot(plan.Source, now, report) {
+			return nil
+		}
+		now[plan.Source] = now[plan.Dest]
+	}
+	if known && now == was {
+		return nil
+	}
+	if err := j.store.Save(rootsName, now); err != nil {
+		return fmt.Errorf("mirror %s: %w", j.spec.Name, err)
+	}
+	return nil
+}
+
+// setRoot makes the root of the side to look like the other one; false if it could not.
+func (j *Job) setRoot(to plan.Side, now [2]rootAttrs, report *engine.Report) bool {
+	want, have := now[to.Other()], now[to]
+	if want == have {
+		return true
+	}
+	err := setAttrs(j.roots[to], want, have)
+	switch {
+	case err == nil:
+		report.Done[plan.Meta]++
+	case errors.Is(err, fs.ErrPermission), errors.Is(err, errors.ErrUnsupported):
+		// Where something is mounted for this user it is often not his.
+	default:
+		if report.Failed++; len(report.Failures) < mostFailures {
+			report.Failures = append(report.Failures, engine.Failure{Key: rootKey, Op: plan.Meta, Err: fmt.Errorf("set the attributes of the root: %w", err)})
+		}
+	}
+	return err == nil
+}
+
+func setAttrs(path string, want, have rootAttrs) error {
+	if want.UID != have.UID || want.GID != have.GID {
+		if err := os.Chown(path, int(want.UID), int(want.GID)); err != nil {
+			return err
+		}
+	}
+	// Behind the owner, whose change takes setuid and setgid away.
+	if err := unix.Chmod(path, want.Mode); err != nil {
+		return &fs.PathError{Op: "chmod", Path: path, Err: err}
+	}
+	return nil
+}

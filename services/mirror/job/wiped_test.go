@@ -1,0 +1,175 @@
+package job
+
+import (
+	"fmt"
+	"io"
+	"log"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/firedrill/firedrill/pkg/drill"
+	"github.com/firedrill/firedrill/services/mirror/engine"
+	"github.com/firedrill/firedrill/services/mirror/engine/enginetest"
+	"github.com/firedrill/firedrill/services/mirror/plan"
+)
+
+// Each guard of deletes meets what it is there for, beside rclone or mc, which lose
+// the copy, without a word and with exit code 0.
+func TestWhatOthersWipe(t *testing.T) {
+	for name, c := range map[string]struct {
+		// happens is what happens to the source, or to the way to it.
+		happens func(t *testing.T, source string)
+		guard   plan.Guard
+		deletes drill.MirrorDeletes
+	}{
+		"the source is empty": {func(t *testing.T, source string) { empty(t, source) }, plan.GuardEmpty, drill.MirrorDeletes{Scans: 1, MostPercent: 100}},
+		"another disk is mounted": {func(t *testing.T, source string) {
+			must(t, os.Rename(source, source+".old"))
+			must(t, os.Mkdir(source, 0o755))
+			enginetest.Write(t, source, "lost+found/x", "")
+		}, plan.GuardIdentity, drill.MirrorDeletes{Scans: 1, MostPercent: 100}},
+		"half of it is gone":       {func(t *testing.T, source string) { must(t, os.RemoveAll(filepath.Join(source, "d1"))) }, plan.GuardPercent, drill.MirrorDeletes{Scans: 1}},
+		"too many are gone":        {func(t *testing.T, source string) { must(t, os.RemoveAll(filepath.Join(source, "d1"))) }, plan.GuardNumber, drill.MirrorDeletes{Scans: 1, Most: 10, MostPercent: 100}},
+		"it was away for a moment": {func(t *testing.T, source string) { must(t, os.Remove(filepath.Join(source, "d1/00"))) }, "", drill.MirrorDeletes{Scans: 2, MostPercent: 100}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := between(t, drill.MirrorMirror, false)
+			w.mirror.Deletes = c.deletes
+			for i := range 60 {
+				w.write(fmt.Sprintf("d%d/%02d", i%2, i/2), "precious")
+			}
+			w.whole()
+			theirs := t.TempDir()
+			wipes(t, theirs, 60, func() (string, error) { return rclone(t, "sync", w.from, theirs) }, nil)
+			c.happens(t, w.from)
+			wipes(t, theirs, 60, nil, func() (string, error) { return rclone(t, "sync", w.from, theirs) })
+			res := w.sync(SyncOptions{})
+			if n := files(t, w.to); n < 60 {
+				t.Errorf("%d files are left, of 60", n)
+			}
+			told := c.guard == "" && res.Done[plan.Keep] == 1
+			for _, r := range res.Refusals {
+				told = told || r.Guard == c.guard
+			}
+			if !told {
+				t.Errorf("it was not told: %+v", res.Report)
+			}
+		})
+	}
+}
+
+// wipes has somebody else make a copy, or lose files of it.
+func wipes(t *testing.T, dir string, n int, whole, lossy func() (string, error)) {
+	t.Helper()
+	do := whole
+	if do == nil {
+		do = lossy
+	}
+	if out, err := do(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	if got := files(t, dir); (got >= n) != (whole != nil) {
+		t.Fatalf("there are %d files of %d: this guard is against nothing", got, n)
+	}
+}
+
+func empty(t *testing.T, dir string) {
+	t.Helper()
+	all, err := os.ReadDir(dir)
+	must(t, err)
+	for _, d := range all {
+		must(t, os.RemoveAll(filepath.Join(dir, d.Name())))
+	}
+}
+
+// files counts what is below a directory.
+func files(t *testing.T, dir string) (n int) {
+	t.Helper()
+	must(t, filepath.WalkDir(dir, func(_ string, d os.DirEntry, err error) error {
+		if err == nil && !d.IsDir() {
+			n++
+		}
+		return err
+	}))
+	return n
+}
+
+// A restart of MinIO in the middle of a listing makes it end early: mc deletes the
+// files of what it did not see.
+func TestARestartWipesNothing(t *testing.T) {
+	const each, all = 1200, 2 * 1200
+	seed := between(t, drill.MirrorMirror, true)
+	seed.from = enginetest.Memory(t)
+	seed.mirror.From = "dir:" + seed.from
+	for _, dir := range []string{"a", "a.b"} {
+		for i := range each {
+			seed.write(fmt.Sprintf("%s/%05d", dir, i), "precious")
+		}
+	}
+	seed.whole()
+
+	ours := &world{TB: t, env: seed.env, to: enginetest.Memory(t)}
+	ours.mirror = drill.Mirror{Name: "back", Mode: drill.MirrorMirror, From: seed.mirror.To, To: "dir:" + ours.to,
+		Deletes: drill.MirrorDeletes{Scans: 1, MostPercent: 100}}
+	ours.whole()
+	way := restarts(t, 3)
+	ours.env.Stores[0].Endpoint = way.URL
+	ours.sync(SyncOptions{Check: engine.CheckListing, AcceptPlaces: true})
+	if n := files(t, ours.to); n != all || way.restarted.Load() != 1 {
+		t.Errorf("we have %d files, of %d, after %d restarts", n, all, way.restarted.Load())
+	}
+
+	theirs := enginetest.Memory(t)
+	mirror := func(at int32) (string, error) { return mc(t, restarts(t, at).URL, seed.bucket.Bucket, theirs) }
+	wipes(t, theirs, all, func() (string, error) { return mirror(0) }, nil)
+	wipes(t, theirs, all, nil, func() (string, error) { return mirror(3) })
+}
+
+// way is a way to the tests' server.
+type way struct {
+	*httptest.Server
+	restarted atomic.Int32
+}
+
+// restarts is a way to the server that restarts it before the at-th page of a
+// listing.
+func restarts(t *testing.T, at int32) *way {
+	t.Helper()
+	m := server.Start(t)
+	target, err := url.Parse(m.Endpoint)
+	must(t, err)
+	w := &way{}
+	var pages atomic.Int32
+	transport := &http.Transport{DisableKeepAlives: true}
+	w.Server = httptest.NewServer(&httputil.ReverseProxy{
+		Transport: transport, ErrorLog: log.New(io.Discard, "", 0),
+		Rewrite: func(r *httputil.ProxyRequest) {
+			r.SetURL(target)
+			r.Out.Host = r.In.Host // It is signed.
+			if q := r.In.URL.Query(); q.Get("list-type") == "2" && q.Get("max-keys") != "1" && pages.Add(1) == at {
+				must(t, m.Restart(t.Context()))
+				w.restarted.Add(1)
+			}
+		},
+	})
+	t.Cleanup(w.Close)
+	return w
+}
+
+// mc has mc mirror a bucket into a directory.
+func mc(t *testing.T, endpoint, bucket, dir string) (string, error) {
+	t.Helper()
+	m := server.Start(t)
+	c := exec.CommandContext(t.Context(), enginetest.Binary(t, "mc"), "--config-dir", t.TempDir(), "mirror", "--overwrite", "--remove", "there/"+bucket, dir)
+	c.Env = append(os.Environ(), "MC_HOST_there="+strings.Replace(endpoint, "://", "://"+url.PathEscape(m.AccessKey)+":"+url.PathEscape(m.SecretKey)+"@", 1))
+	out, err := c.CombinedOutput()
+	return string(out), err
+}

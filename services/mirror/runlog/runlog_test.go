@@ -1,0 +1,85 @@
+package runlog_test
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/firedrill/firedrill/pkg/drill"
+	"github.com/firedrill/firedrill/services/mirror/engine"
+	"github.com/firedrill/firedrill/services/mirror/job"
+	"github.com/firedrill/firedrill/services/mirror/plan"
+	"github.com/firedrill/firedrill/services/mirror/runlog"
+)
+
+func at(s int) time.Time { return time.Unix(int64(1000+s), 0) }
+
+func read(t *testing.T, dir string) runlog.Log {
+	t.Helper()
+	l, known, err := runlog.Read(dir)
+	if err != nil || !known {
+		t.Fatalf("read: %v, %v", known, err)
+	}
+	return l
+}
+
+func TestALogKeepsTheLastRunTheLastSuccessAndTheLastFailure(t *testing.T) {
+	dir := t.TempDir()
+	if _, known, err := runlog.Read(dir); known || err != nil {
+		t.Fatalf("before the first run: %v, %v", known, err)
+	}
+	m := drill.Mirror{From: "dir:/a", To: "dir:/b", Filter: []string{"- *.tmp"}}
+	good := job.Result{Report: engine.Report{Done: map[plan.Op]int64{plan.Put: 2}, Bytes: map[plan.Op]int64{plan.Put: 7}}}
+	good.Root.Subject = "mirror"
+	bad := job.Result{Report: engine.Report{Failed: 2, Failures: []engine.Failure{{Key: "x", Op: plan.Put, Err: errors.New("no space")}}}}
+	for i, run := range []struct {
+		res job.Result
+		err error
+	}{{good, nil}, {bad, nil}, {job.Result{}, errors.New("no server")}} {
+		if err := runlog.Begin(dir, m, "me", at(10*i)); err != nil {
+			t.Fatal(err)
+		}
+		if l := read(t, dir); !l.Last.Ended.IsZero() || !l.Last.Began.Equal(at(10*i)) {
+			t.Errorf("while under way: %+v", l.Last)
+		}
+		if err := runlog.End(dir, m, run.res, run.err, at(10*i+1)); err != nil {
+			t.Fatal(err)
+		}
+		if l := read(t, dir); i == 1 && (l.Failure.Problems != 2 || l.Failure.Problem != `put "x": no space`) {
+			t.Errorf("of single failures: %+v", l.Failure)
+		}
+	}
+	l := read(t, dir)
+	if !l.Success.Whole || l.Success.Copied != 2 || l.Success.Bytes != 7 || !l.Success.Ended.Equal(at(1)) {
+		t.Errorf("success: %+v", l.Success)
+	}
+	if l.Failure.Problem != "no server" || l.Last.Problem != "no server" || !l.Last.Ended.Equal(at(21)) {
+		t.Errorf("failure: %+v, last: %+v", l.Failure, l.Last)
+	}
+	// What did not come to its end is not what a comparison goes by.
+	other := m
+	other.Filter = nil
+	if err := errors.Join(runlog.Begin(dir, other, "me", at(90)), runlog.End(dir, other, job.Result{}, errors.New("no server"), at(91))); err != nil {
+		t.Fatal(err)
+	}
+	l = read(t, dir)
+	if len(l.Mirror.Filter) != 1 || l.Mirror.To != "dir:/b" {
+		t.Errorf("mirror: %+v", l.Mirror)
+	}
+}
+
+// What a run leaves undone always has words.
+func TestEveryProblemHasWords(t *testing.T) {
+	for want, r := range map[string]engine.Report{
+		"changed on both sides": {Done: map[plan.Op]int64{plan.Conflict: 1}, Conflicts: []plan.Action{{Key: "k", Reason: plan.ConflictChanged}}},
+		"too long":              {Done: map[plan.Op]int64{plan.Unholdable: 1}, Unholdable: []plan.Action{{Key: "k", Err: errors.New("too long")}}},
+		"empty":                 {Refusals: []plan.Refusal{{Guard: plan.GuardEmpty}}},
+		"no listing":            {Faults: 1, Errors: []error{errors.New("no listing")}},
+		"held back":             {HeldBack: 3},
+	} {
+		if got := strings.Join(runlog.Problems(&r), "\n"); !strings.Contains(got, want) || runlog.Left(&r) == 0 || r.Whole() {
+			t.Errorf("%s: %q, %d left", want, got, runlog.Left(&r))
+		}
+	}
+}
