@@ -70,21 +70,48 @@ const (
 	// askMost is how often is asked until a run brings everything.
 	askMost = 5
 	// killRunsMost is how many runs one installation makes: an inventory holds 100
-	// mirrors.
-	killRunsMost = 50
+	// mirrors. Most of the time all wait for somebody to be missed, so that several
+	// installations do not disturb each other.
+	killRunsMost    = 50
+	killPartsAtOnce = 2
 	// requestLimit bounds one request, with all that dies meanwhile.
 	requestLimit = 3 * time.Minute
 )
 
 // Run makes the runs. The error says in which something was wrong.
-func (k Kills) Run(ctx context.Context) (res KillsResult, err error) {
+func (k Kills) Run(ctx context.Context) (KillsResult, error) {
 	began := time.Now()
-	res.Kills = map[Victim]int{}
-	for part, left := 0, k.Runs; left > 0 && err == nil; part, left = part+1, left-killRunsMost {
-		err = k.part(ctx, part, min(left, killRunsMost), &res)
+	res := KillsResult{Kills: map[Victim]int{}}
+	parts := (k.Runs + killRunsMost - 1) / killRunsMost
+	results, errs := make([]KillsResult, parts), make([]error, parts)
+	slots := make(chan struct{}, killPartsAtOnce)
+	var wg sync.WaitGroup
+	for part := range parts {
+		wg.Go(func() {
+			slots <- struct{}{}
+			defer func() { <-slots }()
+			results[part].Kills = map[Victim]int{}
+			errs[part] = k.part(ctx, part, min(k.Runs-part*killRunsMost, killRunsMost), &results[part])
+		})
+	}
+	wg.Wait()
+	for _, r := range results {
+		res.add(r)
 	}
 	res.Took = time.Since(began)
-	return res, err
+	return res, errors.Join(errs...)
+}
+
+func (r *KillsResult) add(o KillsResult) {
+	for victim, n := range o.Kills {
+		r.Kills[victim] += n
+	}
+	r.Requests += o.Requests
+	r.Again += o.Again
+	r.Audits += o.Audits
+	r.Written += o.Written
+	r.Twice += o.Twice
+	r.Allowed += o.Allowed
 }
 
 // part makes some of the runs in an installation of their own.
@@ -118,7 +145,8 @@ func (k Kills) part(ctx context.Context, part, runs int, res *KillsResult) (err 
 	if err != nil {
 		return err
 	}
-	c := &killer{Installation: in, tree: t, res: res, rand: rand.New(rand.NewPCG(seed, 2)), say: k.Say}
+	say := func(format string, a ...any) { k.Say(name+" "+format, a...) }
+	c := &killer{Installation: in, tree: t, res: res, rand: rand.New(rand.NewPCG(seed, 2)), say: say}
 	for i := range runs {
 		if err := c.run(ctx, i); err != nil {
 			return errors.Join(fmt.Errorf("%s, run %d of seed %d: %w", name, i, k.Seed, err), in.logs())

@@ -22,14 +22,8 @@ import (
 	"github.com/firedrill/firedrill/services/mirror/zfs/reach"
 )
 
-// zfsOptions are the flags that the ZFS commands share.
-type zfsOptions struct {
-	json  bool
-	quiet bool
-}
-
 func (a *app) zfsCmd() *cobra.Command {
-	o := &zfsOptions{}
+	o := &mirrorOptions{}
 	c := &cobra.Command{
 		Use:   "zfs",
 		Short: "Replicate ZFS snapshots to another pool or machine, or archive them in a bucket",
@@ -42,13 +36,17 @@ Archives: s3:store/bucket/prefix with a store of the inventory, or
 s3+https://host:port/bucket/prefix with the keys in AWS_ACCESS_KEY_ID and
 AWS_SECRET_ACCESS_KEY. Each dataset has a prefix of its own.
 
-Exit codes: 0 all is as it should be, 1 it is not, 254 bad arguments, 255 failed.`,
+Exit codes: 0 all is as it should be, 1 it is not, 130 interrupted, 254 bad arguments,
+255 failed.`,
 	}
 	f := c.PersistentFlags()
-	f.BoolVar(&o.json, "json", false, "print the result as JSON")
+	f.BoolVar(&o.json, "json", false, "print the result, and what goes wrong, as JSON")
 	f.BoolVar(&o.quiet, "quiet", false, "no progress")
 	a.inventoryFlag(f, "file that lists stores")
 	c.AddCommand(a.zfsReplicateCmd(o), a.zfsArchiveCmd(o), a.zfsPointsCmd(o), a.zfsRestoreCmd(o), a.zfsCheckCmd(o), a.zfsPruneCmd(o))
+	for _, sub := range c.Commands() {
+		a.errorsAsJSON(sub, o)
+	}
 	return c
 }
 
@@ -84,6 +82,9 @@ func (a *app) openArchive(ctx context.Context, l location.Location, readOnly boo
 	archive, done, err := reach.Archive(ctx, l, stores, readOnly)
 	return archive, done, zfsExit(err)
 }
+
+// goesOn is what an interrupted command leaves.
+const goesOn = "what has arrived whole stays, and the same command goes on from there"
 
 // zfsExit gives an error its exit code.
 func zfsExit(err error) error {

@@ -11,9 +11,10 @@ import (
 	"github.com/firedrill/firedrill/pkg/run"
 	"github.com/firedrill/firedrill/services/mirror/zfs"
 	"github.com/firedrill/firedrill/services/mirror/zfs/reach"
+	"github.com/firedrill/firedrill/services/reporter/fold"
 )
 
-func (a *app) zfsArchiveCmd(o *zfsOptions) *cobra.Command {
+func (a *app) zfsArchiveCmd(o *mirrorOptions) *cobra.Command {
 	var via string
 	var save zfs.SaveOptions
 	var update zfs.UpdateOptions
@@ -38,7 +39,7 @@ held on FROM, as the next increment begins there.`,
 	return c
 }
 
-func (a *app) archive(ctx context.Context, o *zfsOptions, via string, args []string, save zfs.SaveOptions, update zfs.UpdateOptions) error {
+func (a *app) archive(ctx context.Context, o *mirrorOptions, via string, args []string, save zfs.SaveOptions, update zfs.UpdateOptions) error {
 	dataset, err := reach.Dataset(args[0])
 	if err != nil {
 		return fmt.Errorf("FROM: %w", err)
@@ -66,10 +67,10 @@ func (a *app) archive(ctx context.Context, o *zfsOptions, via string, args []str
 	save.Watch, update.Now = p.progress, time.Now()
 	got, err := archive.Update(ctx, h, dataset, save, update)
 	p.clear()
-	return p.end(p.archived(dataset, where.String(), got, err), zfsExit(err))
+	return p.end(p.archived(dataset, where.String(), got, err), interrupted(ctx, goesOn, zfsExit(err)))
 }
 
-func (a *app) zfsPointsCmd(o *zfsOptions) *cobra.Command {
+func (a *app) zfsPointsCmd(o *mirrorOptions) *cobra.Command {
 	return &cobra.Command{
 		Use: "points WHERE", Args: cobra.ExactArgs(1),
 		Short: "List what can be restored from an archive",
@@ -79,8 +80,9 @@ func (a *app) zfsPointsCmd(o *zfsOptions) *cobra.Command {
 				if err != nil && !isDamaged(err) {
 					return zfsExit(err)
 				}
+				err = asArchived(points, err)
 				p := a.zfsPrinter(o)
-				return p.end(p.points(points, err), damagedExit(err))
+				return p.end(p.points(points, err), err)
 			})
 		},
 	}
@@ -91,11 +93,29 @@ func isDamaged(err error) bool {
 	return errors.Is(err, zfs.ErrCorrupt) || errors.Is(err, zfs.ErrUnsupported)
 }
 
-func damagedExit(err error) error {
-	if err == nil {
+// asArchived says whether what is archived is as it should be: each point can be
+// restored, as far as the indexes tell.
+func asArchived(points []zfs.Point, damaged error) error {
+	if lost := len(points) - len(zfs.Restorable(points)); lost > 0 {
+		damaged = errors.Join(damaged, fmt.Errorf("%s cannot be restored: what they are increments to is not there", fold.Plural(lost, "point")))
+	}
+	if damaged == nil {
 		return nil
 	}
-	return &exitError{code: run.Fail, err: err}
+	return &exitError{code: run.Fail, err: damaged}
+}
+
+// asChecked says whether all of an archive can be restored.
+func asChecked(where string, c zfs.Checked) error {
+	switch {
+	case !c.Whole():
+		return &exitError{code: run.Fail, err: fmt.Errorf("%s: NOT whole: %s of %d cannot be restored, and %s cannot be read; archive to a new prefix while the source has its snapshots",
+			where, fold.Plural(len(c.Damaged), "point"), c.Points, fold.Plural(len(c.Indexes), "index object"))}
+	case c.Points == 0:
+		// Of a mistyped location all would be well.
+		return &exitError{code: run.Fail, err: fmt.Errorf("%s: nothing is archived there: see that the location is right", where)}
+	}
+	return nil
 }
 
 // withArchive opens an archive for reading.
@@ -112,7 +132,7 @@ func (a *app) withArchive(ctx context.Context, where string, do func(*zfs.Archiv
 	return do(archive)
 }
 
-func (a *app) zfsRestoreCmd(o *zfsOptions) *cobra.Command {
+func (a *app) zfsRestoreCmd(o *mirrorOptions) *cobra.Command {
 	var via, point string
 	var restore zfs.RestoreOptions
 	c := &cobra.Command{
@@ -138,7 +158,7 @@ ZFS gets it; of a damaged one nothing is received. TO is not mounted.`,
 	return c
 }
 
-func (a *app) restore(ctx context.Context, o *zfsOptions, archive *zfs.Archive, via, dataset, name string, r zfs.RestoreOptions) error {
+func (a *app) restore(ctx context.Context, o *mirrorOptions, archive *zfs.Archive, via, dataset, name string, r zfs.RestoreOptions) error {
 	points, err := archive.Points(ctx)
 	if err != nil && !isDamaged(err) {
 		return zfsExit(err)
@@ -146,7 +166,7 @@ func (a *app) restore(ctx context.Context, o *zfsOptions, archive *zfs.Archive, 
 	point, unknown := zfs.Choose(points, name)
 	switch {
 	case unknown != nil && (err != nil || name == ""):
-		return damagedExit(errors.Join(unknown, err))
+		return &exitError{code: run.Fail, err: errors.Join(unknown, err)}
 	case unknown != nil:
 		return fmt.Errorf("--point: %w; `firedrill zfs points` lists them", unknown)
 	}
@@ -158,10 +178,10 @@ func (a *app) restore(ctx context.Context, o *zfsOptions, archive *zfs.Archive, 
 	r.Watch = p.progress
 	received, err := archive.Restore(ctx, h, dataset, point.GUID, r)
 	p.clear()
-	return p.end(p.restored(dataset, point, received, err), zfsExit(err))
+	return p.end(p.restored(dataset, point, received, err), interrupted(ctx, goesOn, zfsExit(err)))
 }
 
-func (a *app) zfsCheckCmd(o *zfsOptions) *cobra.Command {
+func (a *app) zfsCheckCmd(o *mirrorOptions) *cobra.Command {
 	return &cobra.Command{
 		Use: "check WHERE", Args: cobra.ExactArgs(1),
 		Short: "Read an archive and prove that all of it can be restored",
@@ -173,9 +193,10 @@ a whole one. It needs no ZFS, and changes nothing.`,
 				c, err := archive.CheckAll(cmd.Context(), p.progress)
 				p.clear()
 				if err != nil {
-					return zfsExit(err)
+					return interrupted(cmd.Context(), "nothing was changed, and nothing is known", zfsExit(err))
 				}
-				return p.checked(args[0], c)
+				err = asChecked(args[0], c)
+				return p.end(p.checked(args[0], c, err), err)
 			})
 		},
 	}

@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -26,7 +25,7 @@ type zfsPrinter struct {
 	bytesPerSec float64
 }
 
-func (a *app) zfsPrinter(o *zfsOptions) *zfsPrinter {
+func (a *app) zfsPrinter(o *mirrorOptions) *zfsPrinter {
 	return &zfsPrinter{out: a.Out, err: a.Err, json: o.json, live: !o.quiet && isTerminal(a.Err)}
 }
 
@@ -59,21 +58,24 @@ func (p *zfsPrinter) clear() {
 	}
 }
 
-// end is what a command returns: why it failed, or else why that could not be printed.
+// end is what a command returns that has printed its result: why it failed, or that
+// it could not print. JSON has said why it failed.
 func (p *zfsPrinter) end(printed, err error) error {
-	if err != nil {
+	if printed != nil {
+		return failure(errors.Join(printed, err))
+	}
+	if err == nil || !p.json {
 		return err
 	}
-	if _, ok := errors.AsType[*exitError](printed); ok {
-		return printed
-	}
-	return failure(printed)
+	code := &exitError{code: run.BadArguments}
+	_ = errors.As(err, &code) // else it is the caller's mistake
+	return &exitError{code: code.code}
 }
 
 // print writes JSON, or the lines of text.
 func (p *zfsPrinter) print(asJSON any, text func(line func(format string, args ...any))) error {
 	if p.json {
-		return json.NewEncoder(p.out).Encode(asJSON)
+		return writeJSON(p.out, asJSON)
 	}
 	var failed error
 	text(func(format string, args ...any) {
@@ -296,8 +298,7 @@ func (p *zfsPrinter) points(points []zfs.Point, err error) error {
 		Points []pointJSON `json:"points"`
 		Error  string      `json:"error,omitempty"`
 	}{all, errorText(err)}
-	lost := 0
-	printed := p.print(out, func(line func(string, ...any)) {
+	return p.print(out, func(line func(string, ...any)) {
 		if len(all) == 0 {
 			line("nothing is archived there")
 			return
@@ -309,15 +310,6 @@ func (p *zfsPrinter) points(points []zfs.Point, err error) error {
 		}
 		_ = t.Flush() // the terminal is the only place to complain to
 	})
-	for _, one := range all {
-		if !*one.Restorable {
-			lost++
-		}
-	}
-	if printed == nil && lost > 0 {
-		return &exitError{code: run.Fail, err: fmt.Errorf("%s cannot be restored: what they are increments to is not there", fold.Plural(lost, "point"))}
-	}
-	return printed
 }
 
 // holds says what a point holds.
@@ -354,7 +346,7 @@ func (p *zfsPrinter) restored(dataset string, point zfs.Point, received []zfs.Sn
 	})
 }
 
-func (p *zfsPrinter) checked(where string, c zfs.Checked) error {
+func (p *zfsPrinter) checked(where string, c zfs.Checked, err error) error {
 	type damageJSON struct {
 		Point string   `json:"point"`
 		GUID  uint64   `json:"guid,string"`
@@ -368,7 +360,8 @@ func (p *zfsPrinter) checked(where string, c zfs.Checked) error {
 		Bytes   int64        `json:"bytes"`
 		Damaged []damageJSON `json:"damaged"`
 		Indexes []string     `json:"unreadableIndexes"`
-	}{where, c.Whole() && c.Points > 0, c.Points, c.Parts, c.Bytes, []damageJSON{}, []string{}}
+		Error   string       `json:"error,omitempty"`
+	}{where, err == nil, c.Points, c.Parts, c.Bytes, []damageJSON{}, []string{}, errorText(err)}
 	for _, d := range c.Damaged {
 		one := damageJSON{Point: d.Point.Name(), GUID: d.Point.GUID}
 		for _, err := range d.Errs {
@@ -379,7 +372,7 @@ func (p *zfsPrinter) checked(where string, c zfs.Checked) error {
 	for _, err := range c.Indexes {
 		out.Indexes = append(out.Indexes, err.Error())
 	}
-	printed := p.print(out, func(line func(string, ...any)) {
+	return p.print(out, func(line func(string, ...any)) {
 		for _, d := range out.Damaged {
 			line("DAMAGED %s", d.Point)
 			for _, why := range d.Why {
@@ -394,14 +387,4 @@ func (p *zfsPrinter) checked(where string, c zfs.Checked) error {
 				where, fold.Plural(c.Points, "point"), fold.Plural(c.Parts, "part"), size(c.Bytes))
 		}
 	})
-	switch {
-	case printed != nil:
-		return failure(printed)
-	case c.Points == 0 && c.Whole():
-		return &exitError{code: run.Fail, err: fmt.Errorf("%s: nothing is archived there: see that the location is right", where)}
-	case !out.Whole:
-		return &exitError{code: run.Fail, err: fmt.Errorf("%s: NOT whole: %s of %d cannot be restored, and %s cannot be read; archive to a new prefix while the source has its snapshots",
-			where, fold.Plural(len(c.Damaged), "point"), c.Points, fold.Plural(len(c.Indexes), "index object"))}
-	}
-	return nil
 }

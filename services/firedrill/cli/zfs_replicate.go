@@ -20,7 +20,7 @@ type replicateFlags struct {
 	update         zfs.UpdateOptions
 }
 
-func (a *app) zfsReplicateCmd(o *zfsOptions) *cobra.Command {
+func (a *app) zfsReplicateCmd(o *mirrorOptions) *cobra.Command {
 	var fl replicateFlags
 	c := &cobra.Command{
 		Use: "replicate FROM TO", Args: cobra.ExactArgs(2),
@@ -51,7 +51,7 @@ without --rollback.`,
 	return c
 }
 
-func (a *app) replicate(ctx context.Context, o *zfsOptions, fl replicateFlags, from, to string) (err error) {
+func (a *app) replicate(ctx context.Context, o *mirrorOptions, fl replicateFlags, from, to string) (err error) {
 	r := fl.replication
 	if r.From, err = reach.Dataset(from); err != nil {
 		return fmt.Errorf("FROM: %w", err)
@@ -73,7 +73,7 @@ func (a *app) replicate(ctx context.Context, o *zfsOptions, fl replicateFlags, f
 	r.Watch, fl.update.Now = p.progress, time.Now()
 	if fl.dryRun {
 		plan, err := r.PlanUpdate(ctx, fl.update)
-		return p.end(p.planned(r, plan, err), replicateFailure(err))
+		return p.end(p.planned(r, plan, err), interrupted(ctx, "nothing was done", replicateFailure(err)))
 	}
 	release, err := a.lockZFS(r.Job)
 	if err != nil {
@@ -82,7 +82,7 @@ func (a *app) replicate(ctx context.Context, o *zfsOptions, fl replicateFlags, f
 	defer release()
 	done, err := r.Update(ctx, fl.update)
 	p.clear()
-	return p.end(p.replicated(r, done, err), replicateFailure(err))
+	return p.end(p.replicated(r, done, err), interrupted(ctx, goesOn, replicateFailure(err)))
 }
 
 // replicateFailure names the flag that allows what the error is about.
@@ -93,7 +93,7 @@ func replicateFailure(err error) error {
 	return zfsExit(err)
 }
 
-func (a *app) zfsPruneCmd(o *zfsOptions) *cobra.Command {
+func (a *app) zfsPruneCmd(o *mirrorOptions) *cobra.Command {
 	var via, prefix string
 	var dryRun bool
 	c := &cobra.Command{
@@ -124,7 +124,7 @@ The newest stays, and so do those that are held, cloned or being read.`,
 			Keep: *k, Prefix: prefix, Taken: !cmd.Flags().Changed("prefix"), DryRun: dryRun,
 		})
 		p := a.zfsPrinter(o)
-		return p.end(p.pruned(dataset, dryRun, gone, err), zfsExit(err))
+		return p.end(p.pruned(dataset, dryRun, gone, err), interrupted(cmd.Context(), "what was not destroyed yet stays", zfsExit(err)))
 	}
 	viaFlag(c.Flags(), &via, "via", "DATASET")
 	c.Flags().StringVar(&prefix, "prefix", "", `the policy is for all snapshots whose names begin so, whoever took them; "" is all`)

@@ -2,6 +2,7 @@ package cli_test
 
 import (
 	"bytes"
+	"context"
 	"crypto/rand"
 	"encoding/json"
 	"errors"
@@ -15,6 +16,7 @@ import (
 	"testing"
 
 	"github.com/firedrill/firedrill/pkg/lab"
+	"github.com/firedrill/firedrill/pkg/run"
 	"github.com/firedrill/firedrill/pkg/target"
 	"github.com/firedrill/firedrill/services/firedrill/cli"
 	"github.com/firedrill/firedrill/services/mirror/bucket"
@@ -62,7 +64,7 @@ func TestZFS(t *testing.T) {
 		test func(*zfsWorld)
 	}{
 		{"replicate", (*zfsWorld).replicate}, {"retention", (*zfsWorld).retention}, {"estranged", (*zfsWorld).estranged},
-		{"killed", (*zfsWorld).killed}, {"archive", (*zfsWorld).archive}, {"damage", (*zfsWorld).damage}, {"refusals", (*zfsWorld).refusals},
+		{"killed", (*zfsWorld).killed}, {"interrupted", (*zfsWorld).interrupted}, {"archive", (*zfsWorld).archive}, {"damage", (*zfsWorld).damage}, {"refusals", (*zfsWorld).refusals},
 	} {
 		t.Run(c.name, func(t *testing.T) { c.test(&zfsWorld{t, dir, z, server, map[string]string{}}) })
 	}
@@ -342,14 +344,7 @@ func (w *zfsWorld) killed() {
 	w.must(cmd.Start())
 	ended := make(chan error, 1)
 	go func() { ended <- cmd.Wait() }()
-	// The target is there while it is received.
-	for !strings.Contains(w.do("list", "-H", "-o", "name"), "vault/k\n") {
-		select {
-		case err := <-ended:
-			w.Fatalf("it ended: %v: %s", err, &said)
-		default:
-		}
-	}
+	w.receiving("vault/k", func() bool { return len(ended) > 0 })
 	_, errs := w.run(255, "replicate", "zfs:tank/k", "zfs:vault/k")
 	w.has(errs, "another run to the same place is under way")
 	w.must(cmd.Process.Kill())
@@ -362,6 +357,38 @@ func (w *zfsWorld) killed() {
 	if holds := w.do("get", "-H", "-o", "value", "-r", "userrefs", "tank/k"); strings.Count(holds, "1") != 1 {
 		w.Errorf("holds are left:\n%s", holds)
 	}
+}
+
+// receiving waits until a dataset is there, as it is while it is received.
+func (w *zfsWorld) receiving(dataset string, ended func() bool) {
+	w.Helper()
+	for !strings.Contains(w.do("list", "-H", "-o", "name"), dataset+"\n") {
+		if ended() {
+			w.Fatal("it ended before it was killed")
+		}
+	}
+}
+
+// interrupted is a run that is told to end.
+func (w *zfsWorld) interrupted() {
+	w.do("create", "tank/i")
+	w.write("tank/i", "file", strings.Repeat("text ", 1<<20))
+	ctx, cancel := context.WithCancel(w.Context())
+	defer cancel()
+	ended := make(chan int, 1)
+	var out, errs bytes.Buffer
+	args := w.args("replicate", "zfs:tank/i", "zfs:vault/i", "--bwlimit", "100000")
+	go func() {
+		ended <- cli.Run(ctx, args, cli.Streams{In: strings.NewReader(""), Out: &out, Err: &errs}, target.NewRegistry())
+	}()
+	w.receiving("vault/i", func() bool { return len(ended) > 0 })
+	cancel()
+	if code := <-ended; code != run.Interrupted {
+		w.Errorf("exit code %d: %s", code, &errs)
+	}
+	w.has(errs.String(), "the same command goes on from there")
+	done := w.send("tank/i", "vault/i")
+	w.same(done.Sent[1].Snapshot, done.Common.GUID)
 }
 
 // points is what points prints.
@@ -468,6 +495,14 @@ func (w *zfsWorld) damage() {
 	if checked.Whole || len(checked.Damaged) != 2 {
 		w.Errorf("%+v", checked)
 	}
+	var failed struct {
+		Error    string
+		ExitCode int
+	}
+	w.into(&failed, 254, "check", "zfs:tank/rot")
+	w.has(failed.Error, "an archive lies in a bucket")
+	w.into(&failed, 1, "restore", where, "zfs:vault/rot3", "--whole")
+	w.has(failed.Error, "the content is damaged")
 	out, errs = w.run(1, "restore", where, "zfs:vault/rot")
 	w.has(errs, "the content is damaged", part)
 	w.has(out, "vault/rot: NOT restored to "+p.Points[2].Name, "as far as "+strings.TrimPrefix(p.Points[0].Name, "tank/rot@"))
