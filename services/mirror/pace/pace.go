@@ -18,7 +18,8 @@ import (
 )
 
 const (
-	// window is how often the pace is looked at. Half a window's answers say little.
+	// window is how often the pace is looked at; fewer answers than fewAnswers say
+	// little.
 	window     = time.Second
 	fewAnswers = 8
 	// slow and slower: a server is under pressure when its 95th percentile exceeds
@@ -149,7 +150,10 @@ func (p *Pace) look() {
 		p.allowed++
 		p.next()
 	}
-	p.began, p.answers, p.throttled = now, p.answers[:0], false
+	if p.throttled || len(p.answers) >= fewAnswers {
+		p.answers = p.answers[:0]
+	}
+	p.began, p.throttled = now, false
 	p.full = p.underway >= p.allowed
 }
 
@@ -159,7 +163,8 @@ func (p *Pace) server() (suffers, idle bool) {
 		return true, false
 	}
 	if len(p.answers) < fewAnswers {
-		return false, true
+		// They may be few because each takes so long: they are added to the next window's.
+		return false, len(p.answers) == 0
 	}
 	slices.Sort(p.answers)
 	p95 := p.answers[len(p.answers)*95/100]

@@ -91,6 +91,32 @@ func TestAFarServerIsNotHeldAgainstIt(t *testing.T) {
 	}
 }
 
+// A store that gets so slow that hardly anything is answered is not taken for an idle
+// one.
+func TestFewAnswersAreNoGoodSign(t *testing.T) {
+	w := newWorld(16)
+	w.second(t, 5*time.Millisecond, false)
+	lowest := w.Allowed()
+	for range 40 {
+		if err := w.Acquire(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		for range 3 {
+			w.Answered(10*time.Second, false)
+		}
+		w.at = w.at.Add(window)
+		w.Release()
+		if n := w.Allowed(); n > lowest {
+			t.Fatalf("it rose from %d to %d", lowest, n)
+		} else {
+			lowest = n
+		}
+	}
+	if lowest != 1 {
+		t.Errorf("it fell to %d only", lowest)
+	}
+}
+
 // What is not asked for is not allowed in advance.
 func TestItDoesNotRiseUnused(t *testing.T) {
 	w := newWorld(8)

@@ -10,6 +10,7 @@ import (
 	"github.com/firedrill/firedrill/services/mirror/bucket"
 	"github.com/firedrill/firedrill/services/mirror/entry"
 	"github.com/firedrill/firedrill/services/mirror/place"
+	"github.com/firedrill/firedrill/services/mirror/plan"
 )
 
 // fewest is how many files are worth a batch.
@@ -83,7 +84,7 @@ func (p *Place) batch(ctx context.Context, ws []place.Write, chosen []int, out [
 		return alone
 	}
 	if ok {
-		alone = append(alone, p.failed(ctx, many, at, out)...)
+		alone = append(alone, p.failed(ctx, ws, many, at, out)...)
 	}
 	for n, item := range items {
 		if o := &out[at[item.Key]]; o.Err == nil && written[n].Confirmed {
@@ -95,12 +96,15 @@ func (p *Place) batch(ctx context.Context, ws []place.Write, chosen []int, out [
 
 // failed notes what became of the keys that were not stored, and returns those
 // that have to be put alone.
-func (p *Place) failed(ctx context.Context, many *bucket.KeysError, at map[string]int, out []place.Outcome) (alone []int) {
+func (p *Place) failed(ctx context.Context, ws []place.Write, many *bucket.KeysError, at map[string]int, out []place.Outcome) (alone []int) {
 	for _, f := range many.Failed {
 		i := at[f.Key]
 		switch {
 		case errors.Is(f.Err, bucket.ErrHidden):
-			out[i].Err = errors.Join(p.hidden(f.Key, "that has the name of one of its directories"), p.takeBack(ctx, f.Key, ""))
+			out[i].Err = p.hidden(f.Key, "that has the name of one of its directories")
+			if !plan.Present(ws[i].Have) { // What was there before is not to go with it.
+				out[i].Err = errors.Join(out[i].Err, p.takeBack(ctx, f.Key, ""))
+			}
 		case ctx.Err() == nil && (errors.Is(f.Err, bucket.ErrKey) || errors.Is(f.Err, bucket.ErrNotStored)):
 			alone = append(alone, i)
 		default:

@@ -58,8 +58,10 @@ func (p *Place) survey(ctx context.Context, keys []wanted) []found {
 type survey struct {
 	*Place
 	keys  []wanted
-	out   []found
 	fresh map[string]int
+	// mu guards out: what lies below a key may be seen by several listings.
+	mu  sync.Mutex
+	out []found
 }
 
 // listed fills in what a listing below a prefix tells, as long as the keys are close
@@ -72,30 +74,46 @@ func (s *survey) listed(ctx context.Context, prefix string, order []int) (alone,
 	rest, listed, at := order, 0, lowest
 	for object, err := range s.b.List(ctx, o) {
 		if err != nil {
-			for _, i := range rest {
-				s.out[i].err = err
-			}
+			s.fail(rest, err)
 			return nil, nil
 		}
 		at = object.Key
-		for len(rest) > 0 && s.keys[rest[0]].key < object.Key {
-			rest = rest[1:]
-		}
-		for len(rest) > 0 && s.keys[rest[0]].key == object.Key {
-			s.out[rest[0]] = found{object: object, there: true}
-			rest = rest[1:]
-		}
-		for dir := parent(object.Key); dir != "" && len(s.fresh) > 0; dir = parent(dir) {
-			if i, ok := s.fresh[dir[:len(dir)-1]]; ok {
-				s.out[i].below = object.Key
-			}
-		}
+		rest = s.saw(object, rest)
 		passed := len(order) - len(rest)
 		if listed++; object.Key > last || listed >= 1000 && passed*sparse < listed {
 			return append(slices.Clone(rest), s.undecided(at)...), nil
 		}
 	}
 	return s.undecided(at), rest
+}
+
+// saw notes an object of a listing, and returns those of the rest that come after it.
+func (s *survey) saw(object bucket.Object, rest []int) []int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for len(rest) > 0 && s.keys[rest[0]].key < object.Key {
+		rest = rest[1:]
+	}
+	for len(rest) > 0 && s.keys[rest[0]].key == object.Key {
+		i := rest[0]
+		s.out[i].object, s.out[i].there = object, true
+		rest = rest[1:]
+	}
+	for dir := parent(object.Key); dir != "" && len(s.fresh) > 0; dir = parent(dir) {
+		if i, ok := s.fresh[dir[:len(dir)-1]]; ok {
+			s.out[i].below = object.Key
+		}
+	}
+	return rest
+}
+
+// fail notes that keys could not be looked for.
+func (s *survey) fail(order []int, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, i := range order {
+		s.out[i].err = err
+	}
 }
 
 // below looks at sorted keys that come after the end of a listing, which MinIO may
@@ -156,11 +174,10 @@ func (s *survey) common(order []int) string {
 func (s *survey) split(ctx context.Context, dir string, order []int) (direct []int, subs [][]int, there bool) {
 	any, err := s.first(ctx, dir)
 	if err != nil {
-		for _, i := range order {
-			s.out[i].err = err
-		}
+		s.fail(order, err)
+		return nil, nil, false
 	}
-	if err != nil || any.Key == "" {
+	if any.Key == "" {
 		return nil, nil, false
 	}
 	at := ""
@@ -181,6 +198,8 @@ func (s *survey) split(ctx context.Context, dir string, order []int) (direct []i
 // undecided are those of whose insides nothing was seen when a listing was broken
 // off: "a.b" comes between "a" and "a/b".
 func (s *survey) undecided(at string) (rest []int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	for n := range at {
 		i, ok := s.fresh[at[:n]]
 		if ok && at < at[:n]+"/" && !s.out[i].there {

@@ -17,6 +17,7 @@ import (
 // with each other's: MinIO's listings from a key on end too early there.
 func TestSurvey(t *testing.T) {
 	names := []string{"a", "a-x", "a.b", "a.b.c", "b", "b c", "bb"}
+	inside := 0
 	for seed := range uint64(12) {
 		r := rand.New(rand.NewPCG(seed, 0))
 		path := func() string {
@@ -52,20 +53,34 @@ func TestSurvey(t *testing.T) {
 		for _, o := range p.PutBatch(t.Context(), ws) {
 			must(t, o.Err)
 		}
-		keys := make([]wanted, 2+r.IntN(60))
+		var keys []wanted
 		under := []string{"", "a/"}[seed%2]
-		for i := range keys {
-			keys[i] = wanted{key: under + path(), fresh: r.IntN(2) == 0}
+		once := map[string]bool{}
+		for range 2 + r.IntN(60) {
+			key := under + path()
+			if r.IntN(3) == 0 {
+				key = strings.TrimRight(key, "0123") // the name of a directory
+			}
+			if !once[key] {
+				once[key] = true
+				keys = append(keys, wanted{key: key, fresh: r.IntN(2) == 0})
+			}
 		}
 		for i, f := range p.survey(t.Context(), keys) {
 			w, below := keys[i], false
 			for key := range there {
 				below = below || strings.HasPrefix(key, w.key+"/")
 			}
+			if below && w.fresh && !f.there {
+				inside++
+			}
 			if f.err != nil || f.there != there[w.key] || w.fresh && !f.there && below != (f.below != "") {
 				t.Fatalf("seed %d: of %+v, that is there %v, with something below %v, it says %+v", seed, w, there[w.key], below, f)
 			}
 		}
+	}
+	if inside < 12 {
+		t.Errorf("only %d of the keys had something below them", inside)
 	}
 }
 

@@ -456,3 +456,28 @@ func TestRemoveMuch(t *testing.T) {
 		}
 	}
 }
+
+// TestWhatIsOverwrittenAndHiddenIsNotDeleted: somebody has made an object of a
+// directory's name meanwhile. What lay below is written, cannot be seen, and stays.
+func TestWhatIsOverwrittenAndHiddenIsNotDeleted(t *testing.T) {
+	c, p := fresh(t, minio.MakeBucketOptions{}, Options{Exclusive: true})
+	var ws []place.Write
+	for i := range 12 {
+		w := file(fmt.Sprint("a/", i), "old")
+		w.Have = put(t, p, w)
+		w.Entry.Size, w.Open = 3, file("", "new").Open
+		ws = append(ws, w)
+	}
+	_, err := admin(t, c).PutObject(t.Context(), c.Bucket, "a", strings.NewReader("x"), 1, minio.PutObjectOptions{})
+	must(t, err)
+	for _, o := range p.PutBatch(t.Context(), ws) {
+		if o.Err == nil {
+			t.Error("it is not seen, and no error")
+		}
+	}
+	must(t, admin(t, c).RemoveObject(t.Context(), c.Bucket, "a", minio.RemoveObjectOptions{}))
+	all, _ := listed(t, p)
+	if len(all) != 12 {
+		t.Errorf("%d of 12 are left", len(all))
+	}
+}
