@@ -8,6 +8,7 @@ require (
 	github.com/firedrill/firedrill/schemas v0.0.0
 	github.com/firedrill/firedrill/services/firedrill v0.0.0
 	github.com/firedrill/firedrill/services/injector v0.0.0
+	github.com/firedrill/firedrill/services/mirror v0.0.0
 	github.com/firedrill/firedrill/services/observer v0.0.0
 	github.com/firedrill/firedrill/services/reporter v0.0.0
 	github.com/minio/minio-go/v7 v7.4.1
@@ -22,7 +23,6 @@ require (
 	github.com/cenkalti/backoff/v5 v5.0.3 // indirect
 	github.com/cespare/xxhash/v2 v2.3.0 // indirect
 	github.com/dustin/go-humanize v1.0.1 // indirect
-	github.com/firedrill/firedrill/services/mirror v0.0.0 // indirect
 	github.com/firedrill/firedrill/services/validator v0.0.0 // indirect
 	github.com/go-logr/logr v1.4.4 // indirect
 	github.com/go-logr/stdr v1.2.2 // indirect
