@@ -173,12 +173,6 @@ func TestDeployedServicesWork(t *testing.T) {
 func (g *guarded) mirror(t *testing.T, services map[string]*bus.Bus) {
 	t.Helper()
 	mirror, cli := services[event.Mirror], services["cli"]
-	must := func(what string, err error) {
-		t.Helper()
-		if err != nil {
-			t.Fatalf("%s: %v", what, err)
-		}
-	}
 	requests, ticks, work := make(chan bus.Message, 10), make(chan bus.Message, 100), make(chan bus.Message, 10)
 	for queue, seen := range map[string]chan bus.Message{bus.MirrorRequests: requests, bus.MirrorTicks: ticks, bus.MirrorWork: work} {
 		spawn(t, func(ctx context.Context) error {
@@ -190,39 +184,74 @@ func (g *guarded) mirror(t *testing.T, services map[string]*bus.Bus) {
 	}
 	nc, _ := g.requester("ci", "ci secret")
 	_, err := nc.RequestWithContext(t.Context(), "mirror.req.ci.out", []byte("{}"))
-	must("request", err)
+	must(t, "request", err)
 	req, err := bus.ReadMirrorRequest(await(t, requests, 10*time.Second, "request").Subject)
 	if err != nil || req != (bus.MirrorRequest{Who: "ci", Mirror: "out"}) {
 		t.Errorf("request %+v, %v", req, err)
 	}
-	must("schedule", mirror.ScheduleMirror(t.Context(), "out", "@every 1s"))
+	must(t, "schedule", mirror.ScheduleMirror(t.Context(), "out", "@every 1s"))
 	if name, err := bus.ReadMirrorTick(await(t, ticks, 10*time.Second, "tick").Subject); err != nil || name != "out" {
 		t.Errorf("tick of %q, %v", name, err)
 	}
 	if at, known, err := cli.MirrorTicked(t.Context(), "out"); err != nil || !known || time.Since(at) > time.Minute {
 		t.Errorf("ticked %v, %v, %v", at, known, err)
 	}
-	must("schedule", mirror.ScheduleMirror(t.Context(), "out", ""))
+	must(t, "schedule", mirror.ScheduleMirror(t.Context(), "out", ""))
 	_, err = mirror.Publish(t.Context(), "mirror.req.drill.out", []byte("{}"), "a step of a drill")
-	must("ask for a drill", err)
+	must(t, "ask for a drill", err)
+	if seq, _, err := mirror.MirrorRequested(t.Context(), "drill", "out"); err != nil || seq != 2 {
+		t.Errorf("the last request is %d, %v", seq, err)
+	}
 	if at, known, err := cli.MirrorTicked(t.Context(), "out"); err != nil || known {
 		t.Errorf("without a schedule it ticked %v, %v, %v", at, known, err)
 	}
-	must("work", mirror.PublishMirrorWork(t.Context(), "out", "r1", 7, []byte("item")))
+	g.mirrorRun(t, mirror, work)
+	g.mirrorEvents(t, mirror, cli)
+}
+
+// must fails the test, and says at what.
+func must(t *testing.T, what string, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatalf("%s: %v", what, err)
+	}
+}
+
+// mirrorRun lets a process have a mirror, and its work carried out.
+func (g *guarded) mirrorRun(t *testing.T, mirror *bus.Bus, work <-chan bus.Message) {
+	t.Helper()
+	lease, err := mirror.MirrorLease(t.Context(), "out")
+	must(t, "read the lease", err)
+	for _, run := range []string{"r1", "r1", ""} { // taken, renewed, given back
+		lease, err = mirror.TakeMirrorLease(t.Context(), lease, run)
+		must(t, "lease", err)
+		if now, err := mirror.MirrorLease(t.Context(), "out"); err != nil || now != lease || now.Run != run {
+			t.Errorf("the lease is %+v, %v; want %+v", now, err, lease)
+		}
+	}
+	must(t, "work", mirror.PublishMirrorWork(t.Context(), "out", "r1", 7, []byte("item")))
 	item, err := bus.ReadMirrorWork(await(t, work, 10*time.Second, "work").Subject)
 	if err != nil || item != (bus.MirrorItem{Mirror: "out", Run: "r1", Number: 7}) {
 		t.Errorf("item %+v, %v", item, err)
 	}
-	must("done", mirror.PublishMirrorDone(t.Context(), "out", "r1", 7, []byte("result")))
-	must("follow what is done", mirror.FollowMirrorDone(t.Context(), "out", "r1", func(r bus.Record) error {
-		if r.Kind != "7" || string(r.Data) != "result" {
+	if _, err := mirror.MirrorWorkWaits(t.Context(), "out", "r1", 7); err != nil {
+		t.Error(err)
+	}
+	must(t, "done", mirror.PublishMirrorDone(t.Context(), "out", "r1", 7, []byte("result")))
+	must(t, "follow what is done", mirror.FollowMirrorDone(t.Context(), "out", "r1", func(r bus.Record) error {
+		if r.Kind != "7" || string(r.Data) != "result" || r.Instance != "mirror-1" {
 			t.Errorf("%+v", r)
 		}
 		return bus.Stop
 	}))
-	must("drop", errors.Join(mirror.DropMirrorDone(t.Context(), "out", "r1"), mirror.DropMirrorWork(t.Context(), "out", "r1")))
-	must("event", mirror.PublishMirrorEvent(t.Context(), "out", "finished", "1", map[string]int{"copied": 3}))
-	must("follow events", cli.FollowMirror(t.Context(), "out", 0, func(r bus.Record) error {
+	must(t, "drop", errors.Join(mirror.DropMirrorDone(t.Context(), "out", "r1"), mirror.DropMirrorWork(t.Context(), "out", "r1")))
+}
+
+// mirrorEvents lets the command line see what becomes of a run, and call it off.
+func (g *guarded) mirrorEvents(t *testing.T, mirror, cli *bus.Bus) {
+	t.Helper()
+	must(t, "event", mirror.PublishMirrorEvent(t.Context(), "out", "finished", "1", map[string]int{"copied": 3}))
+	must(t, "follow events", cli.FollowMirror(t.Context(), "out", 0, func(r bus.Record) error {
 		if r.Kind != "finished" {
 			t.Errorf("%+v", r)
 		}
@@ -234,8 +263,8 @@ func (g *guarded) mirror(t *testing.T, services map[string]*bus.Bus) {
 	if last, known, err := cli.LastMirrorEvent(t.Context(), "out", "failed"); err != nil || known {
 		t.Errorf("last failure %+v, %v, %v", last, known, err)
 	}
-	must("command", cli.PublishMirrorCommand(t.Context(), "out", "cancel", nil))
-	must("follow commands", mirror.FollowMirrorCommands(t.Context(), "out", 0, func(r bus.Record) error {
+	must(t, "command", cli.PublishMirrorCommand(t.Context(), "out", "cancel", nil))
+	must(t, "follow commands", mirror.FollowMirrorCommands(t.Context(), "out", 0, func(r bus.Record) error {
 		if r.Kind != "cancel" {
 			t.Errorf("%+v", r)
 		}

@@ -92,6 +92,40 @@ func ReadMirrorRequest(subject string) (MirrorRequest, error) {
 	return MirrorRequest{Who: parts[2], Mirror: parts[3]}, nil
 }
 
+// MirrorTries is how often Work hands out a request or an item of work before it
+// becomes a dead letter.
+const MirrorTries = maxDeliver
+
+// MirrorRequested gives the sequence of the last request by who for a mirror, 0 if
+// there is none; waits says that it, or another request that came before it, is not
+// worked off yet.
+func (b *Bus) MirrorRequested(ctx context.Context, who, mirror string) (seq uint64, waits bool, err error) {
+	r, known, err := b.lastMirror(ctx, StreamMirror, "mirror.req."+who+"."+mirror)
+	if err != nil || !known {
+		if err != nil {
+			err = fmt.Errorf("read the last request by %s for mirror %s: %w", who, mirror, err)
+		}
+		return 0, false, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, tryWait)
+	defer cancel()
+	c, err := b.js.Consumer(ctx, StreamMirror, MirrorRequests)
+	if err != nil {
+		return 0, false, fmt.Errorf("read how far the requests for mirrors are worked off: %w", err)
+	}
+	return r.Seq, c.CachedInfo().AckFloor.Stream < r.Seq, nil
+}
+
+// MirrorWorkWaits reports whether an item of a run's work is still in its queue, or in
+// a worker's hands.
+func (b *Bus) MirrorWorkWaits(ctx context.Context, mirror, run string, number int64) (bool, error) {
+	_, known, err := b.lastMirror(ctx, StreamMirrorWork, "mirror.work."+mirror+"."+run+"."+strconv.FormatInt(number, 10))
+	if err != nil {
+		err = fmt.Errorf("look for item %d of run %s of mirror %s: %w", number, run, mirror, err)
+	}
+	return known, err
+}
+
 // PublishMirrorEvent stores v as JSON on mirror.evt.<mirror>.<kind>; id makes it
 // idempotent.
 func (b *Bus) PublishMirrorEvent(ctx context.Context, mirror, kind, id string, v any) error {
@@ -123,7 +157,11 @@ type Record struct {
 	Kind   string
 	Data   []byte
 	Stored time.Time
+	// Instance is the process that stored what became of an item; "" for the rest.
+	Instance string
 }
+
+const headerMirrorInstance = "Firedrill-Mirror-Instance"
 
 // FollowMirror calls fn for the events of a mirror behind a sequence, oldest first,
 // and then for each new one, until ctx ends or fn returns an error (Stop ends
@@ -145,7 +183,10 @@ func (b *Bus) FollowMirrorDone(ctx context.Context, mirror, run string, fn func(
 
 func (b *Bus) followMirror(ctx context.Context, stream, filter string, after uint64, fn func(Record) error) error {
 	return b.read(ctx, feed{stream: stream, filter: filter, after: after}, func(r record) error {
-		return fn(Record{Seq: r.Seq, Subject: r.Subject, Kind: r.Subject[strings.LastIndexByte(r.Subject, '.')+1:], Data: r.Data, Stored: r.Time})
+		return fn(Record{
+			Seq: r.Seq, Subject: r.Subject, Kind: r.Subject[strings.LastIndexByte(r.Subject, '.')+1:],
+			Data: r.Data, Stored: r.Time, Instance: r.Header.Get(headerMirrorInstance),
+		})
 	})
 }
 
@@ -212,6 +253,7 @@ func (b *Bus) publishMirrorItem(ctx context.Context, base, mirror, run string, n
 	n := strconv.FormatInt(number, 10)
 	m := nats.NewMsg(base + mirror + "." + run + "." + n)
 	m.Data = data
+	m.Header.Set(headerMirrorInstance, b.id.Instance)
 	_, err := b.publish(ctx, m, mirror+"/"+run+"/"+n)
 	return err
 }

@@ -22,9 +22,23 @@ type MirrorLease struct {
 	Run string `json:"run,omitempty"`
 	// Instance is the process that plans the run.
 	Instance string `json:"instance,omitempty"`
+	// Memory is what the mirror's last run left of itself. It stays when the mirror
+	// is given back.
+	Memory MirrorMemory `json:"memory,omitzero"`
 	// Seq is where the lease is stored, 0 if it never was; it grows each time the
 	// lease is stored.
 	Seq uint64 `json:"-"`
+}
+
+// MirrorMemory tells what a planner remembers of a mirror from what others do: the
+// mirror moves between machines, and what is remembered of it may not.
+type MirrorMemory struct {
+	// ID stands for one copy of what is remembered; "" if nothing is known.
+	ID string `json:"id,omitempty"`
+	// Generation grows with what is remembered.
+	Generation int64 `json:"generation,omitempty"`
+	// Instance is the process that used it last, for people.
+	Instance string `json:"instance,omitempty"`
 }
 
 const mirrorLeases = "mirror.lease.*" // mirror
@@ -48,9 +62,10 @@ func (b *Bus) MirrorLease(ctx context.Context, mirror string) (MirrorLease, erro
 
 // TakeMirrorLease gives the mirror of l to a run, if nothing was stored since l was
 // read; else the error is ErrConflict, and the caller reads it again. With the run
-// that has it already it is renewed, with "" given back. It returns what is stored.
+// that has it already it is renewed, with "" given back; the memory of l is stored
+// too. It returns what is stored.
 func (b *Bus) TakeMirrorLease(ctx context.Context, l MirrorLease, run string) (MirrorLease, error) {
-	next := MirrorLease{Mirror: l.Mirror, Run: run}
+	next := MirrorLease{Mirror: l.Mirror, Run: run, Memory: l.Memory}
 	if run != "" {
 		next.Instance = b.id.Instance
 	}

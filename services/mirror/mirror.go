@@ -123,13 +123,60 @@ func (c Config) carryOut(ctx context.Context, id, asked string, req *event.Mirro
 		return c.copy(ctx, copyName(id, req.Step, asked), req)
 	}
 	began := c.Clock.Now()
-	got, err := fleet.Ask(ctx, c.Bus, bus.MirrorRequest{Who: requester, Mirror: req.Mirror}, asked, fleet.Request{})
+	got, err := c.run(ctx, id, asked, req)
 	if err != nil {
 		return event.Draft{Type: event.TypeMirrorFailed, Data: event.MirrorFailed{Step: req.Step, Reason: err.Error()}}
 	}
 	return event.Draft{Type: event.TypeMirrorCompleted, Data: event.MirrorCompleted{
 		Step: req.Step, Began: began, Ended: c.Clock.Now(), Files: got.Done[plan.Put.String()], Bytes: got.Bytes, Root: got.Root,
 	}}
+}
+
+// runLimit is how long a run is waited for: as long as a drill waits for such a step.
+const runLimit = 2 * time.Hour
+
+var (
+	// ErrUnwanted is the cause of an answer that nobody waits for any more.
+	ErrUnwanted = errors.New("the drill does not wait for it any more")
+	// ErrTooLong says that a mirror's run did not end in time.
+	ErrTooLong = errors.New("the run has not ended in time; it goes on without the drill, see firedrill mirror status")
+	// ErrBelieved says that a run did not look at all of the copy.
+	ErrBelieved = errors.New("not all of the copy was looked at")
+)
+
+// run has the fleet run a mirror and look at the whole copy, for as long as the drill
+// waits for it.
+func (c Config) run(ctx context.Context, id, asked string, req *event.MirrorRequested) (*fleet.Result, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, runLimit, ErrTooLong)
+	defer cancel()
+	ctx, end := context.WithCancelCause(ctx)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer end(nil)
+	wg.Go(func() { c.whileWanted(ctx, id, req.Step, end) })
+	got, err := fleet.Ask(ctx, c.Bus, bus.MirrorRequest{Who: requester, Mirror: req.Mirror}, asked, fleet.Request{Check: "listing"})
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return nil, fmt.Errorf("mirror %s: %w", req.Mirror, context.Cause(ctx))
+	case err == nil && got.Believed > 0:
+		err = fmt.Errorf("mirror %s: %w: %d entries were believed to be as they were left", req.Mirror, ErrBelieved, got.Believed)
+	}
+	return got, err
+}
+
+// whileWanted calls end when the drill waits for the step no more.
+func (c Config) whileWanted(ctx context.Context, id, step string, end context.CancelCauseFunc) {
+	now := standing{wanted: true}
+	err := c.Bus.Follow(ctx, id, func(st bus.Stored) error {
+		if now.take(st, step); now.wanted {
+			return nil
+		}
+		end(ErrUnwanted)
+		return bus.Stop
+	})
+	if err != nil && ctx.Err() == nil {
+		c.Log.Warn("a run is waited for although its drill cannot be followed", "drill", id, "step", step, "error", err)
+	}
 }
 
 // copyName names a copy: what its interrupted try left is gone on with. Drill and step
@@ -201,19 +248,24 @@ func (c Config) look(ctx context.Context, id, step string) (standing, error) {
 	}
 	now := standing{wanted: true}
 	for _, st := range past {
-		now.tail = st.Tail()
-		switch p := st.Payload.(type) { // nil for what is not trusted
-		case *event.MirrorRequested:
-			if now.asked == "" && p.Step == step {
-				now.asked = st.Event.ID
-			}
-		case *event.MirrorCompleted:
-			now.wanted = now.wanted && p.Step != step
-		case *event.MirrorFailed:
-			now.wanted = now.wanted && p.Step != step
-		case *event.DrillFinished:
-			now.wanted = false
-		}
+		now.take(st, step)
 	}
 	return now, nil
+}
+
+// take adds the next event of the drill's history.
+func (now *standing) take(st bus.Stored, step string) {
+	now.tail = st.Tail()
+	switch p := st.Payload.(type) { // nil for what is not trusted
+	case *event.MirrorRequested:
+		if now.asked == "" && p.Step == step {
+			now.asked = st.Event.ID
+		}
+	case *event.MirrorCompleted:
+		now.wanted = now.wanted && p.Step != step
+	case *event.MirrorFailed:
+		now.wanted = now.wanted && p.Step != step
+	case *event.DrillFinished:
+		now.wanted = false
+	}
 }

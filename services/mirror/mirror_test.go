@@ -225,12 +225,66 @@ func TestAMirrorIsAStep(t *testing.T) {
 	if b, err := os.ReadFile(filepath.Join(to, "000000010000000000000001")); err != nil || string(b) != "wal" {
 		t.Fatalf("%q, %v", b, err)
 	}
+	// Somebody wipes the copy: a drill that keeps it looks, and does not believe.
+	if err := os.Remove(filepath.Join(to, "000000010000000000000001")); err != nil {
+		t.Fatal(err)
+	}
+	ask("p/keep/again", "wal")
+	again := await(p, func(c *event.MirrorCompleted) bool { return c.Step == "p/keep/again" })
+	if _, err := os.Stat(filepath.Join(to, "000000010000000000000001")); err != nil || again.Files != 1 {
+		t.Errorf("a wiped copy was kept as %+v: %v", again, err)
+	}
 	for name, want := range map[string]string{"broken": "nothing", "unknown": "no mirror of that name"} {
 		ask("p/keep/"+name, name)
 		failed := await(p, func(f *event.MirrorFailed) bool { return f.Step == "p/keep/"+name })
 		if !strings.Contains(failed.Reason, want) || !strings.Contains(failed.Reason, "mirror "+name) {
 			t.Errorf("%s: %s", name, failed.Reason)
 		}
+	}
+}
+
+// A drill that is over gives up the runs that it waited for, and other drills have
+// their turn.
+func TestARunIsNotWaitedForWhenTheDrillIsOver(t *testing.T) {
+	p := newPlay(t)
+	p.mirrorWith(mirror.Config{Bus: p.connect(event.Mirror, "m1"), Clock: clock.System(), Jobs: 1}) // nobody runs mirrors
+	asked := event.MirrorRequested{Step: step, Mirror: "wal"}
+	p.say(event.TypeMirrorRequested, asked)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	// It waits by now: the request for the mirror is the first message of its stream.
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for seq := uint64(0); seq == 0; {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			t.Fatal("the mirror was not asked for")
+		}
+		var err error
+		if seq, _, err = p.inject.MirrorRequested(ctx, "drill", "wal"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p.say(event.TypeDrillFinished, event.DrillFinished{})
+	const other = "d-2"
+	from := source(t)
+	for _, d := range []event.Draft{
+		{Type: event.TypeDrillAccepted, Data: event.DrillAccepted{Requester: "me", Spec: json.RawMessage(`{}`)}},
+		{Type: event.TypeMirrorRequested, Data: event.MirrorRequested{Step: step, From: "dir:" + from, To: "dir:" + filepath.Join(t.TempDir(), "kept")}},
+	} {
+		if _, err := p.inject.Append(t.Context(), other, d); err != nil {
+			t.Fatal(err)
+		}
+	}
+	err := p.inject.Follow(ctx, other, func(s bus.Stored) error {
+		if _, ok := s.Payload.(*event.MirrorCompleted); ok {
+			return bus.Stop
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatalf("the other drill's copy: %v", err)
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 
 	"github.com/minio/minio-go/v7"
 
+	"github.com/firedrill/firedrill/pkg/bus"
 	"github.com/firedrill/firedrill/pkg/drill"
 	"github.com/firedrill/firedrill/pkg/lab/relay"
 	"github.com/firedrill/firedrill/services/mirror/fleet"
@@ -40,6 +41,8 @@ type Measured struct {
 	Workers int
 	// PerSecond are the bytes per second of each round.
 	PerSecond []float64
+	// Items counts what each of them has carried out, by its name.
+	Items map[string]int
 }
 
 // Run measures; each copy is looked at before it counts.
@@ -66,10 +69,10 @@ func (s Scale) Run(ctx context.Context) (out []Measured, err error) {
 				return out, err
 			}
 		}
-		m := Measured{Workers: n}
+		m := Measured{Workers: n, Items: map[string]int{}}
 		for round := range s.Rounds {
 			name := scaleName(n, round)
-			speed, err := in.measure(ctx, t, name)
+			speed, err := in.measure(ctx, t, name, m.Items)
 			if err != nil {
 				return out, errors.Join(fmt.Errorf("%s: %w", name, err), in.logs())
 			}
@@ -83,8 +86,25 @@ func (s Scale) Run(ctx context.Context) (out []Measured, err error) {
 
 func scaleName(workers, round int) string { return fmt.Sprintf("scale-%d-%d", workers, round) }
 
-// measure mirrors a tree into a bucket of its own.
-func (in *Installation) measure(ctx context.Context, t *tree, name string) (perSecond float64, err error) {
+// measure mirrors a tree into a bucket of its own, and counts who carried out how many
+// items.
+func (in *Installation) measure(ctx context.Context, t *tree, name string, items map[string]int) (perSecond float64, err error) {
+	counted := make(chan error, 1)
+	counts, stop := context.WithCancel(ctx)
+	go func() {
+		counted <- in.Bus.FollowMirrorDone(counts, name, bus.AnyRun, func(r bus.Record) error {
+			if r.Instance != "" {
+				items[r.Instance]++
+			}
+			return nil
+		})
+	}()
+	defer func() {
+		stop()
+		if cerr := <-counted; ctx.Err() == nil && !errors.Is(cerr, context.Canceled) {
+			err = errors.Join(err, cerr)
+		}
+	}()
 	if err := in.S3.MakeBucket(ctx, name, minio.MakeBucketOptions{}); err != nil {
 		return 0, err
 	}

@@ -38,6 +38,10 @@ app.kubernetes.io/component: {{ .service }}
   envFrom:
     - secretRef: {name: {{ .root.Values.targetSecret }}}
   {{- end }}
+  {{- if and (eq .service "mirror") .root.Values.mirror.storeSecret }}
+  envFrom:
+    - secretRef: {name: {{ .root.Values.mirror.storeSecret }}}
+  {{- end }}
   securityContext:
     allowPrivilegeEscalation: false
     readOnlyRootFilesystem: true

@@ -185,10 +185,18 @@ func (a *app) mirror(cmd *cobra.Command, args []string, o *mirrorOptions) (*subj
 		s.Mirror = o.spec
 		s.From, s.To = canonical(args[0]), canonical(args[1])
 	}
-	if s.log, _, err = runlog.Read(s.dir()); err != nil {
-		return nil, failure(s.plain(err))
-	}
+	s.log, _ = a.mirrorLog(s.dir())
 	return s, nil
+}
+
+// mirrorLog reads what a mirror's runs came to; false if nothing is known of them. A
+// mirror runs without it all the same.
+func (a *app) mirrorLog(dir string) (runlog.Log, bool) {
+	l, known, err := runlog.Read(dir)
+	if err != nil {
+		fmt.Fprintf(a.Err, "firedrill: warning: going on as if no run had left a log: %v\n", err)
+	}
+	return l, known
 }
 
 func (a *app) namedMirror(cmd *cobra.Command, inv drill.Inventory, name string) (drill.Mirror, error) {

@@ -85,10 +85,10 @@ rotted; what was edited has not, and the next run carries it.`,
 					}
 					return s.env.Open(ctx, s.Mirror, ao.Repair)
 				},
-				look: func(ctx context.Context, j *job.Job, p *mirrorPrinter) (func() error, error) {
+				look: func(ctx context.Context, j *job.Job, p *mirrorPrinter) (shown, error) {
 					ao.Seen = p.seen
 					res, err := j.Audit(ctx, ao)
-					return func() error { return p.audited(res) }, err
+					return func(err error) error { return p.audited(res, err) }, err
 				},
 			})
 		},
@@ -109,19 +109,24 @@ func (a *app) verifyMirror(cmd *cobra.Command, args []string, o *mirrorOptions, 
 	return a.compare(cmd, args, o, comparison{
 		left: "nothing was changed",
 		open: func(ctx context.Context, s *subject) (*job.Job, error) { return s.env.Open(ctx, s.Mirror, false) },
-		look: func(ctx context.Context, j *job.Job, p *mirrorPrinter) (func() error, error) {
+		look: func(ctx context.Context, j *job.Job, p *mirrorPrinter) (shown, error) {
 			var all []job.Verified
+			show := func(err error) error { return p.verified(all, list, err) }
 			for _, s := range sides {
 				got, err := j.Verify(ctx, s, job.VerifyOptions{Level: level, Seen: p.seen})
 				if err != nil {
-					return nil, err
+					return show, err
 				}
 				all = append(all, got)
 			}
-			return func() error { return p.verified(all, list) }, nil
+			return show, nil
 		},
 	})
 }
+
+// shown prints what a comparison has seen, also if it did not come to its end: then err
+// says why, and so does what is returned.
+type shown func(err error) error
 
 // comparison is what a command does with a mirror that it compares.
 type comparison struct {
@@ -129,7 +134,7 @@ type comparison struct {
 	left string
 	open func(context.Context, *subject) (*job.Job, error)
 	// look looks at the open mirror, and gives what prints what it has seen.
-	look func(context.Context, *job.Job, *mirrorPrinter) (show func() error, err error)
+	look func(context.Context, *job.Job, *mirrorPrinter) (show shown, err error)
 }
 
 // compare makes a comparison of the mirror that the arguments name.
@@ -158,10 +163,7 @@ func (a *app) compare(cmd *cobra.Command, args []string, o *mirrorOptions, c com
 		err = cerr
 	}
 	p.stop()
-	if err != nil {
-		return interrupted(ctx, c.left, failure(s.plain(err)))
-	}
-	return show()
+	return show(interrupted(ctx, c.left, failure(s.plain(err))))
 }
 
 func (v verifyFlags) parse() (proof.Level, []plan.Side, error) {

@@ -121,7 +121,11 @@ stays, and the next run goes on from there.`,
 			case !known || !underWayKind(last.Kind):
 				return fmt.Errorf("mirror %s: it does not run now", args[0])
 			}
-			if err := s.bus.PublishMirrorCommand(cmd.Context(), args[0], "cancel", struct{}{}); err != nil {
+			var running fleet.Event
+			if err := json.Unmarshal(last.Data, &running); err != nil {
+				return fmt.Errorf("mirror %s: read what is told of its run: %w", args[0], err)
+			}
+			if err := s.bus.PublishMirrorCommand(cmd.Context(), args[0], "cancel", fleet.Cancel{Run: running.Run}); err != nil {
 				return failure(err)
 			}
 			kind := ""

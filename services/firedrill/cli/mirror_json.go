@@ -122,6 +122,8 @@ type auditedJSON struct {
 	Unchecked proof.Findings `json:"unchecked"`
 	Apart     proof.Findings `json:"apart"`
 	Rotten    []rotJSON      `json:"rotten"`
+	// Error says why it did not come to its end.
+	Error string `json:"error,omitempty"`
 }
 
 type rotJSON struct {

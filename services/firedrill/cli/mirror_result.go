@@ -185,26 +185,30 @@ func believed(r engine.Report, equal int64) string {
 	return text
 }
 
-// verified prints what checks have shown; list names every finding.
-func (p *mirrorPrinter) verified(all []job.Verified, list bool) error {
+// verified prints what checks have shown; list names every finding. err says why some
+// were not made.
+func (p *mirrorPrinter) verified(all []job.Verified, list bool, err error) error {
 	good := true
 	for _, v := range all {
 		good = good && v.Verified()
 	}
-	if p.json {
+	switch {
+	case p.json && err != nil:
+		return err // which is a document of its own
+	case p.json:
 		if err := writeJSON(p.out, asVerified(all...)); err != nil {
 			return failure(err)
 		}
-	} else {
+	default:
 		for _, v := range all {
 			fmt.Fprintf(p.out, "%s: %s\n", v.Place, v.Result)
 			p.findings(v, list)
 		}
 	}
-	if !good {
+	if err == nil && !good {
 		return &exitError{code: run.Fail}
 	}
-	return nil
+	return err
 }
 
 // fewFindings is how many of each sort are printed where they were not asked for.
@@ -240,23 +244,36 @@ func (p *mirrorPrinter) sorts(list bool, sorts []findings) {
 	}
 }
 
-// audited prints what an audit has shown.
-func (p *mirrorPrinter) audited(a job.Audited) error {
+// audited prints what an audit has shown. err says why it did not come to its end.
+func (p *mirrorPrinter) audited(a job.Audited, err error) error {
+	if a.Sides[plan.Source].Place == "" && err != nil {
+		return err // nothing came of it
+	}
 	if p.json {
-		if err := writeJSON(p.out, asAudited(a)); err != nil {
-			return failure(err)
+		out := asAudited(a)
+		if err != nil {
+			out.Error, out.Clean = err.Error(), false
+		}
+		if werr := writeJSON(p.out, out); werr != nil {
+			return failure(werr)
+		}
+		if code, ok := errors.AsType[*exitError](err); ok {
+			err = &exitError{code: code.code} // the document says why
 		}
 	} else {
 		p.auditText(a)
 	}
-	if !a.Clean() {
+	if err == nil && !a.Clean() {
 		return &exitError{code: run.Fail}
 	}
-	return nil
+	return err
 }
 
 func (p *mirrorPrinter) auditText(a job.Audited) {
 	for _, v := range a.Sides {
+		if v.Place == "" {
+			continue // It was not come so far.
+		}
 		fmt.Fprintf(p.out, "%s: %s\n", v.Place, v.Result)
 		p.findings(v, false)
 	}

@@ -327,7 +327,7 @@ func (a *app) listMirrors(ctx context.Context, o *mirrorOptions) error {
 	}
 	v, done := a.fleetView(ctx)
 	defer done()
-	all, err := subjects(env, inv)
+	all, err := a.subjects(env, inv)
 	if err != nil {
 		return failure(err)
 	}
@@ -351,27 +351,19 @@ func (a *app) listMirrors(ctx context.Context, o *mirrorOptions) error {
 
 // subjects are the mirrors of an inventory, and those without a name that have left a
 // log.
-func subjects(env job.Env, inv drill.Inventory) ([]*subject, error) {
+func (a *app) subjects(env job.Env, inv drill.Inventory) ([]*subject, error) {
 	var out []*subject
-	add := func(s *subject) (err error) {
-		s.log, _, err = runlog.Read(s.dir())
-		out = append(out, s)
-		return err
-	}
 	for _, m := range inv.Spec.Mirrors {
-		if err := add(&subject{Mirror: m, env: env, named: true}); err != nil {
-			return nil, err
-		}
+		s := &subject{Mirror: m, env: env, named: true}
+		s.log, _ = a.mirrorLog(s.dir())
+		out = append(out, s)
 	}
 	dirs, err := os.ReadDir(env.StateDir)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, err
 	}
 	for _, d := range dirs {
-		l, known, err := runlog.Read(filepath.Join(env.StateDir, d.Name()))
-		if err != nil {
-			return nil, err
-		}
+		l, known := a.mirrorLog(filepath.Join(env.StateDir, d.Name()))
 		if known && l.Mirror.Name == "" {
 			out = append(out, &subject{Mirror: l.Mirror, env: env, log: l})
 		}

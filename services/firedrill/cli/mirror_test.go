@@ -156,3 +156,44 @@ func TestVerifyBeforeTheFirstRunSaysSo(t *testing.T) {
 	w.write("dst/x", "")
 	w.has(w.run(255, "verify", w.from, w.to), "run it first")
 }
+
+// What an audit has found is printed, whatever kept it from its end.
+func TestAnAuditThatFailsSaysWhatItFound(t *testing.T) {
+	w := newMirrorWorld(t)
+	for i := range 1001 {
+		w.write(fmt.Sprintf("src/many/%04d", i), "one")
+	}
+	w.run(0, "sync", w.from, w.to)
+	for i := range 1001 {
+		w.write(fmt.Sprintf("dst/many/%04d", i), "two")
+	}
+	w.has(w.run(255, "audit", "--repair", w.from, w.to), "too much of it is damaged", `different  "many/0000"`, "and 981 more different")
+	out := w.run(255, "audit", "--repair", "--json", w.from, w.to)
+	var got struct {
+		Error string `json:"error"`
+		Sides []struct {
+			Different struct{ Count int }
+		} `json:"sides"`
+	}
+	if err := json.Unmarshal([]byte(out), &got); err != nil || !strings.Contains(got.Error, "too much") || got.Sides[1].Different.Count != 1001 {
+		t.Errorf("got %v, %+v from %.200s", err, got, out)
+	}
+}
+
+// What earlier runs came to is for people: a mirror runs without it.
+func TestADamagedLogStopsNothing(t *testing.T) {
+	w := newMirrorWorld(t)
+	w.run(0, "sync", w.from, w.to)
+	logs, err := filepath.Glob(filepath.Join(w.dir, "mirrors", "*", "runs"))
+	if err != nil || len(logs) != 1 {
+		t.Fatalf("the logs are %q, %v", logs, err)
+	}
+	if err := os.WriteFile(logs[0], []byte(`{"mirror": {`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	const warning = "warning: going on as if no run had left a log"
+	w.has(w.run(0, "sync", w.from, w.to), warning, "3 believed equal")
+	w.has(w.run(0, "verify", w.from, w.to), warning, "dst: verified")
+	w.has(w.run(0, "status", w.from, w.to), warning)
+	w.has(w.run(0, "status"), warning)
+}

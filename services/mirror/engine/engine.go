@@ -82,8 +82,6 @@ type Pool interface {
 
 // Job is one run of a mirror between two places.
 type Job struct {
-	// Name is the job's, for its reports and the subject of its signed root.
-	Name string
 	// Places are the source and the destination, by [plan.Side].
 	Places [2]place.Place
 	Mode   plan.Mode

@@ -180,7 +180,7 @@ func between(t testing.TB, mode plan.Mode, to *spy) *world {
 	t.Helper()
 	dir := t.TempDir()
 	w := &world{TB: t, dir: dir, from: openLocal(t, dir), to: to, state: t.TempDir()}
-	w.job = &Job{Name: "job", Places: [2]place.Place{w.from, w.to}, Mode: mode, Now: later}
+	w.job = &Job{Places: [2]place.Place{w.from, w.to}, Mode: mode, Now: later}
 	w.job.Guards = plan.Guards{Number: -1, Percent: 100, Scans: 1}
 	if mode == plan.TwoWay {
 		w.job.Trust = plan.TrustHashes

@@ -3,9 +3,12 @@ package engine
 import (
 	"context"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/firedrill/firedrill/services/mirror/place/store"
 	"github.com/firedrill/firedrill/services/mirror/plan"
@@ -62,5 +65,33 @@ func TestThePaceBoundsAllThatIsUnderWay(t *testing.T) {
 	w.same()
 	if pace.got != pace.back || pace.got == before {
 		t.Errorf("%d acquired and %d released, after deletes", pace.got, pace.back)
+	}
+}
+
+// What grows so much while it is read that it is written in parts then keeps no place
+// that its parts wait for.
+func TestAFileThatGrowsIntoPartsKeepsThePace(t *testing.T) {
+	w := between(t, plan.Mirror, openBucket(t, false, store.Options{PartsAbove: 6 << 20}))
+	w.write("grows", strings.Repeat("x", 5<<20))
+	var once sync.Once
+	w.from.after = func(string) {
+		once.Do(func() {
+			f, err := os.OpenFile(filepath.Join(w.dir, "grows"), os.O_WRONLY|os.O_APPEND, 0)
+			must(t, err)
+			_, err = f.WriteString(strings.Repeat("y", 3<<20))
+			must(t, err)
+			must(t, f.Close())
+		})
+	}
+	pace := &few{room: make(chan struct{}, 1)}
+	w.pool = func(Pool) Pool { return Local{Worker: &Worker{Places: w.job.Places, PartSize: 5 << 20, Pace: pace}} }
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	if r, err := w.try(ctx); err != nil || !r.Whole() {
+		t.Fatalf("got %+v, %v", r, err)
+	}
+	w.same()
+	if pace.got != pace.back || pace.got != 1+2 { // the try that found it growing, and two parts
+		t.Errorf("%d acquired and %d released", pace.got, pace.back)
 	}
 }

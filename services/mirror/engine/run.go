@@ -121,8 +121,9 @@ func (r *run) plan() (*plan.Plan, error) {
 	}
 	full := rules
 	r.rules, r.full = &rules, &full
-	// Where the past says what the attributes are, names and ETags do.
-	r.names = r.report.Check == CheckListing && !r.knew.Listed.IsZero() && !r.Store.Empty() && to.ETags && r.Mode != plan.TwoWay
+	// Where the past says what the attributes are, names and ETags do. Of a place that
+	// was just accepted it does not: whoever rebuilt it may have lost them.
+	r.names = !r.AcceptPlaces && r.report.Check == CheckListing && !r.knew.Listed.IsZero() && !r.Store.Empty() && to.ETags && r.Mode != plan.TwoWay
 	if r.names {
 		rules.Lists[plan.Dest] = 0
 	}

@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/minio/minio-go/v7"
+
 	"github.com/firedrill/firedrill/services/mirror/engine/enginetest"
 	"github.com/firedrill/firedrill/services/mirror/entry"
 	"github.com/firedrill/firedrill/services/mirror/place"
@@ -147,6 +149,28 @@ func TestAnotherDestinationIsRefusedUntilItIsAccepted(t *testing.T) {
 	}
 	w.job.AcceptPlaces = false
 	w.whole()
+	w.same()
+}
+
+// A bucket that was rebuilt from another copy has the same names and ETags, and lost
+// what other programs do not know of: modes, owners and times.
+func TestAnAcceptedPlaceIsLookedAtInFull(t *testing.T) {
+	w := between(t, plan.Mirror, openBucket(t, false, store.Options{}))
+	w.write("a", "one")
+	must(t, os.Chmod(filepath.Join(w.dir, "a"), 0o600))
+	w.whole()
+	rebuilt := server.Bucket(t, false)
+	_, err := enginetest.Client(t, rebuilt).PutObject(t.Context(), rebuilt.Bucket, "a", strings.NewReader("one"), 3, minio.PutObjectOptions{})
+	must(t, err)
+	p, err := store.Open(t.Context(), rebuilt, store.Options{})
+	must(t, err)
+	t.Cleanup(func() { must(t, p.Close()) })
+	w.to = &spy{Place: p}
+	w.job.Places[plan.Dest] = w.to
+	w.job.AcceptPlaces = true
+	if r := w.whole(); r.Done[plan.Meta] != 1 || r.Done[plan.Put] != 0 {
+		t.Errorf("got %+v", r)
+	}
 	w.same()
 }
 

@@ -145,7 +145,7 @@ func (w *Worker) one(ctx context.Context, a *plan.Action) (err error) {
 			err = fmt.Errorf("carry out %q: panic: %v", a.Key, r)
 		}
 	}()
-	if !w.inParts(a) { // whose parts wait each for itself
+	if a.Op != plan.Put { // each of whose tries waits for itself
 		if err := w.acquire(ctx); err != nil {
 			return err
 		}
@@ -240,12 +240,16 @@ func untouched(now, then *entry.Entry) bool {
 func (w *Worker) putOnce(ctx context.Context, a *plan.Action) error {
 	to, e := w.Places[a.To], a.At(a.To.Other())
 	write := place.Write{Entry: e, Have: a.At(a.To)}
+	if w.inParts(a) {
+		return w.putParts(ctx, a, write) // whose parts wait each for itself
+	}
+	if err := w.acquire(ctx); err != nil {
+		return err
+	}
+	defer w.release()
 	// A place may read more than once, and store what it read first.
 	var reads []*stream
 	if e.Kind == entry.File {
-		if w.inParts(a) {
-			return w.putParts(ctx, a, write)
-		}
 		write.Open = func(ctx context.Context) (io.ReadCloser, error) {
 			r, err := w.open(ctx, a.To.Other(), e, 0, e.Size)
 			if err != nil {

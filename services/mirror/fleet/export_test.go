@@ -1,5 +1,13 @@
 package fleet
 
+import (
+	"context"
+	"time"
+
+	"github.com/firedrill/firedrill/pkg/bus"
+	"github.com/firedrill/firedrill/services/mirror/engine"
+)
+
 // EncodeItem writes an item of work for two places.
 var EncodeItem = encodeItem
 
@@ -8,3 +16,25 @@ var DecodeItem = decodeItem
 
 // DecodeDones reads what became of an item.
 var DecodeDones = decodeDones
+
+// Hold has a mirror as a planner does while fn runs.
+func Hold(ctx context.Context, c Config, mirror, run string, fn func()) error {
+	r := &runner{Config: c}
+	return r.alone(ctx, mirror, run, func(context.Context, *held) error {
+		fn()
+		return nil
+	})
+}
+
+// SendItem has an item carried out by others, and looks for it that often.
+func SendItem(ctx context.Context, b *bus.Bus, at bus.MirrorItem, w *engine.Worker, it engine.Item, look time.Duration) ([]engine.Done, error) {
+	p := newPool(b, at.Mirror, at.Run, w, &tally{})
+	p.look = look
+	return p.Do(ctx, it)
+}
+
+// OnRequest makes the run of one request.
+func OnRequest(ctx context.Context, c Config, m bus.Message) error {
+	r := &runner{Config: c, turns: newTurns(), slots: make(chan struct{}, 1)}
+	return r.onRequest(ctx, m)
+}

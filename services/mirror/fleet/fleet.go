@@ -9,6 +9,7 @@ import (
 	"io"
 	"log/slog"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -161,8 +162,9 @@ func parseRequest(data []byte) (r Request, check engine.Check, err error) {
 	return r, check, err
 }
 
-// onTick turns a tick of the clock into a request. A mirror that still runs is asked
-// for once more when it is done, not as often as it was missed.
+// onTick turns a tick of the clock into a request, unless the one before is not worked
+// off yet, by whatever process: a mirror that takes longer than its schedule gives it
+// must not take the places of the others.
 func (r *runner) onTick(ctx context.Context, m bus.Message) error {
 	name, err := bus.ReadMirrorTick(m.Subject)
 	if err != nil {
@@ -172,15 +174,43 @@ func (r *runner) onTick(ctx context.Context, m bus.Message) error {
 		// It was scheduled by an inventory that is no more.
 		return r.Bus.ScheduleMirror(ctx, name, "")
 	}
-	if r.turns.waits(name) {
-		return nil
+	if pending, err := r.pending(ctx, name); pending || err != nil {
+		return err
 	}
-	subject, err := bus.MirrorRequest{Who: "schedule", Mirror: name}.Subject()
+	subject, err := bus.MirrorRequest{Who: scheduler, Mirror: name}.Subject()
 	if err != nil {
 		return bus.Poison(err)
 	}
 	_, err = r.Bus.Publish(ctx, subject, []byte("{}"), "tick/"+name+"/"+strconv.FormatUint(m.Seq, 10))
 	return err
+}
+
+// scheduler asks for the runs of mirrors that are due.
+const scheduler = "schedule"
+
+// pending reports whether the last scheduled request for a mirror waits or is being
+// worked off. Requests that another one's long run keeps from being counted as worked
+// off are known by how they ended.
+func (r *runner) pending(ctx context.Context, mirror string) (bool, error) {
+	last, waits, err := r.Bus.MirrorRequested(ctx, scheduler, mirror)
+	if err != nil || !waits {
+		return false, err
+	}
+	for _, kind := range []string{KindFinished, KindFailed, KindCancelled, KindRejected} {
+		rec, known, err := r.Bus.LastMirrorEvent(ctx, mirror, kind)
+		if err != nil {
+			return false, err
+		}
+		var e Event
+		if !known || json.Unmarshal(rec.Data, &e) != nil {
+			continue
+		}
+		request, _, _ := strings.Cut(e.Run, "-")
+		if seq, err := strconv.ParseUint(request, 10, 64); err == nil && seq >= last {
+			return false, nil // it has ended, or a later one has
+		}
+	}
+	return true, nil
 }
 
 // Kinds of events on mirror.evt.<mirror>.<kind>.

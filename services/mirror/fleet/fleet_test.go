@@ -235,6 +235,66 @@ func TestARunIsCalledOff(t *testing.T) {
 	w.await("slow", seq, fleet.KindCancelled)
 }
 
+// A command ends the run that it means, and not the one that waits behind it.
+func TestOneCommandCallsOneRunOff(t *testing.T) {
+	w := newWorld(t, drill.Mirror{Name: "slow", From: "dir:DIR/src", To: "dir:DIR/dst", BytesPerSecond: 1})
+	w.heavy()
+	w.start()
+	for range 3 {
+		w.ask("slow", "")
+	}
+	var e fleet.Event
+	var seq uint64
+	for _, named := range []bool{true, false} {
+		e, seq = w.await("slow", seq, fleet.KindStarted)
+		must(t, w.me.PublishMirrorCommand(t.Context(), "slow", "cancel", fleet.Cancel{Run: "999-another"}))
+		if now, _ := w.await("slow", seq, fleet.KindProgress, fleet.KindCancelled); now.Progress == nil || now.Run != e.Run {
+			t.Fatalf("a command for another run ended run %s: %+v", e.Run, now)
+		}
+		var c fleet.Cancel
+		if named {
+			c.Run = e.Run
+		}
+		must(t, w.me.PublishMirrorCommand(t.Context(), "slow", "cancel", c))
+		ended, at := w.await("slow", seq, fleet.KindCancelled)
+		if ended.Run != e.Run {
+			t.Fatalf("run %s was called off, and not %s", ended.Run, e.Run)
+		}
+		seq = at
+	}
+	e, seq = w.await("slow", seq, fleet.KindStarted)
+	if now, _ := w.await("slow", seq, fleet.KindProgress, fleet.KindCancelled); now.Progress == nil || now.Run != e.Run {
+		t.Errorf("the last run, which nobody called off, was: %+v", now)
+	}
+}
+
+// However long a run takes, and however many processes hear the clock, one scheduled
+// request waits.
+func TestTicksDoNotPileUp(t *testing.T) {
+	w := newWorld(t, drill.Mirror{Name: "often", From: "dir:DIR/src", To: "dir:DIR/dst", Every: event.Duration(time.Second)})
+	w.tree("src", 2)
+	lease := w.lease("often", "long")
+	for _, name := range []string{"a", "b"} {
+		w.machine(name)
+	}
+	for until := time.Now().Add(4 * time.Second); time.Now().Before(until); {
+		var err error
+		lease, err = w.me.TakeMirrorLease(t.Context(), lease, lease.Run)
+		must(t, err)
+	}
+	subject, err := bus.MirrorRequest{Who: "test", Mirror: "often"}.Subject()
+	must(t, err)
+	ack, err := w.me.Publish(t.Context(), subject, nil, "")
+	must(t, err)
+	if ack.Seq != 2 {
+		t.Errorf("%d scheduled requests were waiting", ack.Seq-1)
+	}
+	_, err = w.me.TakeMirrorLease(t.Context(), lease, "")
+	must(t, err)
+	_, seq := w.await("often", 0, fleet.KindFinished)
+	w.await("often", seq, fleet.KindFinished) // and then it goes on
+}
+
 func TestAStalledRunRaisesTheAlarm(t *testing.T) {
 	w := newWorld(t, drill.Mirror{Name: "slow", From: "dir:DIR/src", To: "dir:DIR/dst", BytesPerSecond: 1, Stalled: event.Duration(time.Second)})
 	w.heavy()

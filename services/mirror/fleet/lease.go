@@ -24,30 +24,40 @@ const (
 // ErrTaken is the cause of a run that ended because its mirror has another one now.
 var ErrTaken = errors.New("another process has taken the mirror over, because this one was silent for too long")
 
+// held is a mirror that this process has.
+type held struct {
+	runner *runner
+
+	mu sync.Mutex
+	is bus.MirrorLease
+}
+
 // alone does what must be done by one process at a time, over all machines: it waits
 // until no other run has the mirror, keeps it while fn runs, and ends fn's context
 // with ErrTaken should the mirror be lost.
-func (r *runner) alone(ctx context.Context, mirror, run string, fn func(context.Context) error) error {
+func (r *runner) alone(ctx context.Context, mirror, run string, fn func(context.Context, *held) error) error {
 	l, err := r.take(ctx, mirror, run)
 	if err != nil {
 		return err
 	}
+	h := &held{runner: r, is: l}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var wg sync.WaitGroup
-	kept := make(chan struct{})
-	wg.Go(func() { l = r.keep(ctx, kept, l, cancel) })
+	over := make(chan struct{})
+	// A process that is told to stop has the mirror until its run has really ended.
+	wg.Go(func() { h.keep(context.WithoutCancel(ctx), over, cancel) })
 	// What an interrupted planner has left in the queue is planned anew.
 	err = errors.Join(r.Bus.DropMirrorWork(ctx, mirror, bus.AnyRun), r.Bus.DropMirrorDone(ctx, mirror, bus.AnyRun))
 	if err == nil {
-		err = fn(ctx)
+		err = fn(ctx, h)
 	}
-	close(kept)
+	close(over)
 	wg.Wait()
 	if errors.Is(context.Cause(ctx), ErrTaken) {
 		return context.Cause(ctx)
 	}
-	r.giveBack(ctx, l)
+	h.giveBack(ctx)
 	return err
 }
 
@@ -91,40 +101,74 @@ func (r *runner) take(ctx context.Context, mirror, run string) (bus.MirrorLease,
 	}
 }
 
-// keep renews a lease until over is closed, and returns it as it is then. While the
-// server cannot be reached nobody else can take the mirror either; and should somebody
-// have, the workers carry out nothing of this run any more.
-func (r *runner) keep(ctx context.Context, over <-chan struct{}, l bus.MirrorLease, lost context.CancelCauseFunc) bus.MirrorLease {
-	tick := time.NewTicker(r.Lease / 4)
+// keep renews the lease until over is closed. While the server cannot be reached
+// nobody else can take the mirror either; and should somebody have, the workers carry
+// out nothing of this run any more.
+func (h *held) keep(ctx context.Context, over <-chan struct{}, lost context.CancelCauseFunc) {
+	tick := time.NewTicker(h.runner.Lease / 4)
 	defer tick.Stop()
 	for {
 		select {
 		case <-over:
-			return l
+			return
 		case <-tick.C:
 		}
-		next, err := r.Bus.TakeMirrorLease(ctx, l, l.Run)
-		if errors.Is(err, bus.ErrConflict) {
-			// Maybe an earlier try was stored whose answer was lost.
-			if next, err = r.Bus.MirrorLease(ctx, l.Mirror); err == nil && next.Run != l.Run {
-				lost(fmt.Errorf("mirror %s: %w: run %s of %s has it", l.Mirror, ErrTaken, next.Run, next.Instance))
-				return next
-			}
+		err := h.renew(ctx)
+		if errors.Is(err, ErrTaken) {
+			lost(err)
+			return
 		}
 		if err != nil {
-			r.Log.Warn("a run cannot tell that it is alive", "mirror", l.Mirror, "run", l.Run, "error", err)
-			continue
+			h.runner.Log.Warn("a run cannot tell that it is alive", "mirror", h.is.Mirror, "run", h.is.Run, "error", err)
 		}
-		l = next
 	}
 }
 
+// renew stores the lease as it is.
+func (h *held) renew(ctx context.Context) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for {
+		next, err := h.runner.Bus.TakeMirrorLease(ctx, h.is, h.is.Run)
+		if err == nil {
+			h.is = next
+		}
+		if !errors.Is(err, bus.ErrConflict) {
+			return err
+		}
+		now, err := h.runner.Bus.MirrorLease(ctx, h.is.Mirror)
+		if err != nil {
+			return err
+		}
+		if now.Run != h.is.Run {
+			return fmt.Errorf("mirror %s: %w: run %s of %s has it", h.is.Mirror, ErrTaken, now.Run, now.Instance)
+		}
+		h.is.Seq = now.Seq // An earlier try was stored whose answer was lost.
+	}
+}
+
+// last is what the mirror's last run remembered.
+func (h *held) last() bus.MirrorMemory {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.is.Memory
+}
+
+// remember has everybody know whose memory is the newest, from the next renewal on.
+func (h *held) remember(m bus.MirrorMemory) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.is.Memory = m
+}
+
 // giveBack lets the next one have the mirror at once.
-func (r *runner) giveBack(ctx context.Context, l bus.MirrorLease) {
-	_, err := r.Bus.TakeMirrorLease(context.WithoutCancel(ctx), l, "")
+func (h *held) giveBack(ctx context.Context) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	_, err := h.runner.Bus.TakeMirrorLease(context.WithoutCancel(ctx), h.is, "")
 	// On a conflict it was taken over in this very moment.
 	if err != nil && !errors.Is(err, bus.ErrConflict) {
-		r.Log.Warn("a mirror is not given back: the next run waits until nothing was heard of this one", "mirror", l.Mirror, "error", err)
+		h.runner.Log.Warn("a mirror is not given back: the next run waits until nothing was heard of this one", "mirror", h.is.Mirror, "error", err)
 	}
 }
 

@@ -13,9 +13,11 @@ import (
 
 	"github.com/firedrill/firedrill/pkg/bus"
 	"github.com/firedrill/firedrill/pkg/drill"
+	"github.com/firedrill/firedrill/pkg/event"
 	"github.com/firedrill/firedrill/services/mirror/engine"
 	"github.com/firedrill/firedrill/services/mirror/entry"
 	"github.com/firedrill/firedrill/services/mirror/fleet"
+	"github.com/firedrill/firedrill/services/mirror/job"
 	"github.com/firedrill/firedrill/services/mirror/place/local"
 	"github.com/firedrill/firedrill/services/mirror/plan"
 )
@@ -163,6 +165,145 @@ func TestAPlannerThatLostItsMirrorEndsItsRun(t *testing.T) {
 	// It makes the run anew once it may.
 	if second, _ := w.await("slow", seq, fleet.KindStarted); second.Run == first.Run {
 		t.Errorf("run %s began twice", first.Run)
+	}
+}
+
+// A process that is told to stop has its mirror until its run has ended.
+func TestAStoppedProcessKeepsItsMirrorUntilTheRunEnds(t *testing.T) {
+	w := newWorld(t)
+	ctx, stop := context.WithCancel(t.Context())
+	begun, over, done := make(chan struct{}), make(chan struct{}), make(chan error, 1)
+	c := fleet.Config{Bus: w.connect(event.Mirror), Log: quiet(), Lease: time.Second}
+	go func() { done <- fleet.Hold(ctx, c, "out", "run", func() { close(begun); <-over }) }()
+	seen := func(after uint64) bus.MirrorLease {
+		t.Helper()
+		tick := time.NewTicker(20 * time.Millisecond)
+		defer tick.Stop()
+		for until := time.Now().Add(5 * time.Second); time.Now().Before(until); <-tick.C {
+			l, err := w.me.MirrorLease(t.Context(), "out")
+			must(t, err)
+			if l.Run == "run" && l.Seq > after {
+				return l
+			}
+		}
+		t.Error("the lease is not renewed")
+		return bus.MirrorLease{}
+	}
+	<-begun
+	stop()
+	l := seen(0)
+	for range 3 {
+		l = seen(l.Seq)
+	}
+	close(over)
+	<-done
+	w.free("out")
+}
+
+// What one machine remembers of a mirror is not believed once another one ran it.
+func TestOnlyTheMemoryOfTheLastRunIsBelieved(t *testing.T) {
+	w := newWorld(t, drill.Mirror{Name: "out", From: "dir:DIR/src", To: "dir:DIR/dst"})
+	w.tree("src", 20)
+	run := func(machine string, after uint64) (fleet.Event, uint64) {
+		t.Helper()
+		stop := w.machine(machine)
+		defer stop()
+		w.ask("out", "")
+		return w.await("out", after, fleet.KindFinished)
+	}
+	_, seq := run("a", 0)
+	if e, at := run("a", seq); e.Result.Believed == 0 {
+		t.Errorf("its own memory is not believed: %+v", e.Result)
+	} else {
+		seq = at
+	}
+	_, seq = run("b", seq)
+	must(t, os.RemoveAll(filepath.Join(w.dir, "dst", "d00")))
+	e, _ := run("a", seq)
+	if e.Result.Believed > 0 || e.Result.Done["put"] != 2 {
+		t.Errorf("another one's mirror was believed to be as it was left: %+v", e.Result)
+	}
+	w.same("src", "dst")
+}
+
+func TestATwoWayMirrorIsNotRunFromAnOldMemory(t *testing.T) {
+	w := newWorld(t, drill.Mirror{Name: "both", From: "dir:DIR/src", To: "dir:DIR/dst", Mode: drill.MirrorTwoWay})
+	w.tree("src", 20)
+	must(t, os.MkdirAll(filepath.Join(w.dir, "dst"), 0o755))
+	var seq uint64
+	for _, machine := range []string{"a", "b"} {
+		stop := w.machine(machine)
+		w.ask("both", "")
+		_, seq = w.await("both", seq, fleet.KindFinished)
+		stop()
+	}
+	stop := w.machine("a")
+	w.ask("both", "")
+	e, _ := w.await("both", seq, fleet.KindFailed)
+	for _, word := range []string{"mirror both", "--mirror-state-dir", filepath.Join(w.dir, "a", "both")} {
+		if !strings.Contains(e.Reason, word) {
+			t.Errorf("%q does not say %q", e.Reason, word)
+		}
+	}
+	stop()
+	w.same("src", "dst")
+}
+
+// An item that left the queue without an answer ends its run.
+func TestALostItemIsNotWaitedFor(t *testing.T) {
+	w := newWorld(t, drill.Mirror{Name: "out", From: "dir:DIR/src", To: "dir:DIR/dst"})
+	w.file("f", "content")
+	it, _ := w.item("f")
+	var own engine.Worker
+	for side, dir := range []string{"src", "dst"} {
+		p, err := local.Open(t.Context(), filepath.Join(w.dir, dir), local.Options{})
+		must(t, err)
+		defer p.Close()
+		own.Places[side] = p
+	}
+	done := make(chan error, 1)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	go func() {
+		_, err := fleet.SendItem(ctx, w.me, bus.MirrorItem{Mirror: "out", Run: "r"}, &own, it, 100*time.Millisecond)
+		done <- err
+	}()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		select {
+		case err := <-done:
+			if err == nil || ctx.Err() != nil || !strings.Contains(err.Error(), "no worker answers") {
+				t.Errorf("it ended with %v", err)
+			}
+			return
+		case <-tick.C:
+			must(t, w.me.DropMirrorWork(t.Context(), "out", "r"))
+		}
+	}
+}
+
+// Whoever asked hears of it when nobody tries a request again.
+func TestARequestThatIsGivenUpIsAnswered(t *testing.T) {
+	w := newWorld(t, drill.Mirror{Name: "slow", From: "dir:DIR/src", To: "dir:DIR/dst", BytesPerSecond: 1})
+	w.heavy()
+	c := fleet.Config{
+		Bus: w.connect(event.Mirror), Log: quiet(), Inventory: w.inv, Lease: time.Second, Items: 1,
+		Env: job.Env{StateDir: filepath.Join(w.dir, "state"), Now: time.Now},
+	}
+	subject, err := bus.MirrorRequest{Who: "test", Mirror: "slow"}.Subject()
+	must(t, err)
+	done := make(chan error, 1)
+	go func() {
+		done <- fleet.OnRequest(t.Context(), c, bus.Message{Subject: subject, Seq: 7, Delivered: bus.MirrorTries})
+	}()
+	begun, seq := w.await("slow", 0, fleet.KindStarted)
+	w.lease("slow", "thief")
+	if e, _ := w.await("slow", seq, fleet.KindFailed); e.Run != begun.Run || !strings.Contains(e.Reason, "given up") {
+		t.Errorf("it was answered with %+v", e)
+	}
+	if err := <-done; !errors.Is(err, fleet.ErrTaken) {
+		t.Errorf("it ended with %v", err)
 	}
 }
 

@@ -22,7 +22,7 @@ func (r *runner) noteBegin(ctx context.Context, m drill.Mirror, o job.SyncOption
 }
 
 func (r *runner) noteEnd(ctx context.Context, m drill.Mirror, o job.SyncOptions, res job.Result, err error) {
-	if o.DryRun || ctx.Err() != nil && !errors.Is(context.Cause(ctx), ErrCancelled) {
+	if o.DryRun || errors.Is(err, ErrTaken) || ctx.Err() != nil && !errors.Is(context.Cause(ctx), ErrCancelled) {
 		return // or another process goes on with it
 	}
 	if err := runlog.End(runlog.Dir(r.Env, m), m, res, err, r.Env.Now()); err != nil {

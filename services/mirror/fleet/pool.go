@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/firedrill/firedrill/pkg/bus"
 	"github.com/firedrill/firedrill/services/mirror/engine"
@@ -35,7 +36,10 @@ type pool struct {
 
 	mu      sync.Mutex
 	waiting map[int64]chan []byte
-	read    tally
+	// read adds up what workers say to have read.
+	read *tally
+	// look is how often an item without an answer is looked for.
+	look time.Duration
 	// lost is closed when results cannot be read any more, and why says the reason.
 	lost chan struct{}
 	why  error
@@ -44,9 +48,12 @@ type pool struct {
 // errNoAnswer says that the workers gave an item up.
 var errNoAnswer = errors.New("no worker answers for it")
 
-func newPool(b *bus.Bus, mirror, run string, own *engine.Worker) *pool {
+// itemLook is how often the planner looks whether an item is still in its queue.
+const itemLook = 30 * time.Second
+
+func newPool(b *bus.Bus, mirror, run string, own *engine.Worker, read *tally) *pool {
 	return &pool{
-		bus: b, mirror: mirror, run: run, own: own, places: identities(own),
+		bus: b, mirror: mirror, run: run, own: own, places: identities(own), read: read, look: itemLook,
 		waiting: map[int64]chan []byte{}, lost: make(chan struct{}),
 	}
 }
@@ -139,12 +146,9 @@ func (p *pool) send(ctx context.Context, it engine.Item) ([]engine.Done, error) 
 	if err := p.bus.PublishMirrorWork(ctx, p.mirror, p.run, n, data); err != nil {
 		return nil, err
 	}
-	select {
-	case data = <-ch:
-	case <-p.lost:
-		return nil, fmt.Errorf("the results of run %s cannot be read: %w", p.run, p.why)
-	case <-ctx.Done():
-		return nil, ctx.Err()
+	data, err := p.await(ctx, n, ch)
+	if err != nil {
+		return nil, err
 	}
 	if len(data) == 0 {
 		return nil, fmt.Errorf("item %d of run %s: %w: see firedrill dead list", n, p.run, errNoAnswer)
@@ -160,6 +164,34 @@ func (p *pool) send(ctx context.Context, it engine.Item) ([]engine.Done, error) 
 		dones[i].Action.Past = it.Actions[i].Past
 	}
 	return dones, nil
+}
+
+// await waits for what became of an item: for as long as it takes, but no longer than
+// somebody may still work on it. Its answer is stored before it leaves the queue, so
+// an item that is gone for two looks without one became a dead letter.
+func (p *pool) await(ctx context.Context, n int64, answer <-chan []byte) ([]byte, error) {
+	tick := time.NewTicker(p.look)
+	defer tick.Stop()
+	for gone := false; ; {
+		select {
+		case data := <-answer:
+			return data, nil
+		case <-p.lost:
+			return nil, fmt.Errorf("the results of run %s cannot be read: %w", p.run, p.why)
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-tick.C:
+		}
+		waits, err := p.bus.MirrorWorkWaits(ctx, p.mirror, p.run, n)
+		switch {
+		case err != nil || waits:
+			gone = false
+		case gone:
+			return nil, nil // as who gives an item up answers
+		default:
+			gone = true
+		}
+	}
 }
 
 // halves has an item carried out that is too large for one message.
@@ -223,9 +255,20 @@ func (w *worker) onWork(ctx context.Context, m bus.Message) error {
 		err = fmt.Errorf("item %d of run %s of mirror %s: %w", at.Number, at.Run, at.Mirror, err)
 		return errors.Join(bus.Poison(err), w.Bus.PublishMirrorDone(ctx, at.Mirror, at.Run, at.Number, nil))
 	}
+	err = w.answer(ctx, m, at, it, places)
+	if err != nil && ctx.Err() == nil && m.Delivered >= bus.MirrorTries {
+		// It becomes a dead letter, and the planner waits.
+		err = errors.Join(err, w.Bus.PublishMirrorDone(ctx, at.Mirror, at.Run, at.Number, nil))
+	}
+	return err
+}
+
+// answer carries out an item that is to be carried out and publishes the results.
+func (w *worker) answer(ctx context.Context, m bus.Message, at bus.MirrorItem, it engine.Item, places [2]string) error {
 	if over, err := w.fenced(ctx, at); err != nil || over {
 		return err
 	}
+	var err error
 	dones := refuse(it, errNoAnswer)
 	if m.Delivered <= maxTries {
 		if dones, err = w.carryOut(ctx, at, it, places); err != nil && m.Delivered < maxTries && ctx.Err() == nil {

@@ -29,9 +29,6 @@ type runner struct {
 	slots chan struct{}
 }
 
-// ErrCancelled is the cause of a run that was called off.
-var ErrCancelled = errors.New("the run was called off")
-
 // onRequest makes one run.
 func (r *runner) onRequest(ctx context.Context, m bus.Message) error {
 	req, err := bus.ReadMirrorRequest(m.Subject)
@@ -57,17 +54,77 @@ func (r *runner) onRequest(ctx context.Context, m bus.Message) error {
 		return err
 	}
 	defer done()
-	return r.alone(ctx, mirror.Name, run, func(ctx context.Context) error {
+	err = r.attempt(ctx, m, mirror, e, job.SyncOptions{Check: check, DryRun: body.DryRun})
+	if err != nil && ctx.Err() == nil && m.Delivered >= bus.MirrorTries {
+		// Nobody tries again, and somebody may wait for an answer.
+		r.Log.Error("a mirror's run is given up", "mirror", e.Mirror, "run", e.Run, "by", e.By, "error", err)
+		e.Reason = "given up after " + strconv.Itoa(m.Delivered) + " tries: " + err.Error()
+		err = errors.Join(err, r.tell(ctx, KindFailed, e))
+	}
+	return err
+}
+
+// attempt makes the run once nobody else has the mirror, or until it is called off.
+func (r *runner) attempt(ctx context.Context, m bus.Message, mirror drill.Mirror, e Event, o job.SyncOptions) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel(nil)
+	c := &calls{request: m.Seq, cancel: cancel}
+	wg.Go(func() { r.awaitCancel(ctx, mirror.Name, c) })
+	err := r.unlocked(ctx, mirror.Name, e.Run, func() error { return r.once(ctx, m, mirror, e, o, c) })
+	if err != nil && errors.Is(context.Cause(ctx), ErrCancelled) {
+		return r.tell(context.WithoutCancel(ctx), KindCancelled, e) // before it began
+	}
+	return err
+}
+
+// lockedEvery is how often a mirror is looked at that another process has open.
+const lockedEvery = time.Second
+
+// unlocked calls fn again and again while somebody runs the mirror at the command
+// line: meanwhile others have the slot and the lease.
+func (r *runner) unlocked(ctx context.Context, mirror, run string, fn func() error) error {
+	tick := time.NewTicker(lockedEvery)
+	defer tick.Stop()
+	for told := false; ; told = true {
+		err := fn()
+		if !errors.Is(err, state.ErrLocked) {
+			return err
+		}
+		if !told {
+			r.Log.Info("a run waits: somebody has the mirror open", "mirror", mirror, "run", run, "error", err)
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+		}
+	}
+}
+
+// once takes a slot first: who waits for one keeps nobody on other machines waiting.
+func (r *runner) once(ctx context.Context, m bus.Message, mirror drill.Mirror, e Event, o job.SyncOptions, c *calls) error {
+	select {
+	case r.slots <- struct{}{}:
+		defer func() { <-r.slots }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	return r.alone(ctx, mirror.Name, e.Run, func(ctx context.Context, h *held) error {
 		if over, err := r.answered(ctx, mirror.Name, m); over || err != nil {
 			return err
 		}
-		select {
-		case r.slots <- struct{}{}:
-			defer func() { <-r.slots }()
-		case <-ctx.Done():
-			return ctx.Err()
+		if err := r.tell(ctx, KindStarted, e); err != nil {
+			return err
 		}
-		return r.run(ctx, mirror, e, m, job.SyncOptions{Check: check, DryRun: body.DryRun})
+		// It is this run's, as no other one has the mirror.
+		started, _, err := r.Bus.LastMirrorEvent(ctx, mirror.Name, KindStarted)
+		if err != nil {
+			return err
+		}
+		c.begin(started.Seq)
+		return r.run(ctx, h, mirror, e, o)
 	})
 }
 
@@ -93,17 +150,8 @@ func (r *runner) answered(ctx context.Context, mirror string, m bus.Message) (bo
 // runOf begins the names of the runs that a request is answered with.
 func runOf(seq uint64) string { return strconv.FormatUint(seq, 10) + "-" }
 
-func (r *runner) run(ctx context.Context, m drill.Mirror, e Event, asked bus.Message, o job.SyncOptions) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	if err := r.tell(ctx, KindStarted, e); err != nil {
-		return err
-	}
-	var wg sync.WaitGroup
-	defer wg.Wait()
-	defer cancel(nil)
-	wg.Go(func() { r.awaitCancel(ctx, m.Name, asked.Seq, cancel) })
-	res, err := r.sync(ctx, m, e, o)
+func (r *runner) run(ctx context.Context, h *held, m drill.Mirror, e Event, o job.SyncOptions) error {
+	res, err := r.sync(ctx, h, m, e, o)
 	e.Log = r.known(m)
 	switch {
 	case errors.Is(context.Cause(ctx), ErrCancelled):
@@ -111,6 +159,8 @@ func (r *runner) run(ctx context.Context, m drill.Mirror, e Event, asked bus.Mes
 		return r.tell(context.WithoutCancel(ctx), KindCancelled, e)
 	case ctx.Err() != nil:
 		return ctx.Err() // the process stops; another one goes on
+	case errors.Is(err, state.ErrLocked), errors.Is(err, ErrTaken):
+		return err // it is made later, or by another one
 	case err != nil:
 		r.Log.Error("a mirror's run failed", "mirror", m.Name, "run", e.Run, "by", e.By, "error", err)
 		e.Reason = err.Error()
@@ -128,76 +178,60 @@ func (r *runner) reject(ctx context.Context, e Event) error {
 	return r.tell(ctx, KindRejected, e)
 }
 
-// awaitCancel ends the run when that is asked for.
-func (r *runner) awaitCancel(ctx context.Context, mirror string, after uint64, cancel context.CancelCauseFunc) {
-	err := r.Bus.FollowMirrorCommands(ctx, mirror, after, func(rec bus.Record) error {
-		if rec.Kind != "cancel" {
-			return nil
-		}
-		cancel(ErrCancelled)
-		return bus.Stop
-	})
-	if err != nil && ctx.Err() == nil {
-		r.Log.Warn("a run cannot be called off any more", "mirror", mirror, "error", err)
-	}
-}
-
-// sync opens the mirror and makes the run over all workers.
-func (r *runner) sync(ctx context.Context, m drill.Mirror, e Event, o job.SyncOptions) (job.Result, error) {
+// sync opens the mirror and makes the run over all workers. The pulse begins first:
+// opening a place may take for ever, too.
+func (r *runner) sync(ctx context.Context, h *held, m drill.Mirror, e Event, o job.SyncOptions) (job.Result, error) {
+	pulse := newPulse(r, m, e)
+	o.Watch = pulse.feel
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	beat, stop := context.WithCancel(ctx)
+	defer stop()
+	wg.Go(func() { pulse.beat(beat) })
 	began := r.Env.Now()
-	j, err := r.open(ctx, m, !o.DryRun)
+	j, err := r.Env.Open(ctx, m, !o.DryRun)
+	if errors.Is(err, state.ErrLocked) {
+		return job.Result{}, err
+	}
 	r.noteBegin(ctx, m, o, e.By, began)
+	var own bus.MirrorMemory
+	if err == nil {
+		own, err = r.recall(ctx, h, j, &o)
+	}
 	if err != nil {
 		r.noteEnd(ctx, m, o, job.Result{}, err)
 		return job.Result{}, err
 	}
-	pulse := newPulse(r, m, e)
-	o.Watch = pulse.feel
-	var wg sync.WaitGroup
-	beat, stop := context.WithCancel(ctx)
-	if j.Shared() {
-		p := newPool(r.Bus, m.Name, e.Run, j.Worker())
-		o.Pool, pulse.read = p, &p.read
-		wg.Go(func() { p.follow(beat) })
-	} else {
-		w := j.Worker()
-		w.Read = pulse.read.count
-		o.Pool = engine.Local{Worker: w, Items: r.Items}
-	}
-	wg.Go(func() { pulse.beat(beat) })
-	res, err := j.Sync(ctx, o)
-	stop()
-	wg.Wait()
+	res, err := r.carryOut(ctx, j, m.Name, e.Run, pulse.read, o)
 	r.noteEnd(ctx, m, o, res, err)
-	if j.Shared() {
-		// What nobody has begun of a run that has ended is not wanted any more.
-		tidy := context.WithoutCancel(ctx)
-		if terr := errors.Join(r.Bus.DropMirrorWork(tidy, m.Name, e.Run), r.Bus.DropMirrorDone(tidy, m.Name, e.Run)); terr != nil {
-			r.Log.Warn("tidy up after a run", "mirror", m.Name, "error", terr)
-		}
+	if !o.DryRun {
+		r.left(h, j, own)
 	}
 	return res, errors.Join(err, j.Close(ctx))
 }
 
-// lockedEvery is how often a mirror is looked at that another process has open.
-const lockedEvery = time.Second
-
-// open opens a mirror, and waits while somebody runs it at the command line.
-func (r *runner) open(ctx context.Context, m drill.Mirror, write bool) (*job.Job, error) {
-	tick := time.NewTicker(lockedEvery)
-	defer tick.Stop()
-	for {
-		j, err := r.Env.Open(ctx, m, write)
-		if !errors.Is(err, state.ErrLocked) {
-			return j, err
-		}
-		r.Log.Debug("a run waits for another process", "mirror", m.Name, "error", err)
-		select {
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		case <-tick.C:
-		}
+// carryOut makes the run of an open mirror.
+func (r *runner) carryOut(ctx context.Context, j *job.Job, mirror, run string, read *tally, o job.SyncOptions) (job.Result, error) {
+	if !j.Shared() {
+		w := j.Worker()
+		w.Read = read.count
+		o.Pool = engine.Local{Worker: w, Items: r.Items}
+		return j.Sync(ctx, o)
 	}
+	p := newPool(r.Bus, mirror, run, j.Worker(), read)
+	o.Pool = p
+	var wg sync.WaitGroup
+	follow, stop := context.WithCancel(ctx)
+	wg.Go(func() { p.follow(follow) })
+	res, err := j.Sync(ctx, o)
+	stop()
+	wg.Wait()
+	// What nobody has begun of a run that has ended is not wanted any more.
+	tidy := context.WithoutCancel(ctx)
+	if terr := errors.Join(r.Bus.DropMirrorWork(tidy, mirror, run), r.Bus.DropMirrorDone(tidy, mirror, run)); terr != nil {
+		r.Log.Warn("tidy up after a run", "mirror", mirror, "error", terr)
+	}
+	return res, err
 }
 
 func (r *runner) tell(ctx context.Context, kind string, e Event) error {
@@ -326,18 +360,6 @@ type turn struct {
 }
 
 func newTurns() *turns { return &turns{} }
-
-// waits reports whether a run of the mirror waits for its turn.
-func (t *turns) waits(mirror string) bool {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	for _, one := range t.queue {
-		if one.mirror == mirror && !one.begun {
-			return true
-		}
-	}
-	return false
-}
 
 // take waits until no earlier run has a location in common. The caller calls done
 // when its run has ended.

@@ -2,6 +2,7 @@ package fleet_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"log/slog"
@@ -10,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/firedrill/firedrill/pkg/bus"
 	"github.com/firedrill/firedrill/pkg/drill"
@@ -46,7 +48,9 @@ func TestAFailedRunIsSeen(t *testing.T) {
 	w.ask("out", "{}") // there is no source
 	var failed fleet.Event
 	var seq uint64
-	must(t, w.me.FollowMirror(t.Context(), "out", 0, func(r bus.Record) error {
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	must(t, w.me.FollowMirror(ctx, "out", 0, func(r bus.Record) error {
 		if r.Kind != fleet.KindFailed {
 			return nil
 		}
@@ -80,7 +84,9 @@ func TestALargeFileMakesProgress(t *testing.T) {
 	w.start()
 	w.ask("out", "{}")
 	var seen *fleet.Progress
-	must(t, w.me.FollowMirror(t.Context(), "out", 0, func(r bus.Record) error {
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	must(t, w.me.FollowMirror(ctx, "out", 0, func(r bus.Record) error {
 		var e fleet.Event
 		must(t, json.Unmarshal(r.Data, &e))
 		if p := e.Progress; p != nil && p.DoneActions == 0 && p.DoneBytes > 0 {

@@ -4,11 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 
-	"github.com/firedrill/firedrill/pkg/drill"
+	"golang.org/x/sys/unix"
+
+	"github.com/firedrill/firedrill/services/mirror/bucket"
 	"github.com/firedrill/firedrill/services/mirror/engine"
 	"github.com/firedrill/firedrill/services/mirror/entry"
+	"github.com/firedrill/firedrill/services/mirror/place"
 	"github.com/firedrill/firedrill/services/mirror/plan"
 	"github.com/firedrill/firedrill/services/mirror/proof"
 	"github.com/firedrill/firedrill/services/mirror/state"
@@ -40,7 +44,8 @@ type Audited struct {
 	// tells which one is right: no run ever read them.
 	Apart proof.Findings
 	// Rotten are the contents that are not what was left there although nothing has
-	// touched them since, or that cannot be read; of very many, not all.
+	// touched them since, or that are lost; of very many, not all. What could not be
+	// read for another reason is unchecked.
 	Rotten []Rot
 }
 
@@ -79,7 +84,7 @@ func (a Audited) repaired(s Verified) (n int) {
 // Audit reads every content on both sides, and compares it with the manifest of the
 // last run and with the other side's.
 func (j *Job) Audit(ctx context.Context, o AuditOptions) (a Audited, err error) {
-	bad := map[string]*[2]string{}
+	bad := map[string]*[2]flaw{}
 	var read [2]*state.Spill
 	for _, side := range []plan.Side{plan.Source, plan.Dest} {
 		if read[side], err = j.store.Spill(); err != nil {
@@ -91,12 +96,12 @@ func (j *Job) Audit(ctx context.Context, o AuditOptions) (a Audited, err error) 
 			return a, err
 		}
 		a.Sides[side] = v
-		for _, found := range [][]proof.Finding{v.Verdict.Different.First, v.Unreadable.First} {
+		for i, found := range [][]proof.Finding{v.Verdict.Different.First, v.Unreadable.First} {
 			for _, f := range found {
 				if bad[f.Key] == nil {
-					bad[f.Key] = &[2]string{}
+					bad[f.Key] = &[2]flaw{}
 				}
-				bad[f.Key][side] = f.Detail
+				bad[f.Key][side] = flaw{detail: f.Detail, unread: i > 0}
 			}
 		}
 	}
@@ -136,9 +141,17 @@ var ErrTooMuch = errors.New("too much of it is damaged to repair single contents
 // of every key whether it is damaged.
 func cut(f proof.Findings) bool { return f.Count > int64(len(f.First)) }
 
+// flaw is why a content of a side is not shown to be what was left there.
+type flaw struct {
+	// detail is "" where nothing is wrong.
+	detail string
+	// unread says that it could not be read, which alone proves nothing.
+	unread bool
+}
+
 // rotten picks out what nobody has touched. What was edited is no damage, and the
 // next run carries it.
-func (j *Job) rotten(ctx context.Context, bad map[string]*[2]string) ([]Rot, error) {
+func (j *Job) rotten(ctx context.Context, bad map[string]*[2]flaw) ([]Rot, error) {
 	var out []Rot
 	for p, err := range j.store.Past() {
 		if err != nil {
@@ -149,21 +162,52 @@ func (j *Job) rotten(ctx context.Context, bad map[string]*[2]string) ([]Rot, err
 			continue
 		}
 		for _, side := range []plan.Side{plan.Source, plan.Dest} {
-			if why[side] == "" {
+			if why[side].detail == "" {
 				continue
 			}
 			if p.Dirty[side] {
 				continue // It may have been edited without a trace in its times.
 			}
-			was := p.At(side)
-			now, there, err := j.places[side].Look(ctx, was)
-			// A store that cannot even say what it holds has lost it.
-			if err != nil || there && stillAs(&now, &was) {
-				out = append(out, Rot{Key: p.Key, Side: side, Detail: why[side]})
+			if j.untouched(ctx, &p, side) && (!why[side].unread || j.lost(ctx, &p, side)) {
+				out = append(out, Rot{Key: p.Key, Side: side, Detail: why[side].detail})
 			}
 		}
 	}
-	return out, nil
+	return out, ctx.Err()
+}
+
+// untouched reports whether a side says that it holds what was left there, or that
+// this is damaged. A look that fails for any other reason tells neither.
+func (j *Job) untouched(ctx context.Context, p *plan.Past, side plan.Side) bool {
+	was := p.At(side)
+	now, there, err := j.places[side].Look(ctx, was)
+	return damaged(err) || err == nil && there && stillAs(&now, &was)
+}
+
+// damaged reports whether an error proves that what is kept is damaged. That it
+// cannot be had for the moment, or not by this process, does not.
+func damaged(err error) bool { return errors.Is(err, place.ErrCorrupt) || errors.Is(err, unix.EIO) }
+
+// lost reads again what could not be read, and reports whether it is damaged.
+func (j *Job) lost(ctx context.Context, p *plan.Past, side plan.Side) bool {
+	want := engine.SharedSums(p.Source.Sum, p.Dest.Sum)
+	got, err := engine.Hash(ctx, j.places[side], p.At(side), want, engine.NewLimit(j.spec.BytesPerSecond))
+	switch {
+	case err == nil:
+		return unlike(got, want)
+	case damaged(err):
+		return true
+	}
+	// Of an object whose checksums do not fit any more MinIO says that it is busy, or
+	// it breaks off. If it is, it cannot tell either what the object is.
+	refused, ok := errors.AsType[*bucket.RequestError](err)
+	withheld := ok && refused.Code == "SlowDownRead" || errors.Is(err, io.ErrUnexpectedEOF)
+	return withheld && j.untouched(ctx, p, side)
+}
+
+// unlike reports whether a content that was read is not the one that is remembered.
+func unlike(got, want entry.Sum) bool {
+	return want.Contains(entry.HasBLAKE3) && got.BLAKE3 != want.BLAKE3 || want.Contains(entry.HasCRC32C) && got.CRC32C != want.CRC32C
 }
 
 // stillAs reports whether what is there claims to be what was left there.
@@ -180,12 +224,12 @@ var ErrSourceKept = errors.New("a one-way mirror does not write into its source:
 
 // repair replaces what has rotted, where the other side holds it undamaged. intoSource
 // says that the source may be written to.
-func (j *Job) repair(ctx context.Context, bad map[string]*[2]string, rots []Rot, intoSource bool) error {
+func (j *Job) repair(ctx context.Context, bad map[string]*[2]flaw, rots []Rot, intoSource bool) error {
 	byKey := map[string]*Rot{}
 	for i := range rots {
 		switch {
-		case bad[rots[i].Key][rots[i].Side.Other()] != "":
-			rots[i].Err = errors.New("the other side is damaged as well: take it from a backup")
+		case bad[rots[i].Key][rots[i].Side.Other()].detail != "":
+			rots[i].Err = errors.New("the other side is damaged as well, or cannot be read: take it from a backup")
 			continue
 		case rots[i].Side == plan.Source && !intoSource:
 			rots[i].Err = ErrSourceKept
@@ -252,10 +296,15 @@ func (j *Job) replace(ctx context.Context, p *plan.Past, side plan.Side) error {
 	if err := intact(ctx, w, p, side.Other()); err != nil {
 		return err
 	}
-	now, there, err := w.Places[side].Look(ctx, p.At(side))
-	if err != nil || !there {
-		// It cannot be said what is overwritten: what was left there is.
-		now = p.At(side)
+	was := p.At(side)
+	now, there, err := w.Places[side].Look(ctx, was)
+	switch {
+	case damaged(err), err == nil && !there:
+		now = was // It cannot be said what is overwritten: what was left there is.
+	case err != nil:
+		return fmt.Errorf("look at what would be replaced: %w", err)
+	case !stillAs(&now, &was):
+		return fmt.Errorf("what would be replaced was edited meanwhile: %w", place.ErrChanged)
 	}
 	good := p.At(side.Other())
 	want := good.Sum
@@ -277,7 +326,7 @@ func (j *Job) replace(ctx context.Context, p *plan.Past, side plan.Side) error {
 		return err
 	}
 	want = engine.MergeSums(want, written.Sum)
-	if want.Contains(entry.HasBLAKE3) && got.BLAKE3 != want.BLAKE3 || want.Contains(entry.HasCRC32C) && got.CRC32C != want.CRC32C {
+	if unlike(got, want) {
 		return ErrFailing
 	}
 	if written, _ = apply(j.spec.rights, written); side == plan.Source {
@@ -299,52 +348,8 @@ func intact(ctx context.Context, w *engine.Worker, p *plan.Past, side plan.Side)
 	if err != nil {
 		return fmt.Errorf("the %s cannot be read: %w", side, err)
 	}
-	if want.Contains(entry.HasBLAKE3) && got.BLAKE3 != want.BLAKE3 || want.Contains(entry.HasCRC32C) && got.CRC32C != want.CRC32C {
+	if unlike(got, want) {
 		return fmt.Errorf("the %s does not hold it any more either", side)
 	}
 	return nil
-}
-
-// Status is what is known of a mirror without looking at its places.
-type Status struct {
-	Name string `json:"name"`
-	From string `json:"from"`
-	To   string `json:"to"`
-	// Known says that a run has come to its end.
-	Known bool          `json:"known"`
-	Facts *engine.Facts `json:"facts,omitempty"`
-	Root  *proof.Signed `json:"root,omitempty"`
-}
-
-// Status reads what a mirror remembers of itself. The error is state's LockedError
-// while it runs.
-func (e Env) Status(m drill.Mirror) (st Status, err error) {
-	s, err := parse(m)
-	if err != nil {
-		return Status{}, err
-	}
-	st = Status{Name: s.Name, From: s.From, To: s.To}
-	j := &Job{env: e, spec: s}
-	known, err := e.exists(s.Name)
-	if err != nil || !known {
-		return st, err
-	}
-	if err := j.openState(); err != nil {
-		return st, err
-	}
-	defer func() { err = errors.Join(err, j.store.Close()) }()
-	f, known, err := j.Facts()
-	if err != nil || !known {
-		return st, err
-	}
-	st.Facts = &f
-	root, err := j.Root()
-	switch {
-	case errors.Is(err, ErrNothingKnown):
-		return st, nil
-	case err != nil:
-		return st, err
-	}
-	st.Known, st.Root = true, &root
-	return st, nil
 }

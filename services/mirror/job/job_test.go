@@ -113,29 +113,20 @@ func TestOneAtATime(t *testing.T) {
 		if _, ok := errors.AsType[*state.LockedError](err); !ok {
 			t.Errorf("a second one: %v", err)
 		}
-		_, err = w.env.Status(w.mirror)
-		if _, ok := errors.AsType[*state.LockedError](err); !ok {
-			t.Errorf("its status: %v", err)
-		}
 	})
 }
 
-func TestStatus(t *testing.T) {
+func TestNothingIsKnownBeforeTheFirstRun(t *testing.T) {
 	w := between(t, drill.MirrorCopy, false)
-	if s, err := w.env.Status(w.mirror); err != nil || s.Known || s.Root != nil {
-		t.Errorf("before: %+v, %v", s, err)
-	}
 	w.with(func(j *Job) {
 		if _, err := j.Verify(t.Context(), plan.Dest, VerifyOptions{Level: proof.L4}); !errors.Is(err, ErrNothingKnown) {
 			t.Errorf("verified before: %v", err)
 		}
 	})
-	w.write("a", "x")
-	root := w.whole().Root
-	if s, err := w.env.Status(w.mirror); err != nil || !s.Known || *s.Root != root || s.Facts.Listed.IsZero() || s.Name != "m" {
-		t.Errorf("after: %+v, %v", s, err)
-	}
-	m := w.mirror
+}
+
+func TestAMirrorWithoutANameHasOneOfItsOwn(t *testing.T) {
+	m := between(t, drill.MirrorCopy, false).mirror
 	m.Name = ""
 	if a, b := AdHoc(m), AdHoc(drill.Mirror{From: m.To, To: m.From}); a == b || a != AdHoc(m) {
 		t.Errorf("names %s and %s", a, b)
@@ -235,101 +226,116 @@ func TestTheManifestIsNeverOlderThanTheRun(t *testing.T) {
 	}
 }
 
-func TestAuditFindsAndRepairsRot(t *testing.T) {
-	const small = "a small content with a MARK in it"
-	large := strings.Repeat("0123456789abcdef", 1<<15) + "MARK"
-	for _, intoBucket := range []bool{false, true} {
-		w := between(t, drill.MirrorMirror, intoBucket)
-		w.write("small", small)
-		w.write("d/large", large)
-		w.write("edited", "before")
-		w.write("both", "both MARK")
-		must(t, os.Chmod(filepath.Join(w.from, "small"), 0o640))
-		w.whole()
-		w.write("edited", "after!")
-		var rot [2]*enginetest.Rotten
-		// rotten is the job with places that can be made to lie.
-		rotten := func(do func(*Job)) {
-			w.with(func(j *Job) {
-				for side := range j.places {
-					if rot[side] == nil {
-						rot[side] = &enginetest.Rotten{}
-					}
-					rot[side].Place = j.places[side]
-					j.places[side] = rot[side]
-				}
-				do(j)
-			})
-		}
-		rotten(func(*Job) {})
-		rot[plan.Source].Rot("small")
-		rot[plan.Source].Rot("both")
-		rot[plan.Dest].Rot("both")
-		if intoBucket {
-			server.Rot(t, w.bucket.Bucket, "d/large", "MARK")
-		} else {
-			rot[plan.Dest].Rot("d/large")
-		}
-		audit := func(repair bool, source ...bool) (a Audited) {
-			rotten(func(j *Job) {
-				var err error
-				a, err = j.Audit(t.Context(), AuditOptions{Repair: repair, RepairSource: len(source) > 0})
-				must(t, err)
-			})
-			return a
-		}
-		describe := func(a Audited) map[string]bool {
-			all := map[string]bool{}
-			for _, r := range a.Rotten {
-				all[r.Side.String()+" "+r.Key] = r.Repaired
+// decaying is a mirror whose places can be made to lie.
+type decaying struct {
+	*world
+	rot [2]*enginetest.Rotten
+}
+
+// with opens the mirror with such places.
+func (d *decaying) with(do func(*Job)) {
+	d.Helper()
+	d.world.with(func(j *Job) {
+		for side := range j.places {
+			if d.rot[side] == nil {
+				d.rot[side] = &enginetest.Rotten{}
 			}
-			return all
+			d.rot[side].Place = j.places[side]
+			j.places[side] = d.rot[side]
 		}
-		a := audit(false)
-		if got := describe(a); len(got) != 4 || a.Clean() || got["source small"] {
-			t.Fatalf("found %v", got)
+		do(j)
+	})
+}
+
+// audit makes an audit, and gives, by side and key, what has rotted and whether it was
+// repaired.
+func (d *decaying) audit(o AuditOptions) (a Audited, rotten map[string]bool) {
+	d.Helper()
+	d.with(func(j *Job) {
+		var err error
+		a, err = j.Audit(d.Context(), o)
+		must(d, err)
+	})
+	rotten = map[string]bool{}
+	for _, r := range a.Rotten {
+		rotten[r.Side.String()+" "+r.Key] = r.Repaired
+	}
+	return a, rotten
+}
+
+// rotLarge rots the large content of the destination.
+func (d *decaying) rotLarge() {
+	d.Helper()
+	if d.bucket.Bucket != "" {
+		server.Rot(d, d.bucket.Bucket, "d/large", "MARK")
+	} else {
+		d.rot[plan.Dest].Rot("d/large")
+	}
+}
+
+// decayed is a mirror of four files: one has rotted in the source, one in the
+// destination and one in both, and one was edited.
+func decayed(t testing.TB, intoBucket bool) *decaying {
+	t.Helper()
+	d := &decaying{world: between(t, drill.MirrorMirror, intoBucket)}
+	d.write("small", "a small content with a MARK in it")
+	d.write("d/large", strings.Repeat("0123456789abcdef", 1<<15)+"MARK")
+	d.write("edited", "before")
+	d.write("both", "both MARK")
+	must(t, os.Chmod(filepath.Join(d.from, "small"), 0o640))
+	d.whole()
+	d.write("edited", "after!")
+	d.with(func(*Job) {})
+	d.rot[plan.Source].Rot("small")
+	d.rot[plan.Source].Rot("both")
+	d.rot[plan.Dest].Rot("both")
+	d.rotLarge()
+	return d
+}
+
+func TestAuditFindsRot(t *testing.T) {
+	for _, intoBucket := range []bool{false, true} {
+		a, rotten := decayed(t, intoBucket).audit(AuditOptions{})
+		if len(rotten) != 4 || a.Clean() || rotten["source small"] || a.Contents != 4 || a.Checked != 0 {
+			t.Errorf("found %v, and checked %d of %d", rotten, a.Checked, a.Contents)
 		}
-		if a.Contents != 4 || a.Checked != 0 {
-			t.Errorf("checked %d of %d", a.Checked, a.Contents)
-		}
-		// Without leave nothing is written into the source.
-		a = audit(true)
-		got := describe(a)
-		if len(got) != 4 || got["source small"] || !got["destination d/large"] || a.Checked != 1 {
-			t.Fatalf("repaired %v: %+v", got, a.Rotten)
+	}
+}
+
+// Without leave nothing is written into the source.
+func TestAuditRepairsRotInTheDestination(t *testing.T) {
+	for _, intoBucket := range []bool{false, true} {
+		a, rotten := decayed(t, intoBucket).audit(AuditOptions{Repair: true})
+		if len(rotten) != 4 || rotten["source small"] || !rotten["destination d/large"] || a.Checked != 1 {
+			t.Errorf("repaired %v: %+v", rotten, a.Rotten)
 		}
 		for _, r := range a.Rotten {
 			if r.Key == "small" && !errors.Is(r.Err, ErrSourceKept) {
 				t.Errorf("the source's: %v", r.Err)
 			}
 		}
-		if intoBucket {
-			server.Rot(t, w.bucket.Bucket, "d/large", "MARK")
-		} else {
-			rot[plan.Dest].Rot("d/large")
+	}
+}
+
+func TestAuditRepairsRotOnBothSides(t *testing.T) {
+	for _, intoBucket := range []bool{false, true} {
+		d := decayed(t, intoBucket)
+		a, rotten := d.audit(AuditOptions{Repair: true, RepairSource: true})
+		if len(rotten) != 4 || !rotten["source small"] || !rotten["destination d/large"] || rotten["source both"] || rotten["destination both"] || a.Clean() {
+			t.Fatalf("repaired %v: %+v", rotten, a.Rotten)
 		}
-		a = audit(true, true)
-		got = describe(a)
-		if len(got) != 4 || !got["source small"] || !got["destination d/large"] || got["source both"] || got["destination both"] || a.Clean() {
-			t.Fatalf("repaired %v: %+v", got, a.Rotten)
-		}
-		raw, err := os.ReadFile(filepath.Join(w.from, "edited"))
-		if err != nil || string(raw) != "after!" {
-			t.Errorf("the edit is %q, %v", raw, err)
-		}
-		st, err := os.Stat(filepath.Join(w.from, "small"))
-		if err != nil || st.Mode().Perm() != 0o640 {
+		holds(t, d.from, "edited", "after!")
+		if st, err := os.Stat(filepath.Join(d.from, "small")); err != nil || st.Mode().Perm() != 0o640 {
 			t.Errorf("what was repaired: %v, %v", st, err)
 		}
-		if got := describe(audit(false)); len(got) != 2 {
-			t.Errorf("then found %v", got)
+		if _, rotten := d.audit(AuditOptions{}); len(rotten) != 2 {
+			t.Errorf("then found %v", rotten)
 		}
-		rot[plan.Source], rot[plan.Dest] = nil, nil
-		res := w.whole()
-		if res.Done[plan.Put] != 1 {
+		d.rot = [2]*enginetest.Rotten{}
+		if res := d.whole(); res.Done[plan.Put] != 1 {
 			t.Errorf("the run after it: %+v", res)
 		}
-		if a := audit(false); !a.Clean() || len(a.Rotten) != 0 || a.Contents != 4 || a.Checked != 4 {
+		if a, rotten := d.audit(AuditOptions{}); !a.Clean() || len(rotten) != 0 || a.Contents != 4 || a.Checked != 4 {
 			t.Errorf("at the end: %+v", a)
 		}
 	}

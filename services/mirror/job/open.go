@@ -160,15 +160,6 @@ func (j *Job) openState() (err error) {
 	return nil
 }
 
-// exists reports whether a mirror has left anything.
-func (e Env) exists(name string) (bool, error) {
-	_, err := os.Stat(e.dir(name))
-	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil
-	}
-	return err == nil, err
-}
-
 // dir is where a mirror's state lies.
 func (e Env) dir(name string) string { return filepath.Join(e.StateDir, name) }
 

@@ -271,6 +271,7 @@ func (p *pair) editBucket(n int) {
 		dir := []string{"", "k/", "k/l/"}[p.rand.IntN(3)]
 		key := dir + []string{"p", "q", "é", "e\u0301", "x y", "p.q"}[p.rand.IntN(6)]
 		content := fmt.Appendf(nil, "%.*s", p.rand.IntN(20), fmt.Sprintf("%020d", p.rand.Uint64()))
+		var meta map[string]string
 		there := slices.DeleteFunc(p.keys(), func(key string) bool { return strings.HasSuffix(key, "/") })
 		switch what := p.rand.IntN(4); {
 		case what == 0 && len(there) > 0:
@@ -281,10 +282,20 @@ func (p *pair) editBucket(n int) {
 			o, err := p.client.StatObject(p.Context(), p.bucket.Bucket, p.prefix+key, minio.StatObjectOptions{})
 			must(p, err)
 			content = bytes.Repeat([]byte{byte('a' + p.rand.IntN(26))}, int(o.Size))
+			if p.rand.IntN(2) == 0 && fileMeta(o.UserMetadata) {
+				meta = o.UserMetadata // as tools do that change what an object holds in place
+			}
 		}
-		_, err := p.client.PutObject(p.Context(), p.bucket.Bucket, p.prefix+key, bytes.NewReader(content), int64(len(content)), minio.PutObjectOptions{})
+		_, err := p.client.PutObject(p.Context(), p.bucket.Bucket, p.prefix+key, bytes.NewReader(content), int64(len(content)), minio.PutObjectOptions{UserMetadata: meta})
 		must(p, err)
 	}
+}
+
+// fileMeta reports whether an object's metadata says that it is a file: of others the
+// content says nothing.
+func fileMeta(meta map[string]string) bool {
+	e, err := entry.FromMeta("a", 0, meta)
+	return err == nil && e.Kind == entry.File
 }
 
 // rclone asks rclone for its opinion, where the last run left both sides alike.

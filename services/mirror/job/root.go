@@ -44,23 +44,42 @@ func (j *Job) makeRoot(path string) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return err
 	}
-	return os.Mkdir(path, mode)
+	if err := os.Mkdir(path, mode); err != nil || j.spec.mode != plan.TwoWay {
+		return err
+	}
+	// That it does not look like the source is nobody's doing: the source's is carried.
+	made, err := lookAtRoot(path)
+	if err != nil {
+		return err
+	}
+	return j.store.Save(rootsName, [2]rootAttrs{plan.Source: {Mode: neverSeen}, plan.Dest: made})
+}
+
+// neverSeen is the mode of no root.
+const neverSeen = ^uint32(0)
+
+func lookAtRoot(path string) (rootAttrs, error) {
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		return rootAttrs{}, &fs.PathError{Op: "stat", Path: path, Err: err}
+	}
+	return rootAttrs{Mode: st.Mode & 0o7777, UID: st.Uid, GID: st.Gid}, nil
 }
 
 // carryRoot makes the root of the destination look like that of the source; in a
 // two-way mirror it carries what was changed since the last run. Where there are rules
-// for permissions, whoever wrote them sees to it. What cannot be set is in the report.
+// for permissions, whoever wrote them sees to it. What cannot be set is in the report, but for what this user may not set
+// and what lets nobody in whom the other side keeps out.
 func (j *Job) carryRoot(report *engine.Report) error {
 	if j.roots[plan.Source] == "" || j.roots[plan.Dest] == "" || len(j.spec.rights) > 0 {
 		return nil
 	}
 	var now [2]rootAttrs
 	for s, path := range j.roots {
-		var st unix.Stat_t
-		if err := unix.Stat(path, &st); err != nil {
-			return fmt.Errorf("mirror %s: look at the root of the %s: %w", j.spec.Name, plan.Side(s), &fs.PathError{Op: "stat", Path: path, Err: err})
+		var err error
+		if now[s], err = lookAtRoot(path); err != nil {
+			return fmt.Errorf("mirror %s: look at the root of the %s: %w", j.spec.Name, plan.Side(s), err)
 		}
-		now[s] = rootAttrs{Mode: st.Mode & 0o7777, UID: st.Uid, GID: st.Gid}
 	}
 	if !j.ownsRoots() {
 		now[plan.Source].UID, now[plan.Source].GID = now[plan.Dest].UID, now[plan.Dest].GID
@@ -121,7 +140,7 @@ func (j *Job) setRoot(to plan.Side, now [2]rootAttrs, report *engine.Report) boo
 	switch {
 	case err == nil:
 		report.Done[plan.Meta]++
-	case errors.Is(err, fs.ErrPermission), errors.Is(err, errors.ErrUnsupported):
+	case (errors.Is(err, fs.ErrPermission) || errors.Is(err, errors.ErrUnsupported)) && !j.opener(to, want):
 		// Where something is mounted for this user it is often not his.
 	default:
 		if report.Failed++; len(report.Failures) < mostFailures {
@@ -131,10 +150,17 @@ func (j *Job) setRoot(to plan.Side, now [2]rootAttrs, report *engine.Report) boo
 	return err == nil
 }
 
+// opener reports whether the root of a side lets in whom the other side keeps out.
+func (j *Job) opener(side plan.Side, want rootAttrs) bool {
+	now, err := lookAtRoot(j.roots[side])
+	return err != nil || now.Mode&^want.Mode&0o777 != 0
+}
+
 func setAttrs(path string, want, have rootAttrs) error {
 	if want.UID != have.UID || want.GID != have.GID {
 		if err := os.Chown(path, int(want.UID), int(want.GID)); err != nil {
-			return err
+			// At least nobody else gets in.
+			return errors.Join(err, unix.Chmod(path, have.Mode&want.Mode))
 		}
 	}
 	// Behind the owner, whose change takes setuid and setgid away.

@@ -92,7 +92,7 @@ func (j *Job) engine(o SyncOptions) (*engine.Job, *state.Spill, error) {
 		return nil, nil, fmt.Errorf("mirror %s: keep deletes until the end: %w", j.spec.Name, err)
 	}
 	e := &engine.Job{
-		Name: j.spec.Name, Places: j.places, Mode: j.spec.mode, Check: o.Check, Filter: j.filter(),
+		Places: j.places, Mode: j.spec.mode, Check: o.Check, Filter: j.filter(),
 		Guards: j.guards(o.MayDelete), DryRun: o.DryRun, AcceptPlaces: o.AcceptPlaces, Boot: bootID(), Store: j.store, Spill: spill, Pool: o.Pool,
 		Now: j.env.Now, Each: o.Each, Watch: o.Watch,
 	}
@@ -326,6 +326,3 @@ func (j *Job) Facts() (engine.Facts, bool, error) {
 	known, err := j.store.Load(engine.FactsName, &f)
 	return f, known, err
 }
-
-// Past is what the last run left, sorted by key.
-func (j *Job) Past() iter.Seq2[plan.Past, error] { return j.store.Past() }

@@ -97,7 +97,7 @@ func TestAnAuditComparesBothSides(t *testing.T) {
 		t.Errorf("got %+v", a)
 	}
 	w.with(func(j *Job) {
-		j.places[plan.Dest] = unreadable{j.places[plan.Dest], "b"}
+		j.places[plan.Dest] = unreadable{j.places[plan.Dest], "b", errors.New("a bad sector")}
 		a, err := j.Audit(t.Context(), AuditOptions{})
 		must(t, err)
 		if a.Clean() || a.Checked != 1 || a.Unchecked.Count != 1 || !strings.Contains(a.Unchecked.First[0].Detail, "destination") {
@@ -109,11 +109,12 @@ func TestAnAuditComparesBothSides(t *testing.T) {
 type unreadable struct {
 	place.Place
 	key string
+	err error
 }
 
 func (u unreadable) Open(ctx context.Context, e entry.Entry, off, n int64) (place.Content, error) {
 	if e.Key() == u.key {
-		return nil, errors.New("a bad sector")
+		return nil, u.err
 	}
 	return u.Place.Open(ctx, e, off, n)
 }

@@ -66,6 +66,21 @@ func (r *Rules) between(source, dest entry.Entry) verdict {
 	return choose(r.sameTime(source, dest), same, changed)
 }
 
+// rotten reports whether a side's content, which was read, is not what both sides were
+// left with, although nothing has touched it since: nobody means that to be copied.
+func rotten(f *found, s Side) bool {
+	now, past := f.at(s), f.past.At(s)
+	if !f.read[s] || f.past.Dirty[s] || now.Kind != entry.File || past.Kind != entry.File || now.Size != past.Size ||
+		now.MTime != past.MTime || now.Change != past.Change || now.Change == (entry.Change{}) {
+		return false
+	}
+	if known, equal := sums(past.Sum, f.past.At(s.Other()).Sum); !known || !equal {
+		return false // It was never read on both sides.
+	}
+	known, equal := sums(now.Sum, past.Sum)
+	return known && !equal
+}
+
 // shape compares what needs no hash; false where a hash has to tell.
 func shape(a, b entry.Entry, known Attr) (v verdict, ok bool) {
 	if (a.Kind == entry.Dir) != (b.Kind == entry.Dir) {
@@ -118,6 +133,29 @@ func sums(a, b entry.Sum) (known, equal bool) {
 		return true, a.CRC32C == b.CRC32C
 	}
 	return false, false
+}
+
+// proven gives what may be believed of the hashes that an object was listed with. All
+// but its ETag are its metadata's: whoever writes another content may leave them as
+// they were. past is what was known of it after the last run, other what was then known
+// of the other side.
+func (r *Rules) proven(now, past, other entry.Sum) entry.Sum {
+	if !now.Contains(entry.HasETag) {
+		return now
+	}
+	again := past.Contains(entry.HasETag) && past.ETag != now.ETag && tellingETags(now, past)
+	stale := again && (now.Contains(entry.HasBLAKE3) && past.Contains(entry.HasBLAKE3) && now.BLAKE3 == past.BLAKE3 ||
+		now.Contains(entry.HasCRC32C) && past.Contains(entry.HasCRC32C) && now.CRC32C == past.CRC32C)
+	if !r.Audit && !stale {
+		return now
+	}
+	now.Has &^= entry.HasBLAKE3 | entry.HasCRC32C
+	now.BLAKE3, now.CRC32C = [32]byte{}, 0
+	// An ETag need not be an MD5, so that nothing could be compared with it but itself.
+	if now.ETag == past.ETag && past.Has&other.Has&entry.HasBLAKE3 != 0 && past.BLAKE3 == other.BLAKE3 {
+		now = join(now, past) // which was read on one side, and compared
+	}
+	return now
 }
 
 // hashless reports whether nothing is known of a content that the hashes of another

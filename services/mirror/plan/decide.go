@@ -14,6 +14,8 @@ type found struct {
 	unsure [2]bool
 	// unsurePast says the same of the last run's stream.
 	unsurePast bool
+	// read says, by side, that the content was read, so that its hashes are its own.
+	read [2]bool
 }
 
 func (f *found) at(s Side) entry.Entry {
@@ -46,7 +48,7 @@ func (r *Rules) Settle(a Action) Action {
 	if a.Op != Rehash {
 		return a
 	}
-	f := found{key: a.Key, source: a.Source, dest: a.Dest, past: a.Past, assumed: a.Believed}
+	f := found{key: a.Key, source: a.Source, dest: a.Dest, past: a.Past, assumed: a.Believed, read: a.Doubt}
 	settled, ok := r.decide(&f, true)
 	if !ok {
 		return a
@@ -59,6 +61,12 @@ func (r *Rules) Settle(a Action) Action {
 func (r *Rules) decide(f *found, settled bool) (Action, bool) {
 	if !Present(f.source) && !Present(f.dest) {
 		return Action{}, false
+	}
+	if !f.read[Source] {
+		f.source.Sum = r.proven(f.source.Sum, f.past.Source.Sum, f.past.Dest.Sum)
+	}
+	if !f.read[Dest] {
+		f.dest.Sum = r.proven(f.dest.Sum, f.past.Dest.Sum, f.past.Source.Sum)
 	}
 	var a Action
 	if r.Mode == TwoWay {
@@ -162,6 +170,8 @@ func (r *Rules) oneWay(f *found, settled bool) Action {
 		v = changed
 	}
 	switch {
+	case v == changed && rotten(f, Source):
+		return f.because(Conflict, Dest, ConflictRotten)
 	case v == changed:
 		return create(f, Dest)
 	case v == doubtful:
@@ -252,6 +262,8 @@ func (r *Rules) twoWay(f *found, settled bool) (Action, bool) {
 		return f.doubt(Dest, source == unclear, dest == unclear), true
 	case source == stayed && dest == stayed:
 		return f.action(Equal, Dest), true
+	case rotten(f, Source) || rotten(f, Dest):
+		return f.because(Conflict, Dest, ConflictRotten), true
 	case dest == stayed:
 		return carry(f, Dest, source), true
 	case source == stayed:
@@ -310,6 +322,7 @@ func (r *Rules) hashed(f *found, s Side) shift {
 	if err != nil {
 		return unclear
 	}
+	f.read[s] = true
 	if e.Sum = join(sum, e.Sum); s == Source {
 		f.source = e
 	} else {

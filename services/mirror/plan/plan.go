@@ -213,6 +213,9 @@ const (
 	// ConflictPlace: it needs the place of something that would be deleted, and
 	// deletes are refused.
 	ConflictPlace Reason = "what stands in its place may not be deleted"
+	// ConflictRotten: the content is not what both sides were left with, although
+	// nothing has touched it since.
+	ConflictRotten Reason = "the content changed, and its times did not: it may be damaged"
 	// ConflictKey: one side holds two entries of the same key.
 	ConflictKey Reason = "two entries of one key"
 	// ConflictUnicode: the name and that of Action.Twin differ in Unicode
@@ -231,6 +234,8 @@ func (r Reason) Fix() string {
 		return "rename or remove one of the two, and run again; in the mode mirror the source's wins"
 	case ConflictPlace:
 		return "see why deletes are refused, or move away by hand what stands there, and run again"
+	case ConflictRotten:
+		return "audit the mirror, and have it repaired; or, if it was meant, touch the file and run again"
 	case ConflictKey:
 		return "rename one of the two, and run again"
 	case ConflictUnicode:

@@ -330,7 +330,9 @@ func (c Check) look(ctx context.Context, e entry.Entry, like entry.Sum) seen {
 // asked gives what the place itself says of a content; false where that is not enough
 // for the level, so that the content has to be read.
 func (c Check) asked(ctx context.Context, e entry.Entry, like entry.Sum) (now entry.Entry, told bool, err error) {
-	if c.Level != proof.L2 || !c.Place.Traits().Checksums {
+	// What was opened for reading only does not know whether checksums are kept there:
+	// each object tells.
+	if t := c.Place.Traits(); c.Level != proof.L2 || !t.Checksums && !t.ETags {
 		return e, false, nil
 	}
 	now, there, err := c.Place.Look(ctx, e)

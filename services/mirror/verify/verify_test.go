@@ -255,6 +255,20 @@ func TestLevelsThatCannotBeHad(t *testing.T) {
 	}
 }
 
+// A place that is only read from cannot be asked beforehand whether it keeps checksums:
+// its objects tell.
+func TestChecksumsAreTakenFromWhatIsOnlyReadFrom(t *testing.T) {
+	w := mirrored(t, "bucket")
+	w.bucket.ReadOnly = true
+	p, err := store.Open(t.Context(), w.bucket, store.Options{})
+	must(t, err)
+	t.Cleanup(func() { must(t, p.Close()) })
+	w.to.Place = p
+	if r := w.check(proof.L2); !r.Verified() || r.Verdict.Level != proof.L2 || r.Read != 0 {
+		t.Errorf("got %v", r)
+	}
+}
+
 // The server keeps no checksums of what came in a batch: at the level of checksums it
 // is read, and not passed for less.
 func TestWhatABatchBroughtIsReadForL2(t *testing.T) {

@@ -1,0 +1,71 @@
+package fleet
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"strings"
+	"sync/atomic"
+
+	"github.com/firedrill/firedrill/pkg/bus"
+)
+
+// ErrCancelled is the cause of a run that was called off.
+var ErrCancelled = errors.New("the run was called off")
+
+// Cancel is the body of mirror.cmd.<mirror>.cancel.
+type Cancel struct {
+	// Run is the run that is called off; "" calls off the one that is under way when
+	// the command is stored.
+	Run string `json:"run,omitempty"`
+}
+
+// calls are the commands that call off the run of a request. Each try of a request is
+// a run of its own: who calls one off means all of them.
+type calls struct {
+	request uint64
+	cancel  context.CancelCauseFunc
+	// begun is where it is stored that the run began, last the last command that
+	// names no run; each is looked at after the other was set, whichever comes first.
+	begun, last atomic.Uint64
+}
+
+// begin says where it is stored that the run began.
+func (c *calls) begin(seq uint64) {
+	c.begun.Store(seq)
+	c.end()
+}
+
+// end ends the run if it had begun when it was called off without a name: commands
+// before that meant another one.
+func (c *calls) end() {
+	if begun := c.begun.Load(); begun > 0 && c.last.Load() > begun {
+		c.cancel(ErrCancelled)
+	}
+}
+
+// take looks at one command.
+func (c *calls) take(rec bus.Record) {
+	var body Cancel
+	if rec.Kind != "cancel" || len(rec.Data) > 0 && json.Unmarshal(rec.Data, &body) != nil {
+		return // nothing that this version knows
+	}
+	switch {
+	case body.Run == "":
+		c.last.Store(rec.Seq)
+		c.end()
+	case strings.HasPrefix(body.Run, runOf(c.request)):
+		c.cancel(ErrCancelled)
+	}
+}
+
+// awaitCancel ends the run of a request when that is asked for.
+func (r *runner) awaitCancel(ctx context.Context, mirror string, c *calls) {
+	err := r.Bus.FollowMirrorCommands(ctx, mirror, c.request, func(rec bus.Record) error {
+		c.take(rec)
+		return nil
+	})
+	if err != nil && ctx.Err() == nil {
+		r.Log.Warn("a run cannot be called off any more", "mirror", mirror, "error", err)
+	}
+}
