@@ -24,7 +24,7 @@ func (b *Bucket) Obstacle(ctx context.Context, key string, clear func(dir string
 	if err != nil {
 		return "", &RequestError{Op: "look above", Where: b.String(), Key: key, Err: err}
 	}
-	for dir := above(full); dir != ""; dir = above(dir) {
+	for dir := Parent(full); dir != ""; dir = Parent(dir) {
 		if clear != nil && len(dir) > len(b.prefix) && clear(dir[len(b.prefix):]) {
 			return "", nil
 		}
@@ -40,8 +40,9 @@ func (b *Bucket) Obstacle(ctx context.Context, key string, clear func(dir string
 	return "", nil
 }
 
-// above is the directory that a key or a directory lies in; "" if in none.
-func above(key string) string {
+// Parent is the key of the directory that a key or a directory lies in, ending with
+// '/'; "" if in none.
+func Parent(key string) string {
 	return key[:strings.LastIndexByte(strings.TrimSuffix(key, "/"), '/')+1]
 }
 

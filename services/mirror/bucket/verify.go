@@ -8,8 +8,9 @@ import (
 	"maps"
 	"net/http"
 	"slices"
-	"sync"
 	"unicode/utf8"
+
+	"golang.org/x/sync/errgroup"
 )
 
 // Expected is what an object should be.
@@ -62,7 +63,7 @@ func (b *Bucket) verify(ctx context.Context, expected []Expected) []*KeyError {
 func (b *Bucket) verifyVisible(ctx context.Context, expected []Expected, errs []error) {
 	in := map[string][]int{}
 	for i, e := range expected {
-		if dir := above(e.Key); errs[i] == nil {
+		if dir := Parent(e.Key); errs[i] == nil {
 			in[dir] = append(in[dir], i)
 		}
 	}
@@ -130,20 +131,15 @@ func (b *Bucket) verifyAlone(ctx context.Context, expected []Expected) []error {
 
 // atOnce does something for all indices below n, several at once.
 func atOnce(n int, do func(int)) {
-	next := make(chan int)
-	var workers sync.WaitGroup
-	for range min(verifyHeads, n) {
-		workers.Go(func() {
-			for i := range next {
-				do(i)
-			}
+	var g errgroup.Group
+	g.SetLimit(verifyHeads)
+	for i := range n {
+		g.Go(func() error {
+			do(i)
+			return nil
 		})
 	}
-	for i := range n {
-		next <- i
-	}
-	close(next)
-	workers.Wait()
+	_ = g.Wait() // do keeps its errors itself
 }
 
 func (b *Bucket) verifyOne(ctx context.Context, e Expected) error {

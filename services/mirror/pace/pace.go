@@ -116,13 +116,6 @@ func (p *Pace) Release() {
 	p.next()
 }
 
-// Allowed is how much may be under way now.
-func (p *Pace) Allowed() int {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.allowed
-}
-
 // next lets in those who wait, as far as there is room.
 func (p *Pace) next() {
 	for len(p.wait) > 0 && p.underway < p.allowed {

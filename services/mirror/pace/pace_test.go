@@ -27,6 +27,13 @@ func newWorld(most int) *world {
 	return w
 }
 
+// Allowed is how much may be under way now.
+func (p *Pace) Allowed() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.allowed
+}
+
 // second lets one pass in which as much is under way as is allowed, and everything is
 // answered so late.
 func (w *world) second(t *testing.T, latency time.Duration, throttled bool) int {

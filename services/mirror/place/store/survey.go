@@ -8,6 +8,8 @@ import (
 	"sync"
 	"unicode/utf8"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/firedrill/firedrill/services/mirror/bucket"
 )
 
@@ -99,7 +101,7 @@ func (s *survey) saw(object bucket.Object, rest []int) []int {
 		s.out[i].object, s.out[i].there = object, true
 		rest = rest[1:]
 	}
-	for dir := parent(object.Key); dir != "" && len(s.fresh) > 0; dir = parent(dir) {
+	for dir := bucket.Parent(object.Key); dir != "" && len(s.fresh) > 0; dir = bucket.Parent(dir) {
 		if i, ok := s.fresh[dir[:len(dir)-1]]; ok {
 			s.out[i].below = object.Key
 		}
@@ -225,18 +227,13 @@ func (p *Place) surveyOne(ctx context.Context, w wanted) found {
 
 // each does something for all indices below n, several at once.
 func each(n int, do func(int)) {
-	next := make(chan int)
-	var workers sync.WaitGroup
-	for range min(parallel, n) {
-		workers.Go(func() {
-			for i := range next {
-				do(i)
-			}
+	var g errgroup.Group
+	g.SetLimit(parallel)
+	for i := range n {
+		g.Go(func() error {
+			do(i)
+			return nil
 		})
 	}
-	for i := range n {
-		next <- i
-	}
-	close(next)
-	workers.Wait()
+	_ = g.Wait() // do keeps its errors itself
 }

@@ -27,7 +27,7 @@ const maxVisible = 20_000
 
 // has reports whether the directory of a key is visible.
 func (v *visible) has(key string) bool {
-	dir := parent(key)
+	dir := bucket.Parent(key)
 	if dir == "" {
 		return true
 	}
@@ -46,7 +46,7 @@ func (v *visible) saw(key string) {
 	if v.dirs == nil {
 		v.dirs = map[string]bool{}
 	}
-	for dir := parent(key); dir != "" && !v.dirs[dir]; dir = parent(dir) {
+	for dir := bucket.Parent(key); dir != "" && !v.dirs[dir]; dir = bucket.Parent(dir) {
 		v.dirs[dir] = true
 	}
 }
@@ -59,11 +59,6 @@ func (v *visible) forget(key string) {
 	if v.dirs[key+"/"] {
 		v.dirs = nil
 	}
-}
-
-// parent is the key of the directory that a key lies in; "" if in none.
-func parent(key string) string {
-	return key[:strings.LastIndexByte(strings.TrimSuffix(key, "/"), '/')+1]
 }
 
 // first is the first key that begins with a prefix; "" if there is none.
