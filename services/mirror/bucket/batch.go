@@ -41,13 +41,19 @@ type BatchItem struct {
 	// Meta and MTime are as in PutOptions.
 	Meta  map[string]string
 	MTime time.Time
+	// New says that there was nothing under the key a moment ago. What is there
+	// afterwards, with the item's content and the time that it was sent with, then is
+	// this very object, and its metadata is believed to have come with it.
+	New bool
 }
 
 // PutBatch writes many small objects with one request, which MinIO unpacks: it
 // needs Capabilities.Snowball. Existing objects are replaced. Afterwards each key
 // is looked at, in a listing or alone, and its size, MD5 and metadata compared,
 // as the server acknowledges what it dropped: credentials that may not read what
-// they write cannot use it, nor can a bucket that encrypts with keys of a KMS.
+// they write cannot use it, nor can a bucket that encrypts with keys of a KMS. Of the
+// metadata of items that are all New, one is compared: to list metadata MinIO checks
+// the request's signature once for each object, which costs as much as storing it.
 //
 // The result has one element for each item, in their order. The error is a
 // *KeysError with the keys that were not stored; the other items are. Too many
@@ -134,7 +140,11 @@ func (b *Bucket) pack(ctx context.Context, items []BatchItem, failed *KeysError)
 		sum := md5.Sum(content[:item.Size])
 		w := Written{ETag: hex.EncodeToString(sum[:]), Size: item.Size, CRC32C: crc32.Checksum(content[:item.Size], castagnoli()), Confirmed: true}
 		p.written[i], p.place[item.Key] = w, i
-		p.expected = append(p.expected, Expected{Key: item.Key, Size: w.Size, ETag: w.ETag, Meta: notNil(item.Meta)})
+		e := Expected{Key: item.Key, Size: w.Size, ETag: w.ETag, Meta: notNil(item.Meta)}
+		if item.New {
+			e.stamp = b.stamp(item, now)
+		}
+		p.expected = append(p.expected, e)
 	}
 	// Flushed, not closed: after the mark of its end the server would stop reading,
 	// and not see whether the rest and the checksum are as they should be. Memory
@@ -188,11 +198,7 @@ func (b *Bucket) write(archive *tar.Writer, item *BatchItem, content []byte, now
 	if strings.HasSuffix(item.Key, "/") {
 		h.Typeflag = tar.TypeDir
 	}
-	// The server takes it for the version's time: in a bucket with versions an old
-	// one would hide what is written behind what was there.
-	if mtime := b.lastModified(item.MTime); !mtime.IsZero() {
-		h.ModTime = mtime
-	}
+	h.ModTime = b.stamp(item, now)
 	for name, value := range item.Meta {
 		h.PAXRecords["minio.metadata."+metaPrefix+name] = value
 	}
@@ -201,6 +207,16 @@ func (b *Bucket) write(archive *tar.Writer, item *BatchItem, content []byte, now
 	}
 	_, err := archive.Write(content)
 	return err
+}
+
+// stamp is the time of an item, in milliseconds as listings have it. The server takes
+// it for the version's time: in a bucket with versions an old one would hide what is
+// written behind what was there.
+func (b *Bucket) stamp(item *BatchItem, now time.Time) time.Time {
+	if mtime := b.lastModified(item.MTime); !mtime.IsZero() {
+		return mtime
+	}
+	return now.Truncate(time.Millisecond)
 }
 
 // sendBatch sends the tar. It may be repeated: its effect is its content.

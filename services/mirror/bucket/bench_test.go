@@ -82,7 +82,7 @@ func BenchmarkScan(b *testing.B) {
 	b.Run("ours", func(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
-			must(b, p.scan("", "", false))
+			must(b, p.scan(pageRequest{}))
 		}
 	})
 	b.Run("encoding/xml", func(b *testing.B) {

@@ -61,12 +61,13 @@ type ListOptions struct {
 	// walks a-x/ and a.x/ before it, leaves out what it found there, and stops when
 	// it has walked over as many as a page holds, although it has given none.
 	After string
-	// PageSize is how many keys one request asks for: 1 to 1000, which is the default.
+	// PageSize is how many keys one request asks for: 1 to 1000. 0 means 1000, and that
+	// the next page is fetched while one is used; whoever asks for less may want no more.
 	PageSize int
 }
 
 // List lists objects in the order of their keys' bytes, the latest version of
-// each. The next page is fetched while one is used. An error comes last, with a
+// each. An error comes last, with a
 // zero Object; without one the listing was complete. A page that breaks off, is
 // malformed, out of order or not what it says of itself wraps ErrListing, and
 // none of its keys were yielded. Memory does not grow with the bucket.
@@ -83,7 +84,9 @@ func (b *Bucket) List(ctx context.Context, o ListOptions) iter.Seq2[Object, erro
 		// Two pages go around: one is used, one is fetched.
 		used, ready := make(chan *page, 2), make(chan *page)
 		used <- new(page)
-		used <- new(page)
+		if o.PageSize == 0 {
+			used <- new(page)
+		}
 		fetcher.Go(func() {
 			defer close(ready)
 			b.fetchPages(ctx, o, used, ready)
@@ -152,7 +155,9 @@ func (b *Bucket) fetchPages(ctx context.Context, o ListOptions, used <-chan *pag
 type pageRequest struct {
 	prefix, after, token string
 	meta                 bool
-	max                  int
+	// flat asks for directories instead of what lies in them.
+	flat bool
+	max  int
 }
 
 // maxPage bounds a page: a thousand keys of 1 KiB, encoded, with metadata.
@@ -170,6 +175,9 @@ func (b *Bucket) fetchPage(ctx context.Context, q pageRequest, p *page) error {
 	if q.meta {
 		query.Set("metadata", "true")
 	}
+	if q.flat {
+		query.Set("delimiter", "/")
+	}
 	answer, err := b.get(ctx, query)
 	if err != nil {
 		return err
@@ -183,7 +191,7 @@ func (b *Bucket) fetchPage(ctx context.Context, q pageRequest, p *page) error {
 	if n > maxPage {
 		return fmt.Errorf("%w: a page is larger than %d bytes", ErrListing, maxPage)
 	}
-	if err := p.scan(q.prefix, q.after, q.meta); err != nil {
+	if err := p.scan(q); err != nil {
 		return fmt.Errorf("%w: %w", ErrListing, err)
 	}
 	return nil

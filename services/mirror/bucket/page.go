@@ -17,6 +17,8 @@ type page struct {
 	// keys are those of the objects as they are written in the body.
 	keys      [][]byte
 	truncated bool
+	// dirs are the directories of a flat page.
+	dirs []string
 	// next continues the listing after this page.
 	next string
 	// last is the last key, with the prefix: what must come next is greater.
@@ -34,12 +36,12 @@ const (
 	fieldsNeeded = fieldKey | fieldSize | fieldModified
 )
 
-// scan reads the page from its body. Keys lose prefix, which they must have, and
-// are greater than after and than each other. Nothing of a page is used unless
-// all of it was read.
-func (p *page) scan(prefix, after string, meta bool) error {
-	p.objects, p.keys = p.objects[:0], p.keys[:0]
-	p.truncated, p.next, p.last = false, "", after
+// scan reads the page that was asked for from its body. Keys have the prefix, and are
+// greater than what they come after and than each other. Nothing of a page is used
+// unless all of it was read.
+func (p *page) scan(q pageRequest) error {
+	p.objects, p.keys, p.dirs = p.objects[:0], p.keys[:0], nil
+	p.truncated, p.next, p.last = false, "", q.after
 	t, err := newTags(p.body.Bytes())
 	if err != nil {
 		return err
@@ -51,7 +53,7 @@ func (p *page) scan(prefix, after string, meta bool) error {
 	if closes || string(root) != "ListBucketResult" {
 		return t.errorf("a ListBucketResult is expected, not %s", root)
 	}
-	list := listing{page: p, tags: t, meta: meta, count: -1}
+	list := listing{page: p, tags: t, meta: q.meta, flat: q.flat, count: -1}
 	if err := t.children(root, list.field); err != nil {
 		return err
 	}
@@ -61,7 +63,10 @@ func (p *page) scan(prefix, after string, meta bool) error {
 	if err := list.check(); err != nil {
 		return err
 	}
-	return p.resolve(prefix, list.encoded)
+	if err := p.resolve(q.prefix, list.encoded); err != nil {
+		return err
+	}
+	return p.resolveDirs(q.prefix, list.encoded)
 }
 
 // listing is what a page is while it is read.
@@ -69,6 +74,7 @@ type listing struct {
 	*page
 	tags *tags
 	meta bool
+	flat bool
 	// encoded says that keys are percent-encoded; it is told after them.
 	encoded bool
 	// count is how many keys the server says there are, or -1.
@@ -80,10 +86,11 @@ type listing struct {
 
 // field reads one element of the listing.
 func (l *listing) field(name []byte) error {
-	if string(name) == "Contents" {
-		return l.object(name)
-	}
 	switch string(name) {
+	case "Contents":
+		return l.object(name)
+	case "CommonPrefixes":
+		return l.dir(name)
 	case "IsTruncated", "NextContinuationToken", "KeyCount", "EncodingType":
 	default:
 		return l.tags.skip(name, 1)
@@ -117,6 +124,21 @@ func (l *listing) field(name []byte) error {
 		}
 	}
 	return nil
+}
+
+// dir reads one CommonPrefixes element.
+func (l *listing) dir(prefixes []byte) error {
+	if !l.flat {
+		return l.tags.skip(prefixes, 1)
+	}
+	return l.tags.children(prefixes, func(name []byte) error {
+		if string(name) != "Prefix" {
+			return l.tags.skip(name, 2)
+		}
+		text, err := l.tags.leaf(name)
+		l.dirs = append(l.dirs, string(text))
+		return err
+	})
 }
 
 // object reads one Contents element.
@@ -210,8 +232,8 @@ func (l *listing) check() error {
 		return l.tags.errorf("it does not say whether there is more")
 	case l.truncated && l.next == "":
 		return l.tags.errorf("there is more, and it does not say where")
-	case l.count >= 0 && l.count != len(l.keys):
-		return l.tags.errorf("it says that there are %d keys, and %d are there", l.count, len(l.keys))
+	case l.count >= 0 && l.count != len(l.keys)+len(l.dirs):
+		return l.tags.errorf("it says that there are %d keys, and %d are there", l.count, len(l.keys)+len(l.dirs))
 	}
 	return nil
 }
@@ -219,15 +241,9 @@ func (l *listing) check() error {
 // resolve decodes the keys and checks their order.
 func (p *page) resolve(prefix string, encoded bool) error {
 	for i, raw := range p.keys {
-		key := string(raw)
-		if encoded {
-			var err error
-			if key, err = url.QueryUnescape(key); err != nil {
-				return fmt.Errorf("key %q: %w", raw, err)
-			}
-		}
-		if !strings.HasPrefix(key, prefix) {
-			return fmt.Errorf("key %q does not begin with %q", key, prefix)
+		key, err := decodeKey(string(raw), prefix, encoded)
+		if err != nil {
+			return err
 		}
 		if key <= p.last {
 			return fmt.Errorf("key %q comes after %q: this server does not list in order, which the mirror needs", key, p.last)
@@ -235,4 +251,37 @@ func (p *page) resolve(prefix string, encoded bool) error {
 		p.last, p.objects[i].Key = key, key
 	}
 	return nil
+}
+
+// resolveDirs decodes the directories of a flat page and checks their order.
+func (p *page) resolveDirs(prefix string, encoded bool) error {
+	last := ""
+	for i, raw := range p.dirs {
+		dir, err := decodeKey(raw, prefix, encoded)
+		switch {
+		case err != nil:
+			return err
+		case !strings.HasSuffix(dir, "/"):
+			return fmt.Errorf("the directory %q does not end with a slash", dir)
+		case dir <= last:
+			return fmt.Errorf("the directory %q comes after %q", dir, last)
+		}
+		last, p.dirs[i] = dir, dir
+	}
+	return nil
+}
+
+// decodeKey gives a key, which has a prefix, as it is in the bucket.
+func decodeKey(key, prefix string, encoded bool) (string, error) {
+	if encoded {
+		raw := key
+		var err error
+		if key, err = url.QueryUnescape(raw); err != nil {
+			return "", fmt.Errorf("key %q: %w", raw, err)
+		}
+	}
+	if !strings.HasPrefix(key, prefix) {
+		return "", fmt.Errorf("key %q does not begin with %q", key, prefix)
+	}
+	return key, nil
 }

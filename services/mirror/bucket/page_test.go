@@ -61,7 +61,7 @@ func (r reference) objects() ([]Object, error) {
 func scan(text string) (*page, error) {
 	p := new(page)
 	p.body.WriteString(text)
-	return p, p.scan("", "", true)
+	return p, p.scan(pageRequest{meta: true})
 }
 
 // escaped writes text as XML in one of the ways that servers have.
@@ -209,7 +209,7 @@ func TestBadPages(t *testing.T) {
 	}
 	p := new(page)
 	p.body.WriteString(onePage)
-	if p.scan("b", "", false) == nil || p.scan("", "a", false) == nil || p.scan("a", "", false) != nil {
+	if p.scan(pageRequest{prefix: "b"}) == nil || p.scan(pageRequest{after: "a"}) == nil || p.scan(pageRequest{prefix: "a"}) != nil {
 		t.Error("the prefix or the order is not checked")
 	}
 }

@@ -71,7 +71,7 @@ func (p *Place) batch(ctx context.Context, ws []place.Write, chosen []int, out [
 		at[key], out[i].Entry = i, e
 		p.visible.forget(key)
 		items = append(items, bucket.BatchItem{
-			Key: key, Size: e.Size, Meta: e.Meta(), MTime: time.Unix(0, e.MTime),
+			Key: key, Size: e.Size, Meta: e.Meta(), MTime: time.Unix(0, e.MTime), New: !plan.Present(ws[i].Have),
 			Open: func() (io.ReadCloser, error) { return openWrite(ctx, ws[i]) },
 		})
 	}
@@ -89,6 +89,7 @@ func (p *Place) batch(ctx context.Context, ws []place.Write, chosen []int, out [
 	for n, item := range items {
 		if o := &out[at[item.Key]]; o.Err == nil && written[n].Confirmed {
 			note(&o.Entry, written[n])
+			p.visible.saw(item.Key)
 		}
 	}
 	return alone

@@ -46,7 +46,11 @@ func (p *Place) survey(ctx context.Context, keys []wanted) []found {
 	}
 	slices.SortFunc(order, func(a, b int) int { return strings.Compare(keys[a].key, keys[b].key) })
 	alone, unsure := order, []int(nil)
-	if len(order) > 1 {
+	switch {
+	case len(order) < 2:
+	case len(s.fresh) == len(keys): // and nothing is expected
+		alone, unsure = nil, order
+	default:
 		if alone, unsure = s.listed(ctx, "", order); p.traits.Both {
 			unsure = nil
 		}
@@ -118,47 +122,71 @@ func (s *survey) fail(order []int, err error) {
 	}
 }
 
-// below looks at sorted keys that come after the end of a listing, which MinIO may
-// have ended too early (see [bucket.ListOptions.After]): directory by directory, from
-// the top, because nothing is asked any more below one in which there is nothing, and
-// a listing of one directory from a file in it on does not end early. It returns
-// those that are left to be asked for alone.
+// below looks at sorted keys of which no listing told, because it ended too early (see
+// [bucket.ListOptions.After]) or nothing is expected there: directory by directory,
+// from the top, because nothing is asked any more below one in which there is nothing.
+// It returns those that are left to be asked for alone.
 func (s *survey) below(ctx context.Context, order []int) (alone []int) {
-	type group struct {
-		dir  string
-		keys []int
-	}
-	var level []group
+	var level [][]int
 	if len(order) > 0 {
-		level = []group{{s.common(order), order}}
+		level = [][]int{order}
 	}
 	for len(level) > 0 {
 		var mu sync.Mutex
-		var next []group
+		var next [][]int
 		each(len(level), func(n int) {
-			g := level[n]
-			direct, subs, there := s.split(ctx, g.dir, g.keys)
-			if !there {
-				return
-			}
-			if len(direct) > 1 {
-				// Here the end is the end: no directory comes between.
-				direct, _ = s.listed(ctx, g.dir, direct)
-			}
+			single, subs := s.children(ctx, level[n])
 			mu.Lock()
 			defer mu.Unlock()
-			alone = append(alone, direct...)
+			alone = append(alone, single...)
 			for _, keys := range subs {
 				if len(keys) == 1 {
 					alone = append(alone, keys...)
 					continue
 				}
-				next = append(next, group{s.common(keys), keys})
+				next = append(next, keys)
 			}
 		})
 		level = next
 	}
 	return alone
+}
+
+// children fills in what the deepest directory of sorted keys shows of those that lie
+// in it itself. It returns the keys of each directory in it in which there may be
+// something, and those that are left to be asked for alone.
+func (s *survey) children(ctx context.Context, order []int) (alone []int, subs [][]int) {
+	dir := s.common(order)
+	direct, subs := s.split(dir, order)
+	c, err := s.b.Children(ctx, s.start(dir, order))
+	switch {
+	case err != nil:
+		s.fail(order, err)
+		return nil, nil
+	case !c.All && len(direct) > 1:
+		// Here the end is the end: no directory comes between.
+		alone, _ = s.listed(ctx, dir, direct)
+		return alone, subs
+	case !c.All:
+		return direct, subs
+	}
+	rest := direct
+	for _, object := range c.Objects {
+		rest = s.saw(object, rest)
+	}
+	holds := func(dir string) bool {
+		_, is := slices.BinarySearch(c.Dirs, dir)
+		return is
+	}
+	for _, i := range direct {
+		if w := s.keys[i]; w.fresh && !s.out[i].there && holds(w.key+"/") {
+			alone = append(alone, i)
+		}
+	}
+	return alone, slices.DeleteFunc(subs, func(keys []int) bool {
+		name, _, _ := strings.Cut(s.keys[keys[0]].key[len(dir):], "/")
+		return !holds(dir + name + "/")
+	})
 }
 
 // common is the deepest directory that all of sorted keys lie in.
@@ -171,17 +199,26 @@ func (s *survey) common(order []int) string {
 	return first[:strings.LastIndexByte(first[:n], '/')+1]
 }
 
+// start is what the names of sorted keys in a directory begin with, as far as a server
+// takes it for the beginning of a key.
+func (s *survey) start(dir string, order []int) string {
+	first, last := s.keys[order[0]].key, s.keys[order[len(order)-1]].key
+	n := len(dir)
+	for n < min(len(first), len(last)) && first[n] == last[n] && first[n] != '/' {
+		n++
+	}
+	for n > len(dir) && n < len(first) && !utf8.RuneStart(first[n]) {
+		n--
+	}
+	if name := first[len(dir):n]; name == "." || name == ".." {
+		return dir
+	}
+	return first[:n]
+}
+
 // split parts keys into those that lie in a directory itself and those of each
-// directory in it, if there is anything below it at all.
-func (s *survey) split(ctx context.Context, dir string, order []int) (direct []int, subs [][]int, there bool) {
-	any, err := s.first(ctx, dir)
-	if err != nil {
-		s.fail(order, err)
-		return nil, nil, false
-	}
-	if any.Key == "" {
-		return nil, nil, false
-	}
+// directory in it.
+func (s *survey) split(dir string, order []int) (direct []int, subs [][]int) {
 	at := ""
 	for _, i := range order {
 		name, _, deeper := strings.Cut(s.keys[i].key[len(dir):], "/")
@@ -194,7 +231,7 @@ func (s *survey) split(ctx context.Context, dir string, order []int) (direct []i
 			at, subs = name, append(subs, []int{i})
 		}
 	}
-	return direct, subs, true
+	return direct, subs
 }
 
 // undecided are those of whose insides nothing was seen when a listing was broken
