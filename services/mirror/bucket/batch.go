@@ -213,7 +213,7 @@ func (b *Bucket) write(archive *tar.Writer, item *BatchItem, content []byte, now
 // it for the version's time: in a bucket with versions an old one would hide what is
 // written behind what was there.
 func (b *Bucket) stamp(item *BatchItem, now time.Time) time.Time {
-	if mtime := b.lastModified(item.MTime); !mtime.IsZero() {
+	if mtime := b.LastModified(item.MTime); !mtime.IsZero() {
 		return mtime
 	}
 	return now.Truncate(time.Millisecond)

@@ -273,7 +273,7 @@ func (b *Bucket) discoverVersions(ctx context.Context, minIO bool) error {
 		return cannotSay(err)
 	}
 	b.caps.Versioning = versions.Status == minio.Enabled
-	b.caps.SetMTime = minIO && !b.readOnly && versions.Status == ""
+	b.caps.SetMTime = minIO && versions.Status == ""
 	err = b.do(ctx, "ask for the object lock of", "", repeatable, func(ctx context.Context, _ *exchange) error {
 		state, _, _, _, err := b.core.GetObjectLockConfig(ctx, b.name)
 		b.caps.ObjectLock = err == nil && state == "Enabled"

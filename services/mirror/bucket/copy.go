@@ -51,7 +51,7 @@ func (b *Bucket) SetMeta(ctx context.Context, key string, o SetMetaOptions) (eta
 		return "", err
 	}
 	maps.Copy(opts.UserMetadata, o.Headers)
-	opts.Internal.SourceMTime = b.lastModified(o.MTime)
+	opts.Internal.SourceMTime = b.LastModified(o.MTime)
 	if o.PartSize > 0 {
 		return b.copyParts(ctx, key, full, opts, o)
 	}

@@ -67,7 +67,7 @@ func (b *Bucket) StartParts(ctx context.Context, key string, o PartsOptions) (Up
 		}
 	}
 	u := Upload{Key: key, PartSize: o.PartSize}
-	u.MTime = b.lastModified(o.MTime)
+	u.MTime = b.LastModified(o.MTime)
 	// Repeated after a lost answer it leaves an upload behind, which servers drop
 	// after a day, and no object.
 	err = b.do(ctx, "start the parts of", key, repeatable, func(ctx context.Context, _ *exchange) (err error) {
@@ -150,7 +150,7 @@ func (b *Bucket) FinishParts(ctx context.Context, u Upload, parts []Part, o Fini
 		return Written{}, &RequestError{Op: op, Where: b.String(), Key: u.Key, Err: err}
 	}
 	opts := minio.PutObjectOptions{UserMetadata: map[string]string{}}
-	opts.Internal.SourceMTime = b.lastModified(u.MTime)
+	opts.Internal.SourceMTime = b.LastModified(u.MTime)
 	if o.IfNoneMatch {
 		opts.SetMatchETagExcept("*")
 	} else if o.IfMatch != "" {

@@ -69,7 +69,7 @@ func (b *Bucket) Put(ctx context.Context, key string, r io.Reader, size int64, o
 		return Written{}, err
 	}
 	maps.Copy(opts.UserMetadata, o.Headers)
-	opts.Internal.SourceMTime = b.lastModified(o.MTime)
+	opts.Internal.SourceMTime = b.LastModified(o.MTime)
 	src, err := newSource(r, size, o.CRC32C)
 	if err != nil {
 		return Written{}, b.explain("put", key, &exchange{}, err)
@@ -144,10 +144,10 @@ func wholeCRC32C() map[string]string {
 	return map[string]string{"X-Amz-Checksum-Algorithm": "CRC32C", "X-Amz-Checksum-Type": "FULL_OBJECT"}
 }
 
-// lastModified is the time that the server is told, or zero to leave it to it:
-// MinIO fails with an internal error for one before 1970, and ignores conditions
-// on an object that it takes for one of the very second.
-func (b *Bucket) lastModified(mtime time.Time) time.Time {
+// LastModified is the time with which listings show what is written with a time: zero
+// where that is left to the server. MinIO fails with an internal error for one before
+// 1970, and ignores conditions on an object that it takes for one of the very second.
+func (b *Bucket) LastModified(mtime time.Time) time.Time {
 	if !b.caps.SetMTime || mtime.UnixMilli() <= 0 {
 		return time.Time{}
 	}

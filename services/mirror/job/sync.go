@@ -7,6 +7,7 @@ import (
 	"iter"
 	"os"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/firedrill/firedrill/services/mirror/engine"
@@ -252,7 +253,7 @@ func (j *Job) vouched(signed proof.Signed) error {
 type VerifyOptions struct {
 	// Level is L1, L2 or L4.
 	Level proof.Level
-	// Seen is told of each entry that was looked at.
+	// Seen is told of each entry that was looked at, by one goroutine at a time.
 	Seen func(plan.Side, entry.Entry)
 	// Parallel is how many contents are read at once.
 	Parallel int
@@ -274,24 +275,54 @@ func (v Verified) differs() bool {
 // Verify compares one side with the manifest of the last run. What it finds makes the
 // next run list the destination, whatever that is asked to believe.
 func (j *Job) Verify(ctx context.Context, side plan.Side, o VerifyOptions) (Verified, error) {
-	m, _, done, err := j.manifest()
-	if err != nil {
+	all, err := j.VerifySides(ctx, []plan.Side{side}, o)
+	if len(all) == 0 {
 		return Verified{}, err
 	}
+	return all[0], err
+}
+
+// VerifySides is Verify of several sides at once. It gives, in their order, those that
+// could be compared; the error is of the others.
+func (j *Job) VerifySides(ctx context.Context, sides []plan.Side, o VerifyOptions) ([]Verified, error) {
+	m, _, done, err := j.manifest()
+	if err != nil {
+		return nil, err
+	}
 	defer func() { _ = done() }() // opened for reading
-	c := verify.Check{
-		Place: j.places[side], Level: o.Level, Filter: j.filter(), Parallel: o.Parallel,
-		Limit: engine.NewLimit(j.spec.BytesPerSecond), Known: j.known(side),
+	limit := engine.NewLimit(j.spec.BytesPerSecond)
+	var seen sync.Mutex
+	var g sync.WaitGroup
+	all, errs := make([]Verified, len(sides)), make([]error, len(sides))
+	for i, side := range sides {
+		c := verify.Check{
+			Place: j.places[side], Level: o.Level, Filter: j.filter(), Parallel: o.Parallel,
+			Limit: limit, Known: j.known(side),
+		}
+		if o.Seen != nil {
+			c.Seen = func(e entry.Entry) {
+				seen.Lock()
+				defer seen.Unlock()
+				o.Seen(side, e)
+			}
+		}
+		g.Go(func() {
+			all[i].Place = j.places[side].String()
+			all[i].Result, errs[i] = c.Against(ctx, m.Entries())
+		})
 	}
-	if o.Seen != nil {
-		c.Seen = func(e entry.Entry) { o.Seen(side, e) }
+	g.Wait()
+	var compared []Verified
+	differs := false
+	for i, v := range all {
+		if errs[i] == nil {
+			compared, differs = append(compared, v), differs || v.differs()
+		}
 	}
-	res, err := c.Against(ctx, m.Entries())
-	v := Verified{res, j.places[side].String()}
-	if err == nil && v.differs() {
-		err = j.distrust()
+	if differs {
+		errs = append(errs, j.distrust())
 	}
-	return v, err
+	return compared, errors.Join(errs...)
 }
 
 // known is what a side held after the last run, with all that is known of the

@@ -113,6 +113,10 @@ type Traits struct {
 	// ETags says that Entries carries ETags, so that contents can be compared with
 	// a manifest without reading them.
 	ETags bool
+	// Stamp, if not nil, gives the time that Entries shows with names only for what was
+	// written with a time: what shows it was not written again since by anybody who
+	// does not set times. 0 is no such time.
+	Stamp func(mtime int64) int64
 	// Checksums says that the place keeps checksums of its own, which Look gives.
 	Checksums bool
 }
@@ -123,7 +127,8 @@ type ListOptions struct {
 	// it rejects is not looked at, and of a directory nothing inside either. nil
 	// keeps everything. It may be called concurrently.
 	Filter func(path string, kind entry.Kind) bool
-	// Names asks for no more than names, sizes and ETags, where that is cheaper.
+	// Names asks for no more than names, sizes, ETags and, of a place with
+	// [Traits.Stamp], those times, where that is cheaper.
 	Names bool
 }
 

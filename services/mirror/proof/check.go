@@ -33,7 +33,9 @@ type Evidence struct {
 // Check compares what a location holds with its manifest; both streams are sorted
 // by key. The listing must be complete: an error in either stream is returned, and
 // the verdict then has no level. Modification times of directories are not
-// compared.
+// compared. A directory that is there only because something that should be there
+// lies in it is not extra: a bucket that was the source has nothing that stands for
+// it.
 func Check(want, got iter.Seq2[entry.Entry, error], how Evidence) (Verdict, error) {
 	c := check{how: how}
 	if how.Level < L1 || how.Level > L4 {
@@ -53,7 +55,9 @@ func Check(want, got iter.Seq2[entry.Entry, error], how Evidence) (Verdict, erro
 			c.v.Missing.Add(w.key, "")
 			w.advance()
 		case !w.ok || g.key < w.key:
-			c.v.Extra.Add(g.key, "")
+			if g.head.Kind != entry.Dir || !w.ok || !strings.HasPrefix(w.key, g.key) {
+				c.v.Extra.Add(g.key, "")
+			}
 			g.advance()
 		default:
 			c.compare(w.key, w.head, g.head)

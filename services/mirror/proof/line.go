@@ -1,14 +1,11 @@
 package proof
 
 import (
-	"bytes"
 	"encoding/base64"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
-	"math"
 	"slices"
 	"strconv"
 	"time"
@@ -138,99 +135,4 @@ func appendBase64(b []byte, s string) []byte {
 	b = append(b, '"')
 	b = base64.StdEncoding.AppendEncode(b, []byte(s))
 	return append(b, '"')
-}
-
-// line is what JSON makes of a line.
-type line struct {
-	Key      string            `json:"key"`
-	Path64   []byte            `json:"path64"`
-	Kind     string            `json:"kind"`
-	Size     int64             `json:"size"`
-	Mode     string            `json:"mode"`
-	UID      uint32            `json:"uid"`
-	GID      uint32            `json:"gid"`
-	MTime    string            `json:"mtime"`
-	Target   string            `json:"target"`
-	Target64 []byte            `json:"target64"`
-	Device   uint64            `json:"device"`
-	Xattrs   map[string][]byte `json:"xattrs"`
-	BLAKE3   *Hash             `json:"blake3"`
-	CRC32C   *string           `json:"crc32c"`
-	ETag     *string           `json:"etag"`
-	Part     *int64            `json:"part"`
-}
-
-var errCanonical = errors.New("not the canonical form of an entry")
-
-// parseLine reads a line, which must be in canonical form to the byte.
-func parseLine(raw []byte) (entry.Entry, error) {
-	var l line
-	if err := json.Unmarshal(raw, &l); err != nil {
-		return entry.Entry{}, err
-	}
-	e, err := l.entry()
-	if err != nil {
-		return entry.Entry{}, err
-	}
-	again, err := appendLine(make([]byte, 0, len(raw)), e)
-	if err != nil {
-		return entry.Entry{}, err
-	}
-	if !bytes.Equal(again, raw) {
-		return entry.Entry{}, errCanonical
-	}
-	return e, nil
-}
-
-func (l *line) entry() (e entry.Entry, err error) {
-	e = entry.Entry{Size: l.Size, UID: l.UID, GID: l.GID, Target: l.Target, Device: l.Device, Xattrs: l.Xattrs}
-	if l.Path64 != nil {
-		e.Path = string(l.Path64)
-	} else if e.Path, _, err = entry.UnescapeKey(l.Key); err != nil {
-		return e, err
-	}
-	if l.Target64 != nil {
-		e.Target = string(l.Target64)
-	}
-	kinds := []entry.Kind{entry.File, entry.Dir, entry.Symlink, entry.Fifo, entry.Socket, entry.CharDevice, entry.BlockDevice}
-	i := slices.IndexFunc(kinds, func(k entry.Kind) bool { return k.String() == l.Kind })
-	if i < 0 {
-		return e, fmt.Errorf("%q is no kind of entry", l.Kind)
-	}
-	e.Kind = kinds[i]
-	mode, err := strconv.ParseUint(l.Mode, 8, 32)
-	if err != nil {
-		return e, fmt.Errorf("mode: %w", err)
-	}
-	e.Mode = uint32(mode)
-	at, err := time.Parse(time.RFC3339Nano, l.MTime)
-	if err != nil {
-		return e, fmt.Errorf("mtime: %w", err)
-	}
-	if at.Before(time.Unix(0, math.MinInt64)) || at.After(time.Unix(0, math.MaxInt64)) {
-		return e, fmt.Errorf("mtime: %q cannot be counted in nanoseconds", l.MTime)
-	}
-	e.MTime = at.UnixNano()
-	e.Sum, err = l.sum()
-	return e, err
-}
-
-func (l *line) sum() (s entry.Sum, err error) {
-	if l.BLAKE3 != nil {
-		s.Has, s.BLAKE3 = s.Has|entry.HasBLAKE3, *l.BLAKE3
-	}
-	if l.CRC32C != nil {
-		crc, err := strconv.ParseUint(*l.CRC32C, 16, 32)
-		if err != nil {
-			return s, fmt.Errorf("crc32c: %w", err)
-		}
-		s.Has, s.CRC32C = s.Has|entry.HasCRC32C, uint32(crc)
-	}
-	if l.ETag != nil {
-		s.Has, s.ETag = s.Has|entry.HasETag, *l.ETag
-	}
-	if l.Part != nil {
-		s.Has, s.PartSize = s.Has|entry.HasPartSize, *l.Part
-	}
-	return s, nil
 }

@@ -14,7 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// takeLock takes the directory for this process, until the file is closed. The file
+// takeLock takes the directory for this process, until the file is let go. The file
 // stays: whoever removes it takes another's lock away.
 func takeLock(dir string) (*os.File, error) {
 	f, err := os.OpenFile(filepath.Join(dir, lockName), os.O_RDWR|os.O_CREATE, 0o600)
@@ -51,6 +51,13 @@ func lock(f *os.File) (err error) {
 	return err
 }
 
+// letGo gives a lock back and closes its file. To close it would not do: a program
+// that this process is starting at that moment has the file, too, until it runs, and
+// the lock with it.
+func letGo(f *os.File) error {
+	return errors.Join(unix.Flock(int(f.Fd()), unix.LOCK_UN), f.Close())
+}
+
 // holder says who has the lock, as far as its file tells.
 func holder(dir string, f *os.File) *LockedError {
 	e := &LockedError{Dir: dir}
@@ -73,7 +80,7 @@ func Holder(dir string) (*LockedError, error) {
 	if err != nil {
 		return nil, fmt.Errorf("see who has the state %s open: %w", dir, err)
 	}
-	defer func() { _ = f.Close() }() // which gives the lock back
+	defer func() { _ = letGo(f) }() // it was read only
 	switch err := unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB); {
 	case errors.Is(err, unix.EWOULDBLOCK):
 		return holder(dir, f), nil

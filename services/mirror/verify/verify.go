@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"iter"
-	"strings"
 	"sync"
 
 	"github.com/firedrill/firedrill/services/mirror/engine"
@@ -69,6 +68,9 @@ type Check struct {
 	// Seen, if not nil, is told of each entry after it was looked at. It is called
 	// by one goroutine.
 	Seen func(entry.Entry)
+
+	// stamps, if not nil, say how entries are told by their times.
+	stamps *stamps
 }
 
 // Result is what a check has shown.
@@ -111,15 +113,19 @@ func (c Check) Against(ctx context.Context, want iter.Seq2[entry.Entry, error]) 
 	}
 	var res Result
 	want = c.filtered(want)
-	got := c.Place.Entries(ctx, place.ListOptions{Filter: c.Filter})
 	byTimes := c.Level == proof.L1 && !t.ETags
-	if c.Level > proof.L1 || byTimes {
+	got := c.Place.Entries(ctx, place.ListOptions{Filter: c.Filter})
+	if c.Level == proof.L1 && t.ETags && t.Stamp != nil {
+		c.stamps = &stamps{at: t.Stamp}
+		got = c.stamped(ctx, want)
+	}
+	if c.Level > proof.L1 || byTimes || c.stamps != nil {
 		got = c.examined(ctx, got, want, &res)
 	}
 	if c.Seen != nil {
 		got = c.told(got)
 	}
-	v, err := proof.Check(want, withoutImplied(got, want), proof.Evidence{
+	v, err := proof.Check(want, got, proof.Evidence{
 		Level: c.Level, Metadata: t.Lists&plan.AttrMode != 0, Vouched: byTimes || c.Level > proof.L1,
 	})
 	res.Verdict = v
@@ -127,27 +133,6 @@ func (c Check) Against(ctx context.Context, want iter.Seq2[entry.Entry, error]) 
 		return res, fmt.Errorf("check %s: %w", c.Place, err)
 	}
 	return res, nil
-}
-
-// withoutImplied leaves out the directories that are there only because something
-// that should be there lies in them: a bucket that was the source has nothing that
-// stands for them.
-func withoutImplied(got, want iter.Seq2[entry.Entry, error]) iter.Seq2[entry.Entry, error] {
-	return func(yield func(entry.Entry, error) bool) {
-		c, stop := newCursor(want)
-		defer stop()
-		for e, err := range got {
-			if err == nil && e.Kind == entry.Dir {
-				key := e.Key()
-				if next, ok := c.from(key); ok && next != key && strings.HasPrefix(next, key) {
-					continue
-				}
-			}
-			if !yield(e, err) {
-				return
-			}
-		}
-	}
 }
 
 // filtered leaves out of the manifest what takes no part.
@@ -231,7 +216,7 @@ func (c Check) examine(ctx context.Context, got, want iter.Seq2[entry.Entry, err
 	like, stop := newCursor(want)
 	defer stop()
 	known := &cursor{}
-	if c.Level == proof.L1 {
+	if c.Level == proof.L1 && c.stamps == nil {
 		known, stop = newCursor(c.Known)
 		defer stop()
 	}
@@ -242,7 +227,15 @@ func (c Check) examine(ctx context.Context, got, want iter.Seq2[entry.Entry, err
 		case <-ctx.Done():
 			return
 		}
-		if err != nil || e.Kind != entry.File {
+		if err == nil && c.stamps.tell() {
+			if then, wanted := like.at(e.Key()); !wanted || c.stamps.told(&e, &then) {
+				one <- seen{e: e}
+			} else {
+				running.Go(func() { one <- c.lookAgain(ctx, e) })
+			}
+			continue
+		}
+		if err != nil || e.Kind != entry.File || c.stamps != nil {
 			one <- seen{e: e, err: err}
 			continue
 		}

@@ -130,10 +130,22 @@ func (p *Place) findTraits(created time.Time) place.Traits {
 	if p.caps.ListMetadata || p.o.Stat {
 		t.Lists = plan.AllAttrs
 	}
+	if p.caps.SetMTime {
+		t.Stamp = p.stamp
+	}
 	if p.caps.Snowball {
 		t.Batch, t.BatchBytes = p.o.Batch, bucket.MaxBatchBytes
 	}
 	return t
+}
+
+// stamp is [place.Traits.Stamp].
+func (p *Place) stamp(mtime int64) int64 {
+	at := p.b.LastModified(time.Unix(0, mtime))
+	if at.IsZero() {
+		return 0
+	}
+	return at.UnixNano()
 }
 
 // holds is [place.Traits.Holds]. Hashes are added to an entry when it is written,
