@@ -8,6 +8,7 @@ import (
 	"maps"
 	"net/http"
 	"slices"
+	"sync"
 	"time"
 	"unicode/utf8"
 
@@ -25,6 +26,8 @@ type Expected struct {
 	// stamp, if not zero, is the time by which a listing without metadata tells that an
 	// object is the one that was just written.
 	stamp time.Time
+	// old says that there was something before, which listings showed or did not.
+	old bool
 }
 
 // verifyHeads is how many objects are looked at alone at the same time.
@@ -63,17 +66,21 @@ func (b *Bucket) verify(ctx context.Context, expected []Expected) []*KeyError {
 	return failed
 }
 
-// verifyVisible looks above those that are there, once for each directory.
+// verifyVisible looks above those that are there and new, once for each directory.
 func (b *Bucket) verifyVisible(ctx context.Context, expected []Expected, errs []error) {
 	in := map[string][]int{}
 	for i, e := range expected {
-		if dir := Parent(e.Key); errs[i] == nil {
+		if dir := Parent(e.Key); errs[i] == nil && !e.old {
 			in[dir] = append(in[dir], i)
 		}
 	}
-	dirs := slices.Collect(maps.Keys(in))
+	dirs := slices.Sorted(maps.Keys(in))
+	var seen clear
 	atOnce(len(dirs), func(n int) {
-		by, err := b.Obstacle(ctx, expected[in[dirs[n]][0]].Key, nil)
+		by, err := b.Obstacle(ctx, expected[in[dirs[n]][0]].Key, seen.has)
+		if err == nil && by == "" {
+			seen.add(dirs[n])
+		}
 		if err == nil && by != "" {
 			err = fmt.Errorf("%w: there is, or was with versions left, an object %q", ErrHidden, by)
 		}
@@ -90,6 +97,21 @@ func (b *Bucket) stamped(ctx context.Context, expected []Expected) bool {
 		return false
 	}
 	return b.verifyOne(ctx, expected[0]) == nil
+}
+
+// clear are directories that nothing hides. The zero value knows none.
+type clear struct{ dirs sync.Map }
+
+func (c *clear) has(dir string) bool {
+	_, ok := c.dirs.Load(dir)
+	return ok
+}
+
+// add adds a directory and all above it.
+func (c *clear) add(dir string) {
+	for ; dir != "" && !c.has(dir); dir = Parent(dir) {
+		c.dirs.Store(dir, true)
+	}
 }
 
 // verifyListed compares as long as the listing is dense. It returns what is

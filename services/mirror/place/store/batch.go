@@ -33,9 +33,10 @@ func (p *Place) PutBatch(ctx context.Context, ws []place.Write) []place.Outcome 
 		}
 		chunk, bytes = nil, 0
 	}
+	apart := scattered(ws)
 	for i := range ws {
 		size := stored(ws[i].Entry).Size
-		if !p.caps.Snowball || size > bucket.MaxBatchItem || ws[i].Entry.Kind == entry.Dir {
+		if !p.caps.Snowball || size > bucket.MaxBatchItem || ws[i].Entry.Kind == entry.Dir || apart && plan.Present(ws[i].Have) {
 			alone = append(alone, i)
 			continue
 		}
@@ -47,6 +48,20 @@ func (p *Place) PutBatch(ctx context.Context, ws []place.Write) []place.Outcome 
 	flush()
 	each(len(alone), func(n int) { i := alone[n]; out[i].Entry, out[i].Err = p.Put(ctx, ws[i]) })
 	return out
+}
+
+// scattered reports whether what is overwritten lies so far apart that no listing tells
+// of it: to look at each before and after a batch would cost two requests, where one
+// that has a condition costs one.
+func scattered(ws []place.Write) bool {
+	n, dirs := 0, map[string]bool{}
+	for _, w := range ws {
+		if plan.Present(w.Have) {
+			n++
+			dirs[bucket.Parent(w.Entry.Key())] = true
+		}
+	}
+	return n < sparse*len(dirs)
 }
 
 // batch writes the chosen entries with one request. It returns those that have to
