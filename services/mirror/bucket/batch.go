@@ -140,7 +140,7 @@ func (b *Bucket) pack(ctx context.Context, items []BatchItem, failed *KeysError)
 		sum := md5.Sum(content[:item.Size])
 		w := Written{ETag: hex.EncodeToString(sum[:]), Size: item.Size, CRC32C: crc32.Checksum(content[:item.Size], castagnoli()), Confirmed: true}
 		p.written[i], p.place[item.Key] = w, i
-		e := Expected{Key: item.Key, Size: w.Size, ETag: w.ETag, Meta: notNil(item.Meta), old: !item.New}
+		e := Expected{Key: item.Key, Size: w.Size, ETag: w.ETag, Meta: notNil(item.Meta)}
 		if item.New {
 			e.stamp = b.stamp(item, now)
 		}

@@ -26,8 +26,6 @@ type Expected struct {
 	// stamp, if not zero, is the time by which a listing without metadata tells that an
 	// object is the one that was just written.
 	stamp time.Time
-	// old says that there was something before, which listings showed or did not.
-	old bool
 }
 
 // verifyHeads is how many objects are looked at alone at the same time.
@@ -66,11 +64,11 @@ func (b *Bucket) verify(ctx context.Context, expected []Expected) []*KeyError {
 	return failed
 }
 
-// verifyVisible looks above those that are there and new, once for each directory.
+// verifyVisible looks above those that are there, once for each directory.
 func (b *Bucket) verifyVisible(ctx context.Context, expected []Expected, errs []error) {
 	in := map[string][]int{}
 	for i, e := range expected {
-		if dir := Parent(e.Key); errs[i] == nil && !e.old {
+		if dir := Parent(e.Key); errs[i] == nil {
 			in[dir] = append(in[dir], i)
 		}
 	}
