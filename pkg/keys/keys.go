@@ -8,8 +8,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/nats-io/nkeys"
@@ -157,10 +159,10 @@ func LoadOrCreate(dir string) (*Set, error) {
 		return nil, err
 	}
 	set.Keyring = known.Merge(own)
-	if err := writeKeyring(path, set.Keyring); err != nil {
-		return nil, err
+	if maps.EqualFunc(known, set.Keyring, slices.Equal) {
+		return set, nil
 	}
-	return set, nil
+	return set, writeKeyring(path, set.Keyring)
 }
 
 // ReadKeyring reads a file of public keys: a JSON object of service name to a

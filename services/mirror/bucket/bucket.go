@@ -22,6 +22,7 @@ import (
 	"github.com/minio/minio-go/v7"
 	"github.com/minio/minio-go/v7/pkg/credentials"
 	"github.com/minio/minio-go/v7/pkg/s3utils"
+	"golang.org/x/sync/errgroup"
 )
 
 // Config says where a bucket is and how to talk to it.
@@ -83,7 +84,8 @@ type Capabilities struct {
 	CRC32C bool
 	// SetMTime says that PutOptions.MTime becomes the object's LastModified: only
 	// MinIO can, and only where the bucket never had versions, since there the
-	// newest version is the one with the latest time, not the one written last.
+	// newest version is the one with the latest time, not the one written last. It is
+	// known of what is opened for reading, too, for what others wrote so.
 	SetMTime bool
 }
 
@@ -249,14 +251,18 @@ func (b *Bucket) discover(ctx context.Context) error {
 	}
 	minIO := b.caps.Server == "MinIO"
 	b.caps.ListMetadata = minIO
-	if err := b.discoverVersions(ctx, minIO); err != nil {
-		return err
+	// Each has fields of its own.
+	var g errgroup.Group
+	g.Go(func() error { return b.discoverVersions(ctx, minIO) })
+	g.Go(func() error { return b.discoverLock(ctx) })
+	if !b.readOnly {
+		b.caps.Snowball = minIO
+		g.Go(func() (err error) {
+			b.caps.CRC32C, err = b.probeChecksums(ctx)
+			return err
+		})
 	}
-	if b.readOnly {
-		return nil
-	}
-	b.caps.Snowball = minIO
-	if b.caps.CRC32C, err = b.probeChecksums(ctx); err != nil {
+	if err := g.Wait(); err != nil || b.readOnly {
 		return err
 	}
 	b.core, err = b.newCore(b.core.EndpointURL().Host, b.caps.CRC32C)
@@ -274,12 +280,15 @@ func (b *Bucket) discoverVersions(ctx context.Context, minIO bool) error {
 	}
 	b.caps.Versioning = versions.Status == minio.Enabled
 	b.caps.SetMTime = minIO && versions.Status == ""
-	err = b.do(ctx, "ask for the object lock of", "", repeatable, func(ctx context.Context, _ *exchange) error {
+	return nil
+}
+
+func (b *Bucket) discoverLock(ctx context.Context) error {
+	return cannotSay(b.do(ctx, "ask for the object lock of", "", repeatable, func(ctx context.Context, _ *exchange) error {
 		state, _, _, _, err := b.core.GetObjectLockConfig(ctx, b.name)
 		b.caps.ObjectLock = err == nil && state == "Enabled"
 		return err
-	})
-	return cannotSay(err)
+	}))
 }
 
 // probeChecksums starts an upload in parts with a checksum of the whole object,

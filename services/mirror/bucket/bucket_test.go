@@ -27,7 +27,7 @@ func TestCapabilities(t *testing.T) {
 	locked.ObjectLock = true
 	suspended := plain
 	suspended.SetMTime = false
-	reading = Capabilities{Server: "MinIO", ListMetadata: true}
+	reading = Capabilities{Server: "MinIO", ListMetadata: true, SetMTime: true}
 	for name, c := range map[string]struct {
 		make  minio.MakeBucketOptions
 		setUp func(Config, *minio.Client) error
