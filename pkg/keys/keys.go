@@ -159,10 +159,12 @@ func LoadOrCreate(dir string) (*Set, error) {
 		return nil, err
 	}
 	set.Keyring = known.Merge(own)
-	if maps.EqualFunc(known, set.Keyring, slices.Equal) {
-		return set, nil
+	if !maps.EqualFunc(known, set.Keyring, slices.Equal) {
+		if err := writeKeyring(path, set.Keyring); err != nil {
+			return nil, err
+		}
 	}
-	return set, writeKeyring(path, set.Keyring)
+	return set, nil
 }
 
 // ReadKeyring reads a file of public keys: a JSON object of service name to a
