@@ -77,14 +77,14 @@ func (firedrill) Command(t Task) (args, env []string) {
 	local, remote := "dir:"+t.Tree, "s3+"+t.Endpoint+"/"+t.Bucket+"/"+prefix
 	switch t.Work {
 	case CheckHash:
-		return []string{"mirror", "verify", "--level", "L1", "--state", t.State, local, remote}, env
+		return []string{"mirror", "verify", "--level", "L1", "--state-dir", t.State, local, remote}, env
 	case CheckContent:
-		return []string{"mirror", "verify", "--level", "L4", "--state", t.State, local, remote}, env
+		return []string{"mirror", "verify", "--level", "L4", "--state-dir", t.State, local, remote}, env
 	case Download:
 		// What it knows of the way up would be of no use to somebody who restores.
-		return []string{"mirror", "sync", "--mode", "copy", "--state", t.State + "-down", remote, "dir:" + t.Dest}, env
+		return []string{"mirror", "sync", "--mode", "copy", "--state-dir", t.State + "-down", remote, "dir:" + t.Dest}, env
 	}
-	args = []string{"mirror", "sync", "--mode", "copy", "--state", t.State}
+	args = []string{"mirror", "sync", "--mode", "copy", "--state-dir", t.State}
 	if t.Look != "" {
 		args = append(args, "--check", t.Look)
 	}

@@ -114,8 +114,8 @@ func must(t testing.TB, err error) {
 	}
 }
 
-// programs is a folder with the actor and the MinIO that `make minio` builds.
-func programs(t *testing.T) (dir, self string) {
+// built is the folder of what make builds.
+func built(t *testing.T) string {
 	t.Helper()
 	bin := os.Getenv("FIREDRILL_BIN")
 	if bin == "" {
@@ -123,10 +123,19 @@ func programs(t *testing.T) (dir, self string) {
 	}
 	bin, err := filepath.Abs(bin)
 	must(t, err)
-	self, err = os.Executable()
+	return bin
+}
+
+// programs is a folder with the actor, firedrill, and the MinIO that `make minio` builds.
+func programs(t *testing.T) (dir, self string) {
+	t.Helper()
+	bin := built(t)
+	self, err := os.Executable()
 	must(t, err)
 	dir = t.TempDir()
-	must(t, os.Symlink(filepath.Join(bin, "minio"), filepath.Join(dir, "minio")))
+	for _, name := range []string{"minio", "firedrill"} {
+		must(t, os.Symlink(filepath.Join(bin, name), filepath.Join(dir, name)))
+	}
 	must(t, os.Symlink(self, filepath.Join(dir, "actor")))
 	return dir, self
 }

@@ -64,6 +64,24 @@ func TestNobodyWinsWithoutDoingTheWork(t *testing.T) {
 	}
 }
 
+// What firedrill leaves, such as its keys, belongs to the race, wherever that is started.
+func TestFiredrillLeavesNothingWhereItIsStarted(t *testing.T) {
+	t.Setenv("FIREDRILL_BIN", built(t)) // which may be relative to here
+	here := t.TempDir()
+	t.Chdir(here)
+	works := []Work{Upload, Unchanged, Changed, Download, CheckHash, CheckContent}
+	for _, r := range compete(t, 1, works, firedrill{}) {
+		if r.Failure != "" {
+			t.Errorf("%s: %s", r.Case, r.Failure)
+		}
+	}
+	left, err := os.ReadDir(here)
+	must(t, err)
+	for _, one := range left {
+		t.Errorf("it left %s", one.Name())
+	}
+}
+
 func TestWhoUploadsNothingFails(t *testing.T) {
 	runs := compete(t, 1, []Work{Upload}, actor{name: "lazy", instead: map[Work]Work{Upload: "nothing"}})
 	if len(runs) != 1 || !strings.Contains(runs[0].Failure, "0 of 6 objects") {
