@@ -62,6 +62,9 @@ type Mirror struct {
 	// Permissions are set on what a run has copied into a directory, after all is
 	// copied. The last rule that matches decides.
 	Permissions []Permission `json:"permissions,omitempty"`
+	// Snapshots has it bring over a dataset's snapshots, as ZFS streams, and not the files
+	// that the dataset holds now.
+	Snapshots *MirrorSnapshots `json:"snapshots,omitempty"`
 	// Every is how often the mirror runs by itself; 0 is only when asked.
 	Every event.Duration `json:"every,omitempty"`
 	// Daily is the time of day, in UTC and as 02:30, at which it runs by itself.
@@ -69,6 +72,26 @@ type Mirror struct {
 	// Stalled is how long a run may make no progress before an alert; 15 minutes if
 	// left out.
 	Stalled event.Duration `json:"stalled,omitempty"`
+}
+
+// MirrorSnapshots say how snapshots are brought over: from a dataset to another one, which
+// is made by the first run, or into an archive in a bucket. Each run takes one first.
+type MirrorSnapshots struct {
+	// Recursive brings over all datasets below the first, too, each for itself.
+	Recursive bool `json:"recursive,omitempty"`
+	// FromVia and ToVia are the commands that reach the machines of the datasets, such as
+	// "ssh root@backup --"; left out, it is the one that runs the mirror.
+	FromVia string `json:"fromVia,omitempty"`
+	ToVia   string `json:"toVia,omitempty"`
+	// Keep is which of the snapshots that firedrill took stay on the datasets, such as
+	// "hourly=24,daily=7"; all if left out.
+	Keep string `json:"keep,omitempty"`
+	// KeepPoints is which of an archive's points stay; all if left out.
+	KeepPoints string `json:"keepPoints,omitempty"`
+	// WholeEvery is how often a point of an archive is whole and no increment, such as
+	// 168h; only the first if left out. An increment needs all before it, so KeepPoints
+	// needs this.
+	WholeEvery event.Duration `json:"wholeEvery,omitempty"`
 }
 
 // MirrorDeletes limit what a run may delete.

@@ -9,6 +9,7 @@ import (
 	"github.com/firedrill/firedrill/pkg/drill"
 	"github.com/firedrill/firedrill/services/mirror/location"
 	"github.com/firedrill/firedrill/services/mirror/plan/filter"
+	"github.com/firedrill/firedrill/services/mirror/snapshots"
 )
 
 // CheckInventory finds what would keep the mirrors of an inventory from being run,
@@ -31,6 +32,12 @@ func Check(m drill.Mirror, stores []drill.Store) []drill.Problem {
 	c := &checking{stores: stores}
 	from, okFrom := c.location("from", m.From)
 	to, okTo := c.location("to", m.To)
+	if m.Snapshots != nil {
+		if okFrom && okTo {
+			c.problems = append(c.problems, snapshots.Check(m)...)
+		}
+		return c.problems
+	}
 	if !slices.Contains([]string{"", drill.MirrorCopy, drill.MirrorMirror, drill.MirrorTwoWay}, m.Mode) {
 		c.add("mode", m.Mode, "this must be copy, mirror or two-way")
 	}

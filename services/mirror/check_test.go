@@ -30,6 +30,9 @@ func TestCheckNamesTheFieldTheValueAndTheFix(t *testing.T) {
 		{"filter[0]", " ", "empty", func(m *drill.Mirror) { m.Filter = []string{" "} }},
 		{"permissions[0].match", "[", "close it with ]", func(m *drill.Mirror) { m.To, m.Permissions = "dir:/b", []drill.Permission{{Match: "["}} }},
 		{"permissions", "", "a bucket has none", func(m *drill.Mirror) { m.Permissions = []drill.Permission{{Match: "x"}} }},
+		{"snapshots.keep", "yearly=1", "hourly, daily", func(m *drill.Mirror) {
+			m.From, m.Filter, m.Snapshots = "zfs:a", nil, &drill.MirrorSnapshots{Keep: "yearly=1"}
+		}},
 		{"permissions", "", "one way", func(m *drill.Mirror) {
 			m.To, m.Mode, m.Permissions = "dir:/b", drill.MirrorTwoWay, []drill.Permission{{Match: "x"}}
 		}},

@@ -189,12 +189,12 @@ func (a *app) mirror(cmd *cobra.Command, args []string, o *mirrorOptions) (*subj
 	return s, nil
 }
 
-// mirrorLog reads what a mirror's runs came to; false if nothing is known of them. A
-// mirror runs without it all the same.
+// mirrorLog reads what a mirror's runs came to, as far as it is whole; false if nothing is
+// known of them. A mirror runs without it all the same.
 func (a *app) mirrorLog(dir string) (runlog.Log, bool) {
 	l, known, err := runlog.Read(dir)
 	if err != nil {
-		fmt.Fprintf(a.Err, "firedrill: warning: going on as if no run had left a log: %v\n", err)
+		fmt.Fprintf(a.Err, "firedrill: warning: %v\n", err)
 	}
 	return l, known
 }
@@ -244,34 +244,29 @@ func (a *app) mirrorSigner() (proof.Signer, error) {
 	return set.Signer("mirror")
 }
 
-// lockedEvery is how often a mirror is looked at that another process has open.
-const lockedEvery = time.Second
-
 // open opens the mirror. While another process has it, it waits if that was asked for.
 func (a *app) open(ctx context.Context, o *mirrorOptions, s *subject, p *mirrorPrinter, open func() (*job.Job, error)) (*job.Job, error) {
-	tick := time.NewTicker(lockedEvery)
-	defer tick.Stop()
-	for said := false; ; {
-		j, err := open()
-		busy, locked := errors.AsType[*state.LockedError](err)
-		switch {
-		case err == nil:
-			return j, nil
-		case !locked:
-			return nil, mirrorFailure(s.plain(err))
-		case !o.wait:
-			return nil, failure(&shortError{fmt.Sprintf("%s: %s has it since %s: wait for that with --wait; %s says more",
-				s.title(), holder(s, busy), clockTime(busy.Since), a.statusCommand(s)), err})
-		case !said:
-			said = true
+	var j *job.Job
+	var refused error
+	err := state.Wait(ctx, func() (err error) {
+		j, err = open()
+		return err
+	}, func(busy *state.LockedError) error {
+		if o.wait {
 			p.say(fmt.Sprintf("firedrill: waiting: %s has %s since %s", holder(s, busy), s.title(), clockTime(busy.Since)))
+			return nil
 		}
-		select {
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		case <-tick.C:
-		}
+		refused = failure(&shortError{fmt.Sprintf("%s: %s has it since %s: wait for that with --wait; %s says more",
+			s.title(), holder(s, busy), clockTime(busy.Since), a.statusCommand(s)), busy})
+		return refused
+	})
+	switch {
+	case err == nil:
+		return j, nil
+	case refused != nil, ctx.Err() != nil && errors.Is(err, ctx.Err()):
+		return nil, err
 	}
+	return nil, mirrorFailure(s.plain(err))
 }
 
 // holder says who has a mirror open.

@@ -110,16 +110,8 @@ func (a *app) verifyMirror(cmd *cobra.Command, args []string, o *mirrorOptions, 
 		left: "nothing was changed",
 		open: func(ctx context.Context, s *subject) (*job.Job, error) { return s.env.Open(ctx, s.Mirror, false) },
 		look: func(ctx context.Context, j *job.Job, p *mirrorPrinter) (shown, error) {
-			var all []job.Verified
-			show := func(err error) error { return p.verified(all, list, err) }
-			for _, s := range sides {
-				got, err := j.Verify(ctx, s, job.VerifyOptions{Level: level, Seen: p.seen})
-				if err != nil {
-					return show, err
-				}
-				all = append(all, got)
-			}
-			return show, nil
+			all, err := j.VerifySides(ctx, sides, job.VerifyOptions{Level: level, Seen: p.seen})
+			return func(err error) error { return p.verified(all, list, err) }, err
 		},
 	})
 }
@@ -142,6 +134,9 @@ func (a *app) compare(cmd *cobra.Command, args []string, o *mirrorOptions, c com
 	s, err := a.mirror(cmd, args, o)
 	if err != nil {
 		return err
+	}
+	if s.Snapshots != nil {
+		return fmt.Errorf("mirror %s: %w", s.title(), errSnapshots)
 	}
 	if w := s.recall(cmd.Flags()); w != "" {
 		fmt.Fprintln(a.Err, "firedrill: note:", w)

@@ -15,9 +15,12 @@ import (
 	"github.com/firedrill/firedrill/services/mirror/fleet"
 )
 
+// errWatched is why the watching of a run ends that takes longer than --timeout.
+var errWatched = errors.New("the time of --timeout is over")
+
 // askFleet has a running firedrill run a mirror of its inventory, and shows how far
-// it is until it has ended.
-func (a *app) askFleet(ctx context.Context, o *mirrorOptions, name string, r fleet.Request) error {
+// it is until it has ended, or for as long as timeout, unless that is 0.
+func (a *app) askFleet(ctx context.Context, o *mirrorOptions, name string, r fleet.Request, timeout time.Duration) error {
 	s, err := a.connect(ctx)
 	if err != nil {
 		return err
@@ -35,11 +38,19 @@ func (a *app) askFleet(ctx context.Context, o *mirrorOptions, name string, r fle
 	if err != nil {
 		return failure(err)
 	}
+	left := fmt.Sprintf("the run goes on: %s shows it, and %s calls it off", a.command("mirror status "+name), a.command("mirror cancel "+name))
 	p := a.mirrorPrinter(o)
 	p.start()
 	defer p.stop()
+	run.LastWords(ctx, func() string { return "firedrill: no longer watching; " + left + "\n" })
+	watch := ctx
+	if timeout > 0 {
+		var stop context.CancelFunc
+		watch, stop = context.WithTimeoutCause(ctx, timeout, errWatched)
+		defer stop()
+	}
 	began := time.Now()
-	kind, last, err := fleet.Follow(ctx, s.bus, name, ack.Seq, func(kind string, e fleet.Event) {
+	kind, last, err := fleet.Follow(watch, s.bus, name, ack.Seq, func(kind string, e fleet.Event) {
 		switch kind {
 		case fleet.KindStarted:
 			began = e.At
@@ -50,11 +61,13 @@ func (a *app) askFleet(ctx context.Context, o *mirrorOptions, name string, r fle
 		}
 	})
 	p.stop()
-	if err != nil {
-		left := fmt.Sprintf("no longer watching; the run goes on: %s shows it, and %s calls it off", a.command("mirror status "+name), a.command("mirror cancel "+name))
-		return interrupted(ctx, left, failure(err))
+	switch {
+	case err == nil:
+		return p.fleetEnd(name, kind, last)
+	case ctx.Err() == nil && errors.Is(context.Cause(watch), errWatched):
+		err = fmt.Errorf("mirror %s: %w (%s) and it has not ended; %s", name, errWatched, timeout, left)
 	}
-	return p.fleetEnd(name, kind, last)
+	return interrupted(ctx, "no longer watching; "+left, failure(err))
 }
 
 func engineProgress(began time.Time, e fleet.Event) engine.Progress {

@@ -91,6 +91,15 @@ type verifiedJSON struct {
 	Unreadable   proof.Findings   `json:"unreadable"`
 }
 
+// unverifiedJSON is printed in place of the sides where not all could be checked. It
+// begins as every error does.
+type unverifiedJSON struct {
+	Error    string `json:"error"`
+	ExitCode int    `json:"exitCode"`
+	// Sides are those that were checked before.
+	Sides []verifiedJSON `json:"sides"`
+}
+
 func asVerified(all ...job.Verified) []verifiedJSON {
 	out := []verifiedJSON{}
 	for _, v := range all {

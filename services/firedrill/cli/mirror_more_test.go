@@ -275,3 +275,48 @@ func TestUpAndValidateRefuseBadMirrors(t *testing.T) {
 		w.has(out.String(), `spec.mirrors[0].from: "dir:rel"`, `spec.mirrors[0].to: "s3:lab/bucket"`, `spec.mirrors[0].filter[0]: "- ["`, `spec.mirrors[0].deletes.most: "-1"`)
 	}
 }
+
+// Who stops watching a run of the fleet does not stop the run, and is told how to.
+func TestARunOfTheFleetGoesOnWhenNobodyWatches(t *testing.T) {
+	w := newMirrorWorld(t)
+	w.write("src/large", strings.Repeat("x", 8<<20))
+	w.write("inventory.yaml", fmt.Sprintf("apiVersion: firedrill/v1\nkind: Inventory\nspec:\n  mirrors:\n    - {name: out, from: %s, to: %s, bytesPerSecond: 50000}\n", w.from, w.to))
+	stateDir := filepath.Join(w.dir, "firedrill")
+	common := []string{"--state-dir", stateDir, "--inventory", filepath.Join(w.dir, "inventory.yaml")}
+	up, stop, ended := w.begin(append([]string{"up", "--listen", "127.0.0.1:0", "--http", ""}, common...)...)
+	mirror := func(args ...string) (code int, printed string) {
+		var out bytes.Buffer
+		code = cli.Run(t.Context(), append(append([]string{"mirror"}, args...), common...), cli.Streams{Out: &out, Err: &out}, target.NewRegistry())
+		return code, out.String()
+	}
+	w.until("firedrill is up", func() bool { return strings.Contains(up.String(), "firedrill is up") })
+	told := []string{"the run goes on", "mirror status out` shows it", "mirror cancel out` calls it off"}
+	code, printed := mirror("sync", "--fleet", "--timeout", "2s", "out")
+	if code != 255 {
+		t.Errorf("exit code %d", code)
+	}
+	w.has(printed, append(told, "the time of --timeout is over (2s)")...)
+	watched, interrupt, left := w.begin(append([]string{"mirror", "sync", "--fleet", "out"}, common...)...)
+	running := func() bool {
+		_, printed := mirror("status", "out")
+		return strings.Contains(printed, "running")
+	}
+	w.until("it runs", running)
+	interrupt()
+	if code := <-left; code != 130 {
+		t.Errorf("interrupted: exit code %d", code)
+	}
+	w.has(watched.String(), told...)
+	if !running() {
+		t.Error("the run did not go on")
+	}
+	if code, printed := mirror("cancel", "out"); code != 0 {
+		t.Errorf("cancel: exit code %d: %s", code, printed)
+	}
+	stop()
+	if code := <-ended; code != 0 {
+		t.Errorf("up: exit code %d: %s", code, up)
+	}
+	w.has(w.run(254, "sync", "--timeout", "2s", w.from, w.to), "give --fleet, too")
+	w.has(w.run(254, "sync", "--fleet", "--timeout", "-2s", "out"), "--timeout: -2s is no time")
+}

@@ -43,6 +43,14 @@ func (p *mirrorPrinter) each(d engine.Done) {
 	}
 }
 
+// codeOf is the exit code of an error: one that has none is the caller's mistake.
+func codeOf(err error) int {
+	if code, ok := errors.AsType[*exitError](err); ok {
+		return code.code
+	}
+	return run.BadArguments
+}
+
 // result prints what a run came to, and returns err, which says how it ended.
 func (p *mirrorPrinter) result(m drill.Mirror, dry bool, r job.Result, err error) error {
 	code, coded := errors.AsType[*exitError](err)
@@ -55,13 +63,10 @@ func (p *mirrorPrinter) result(m drill.Mirror, dry bool, r job.Result, err error
 		if werr := writeJSON(p.out, out); werr != nil {
 			return failure(werr)
 		}
-		switch {
-		case coded:
-			return &exitError{code: code.code}
-		case stopped:
-			return &exitError{code: run.BadArguments}
+		if err != nil {
+			return &exitError{code: codeOf(err)}
 		}
-		return err
+		return nil
 	}
 	if stopped && len(r.Done) == 0 && r.Failed == 0 {
 		return err // nothing came of it
@@ -193,8 +198,14 @@ func (p *mirrorPrinter) verified(all []job.Verified, list bool, err error) error
 		good = good && v.Verified()
 	}
 	switch {
-	case p.json && err != nil:
+	case p.json && err != nil && len(all) == 0:
 		return err // which is a document of its own
+	case p.json && err != nil:
+		code := codeOf(err)
+		if werr := writeJSON(p.out, unverifiedJSON{Error: err.Error(), ExitCode: code, Sides: asVerified(all...)}); werr != nil {
+			return failure(errors.Join(werr, err))
+		}
+		return &exitError{code: code} // the document says why
 	case p.json:
 		if err := writeJSON(p.out, asVerified(all...)); err != nil {
 			return failure(err)

@@ -23,6 +23,8 @@ type syncFlags struct {
 	job.SyncOptions
 	check string
 	fleet bool
+	// timeout bounds how long a run of the fleet is watched; 0 does not.
+	timeout time.Duration
 }
 
 func (a *app) mirrorSyncCmd(o *mirrorOptions) *cobra.Command {
@@ -39,7 +41,7 @@ func (a *app) mirrorSyncCmd(o *mirrorOptions) *cobra.Command {
 				if err := sf.fit(cmd.Flags(), args); err != nil {
 					return err
 				}
-				return a.askFleet(cmd.Context(), o, args[0], fleet.Request{Check: sf.check, DryRun: sf.DryRun})
+				return a.askFleet(cmd.Context(), o, args[0], fleet.Request{Check: sf.check, DryRun: sf.DryRun}, sf.timeout)
 			}
 			s, err := a.mirror(cmd, args, o)
 			if err == nil {
@@ -47,6 +49,9 @@ func (a *app) mirrorSyncCmd(o *mirrorOptions) *cobra.Command {
 			}
 			if err != nil {
 				return err
+			}
+			if s.Snapshots != nil {
+				return a.syncSnapshots(cmd, o, s, sf.SyncOptions)
 			}
 			if w := s.changed(); w != "" && !o.json {
 				fmt.Fprintln(a.Err, "firedrill: note:", w)
@@ -62,6 +67,7 @@ func (a *app) mirrorSyncCmd(o *mirrorOptions) *cobra.Command {
 	f.Int64Var(&sf.MayDelete, "may-delete", 0, "let this run delete so many entries, whatever its limits say; -1 takes them off")
 	f.BoolVar(&sf.AcceptPlaces, "accept-places", false, "take the locations for the right ones although they are not those that the mirror was set up with")
 	f.BoolVar(&sf.fleet, "fleet", false, "have the running firedrill do it, with all its mirror workers, and watch")
+	f.DurationVar(&sf.timeout, "timeout", 0, "with --fleet: how long to watch, such as 2h; the run itself goes on, and mirror cancel calls it off; 0 is until it has ended")
 	f.IntVar(&sf.Items, "transfers", 0, "how many pieces of work are under way at once; 0 lets firedrill choose")
 	return c
 }
@@ -71,6 +77,10 @@ func (sf *syncFlags) parse() (err error) {
 		return fmt.Errorf("--check: %w", err)
 	}
 	switch {
+	case sf.timeout < 0:
+		return fmt.Errorf("--timeout: %s is no time to watch: write one such as 30m, or 0 to watch until the run has ended", sf.timeout)
+	case sf.timeout > 0 && !sf.fleet:
+		return errors.New("--timeout: it bounds how long a run of the fleet is watched: give --fleet, too, or interrupt a run that is made here")
 	case sf.Items < 0:
 		return fmt.Errorf("--transfers: %d is no number of pieces: write 1 or more, or 0 to let firedrill choose", sf.Items)
 	case sf.MayDelete < -1:

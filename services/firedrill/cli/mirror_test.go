@@ -191,9 +191,12 @@ func TestADamagedLogStopsNothing(t *testing.T) {
 	if err := os.WriteFile(logs[0], []byte(`{"mirror": {`), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	const warning = "warning: going on as if no run had left a log"
-	w.has(w.run(0, "sync", w.from, w.to), warning, "3 believed equal")
-	w.has(w.run(0, "verify", w.from, w.to), warning, "dst: verified")
+	const warning = "warning: read what the mirror's runs came to: "
+	w.has(w.run(0, "verify", w.from, w.to), warning, "the next run writes it anew", "dst: verified")
 	w.has(w.run(0, "status", w.from, w.to), warning)
 	w.has(w.run(0, "status"), warning)
+	w.has(w.run(0, "sync", w.from, w.to), warning, "3 believed equal")
+	if after := w.run(0, "status", w.from, w.to); strings.Contains(after, "warning") {
+		t.Errorf("the run has not mended it: %s", after)
+	}
 }

@@ -2,15 +2,20 @@ package cli
 
 import (
 	"bytes"
+	"encoding/json"
+	"errors"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/firedrill/firedrill/pkg/drill"
 	"github.com/firedrill/firedrill/pkg/event"
+	"github.com/firedrill/firedrill/pkg/run"
 	"github.com/firedrill/firedrill/services/mirror/engine"
 	"github.com/firedrill/firedrill/services/mirror/entry"
+	"github.com/firedrill/firedrill/services/mirror/job"
 	"github.com/firedrill/firedrill/services/mirror/plan"
+	"github.com/firedrill/firedrill/services/mirror/proof"
 )
 
 func TestBandwidth(t *testing.T) {
@@ -83,5 +88,45 @@ func TestTheProgressLine(t *testing.T) {
 	p.stop()
 	if got := errs.String(); got != "a line\n" {
 		t.Errorf("without a terminal it wrote %q", got)
+	}
+}
+
+// What one side has shown is not lost because the other could not be looked at.
+func TestWhatTheFirstSideShowedIsPrintedWithTheError(t *testing.T) {
+	first := job.Verified{Place: "dir:/src"}
+	first.Verdict.Missing = proof.Findings{Count: 1, First: []proof.Finding{{Key: "gone"}}}
+	broken := failure(errors.New("the second side is away"))
+	for _, asJSON := range []bool{true, false} {
+		var out, errs bytes.Buffer
+		a := &app{Streams: Streams{Out: &out, Err: &errs}}
+		err := a.mirrorPrinter(&mirrorOptions{json: asJSON}).verified([]job.Verified{first}, false, broken)
+		if code := codeOf(err); err == nil || code != run.Crash {
+			t.Errorf("JSON %v: exit code %d", asJSON, code)
+		}
+		if !asJSON {
+			if !strings.Contains(out.String(), `missing    "gone"`) || !errors.Is(err, broken) {
+				t.Errorf("%v, printed\n%s", err, &out)
+			}
+			continue
+		}
+		var got struct {
+			Error    string
+			ExitCode int
+			Sides    []struct {
+				Place   string
+				Missing struct{ Count int }
+			}
+		}
+		d := json.NewDecoder(&out)
+		if err := d.Decode(&got); err != nil || d.More() {
+			t.Fatalf("%v, and more: %v", err, d.More())
+		}
+		if got.Error != "the second side is away" || got.ExitCode != run.Crash || len(got.Sides) != 1 ||
+			got.Sides[0].Place != "dir:/src" || got.Sides[0].Missing.Count != 1 {
+			t.Errorf("printed %+v", got)
+		}
+		if coded, ok := errors.AsType[*exitError](err); !ok || coded.err != nil {
+			t.Errorf("the error would be printed twice: %v", err)
+		}
 	}
 }

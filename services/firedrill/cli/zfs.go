@@ -2,14 +2,9 @@ package cli
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
-	"regexp"
-	"syscall"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -18,6 +13,8 @@ import (
 	"github.com/firedrill/firedrill/pkg/run"
 	"github.com/firedrill/firedrill/services/injector"
 	"github.com/firedrill/firedrill/services/mirror/location"
+	"github.com/firedrill/firedrill/services/mirror/snapshots"
+	"github.com/firedrill/firedrill/services/mirror/stores"
 	"github.com/firedrill/firedrill/services/mirror/zfs"
 	"github.com/firedrill/firedrill/services/mirror/zfs/reach"
 )
@@ -30,11 +27,12 @@ func (a *app) zfsCmd() *cobra.Command {
 		Long: `Bring the snapshots of a ZFS dataset elsewhere as ZFS streams: into another pool, here
 or on another machine, or into a bucket; and restore them.
 
-Datasets: zfs:pool/name, without those below it; a --via flag names the command that
-reaches another machine, such as --to-via "ssh root@backup --".
+Datasets: zfs:pool/name, without those below it unless --recursive is given; a --via flag
+names the command that reaches another machine, such as --to-via "ssh root@backup --".
 Archives: s3:store/bucket/prefix with a store of the inventory, or
 s3+https://host:port/bucket/prefix with the keys in AWS_ACCESS_KEY_ID and
 AWS_SECRET_ACCESS_KEY. Each dataset has a prefix of its own.
+A mirror of the inventory with snapshots does the same by itself, see firedrill mirror.
 
 Exit codes: 0 all is as it should be, 1 it is not, 130 interrupted, 254 bad arguments,
 255 failed.`,
@@ -52,14 +50,19 @@ Exit codes: 0 all is as it should be, 1 it is not, 130 interrupted, 254 bad argu
 
 // keepFlag adds --keep and gives what was asked for; nil for nothing.
 func keepFlag(f *pflag.FlagSet, usage string) func() (*zfs.Keep, error) {
-	text := f.String("keep", "", usage)
+	return policyFlag(f, "keep", usage)
+}
+
+// policyFlag is keepFlag under another name.
+func policyFlag(f *pflag.FlagSet, name, usage string) func() (*zfs.Keep, error) {
+	text := f.String(name, "", usage)
 	return func() (*zfs.Keep, error) {
 		if *text == "" {
 			return nil, nil
 		}
 		k, err := zfs.ParseKeep(*text)
 		if err != nil {
-			return nil, fmt.Errorf("--%w", err)
+			return nil, fmt.Errorf("--%s: %w", name, err)
 		}
 		return &k, nil
 	}
@@ -79,7 +82,7 @@ func (a *app) openArchive(ctx context.Context, l location.Location, readOnly boo
 		}
 		stores = inv.Spec.Stores
 	}
-	archive, done, err := reach.Archive(ctx, l, stores, readOnly)
+	archive, done, err := reach.Archive(ctx, l, stores, true, readOnly)
 	return archive, done, zfsExit(err)
 }
 
@@ -99,7 +102,7 @@ func zfsExit(err error) error {
 	switch {
 	case err == nil:
 		return nil
-	case is(zfs.ErrName, zfs.ErrOther, location.ErrLocation, reach.ErrLocation):
+	case is(zfs.ErrName, zfs.ErrOther, location.ErrLocation, reach.ErrLocation, stores.ErrLocation, snapshots.ErrPlace):
 		return err
 	case is(zfs.ErrTouched, zfs.ErrDiverged, zfs.ErrNoCommon, zfs.ErrCorrupt, zfs.ErrBusy, zfs.ErrCloned):
 		return &exitError{code: run.Fail, err: err}
@@ -107,38 +110,9 @@ func zfsExit(err error) error {
 	return failure(err)
 }
 
-// notInJob is what the names of holds do not have.
-var notInJob = regexp.MustCompile(`[^A-Za-z0-9]+`)
-
-// shownOfJob is how much of a place's name the name of a hold shows.
-const shownOfJob = 40
-
-// zfsJob names what is held for a place: legible in `zfs holds`, and no other place's.
-// Where it comes from is no part of it, as holds are a dataset's own.
-func zfsJob(to, via string) string {
-	sum := sha256.Sum256([]byte(via + "\x00" + to))
-	shown := notInJob.ReplaceAllString(to, "-")
-	return shown[:min(len(shown), shownOfJob)] + "-" + hex.EncodeToString(sum[:6])
-}
-
-// lockZFS keeps a second run to the same place out until release is called: it would
-// find the first one's target half received.
+// lockZFS keeps a second run to the same place out until release is called, also one that
+// `firedrill up` makes in the same state directory.
 func (a *app) lockZFS(job string) (release func(), err error) {
-	dir := filepath.Join(a.stateDir, "zfs")
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, failure(err)
-	}
-	f, err := os.OpenFile(filepath.Join(dir, job+".lock"), os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return nil, failure(err)
-	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		_ = f.Close()
-		if errors.Is(err, syscall.EWOULDBLOCK) {
-			return nil, failure(fmt.Errorf("another run to the same place is under way (%s is locked): wait until it has ended", f.Name()))
-		}
-		return nil, failure(fmt.Errorf("lock %s: %w", f.Name(), err))
-	}
-	// The file stays: whoever removes it takes another's lock away.
-	return func() { _ = f.Close() }, nil
+	release, err = snapshots.Lock(filepath.Join(a.stateDir, "mirrors"), job)
+	return release, failure(err)
 }

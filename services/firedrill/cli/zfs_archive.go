@@ -9,37 +9,61 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/firedrill/firedrill/pkg/run"
+	"github.com/firedrill/firedrill/services/mirror/location"
+	"github.com/firedrill/firedrill/services/mirror/snapshots"
 	"github.com/firedrill/firedrill/services/mirror/zfs"
 	"github.com/firedrill/firedrill/services/mirror/zfs/reach"
 	"github.com/firedrill/firedrill/services/reporter/fold"
 )
 
+// archiveFlags are those of archive.
+type archiveFlags struct {
+	via       string
+	recursive bool
+	save      zfs.SaveOptions
+	update    zfs.UpdateOptions
+}
+
 func (a *app) zfsArchiveCmd(o *mirrorOptions) *cobra.Command {
-	var via string
-	var save zfs.SaveOptions
-	var update zfs.UpdateOptions
+	var fl archiveFlags
 	c := &cobra.Command{
 		Use: "archive FROM WHERE", Args: cobra.ExactArgs(2),
 		Short: "Take a snapshot and archive it in a bucket, with all that are not there yet",
 		Long: `Take a snapshot of FROM, and write it to the archive with all that came after the newest
 archived one, each as the increment from the one before it. Streams are compressed and cut
 into parts with hashes; a point is there when all of it is. The newest archived snapshot is
-held on FROM, as the next increment begins there.`,
+held on FROM, as the next increment begins there.
+
+With --recursive all datasets below FROM are archived as well, each in an archive of its
+own below WHERE, which is named as the dataset is with = for /: WHERE/tank=home=me. All
+other commands take one of those. Each is taken at a moment of its own.`,
 	}
-	keep := keepFlag(c.Flags(), "which of the snapshots that this command took stay on FROM, such as hourly=24,daily=7; default: all. Nothing is removed from the archive")
+	keep := keepFlag(c.Flags(), "which of the snapshots that this command took stay on FROM, such as hourly=24,daily=7; default: all")
+	points := policyFlag(c.Flags(), "keep-points", "which of the archive's points stay, as of zfs prune; default: all. It needs --whole-every")
 	c.RunE = func(cmd *cobra.Command, args []string) (err error) {
-		if update.Keep, err = keep(); err != nil {
+		if fl.update.Keep, err = keep(); err != nil {
 			return err
 		}
-		return a.archive(cmd.Context(), o, via, args, save, update)
+		if fl.update.KeepPoints, err = points(); err != nil {
+			return err
+		}
+		switch {
+		case fl.save.WholeEvery < 0:
+			return fmt.Errorf("--whole-every: %s is no span: write one such as 168h", fl.save.WholeEvery)
+		case fl.update.KeepPoints != nil && fl.save.WholeEvery == 0:
+			return errors.New("--keep-points: each point needs all before it up to a whole one, so that none could go: say how often one is whole, such as --whole-every 168h")
+		}
+		return a.archive(cmd.Context(), o, fl, args)
 	}
-	viaFlag(c.Flags(), &via, "via", "FROM")
-	c.Flags().BoolVar(&update.NoSnapshot, "no-snapshot", false, "take none, and archive what there is")
-	c.Flags().Int64Var(&save.BytesPerSecond, "bwlimit", 0, "bytes per second, before compression; 0 is no limit")
+	viaFlag(c.Flags(), &fl.via, "via", "FROM")
+	c.Flags().BoolVar(&fl.recursive, "recursive", false, "all datasets below FROM, too, each in an archive below WHERE")
+	c.Flags().BoolVar(&fl.update.NoSnapshot, "no-snapshot", false, "take none, and archive what there is")
+	c.Flags().DurationVar(&fl.save.WholeEvery, "whole-every", 0, "archive a snapshot whole that was taken so long after the last that was, such as 168h, and the others as increments; 0 is the first only")
+	c.Flags().Int64Var(&fl.save.BytesPerSecond, "bwlimit", 0, "bytes per second, before compression; 0 is no limit")
 	return c
 }
 
-func (a *app) archive(ctx context.Context, o *mirrorOptions, via string, args []string, save zfs.SaveOptions, update zfs.UpdateOptions) error {
+func (a *app) archive(ctx context.Context, o *mirrorOptions, fl archiveFlags, args []string) error {
 	dataset, err := reach.Dataset(args[0])
 	if err != nil {
 		return fmt.Errorf("FROM: %w", err)
@@ -48,26 +72,48 @@ func (a *app) archive(ctx context.Context, o *mirrorOptions, via string, args []
 	if err != nil {
 		return fmt.Errorf("WHERE: %w", err)
 	}
-	archive, done, err := a.openArchive(ctx, where, false)
-	if err != nil {
-		return err
-	}
-	defer done()
-	h, err := reach.Host(ctx, via)
+	h, err := reach.Host(ctx, fl.via)
 	if err != nil {
 		return failure(err)
 	}
-	save.Job = zfsJob(where.String(), "")
-	release, err := a.lockZFS(save.Job)
+	p := a.zfsPrinter(o)
+	fl.save.Watch = p.progress
+	if !fl.recursive {
+		return p.end(a.archiveOne(ctx, p, fl, h, dataset, where))
+	}
+	if err := a.folderOfArchives(ctx, where); err != nil {
+		return interrupted(ctx, "nothing was done", err)
+	}
+	datasets, err := h.Datasets(ctx, dataset)
 	if err != nil {
-		return err
+		return interrupted(ctx, "nothing was done", zfsExit(err))
+	}
+	return p.each(ctx, datasets, func(dataset string) (printed, err error) {
+		own, err := snapshots.ArchiveOf(dataset, where)
+		if err != nil {
+			return nil, err
+		}
+		return a.archiveOne(ctx, p, fl, h, dataset, own)
+	})
+}
+
+// archiveOne archives one dataset. It returns whether the result could not be printed,
+// and why it failed.
+func (a *app) archiveOne(ctx context.Context, p *zfsPrinter, fl archiveFlags, h *zfs.Host, dataset string, where location.Location) (printed, err error) {
+	archive, done, err := a.openArchive(ctx, where, false)
+	if err != nil {
+		return nil, interrupted(ctx, goesOn, err)
+	}
+	defer done()
+	fl.save.Job, fl.update.Now = snapshots.Job(where.String(), ""), time.Now()
+	release, err := a.lockZFS(fl.save.Job)
+	if err != nil {
+		return nil, err
 	}
 	defer release()
-	p := a.zfsPrinter(o)
-	save.Watch, update.Now = p.progress, time.Now()
-	got, err := archive.Update(ctx, h, dataset, save, update)
+	got, err := archive.Update(ctx, h, dataset, fl.save, fl.update)
 	p.clear()
-	return p.end(p.archived(dataset, where.String(), got, err), interrupted(ctx, goesOn, zfsExit(err)))
+	return p.archived(dataset, where.String(), got, err), interrupted(ctx, goesOn, zfsExit(err))
 }
 
 func (a *app) zfsPointsCmd(o *mirrorOptions) *cobra.Command {

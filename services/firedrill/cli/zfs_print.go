@@ -23,6 +23,10 @@ type zfsPrinter struct {
 	shown       zfs.Progress
 	at          time.Time
 	bytesPerSec float64
+	// several, if not nil, gathers the results of which each would be a document.
+	several *[]any
+	// said is that a document was printed, or is gathered.
+	said bool
 }
 
 func (a *app) zfsPrinter(o *mirrorOptions) *zfsPrinter {
@@ -59,12 +63,12 @@ func (p *zfsPrinter) clear() {
 }
 
 // end is what a command returns that has printed its result: why it failed, or that
-// it could not print. JSON has said why it failed.
+// it could not print. JSON has said why it failed, if there was any.
 func (p *zfsPrinter) end(printed, err error) error {
 	if printed != nil {
 		return failure(errors.Join(printed, err))
 	}
-	if err == nil || !p.json {
+	if err == nil || !p.json || !p.said {
 		return err
 	}
 	code := &exitError{code: run.BadArguments}
@@ -74,7 +78,12 @@ func (p *zfsPrinter) end(printed, err error) error {
 
 // print writes JSON, or the lines of text.
 func (p *zfsPrinter) print(asJSON any, text func(line func(format string, args ...any))) error {
-	if p.json {
+	p.said = true
+	switch {
+	case p.json && p.several != nil:
+		*p.several = append(*p.several, asJSON)
+		return nil
+	case p.json:
 		return writeJSON(p.out, asJSON)
 	}
 	var failed error
@@ -225,6 +234,44 @@ func (p *zfsPrinter) pruned(dataset string, dryRun bool, gone []zfs.Snapshot, er
 	})
 }
 
+func (p *zfsPrinter) thinned(where string, dryRun bool, t zfs.Thinned, err error) error {
+	out := struct {
+		Where  string      `json:"where"`
+		DryRun bool        `json:"dryRun"`
+		Pruned []pointJSON `json:"pruned"`
+		// Needed would have been pruned if nothing that stays built on them.
+		Needed []pointJSON `json:"needed"`
+		Freed  int64       `json:"freedBytes"`
+		Error  string      `json:"error,omitempty"`
+	}{where, dryRun, pointsJSON(t.Gone, nil), pointsJSON(t.Needed, nil), stored(t.Gone), errorText(err)}
+	return p.print(out, func(line func(string, ...any)) {
+		would := ""
+		if dryRun {
+			would = "would be "
+		}
+		if err == nil || len(t.Gone) > 0 {
+			line("%s: %s %spruned (%s)", where, fold.Plural(len(t.Gone), "point"), would, size(out.Freed))
+		}
+		thinnedLines(line, t)
+	})
+}
+
+func thinnedLines(line func(string, ...any), t zfs.Thinned) {
+	for _, one := range t.Gone {
+		line("  %-10s %s", "pruned", one.Name())
+	}
+	for _, one := range t.Needed {
+		line("  %-10s %s, on which what stays builds", "needed", one.Name())
+	}
+}
+
+func stored(points []zfs.Point) (bytes int64) {
+	for _, p := range points {
+		bytes += p.Stored()
+	}
+	return bytes
+}
+
 func (p *zfsPrinter) archived(dataset, where string, done zfs.Archived, err error) error {
 	out := struct {
 		From   string         `json:"from"`
@@ -233,8 +280,10 @@ func (p *zfsPrinter) archived(dataset, where string, done zfs.Archived, err erro
 		Points []pointJSON    `json:"points"`
 		Swept  int            `json:"sweptParts"`
 		Pruned []snapshotJSON `json:"pruned"`
-		Error  string         `json:"error,omitempty"`
-	}{dataset, where, "", pointsJSON(done.Points, nil), done.Swept, snapshotsJSON(done.Pruned), errorText(err)}
+		// PrunedPoints went from the archive.
+		PrunedPoints []pointJSON `json:"prunedPoints"`
+		Error        string      `json:"error,omitempty"`
+	}{dataset, where, "", pointsJSON(done.Points, nil), done.Swept, snapshotsJSON(done.Pruned), pointsJSON(done.Thinned.Gone, nil), errorText(err)}
 	if done.Taken != nil {
 		out.Taken = done.Taken.String()
 	}
@@ -253,6 +302,7 @@ func (p *zfsPrinter) archived(dataset, where string, done zfs.Archived, err erro
 			line("  swept      %s of uploads that were never finished", fold.Plural(done.Swept, "part"))
 		}
 		listed(line, "pruned", done.Pruned)
+		thinnedLines(line, done.Thinned)
 	})
 }
 

@@ -28,15 +28,3 @@ func TestZFSProgressIsOneLine(t *testing.T) {
 		t.Errorf("without a terminal it draws %q", b.String())
 	}
 }
-
-func TestZFSJobsAreLegibleAndApart(t *testing.T) {
-	long := "vault/" + string(bytes.Repeat([]byte("a/"), 100))
-	seen := map[string]bool{}
-	for _, c := range [][2]string{{"vault/a", ""}, {"vault/a", "ssh b"}, {"vault_a", ""}, {long + "b", ""}, {long + "c", ""}} {
-		job := zfsJob(c[0], c[1])
-		if seen[job] || len(job) > 64 || job[:6] != "vault-" {
-			t.Errorf("%v: job %q", c, job)
-		}
-		seen[job] = true
-	}
-}

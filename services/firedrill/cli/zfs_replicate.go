@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/firedrill/firedrill/services/mirror/snapshots"
 	"github.com/firedrill/firedrill/services/mirror/zfs"
 	"github.com/firedrill/firedrill/services/mirror/zfs/reach"
 )
@@ -16,6 +17,7 @@ import (
 type replicateFlags struct {
 	fromVia, toVia string
 	dryRun         bool
+	recursive      bool
 	replication    zfs.Replication
 	update         zfs.UpdateOptions
 }
@@ -31,6 +33,10 @@ there, and stays read-only and unmounted. Each snapshot is verified by its guid 
 both have is held on FROM, so that nobody prunes it away. A run that was broken off is gone
 on with by the next one.
 
+With --recursive all datasets below FROM are sent as well, each with its own chain, to
+where below TO they are below FROM. Each is taken at a moment of its own. What is not below
+FROM any more stays below TO.
+
 Where TO was changed, or has newer snapshots that FROM does not know, nothing is done
 without --rollback.`,
 	}
@@ -45,6 +51,7 @@ without --rollback.`,
 	viaFlag(f, &fl.fromVia, "from-via", "FROM")
 	viaFlag(f, &fl.toVia, "to-via", "TO")
 	f.BoolVar(&fl.dryRun, "dry-run", false, "do nothing, and print what would be taken, sent and destroyed")
+	f.BoolVar(&fl.recursive, "recursive", false, "all datasets below FROM, too")
 	f.BoolVar(&fl.update.NoSnapshot, "no-snapshot", false, "take none, and send what there is")
 	f.BoolVar(&fl.replication.Rollback, "rollback", false, "destroy what TO has, or was changed by, after the newest snapshot that both have")
 	f.Int64Var(&fl.replication.BytesPerSecond, "bwlimit", 0, "bytes per second; 0 is no limit")
@@ -62,7 +69,11 @@ func (a *app) replicate(ctx context.Context, o *mirrorOptions, fl replicateFlags
 	if r.From == r.To && fl.fromVia == fl.toVia {
 		return fmt.Errorf("%s is both FROM and TO: name another dataset, or its machine with --to-via", from)
 	}
-	r.Job = zfsJob(r.To, fl.toVia)
+	if fl.recursive && fl.fromVia == fl.toVia {
+		if err := snapshots.Apart(r.From, r.To); err != nil {
+			return fmt.Errorf("--recursive: %w", err)
+		}
+	}
 	if r.Source, err = reach.Host(ctx, fl.fromVia); err != nil {
 		return failure(fmt.Errorf("FROM: %w", err))
 	}
@@ -70,19 +81,38 @@ func (a *app) replicate(ctx context.Context, o *mirrorOptions, fl replicateFlags
 		return failure(fmt.Errorf("TO: %w", err))
 	}
 	p := a.zfsPrinter(o)
-	r.Watch, fl.update.Now = p.progress, time.Now()
+	r.Watch = p.progress
+	if !fl.recursive {
+		return p.end(a.replicateOne(ctx, p, fl, r))
+	}
+	datasets, err := r.Source.Datasets(ctx, r.From)
+	if err != nil {
+		return interrupted(ctx, "nothing was done", zfsExit(err))
+	}
+	return p.each(ctx, datasets, func(dataset string) (printed, err error) {
+		one := r
+		one.From, one.To = dataset, snapshots.Below(dataset, r.From, r.To)
+		return a.replicateOne(ctx, p, fl, one)
+	})
+}
+
+// replicateOne replicates one dataset. It returns whether the result could not be
+// printed, and why it failed.
+func (a *app) replicateOne(ctx context.Context, p *zfsPrinter, fl replicateFlags, r zfs.Replication) (printed, err error) {
+	r.Job = snapshots.Job(r.To, fl.toVia)
+	fl.update.Now = time.Now()
 	if fl.dryRun {
 		plan, err := r.PlanUpdate(ctx, fl.update)
-		return p.end(p.planned(r, plan, err), interrupted(ctx, "nothing was done", replicateFailure(err)))
+		return p.planned(r, plan, err), interrupted(ctx, "nothing was done", replicateFailure(err))
 	}
 	release, err := a.lockZFS(r.Job)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer release()
 	done, err := r.Update(ctx, fl.update)
 	p.clear()
-	return p.end(p.replicated(r, done, err), interrupted(ctx, goesOn, replicateFailure(err)))
+	return p.replicated(r, done, err), interrupted(ctx, goesOn, replicateFailure(err))
 }
 
 // replicateFailure names the flag that allows what the error is about.
@@ -91,43 +121,4 @@ func replicateFailure(err error) error {
 		err = fmt.Errorf("%w; --rollback does so", err)
 	}
 	return zfsExit(err)
-}
-
-func (a *app) zfsPruneCmd(o *mirrorOptions) *cobra.Command {
-	var via, prefix string
-	var dryRun bool
-	c := &cobra.Command{
-		Use: "prune DATASET --keep POLICY", Args: cobra.ExactArgs(1),
-		Short: "Destroy the snapshots that a policy lets go",
-		Long: `Destroy those of the snapshots that firedrill took of DATASET, or that it received, which
-the policy lets go. Those taken otherwise are no concern of it, unless --prefix names them.
-The newest stays, and so do those that are held, cloned or being read.`,
-	}
-	keep := keepFlag(c.Flags(), "how many stay, such as hourly=24,daily=7,weekly=4,monthly=12: the newest of each of the last so many hours, days, weeks and months that have any")
-	c.RunE = func(cmd *cobra.Command, args []string) error {
-		k, err := keep()
-		if err == nil && k == nil {
-			err = errors.New("--keep is missing: say what stays, such as --keep hourly=24,daily=7")
-		}
-		if err != nil {
-			return err
-		}
-		dataset, err := reach.Dataset(args[0])
-		if err != nil {
-			return err
-		}
-		h, err := reach.Host(cmd.Context(), via)
-		if err != nil {
-			return failure(err)
-		}
-		gone, err := h.Prune(cmd.Context(), dataset, zfs.PruneOptions{
-			Keep: *k, Prefix: prefix, Taken: !cmd.Flags().Changed("prefix"), DryRun: dryRun,
-		})
-		p := a.zfsPrinter(o)
-		return p.end(p.pruned(dataset, dryRun, gone, err), interrupted(cmd.Context(), "what was not destroyed yet stays", zfsExit(err)))
-	}
-	viaFlag(c.Flags(), &via, "via", "DATASET")
-	c.Flags().StringVar(&prefix, "prefix", "", `the policy is for all snapshots whose names begin so, whoever took them; "" is all`)
-	c.Flags().BoolVar(&dryRun, "dry-run", false, "do nothing, and print what would be destroyed")
-	return c
 }

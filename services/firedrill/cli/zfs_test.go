@@ -64,7 +64,7 @@ func TestZFS(t *testing.T) {
 		test func(*zfsWorld)
 	}{
 		{"replicate", (*zfsWorld).replicate}, {"retention", (*zfsWorld).retention}, {"estranged", (*zfsWorld).estranged},
-		{"killed", (*zfsWorld).killed}, {"interrupted", (*zfsWorld).interrupted}, {"archive", (*zfsWorld).archive}, {"damage", (*zfsWorld).damage}, {"refusals", (*zfsWorld).refusals},
+		{"killed", (*zfsWorld).killed}, {"interrupted", (*zfsWorld).interrupted}, {"archive", (*zfsWorld).archive}, {"damage", (*zfsWorld).damage}, {"thinning", (*zfsWorld).thinning}, {"refusals", (*zfsWorld).refusals}, {"recursive", (*zfsWorld).recursive}, {"scheduled", (*zfsWorld).scheduled},
 	} {
 		t.Run(c.name, func(t *testing.T) { c.test(&zfsWorld{t, dir, z, server, map[string]string{}}) })
 	}
@@ -101,8 +101,12 @@ func (w *zfsWorld) args(args ...string) []string {
 	switch args[1] {
 	case "replicate":
 		args = append(args, w.via("from-via", "to-via")...)
-	case "archive", "restore", "prune":
+	case "archive", "restore":
 		args = append(args, w.via("via")...)
+	case "prune":
+		if strings.HasPrefix(args[2], "zfs:") {
+			args = append(args, w.via("via")...)
+		}
 	}
 	return append(args, "--state-dir", filepath.Join(w.dir, "state"))
 }
@@ -561,8 +565,12 @@ func (w *zfsWorld) refusals() {
 		{[]string{"replicate", "zfs:tank/a", "zfs:nopool/a"}, 255, "no such dataset"},
 		{[]string{"prune", "zfs:vault/a"}, 254, "--keep is missing"},
 		{[]string{"prune", "zfs:vault/a", "--keep", "hourly=0"}, 254, "keeps nothing"},
+		{[]string{"prune", where, "--keep", "daily=1", "--via", "ssh b --"}, 254, "--via: "},
+		{[]string{"prune", "zfs:vault/a", "--keep", "daily=1", "--read"}, 254, "--read: "},
+		{[]string{"archive", "zfs:tank/a", where, "--keep-points", "daily=1"}, 254, "--whole-every 168h"},
+		{[]string{"archive", "zfs:tank/a", where, "--keep-points", "daily=x", "--whole-every", "1h"}, 254, "--keep-points: "},
 		{[]string{"archive", "zfs:tank/a", "zfs:vault/a"}, 254, "an archive lies in a bucket"},
-		{[]string{"archive", "zfs:tank/a", "s3:backup/bucket"}, 254, `no inventory names a store "backup"`},
+		{[]string{"archive", "zfs:tank/a", "s3:backup/bucket"}, 254, `the inventory has no store "backup"`},
 		{[]string{"points", "s3+http://127.0.0.1:1/bucket"}, 255, "the server does not answer"},
 		{[]string{"points", where + "x/../y"}, 254, "the prefix must be clean"},
 		{[]string{"restore", where, "zfs:vault/new"}, 1, "no point that can be restored"},

@@ -105,6 +105,9 @@ func checkBatch(items []BatchItem) error {
 	return nil
 }
 
+// packedHeader is about what is left of an item's headers when they are compressed.
+const packedHeader = 512
+
 // packed is a batch as it is sent, and what it should become.
 type packed struct {
 	tar      bytes.Buffer
@@ -118,9 +121,19 @@ type packed struct {
 // to failed and left out.
 func (b *Bucket) pack(ctx context.Context, items []BatchItem, failed *KeysError) *packed {
 	p := &packed{written: make([]Written, len(items)), place: make(map[string]int, len(items))}
+	size := int64(0)
+	for i := range items {
+		size += max(items[i].Size, 0) + packedHeader
+	}
+	p.tar.Grow(int(size))
 	// One writer at a time: batches run beside each other anyway. Its blocks carry
 	// checksums of their own, which the server verifies.
-	compress := s2.NewWriter(&p.tar, s2.WriterConcurrency(1))
+	compress, ok := b.compressors.Get().(*s2.Writer)
+	if !ok {
+		compress = s2.NewWriter(nil, s2.WriterConcurrency(1))
+	}
+	defer b.compressors.Put(compress)
+	compress.Reset(&p.tar)
 	archive := tar.NewWriter(compress)
 	now := time.Now()
 	content := make([]byte, MaxBatchItem)
@@ -151,6 +164,7 @@ func (b *Bucket) pack(ctx context.Context, items []BatchItem, failed *KeysError)
 	// does not fail to be written to.
 	_ = archive.Flush()
 	_ = compress.Close()
+	compress.Reset(nil) // it need not keep the tar
 	return p
 }
 

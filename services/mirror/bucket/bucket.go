@@ -17,6 +17,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/minio/minio-go/v7"
@@ -103,6 +104,8 @@ type Bucket struct {
 	transport *http.Transport
 	client    *http.Client
 	core      *minio.Core
+	// compressors are *s2.Writer that no batch uses: each has megabytes of its own.
+	compressors sync.Pool
 }
 
 // Open connects to a bucket and finds out what it can do. Its errors wrap

@@ -78,6 +78,10 @@ type Pool interface {
 	Do(ctx context.Context, it Item) ([]Done, error)
 	// Width is how many items may be under way at once to keep all workers busy.
 	Width() int
+	// Split is the size in bytes above which the parts of one file are spread over the
+	// workers, as items of their own, if its destination is written in parts at all; 0
+	// means DefaultSplit.
+	Split() int64
 }
 
 // Job is one run of a mirror between two places.

@@ -97,51 +97,6 @@ func (t *etag) sum() string {
 	return fmt.Sprintf("%x-%d", t.all.Sum(nil), t.number)
 }
 
-// SharedSums gives what both sides know of the content that they hold at one key. That
-// they were taken for equal, by their times or sizes, does not make the hash of one
-// that of the other: without an equal hash of both nothing is known of them together.
-func SharedSums(a, b entry.Sum) entry.Sum {
-	both := a.Has & b.Has
-	blake, crc := both&entry.HasBLAKE3 != 0, both&entry.HasCRC32C != 0
-	switch {
-	case blake && a.BLAKE3 != b.BLAKE3, crc && a.CRC32C != b.CRC32C:
-		return entry.Sum{}
-	case blake, crc, both&entry.HasETag != 0 && a.ETag == b.ETag:
-		return MergeSums(a, b)
-	}
-	return entry.Sum{}
-}
-
-// MergeSums gives what is known of one content from two memories of it. Where
-// both know a hash, a has the word. Memories of two sides are of one content only
-// if that was shown; see [SharedSums].
-func MergeSums(a, b entry.Sum) entry.Sum {
-	if !a.Contains(entry.HasBLAKE3) && b.Contains(entry.HasBLAKE3) {
-		a.BLAKE3, a.Has = b.BLAKE3, a.Has|entry.HasBLAKE3
-	}
-	if !a.Contains(entry.HasCRC32C) && b.Contains(entry.HasCRC32C) {
-		a.CRC32C, a.Has = b.CRC32C, a.Has|entry.HasCRC32C
-	}
-	if !a.Contains(entry.HasETag) && b.Contains(entry.HasETag) {
-		a.ETag, a.Has = b.ETag, a.Has|entry.HasETag
-		if b.Contains(entry.HasPartSize) {
-			a.PartSize, a.Has = b.PartSize, a.Has|entry.HasPartSize
-		}
-	}
-	if !a.Contains(entry.HasPartSize) && b.Contains(entry.HasPartSize|entry.HasETag) && a.ETag == b.ETag {
-		a.PartSize, a.Has = b.PartSize, a.Has|entry.HasPartSize
-	}
-	return a
-}
-
-// ofContent keeps of the hashes those that tell of the content alone, and not of
-// how one side stores it.
-func ofContent(s entry.Sum) entry.Sum {
-	s.Has &= entry.HasBLAKE3 | entry.HasCRC32C
-	s.ETag, s.PartSize = "", 0
-	return s
-}
-
 // buffer is how much of a content is read at once.
 const buffer = 256 << 10
 

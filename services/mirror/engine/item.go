@@ -23,6 +23,9 @@ type Item struct {
 	Single bool
 	// DryRun asks only what the actions would come to.
 	DryRun bool
+	// Parts, if not nil, says that of the one action, which is a Put, only these parts
+	// are to be uploaded. They are joined by whoever made the item.
+	Parts *PartRange
 }
 
 // Bytes is how much content the item is about.
@@ -40,6 +43,9 @@ type Done struct {
 	// Dest are what the places hold now.
 	Action plan.Action
 	Err    error
+	// Parts are what the place said of the parts, in their order, if Err is nil and the
+	// item was one of parts. The action is then as it was.
+	Parts [][]byte
 }
 
 // What one item holds at most where the destination has no batches of its own.
@@ -47,6 +53,10 @@ const (
 	itemActions = 256
 	itemBytes   = 8 << 20
 )
+
+// worthwhile is how many actions are sent off while somebody waits for work: a batch of
+// fewer costs more for each.
+const worthwhile = 64
 
 // weight is how many bytes an action is about to move.
 func weight(a *plan.Action) int64 {
@@ -63,6 +73,8 @@ type batcher struct {
 	traits [2]place.Traits
 	dry    bool
 	emit   func(Item) error
+	// idle reports whether a worker waits for an item.
+	idle func() bool
 	// first, if not nil, carries out an item before it returns. It is for
 	// directories: one that a file inside made on its way, and to which nobody came
 	// to give its attributes, is one that both sides have and a conflict.
@@ -117,7 +129,7 @@ func (b *batcher) to(p *pending, a plan.Action, n int, bytes int64) error {
 	}
 	p.actions = append(p.actions, a)
 	p.bytes += weight(&a)
-	if len(p.actions) >= n {
+	if len(p.actions) >= n || len(p.actions) >= worthwhile && b.idle() {
 		return b.flushOne(p)
 	}
 	return nil

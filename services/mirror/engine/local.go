@@ -7,6 +7,9 @@ type Local struct {
 	Worker *Worker
 	// Items is how many items it carries out at once; 0 means DefaultItems.
 	Items int
+	// SplitAbove is the size in bytes above which the parts of a file are items of
+	// their own; 0 means DefaultSplit.
+	SplitAbove int64
 }
 
 // DefaultItems is how many items a process carries out at once. A batch of small
@@ -24,3 +27,6 @@ func (l Local) Width() int {
 	}
 	return DefaultItems
 }
+
+// Split implements Pool.
+func (l Local) Split() int64 { return l.SplitAbove }

@@ -61,6 +61,8 @@ type spy struct {
 	// for that of reading. after is called when some of it was read.
 	opened func(key string) error
 	after  func(key string)
+	// putPart is called before each part is put; its error stands for that of putting.
+	putPart func(number int) error
 
 	mu   sync.Mutex
 	done []string
@@ -146,6 +148,11 @@ func (s *spy) StartParts(ctx context.Context, w place.Write, size int64) ([]byte
 }
 
 func (s *spy) PutPart(ctx context.Context, token []byte, number int, r io.Reader, size int64) ([]byte, error) {
+	if s.putPart != nil {
+		if err := s.putPart(number); err != nil {
+			return nil, err
+		}
+	}
 	return s.parts().PutPart(ctx, token, number, r, size)
 }
 

@@ -37,6 +37,8 @@ type run struct {
 	slots  chan struct{}
 	flight sync.WaitGroup
 	watch  *watcher
+	// uploads are those of split files.
+	uploads uploads
 
 	mu sync.Mutex // guards report and the calls of Each, and what follows
 	// writesFailed says that something failed that was no delete.
@@ -92,7 +94,7 @@ func (r *run) whole() error {
 	case err != nil:
 		return errors.Join(err, r.leave())
 	}
-	return r.finish()
+	return errors.Join(r.finish(), r.uploads.abandon(r.ctx, r.Places))
 }
 
 // plan looks at what is known and makes the plan.
@@ -109,6 +111,11 @@ func (r *run) plan() (*plan.Plan, error) {
 	r.identify()
 	if err := r.written(); err != nil {
 		return nil, err
+	}
+	if r.uploads.store = r.Store; !r.DryRun {
+		if err := r.uploads.load(); err != nil {
+			return nil, err
+		}
 	}
 	r.report.Check = r.howToCheck()
 	from, to := r.Places[plan.Source].Traits(), r.Places[plan.Dest].Traits()
@@ -134,7 +141,7 @@ func (r *run) plan() (*plan.Plan, error) {
 	if r.report.Check != CheckState {
 		in.Dest = r.Places[plan.Dest].Entries(r.ctx, place.ListOptions{Filter: r.Filter, Names: r.names})
 	}
-	r.batch = &batcher{traits: [2]place.Traits{from, to}, dry: r.DryRun, emit: r.dispatch}
+	r.batch = &batcher{traits: [2]place.Traits{from, to}, dry: r.DryRun, emit: r.dispatch, idle: r.idle}
 	if r.Mode == plan.TwoWay {
 		r.batch.first = r.now
 	}
@@ -259,6 +266,9 @@ func (r *run) dispatch(it Item) error {
 	return nil
 }
 
+// idle reports whether an item could be begun at once.
+func (r *run) idle() bool { return len(r.slots) < cap(r.slots) }
+
 // now has an item carried out and remembers the results. Its error ends the run.
 func (r *run) now(it Item) error {
 	writes := slices.ContainsFunc(it.Actions, func(a plan.Action) bool { return a.Op != plan.Rehash })
@@ -268,7 +278,7 @@ func (r *run) now(it Item) error {
 		}
 	}
 	it.Seq = r.seq.Add(1)
-	dones, err := r.Pool.Do(r.ctx, it)
+	dones, err := r.carry(it)
 	if err == nil {
 		err = answers(&it, dones)
 	}
@@ -337,7 +347,7 @@ func (r *run) settled(a plan.Action) (plan.Action, error) {
 	if err != nil {
 		return a, fmt.Errorf("look at what was listed: %w", err)
 	}
-	now.Sum = MergeSums(a.Dest.Sum, now.Sum)
+	now.Sum = a.Dest.Sum.Merge(now.Sum)
 	a.Dest = now
 	return r.full.Settle(a), nil
 }
@@ -367,7 +377,7 @@ func (r *run) remember(d *Done) error {
 		// No more was listed than that it is what was left there.
 		sum := a.Dest.Sum
 		a.Dest = a.Past.Dest
-		a.Dest.Sum = MergeSums(sum, a.Dest.Sum)
+		a.Dest.Sum = sum.Merge(a.Dest.Sum)
 	}
 	next, keep := r.rules.Next(*a, d.Err == nil)
 	switch {
@@ -536,7 +546,7 @@ func (t *tail) flush() error {
 		return r.now(Item{Actions: actions, Ordered: true, DryRun: r.DryRun, Single: r.batch.first != nil})
 	}
 	for _, a := range actions {
-		if err := r.settle(Done{a, ErrHeldBack}); err != nil {
+		if err := r.settle(Done{Action: a, Err: ErrHeldBack}); err != nil {
 			return err
 		}
 		r.watch.done(&a, nil)

@@ -11,13 +11,13 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// stream is a content while it is copied: it is hashed as it is read, and its last
+// stream is a content while it is copied: it may be hashed as it is read, and its last
 // byte is handed out only when the source was seen to be unchanged, so that nothing
 // torn is ever stored.
 type stream struct {
 	ctx     context.Context
 	content place.Content
-	hash    *hasher
+	hash    *hasher // nil makes none
 	limit   *rate.Limiter
 	// read, if not nil, is told of what was read.
 	read   func(n int)
@@ -25,13 +25,14 @@ type stream struct {
 	failed error
 }
 
-// open opens n bytes from off on of what a side holds, for copying.
+// open opens n bytes from off on of what a side holds, for copying. Who wants hashes
+// sets the stream's.
 func (w *Worker) open(ctx context.Context, s plan.Side, e entry.Entry, off, n int64) (*stream, error) {
 	c, err := w.Places[s].Open(ctx, e, off, n)
 	if err != nil {
 		return nil, err
 	}
-	return &stream{ctx: ctx, content: c, hash: newHasher(false, 0), limit: w.Limit, read: w.Read, left: n}, nil
+	return &stream{ctx: ctx, content: c, limit: w.Limit, read: w.Read, left: n}, nil
 }
 
 // Read gives the content. An error stays.

@@ -101,31 +101,12 @@ func TestETagsAreMinIOs(t *testing.T) {
 	}
 }
 
-func TestMergeSums(t *testing.T) {
-	b3, crc := entry.Sum{Has: entry.HasBLAKE3, BLAKE3: [32]byte{1}}, entry.Sum{Has: entry.HasCRC32C, CRC32C: 2}
-	plain := entry.Sum{Has: entry.HasETag, ETag: "x"}
-	parts := entry.Sum{Has: entry.HasETag | entry.HasPartSize, ETag: "x", PartSize: 5}
-	other := entry.Sum{Has: entry.HasETag | entry.HasPartSize, ETag: "y", PartSize: 7}
-	for _, c := range []struct{ a, b, want entry.Sum }{
-		{b3, crc, entry.Sum{Has: entry.HasBLAKE3 | entry.HasCRC32C, BLAKE3: [32]byte{1}, CRC32C: 2}},
-		{entry.Sum{}, parts, parts},
-		{plain, parts, parts},
-		{plain, other, plain}, // the size belongs to the other ETag
-		{parts, plain, parts},
-		{parts, other, parts},
-	} {
-		if got := MergeSums(c.a, c.b); got != c.want {
-			t.Errorf("MergeSums(%+v, %+v) = %+v", c.a, c.b, got)
-		}
-	}
-}
-
 func TestBatcher(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		traits := [2]place.Traits{{}, {Batch: 5, BatchBytes: 1000, Small: 300}}
 		var items []Item
 		emit := func(it Item) error { items = append(items, it); return nil }
-		b := batcher{traits: traits, emit: emit}
+		b := batcher{traits: traits, emit: emit, idle: func() bool { return false }}
 		if rapid.Bool().Draw(t, "directories first") {
 			b.first = emit
 		}

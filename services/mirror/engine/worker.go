@@ -5,12 +5,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"slices"
+	"sync"
 
 	"github.com/firedrill/firedrill/services/mirror/entry"
 	"github.com/firedrill/firedrill/services/mirror/place"
 	"github.com/firedrill/firedrill/services/mirror/plan"
+	"github.com/zeebo/blake3"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/time/rate"
 )
@@ -40,6 +43,11 @@ type Worker struct {
 	// whoever shows how far a large file is. It is called concurrently and must be
 	// quick.
 	Read func(n int)
+
+	// rooms holds memory of batches that are done, as *[]byte.
+	rooms sync.Pool
+	// parts, if not nil, writes what is to be written in parts.
+	parts func(context.Context, *plan.Action, place.Write) error
 }
 
 // Pace bounds how much is under way at once. It is used concurrently.
@@ -70,6 +78,11 @@ func (w *Worker) Do(ctx context.Context, it Item) ([]Done, error) {
 		dones[i].Action = a
 	}
 	switch {
+	case it.Parts != nil:
+		if len(dones) != 1 {
+			return nil, fmt.Errorf("parts of %d files: %w", len(dones), ErrRange)
+		}
+		dones[0].Parts, dones[0].Err = w.putRange(ctx, &dones[0].Action, *it.Parts)
 	case it.DryRun:
 		w.spread(ctx, dones, func(d *Done) bool { return d.Action.Op == plan.Rehash })
 	case it.Ordered:
@@ -162,7 +175,7 @@ func (w *Worker) one(ctx context.Context, a *plan.Action) (err error) {
 		now, err = to.MakeDir(ctx, from)
 	case plan.Meta:
 		now, err = to.SetAttrs(ctx, from, a.At(a.To))
-		now.Sum = MergeSums(now.Sum, a.At(a.To).Sum)
+		now.Sum = now.Sum.Merge(a.At(a.To).Sum)
 	case plan.Delete:
 		return to.Remove(ctx, []entry.Entry{a.At(a.To)})[0]
 	default:
@@ -240,8 +253,12 @@ func untouched(now, then *entry.Entry) bool {
 func (w *Worker) putOnce(ctx context.Context, a *plan.Action) error {
 	to, e := w.Places[a.To], a.At(a.To.Other())
 	write := place.Write{Entry: e, Have: a.At(a.To)}
-	if w.inParts(a) {
-		return w.putParts(ctx, a, write) // whose parts wait each for itself
+	if w.inParts(a) { // whose parts wait each for itself
+		write.Entry = unread(e)
+		if w.parts != nil {
+			return w.parts(ctx, a, write)
+		}
+		return w.putParts(ctx, a, write)
 	}
 	if err := w.acquire(ctx); err != nil {
 		return err
@@ -255,6 +272,7 @@ func (w *Worker) putOnce(ctx context.Context, a *plan.Action) error {
 			if err != nil {
 				return nil, err
 			}
+			r.hash = newHasher(false, 0)
 			reads = append(reads, r)
 			return r, nil
 		}
@@ -266,8 +284,8 @@ func (w *Worker) putOnce(ctx context.Context, a *plan.Action) error {
 	for _, r := range reads {
 		if r.whole() {
 			sum := r.hash.sum()
-			e.Sum = MergeSums(sum, e.Sum)
-			now.Sum = MergeSums(now.Sum, sum)
+			e.Sum = sum.Merge(e.Sum)
+			now.Sum = now.Sum.Merge(sum)
 		}
 	}
 	set(a, a.To.Other(), e)
@@ -290,7 +308,7 @@ func (w *Worker) rehash(ctx context.Context, a *plan.Action) error {
 		if err != nil {
 			return err
 		}
-		e.Sum = MergeSums(sum, e.Sum)
+		e.Sum = sum.Merge(e.Sum)
 		set(a, s, e)
 	}
 	return nil
@@ -305,6 +323,15 @@ func (w *Worker) batched(a *plan.Action) bool {
 
 // batches writes the small files, by destination.
 func (w *Worker) batches(ctx context.Context, dones []Done) {
+	total := int64(0)
+	for i := range dones {
+		if a := &dones[i].Action; w.batched(a) {
+			total += a.At(a.To.Other()).Size
+		}
+	}
+	room := w.room(total)
+	defer w.rooms.Put(room)
+	free := *room
 	for _, to := range []plan.Side{plan.Source, plan.Dest} {
 		var which []*Done
 		var writes []place.Write
@@ -313,7 +340,9 @@ func (w *Worker) batches(ctx context.Context, dones []Done) {
 			if d.Action.To != to || !w.batched(&d.Action) {
 				continue
 			}
-			write, err := w.load(ctx, &d.Action)
+			size := d.Action.At(to.Other()).Size
+			write, err := w.load(ctx, &d.Action, free[:size:size])
+			free = free[size:]
 			switch {
 			case err == nil:
 				which, writes = append(which, d), append(writes, write)
@@ -339,21 +368,31 @@ func (w *Worker) batches(ctx context.Context, dones []Done) {
 				continue
 			}
 			e := writes[i].Entry
-			o.Entry.Sum = MergeSums(o.Entry.Sum, e.Sum)
+			o.Entry.Sum = o.Entry.Sum.Merge(e.Sum)
 			set(&d.Action, to.Other(), e)
 			set(&d.Action, to, o.Entry)
 		}
 	}
 }
 
-// load reads a small file into memory, with its hashes.
-func (w *Worker) load(ctx context.Context, a *plan.Action) (place.Write, error) {
+// room is memory for n bytes, which the caller gives back to rooms: to make it anew for
+// each batch would keep the collector busy with hardly anything else.
+func (w *Worker) room(n int64) *[]byte {
+	room, _ := w.rooms.Get().(*[]byte)
+	if room == nil || int64(cap(*room)) < n {
+		room = new(make([]byte, n))
+	}
+	*room = (*room)[:n]
+	return room
+}
+
+// load reads a small file into content, which has its size, with its hashes.
+func (w *Worker) load(ctx context.Context, a *plan.Action, content []byte) (place.Write, error) {
 	e := a.At(a.To.Other())
 	r, err := w.open(ctx, a.To.Other(), e, 0, e.Size)
 	if err != nil {
 		return place.Write{}, err
 	}
-	content := make([]byte, e.Size)
 	_, err = io.ReadFull(r, content)
 	if err == nil && e.Size == 0 {
 		// Nothing was read that could have looked.
@@ -367,7 +406,8 @@ func (w *Worker) load(ctx context.Context, a *plan.Action) (place.Write, error) 
 	if err != nil {
 		return place.Write{}, err
 	}
-	e.Sum = MergeSums(r.hash.sum(), e.Sum)
+	sum := entry.Sum{Has: entry.HasBLAKE3 | entry.HasCRC32C, BLAKE3: blake3.Sum256(content), CRC32C: crc32.Checksum(content, castagnoli)}
+	e.Sum = sum.Merge(e.Sum)
 	return place.Write{Entry: e, Have: a.At(a.To), Open: func(context.Context) (io.ReadCloser, error) {
 		return io.NopCloser(bytes.NewReader(content)), nil
 	}}, nil

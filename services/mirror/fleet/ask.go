@@ -15,9 +15,9 @@ import (
 var ErrNotWhole = errors.New("something was left undone")
 
 // Ask has the fleet run a mirror, and waits until the run has ended. The caller bounds
-// the wait by ctx: nobody answers a request that killed each process that took it, nor
-// one where no process runs mirrors. Of requests with the same id, within the bus's window for duplicates, one is carried out. The error
-// says why there was no run, what ended it, or wraps ErrNotWhole.
+// the wait by ctx: nobody answers where no process runs mirrors. Of requests with the
+// same id, within the bus's window for duplicates, one is carried out. The error says
+// why there was no run, what ended it, or wraps ErrNotWhole.
 func Ask(ctx context.Context, b *bus.Bus, m bus.MirrorRequest, id string, r Request) (*Result, error) {
 	subject, err := m.Subject()
 	if err != nil {

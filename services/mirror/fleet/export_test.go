@@ -19,7 +19,7 @@ var DecodeDones = decodeDones
 
 // Hold has a mirror as a planner does while fn runs.
 func Hold(ctx context.Context, c Config, mirror, run string, fn func()) error {
-	r := &runner{Config: c}
+	r := &runner{Config: c, slots: make(chan struct{}, 1)}
 	return r.alone(ctx, mirror, run, func(context.Context, *held) error {
 		fn()
 		return nil
@@ -38,3 +38,6 @@ func OnRequest(ctx context.Context, c Config, m bus.Message) error {
 	r := &runner{Config: c, turns: newTurns(), slots: make(chan struct{}, 1)}
 	return r.onRequest(ctx, m)
 }
+
+// EncodeDones writes what became of an item.
+var EncodeDones = encodeDones

@@ -35,6 +35,9 @@ type Config struct {
 	// Lease is how long a process that plans a run may be silent before another one
 	// takes its mirror over; 0 means DefaultLease. It is the same in all processes.
 	Lease time.Duration
+	// SplitAbove is the size in bytes above which the parts of one file are spread over
+	// the processes; 0 means engine.DefaultSplit.
+	SplitAbove int64
 }
 
 // waitingRuns is how many requests a process takes at once: those that have to wait

@@ -25,7 +25,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	goleak.VerifyTestMain(m,
+	minioServer.Main(m,
 		// nats-server starts these once a process and never ends them.
 		goleak.IgnoreTopFunction("github.com/nats-io/nats-server/v2/server/ats.init.0.func1"),
 		goleak.IgnoreAnyFunction("github.com/nats-io/nats-server/v2/server/ats.Register.func1"))
@@ -47,7 +47,7 @@ func newWorld(t *testing.T, mirrors ...drill.Mirror) *world {
 	dir := t.TempDir()
 	set, err := keys.LoadOrCreate(filepath.Join(dir, "keys"))
 	must(t, err)
-	server, err := bus.StartEmbedded(bus.EmbeddedOptions{StoreDir: filepath.Join(dir, "nats"), Log: quiet()})
+	server, err := bus.StartEmbedded(bus.EmbeddedOptions{StoreDir: filepath.Join(dir, "nats"), Listen: "127.0.0.1:0", Log: quiet()})
 	must(t, err)
 	t.Cleanup(server.Shutdown)
 	w := &world{t: t, server: server, set: set, dir: dir}
@@ -122,7 +122,7 @@ func (w *world) ask(mirror, body string) {
 // await gives the first event of one of the kinds behind a sequence.
 func (w *world) await(mirror string, after uint64, kinds ...string) (fleet.Event, uint64) {
 	w.t.Helper()
-	ctx, cancel := context.WithTimeout(w.t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(w.t.Context(), 2*time.Minute)
 	defer cancel()
 	var e fleet.Event
 	var seq uint64

@@ -15,6 +15,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
+	"slices"
 	"strings"
 
 	"github.com/firedrill/firedrill/services/mirror/engine"
@@ -27,13 +29,18 @@ import (
 var errItem = errors.New("not an item of a mirror's work")
 
 // The first byte of both messages, so that an older process never misreads them.
-const itemVersion = 2
+// Results of parts are in a form of their own: who asks for none can be an older one.
+const (
+	itemVersion  = 2
+	partsVersion = 3
+)
 
 const (
 	flagOrdered = 1 << iota
 	flagDryRun
 	flagSingle
-	allFlags = flagOrdered | flagDryRun | flagSingle
+	flagParts
+	allFlags = flagOrdered | flagDryRun | flagSingle | flagParts
 )
 
 // maxErrorText is how much of an error's text travels, in bytes.
@@ -60,9 +67,15 @@ func encodeItem(it engine.Item, places [2]string) []byte {
 	if it.Single {
 		flags |= flagSingle
 	}
+	if it.Parts != nil {
+		flags |= flagParts
+	}
 	b := []byte{itemVersion, flags}
 	for _, id := range places {
 		b = appendText(b, id)
+	}
+	if it.Parts != nil {
+		b = appendRange(b, it.Parts)
 	}
 	b = binary.AppendUvarint(b, uint64(len(it.Actions)))
 	var enc wire.Encoder
@@ -77,10 +90,16 @@ func decodeItem(b []byte) (it engine.Item, places [2]string, err error) {
 	if len(b) < 2 || b[0] != itemVersion || b[1]&^allFlags != 0 {
 		return it, places, errItem
 	}
-	it.Ordered, it.DryRun, it.Single = b[1]&flagOrdered != 0, b[1]&flagDryRun != 0, b[1]&flagSingle != 0
+	flags := b[1]
+	it.Ordered, it.DryRun, it.Single = flags&flagOrdered != 0, flags&flagDryRun != 0, flags&flagSingle != 0
 	b = b[2:]
 	for side := range places {
 		if places[side], b, err = readText(b); err != nil {
+			return it, places, err
+		}
+	}
+	if flags&flagParts != 0 {
+		if it.Parts, b, err = readRange(b); err != nil {
 			return it, places, err
 		}
 	}
@@ -105,6 +124,37 @@ func decodeItem(b []byte) (it engine.Item, places [2]string, err error) {
 	return it, places, nil
 }
 
+func appendRange(b []byte, p *engine.PartRange) []byte {
+	b = appendText(b, string(p.Token))
+	b = binary.AppendUvarint(b, uint64(p.Size))
+	b = binary.AppendUvarint(b, uint64(p.First))
+	return binary.AppendUvarint(b, uint64(p.Count))
+}
+
+// readRange reads which parts an item is about. Whether its file has them is seen
+// where they are put.
+func readRange(b []byte) (*engine.PartRange, []byte, error) {
+	token, b, err := readText(b)
+	if err != nil {
+		return nil, nil, err
+	}
+	var numbers [3]int64
+	for i := range numbers {
+		n, size := binary.Uvarint(b)
+		if size <= 0 || n > math.MaxInt64 {
+			return nil, nil, errItem
+		}
+		numbers[i], b = int64(n), b[size:]
+	}
+	if max(numbers[1], numbers[2]) > maxParts {
+		return nil, nil, errItem
+	}
+	return &engine.PartRange{Token: []byte(token), Size: numbers[0], First: int(numbers[1]), Count: int(numbers[2])}, b, nil
+}
+
+// maxParts is more than the parts that any upload has.
+const maxParts = 1 << 20
+
 // count reads the number of what follows. Nothing is shorter than a byte.
 func count(b []byte) (int, []byte, error) {
 	n, size := binary.Uvarint(b)
@@ -128,13 +178,43 @@ func readText(b []byte) (text string, rest []byte, err error) {
 }
 
 func encodeDones(dones []engine.Done) []byte {
-	b := binary.AppendUvarint([]byte{itemVersion}, uint64(len(dones)))
+	version := byte(itemVersion)
+	if slices.ContainsFunc(dones, func(d engine.Done) bool { return len(d.Parts) > 0 }) {
+		version = partsVersion
+	}
+	b := binary.AppendUvarint([]byte{version}, uint64(len(dones)))
 	var enc wire.Encoder
 	for _, d := range dones {
 		b = appendError(b, d.Err)
 		b = enc.AppendAction(b, d.Action)
+		if version == partsVersion {
+			b = appendParts(b, d.Parts)
+		}
 	}
 	return b
+}
+
+func appendParts(b []byte, parts [][]byte) []byte {
+	b = binary.AppendUvarint(b, uint64(len(parts)))
+	for _, part := range parts {
+		b = appendText(b, string(part))
+	}
+	return b
+}
+
+func readParts(b []byte) (parts [][]byte, rest []byte, err error) {
+	n, b, err := count(b)
+	if err != nil {
+		return nil, nil, err
+	}
+	for range n {
+		var part string
+		if part, b, err = readText(b); err != nil {
+			return nil, nil, err
+		}
+		parts = append(parts, []byte(part))
+	}
+	return parts, b, nil
 }
 
 func appendError(b []byte, err error) []byte {
@@ -190,9 +270,10 @@ func (e *RemoteError) Error() string { return e.Text }
 func (e *RemoteError) Unwrap() error { return e.Is }
 
 func decodeDones(b []byte) ([]engine.Done, error) {
-	if len(b) < 1 || b[0] != itemVersion {
+	if len(b) < 1 || b[0] != itemVersion && b[0] != partsVersion {
 		return nil, errItem
 	}
+	withParts := b[0] == partsVersion
 	n, b, err := count(b[1:])
 	if err != nil {
 		return nil, err
@@ -206,6 +287,11 @@ func decodeDones(b []byte) ([]engine.Done, error) {
 		}
 		if d.Action, b, err = dec.ReadAction(b); err != nil {
 			return nil, fmt.Errorf("%w: %w", errItem, err)
+		}
+		if withParts {
+			if d.Parts, b, err = readParts(b); err != nil {
+				return nil, err
+			}
 		}
 		dones = append(dones, d)
 	}

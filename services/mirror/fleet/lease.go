@@ -32,11 +32,38 @@ type held struct {
 	is bus.MirrorLease
 }
 
+// slot is one of the runs that this process has under way, or none.
+type slot struct {
+	of  chan struct{}
+	has bool
+}
+
+// acquire waits for a slot.
+func (s *slot) acquire(ctx context.Context) error {
+	select {
+	case s.of <- struct{}{}:
+		s.has = true
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// release gives the slot back, if there is one.
+func (s *slot) release() {
+	if s.has {
+		s.has = false
+		<-s.of
+	}
+}
+
 // alone does what must be done by one process at a time, over all machines: it waits
-// until no other run has the mirror, keeps it while fn runs, and ends fn's context
+// until no other run has the mirror and this process has a slot, keeps both while fn runs, and ends fn's context
 // with ErrTaken should the mirror be lost.
 func (r *runner) alone(ctx context.Context, mirror, run string, fn func(context.Context, *held) error) error {
-	l, err := r.take(ctx, mirror, run)
+	slot := &slot{of: r.slots}
+	defer slot.release()
+	l, err := r.take(ctx, mirror, run, slot)
 	if err != nil {
 		return err
 	}
@@ -61,9 +88,11 @@ func (r *runner) alone(ctx context.Context, mirror, run string, fn func(context.
 	return err
 }
 
-// take waits for a mirror. Whoever has it is gone when nothing was heard of it for as
-// long as a lease lasts, by this process's clock.
-func (r *runner) take(ctx context.Context, mirror, run string) (bus.MirrorLease, error) {
+// take waits for a mirror and for a slot. Who waits for the mirror keeps no slot from
+// others, and who waits for a slot keeps the mirror from nobody. Whoever has the mirror
+// is gone when nothing was heard of it for as long as a lease lasts, by this process's
+// clock.
+func (r *runner) take(ctx context.Context, mirror, run string, slot *slot) (bus.MirrorLease, error) {
 	tick := time.NewTicker(leaseLook)
 	defer tick.Stop()
 	var seen bus.MirrorLease
@@ -79,12 +108,22 @@ func (r *runner) take(ctx context.Context, mirror, run string) (bus.MirrorLease,
 		case l.Run == run:
 			return l, nil // an answer was lost
 		case l.Run == "" || l.Seq == seen.Seq && now.Sub(heard) > r.Lease:
+			if !slot.has {
+				if err := slot.acquire(ctx); err != nil {
+					return l, err
+				}
+				looked = time.Now()
+				continue // Somebody may have taken the mirror meanwhile.
+			}
 			got, err := r.Bus.TakeMirrorLease(ctx, l, run)
 			if !errors.Is(err, bus.ErrConflict) {
 				return got, err
 			}
 		case l.Seq != seen.Seq:
 			seen, heard = l, now
+			slot.release()
+		default:
+			slot.release()
 		}
 		if err == nil {
 			looked = now

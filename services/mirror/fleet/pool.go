@@ -32,6 +32,8 @@ type pool struct {
 	// those that the items are meant for.
 	own    *engine.Worker
 	places [2]string
+	// split is as in Config.
+	split  int64
 	number atomic.Int64
 
 	mu      sync.Mutex
@@ -60,6 +62,9 @@ func newPool(b *bus.Bus, mirror, run string, own *engine.Worker, read *tally) *p
 
 // Width implements engine.Pool.
 func (p *pool) Width() int { return inFlight }
+
+// Split implements engine.Pool.
+func (p *pool) Split() int64 { return p.split }
 
 // follow hands results to who waits for them, until ctx ends.
 func (p *pool) follow(ctx context.Context) {
@@ -240,8 +245,8 @@ type opened struct {
 }
 
 // maxTries is after how many tries an item is given up by all: it kills its workers,
-// or none of them has its places.
-const maxTries = 4
+// or none of them has its places. A request is, too. One delivery is left to say so.
+const maxTries = bus.MirrorTries - 1
 
 // onWork carries out one item and publishes what became of it: that nobody can is an
 // answer, too, since the planner waits for one.
@@ -316,7 +321,7 @@ func (w *worker) carryOut(ctx context.Context, at bus.MirrorItem, it engine.Item
 		return nil, fmt.Errorf("mirror %s: %w", at.Mirror, err)
 	}
 	dones, err = o.worker.Do(ctx, it)
-	if err == nil {
+	if err == nil && it.Parts == nil {
 		o.again(ctx, it, dones)
 	}
 	if err == nil && !it.DryRun {

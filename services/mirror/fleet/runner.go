@@ -55,11 +55,11 @@ func (r *runner) onRequest(ctx context.Context, m bus.Message) error {
 	}
 	defer done()
 	err = r.attempt(ctx, m, mirror, e, job.SyncOptions{Check: check, DryRun: body.DryRun})
-	if err != nil && ctx.Err() == nil && m.Delivered >= bus.MirrorTries {
+	if err != nil && ctx.Err() == nil && m.Delivered >= maxTries && !errors.Is(err, ErrAbandoned) {
 		// Nobody tries again, and somebody may wait for an answer.
 		r.Log.Error("a mirror's run is given up", "mirror", e.Mirror, "run", e.Run, "by", e.By, "error", err)
 		e.Reason = "given up after " + strconv.Itoa(m.Delivered) + " tries: " + err.Error()
-		err = errors.Join(err, r.tell(ctx, KindFailed, e))
+		err = errors.Join(bus.Poison(err), r.tell(ctx, KindFailed, e))
 	}
 	return err
 }
@@ -79,41 +79,23 @@ func (r *runner) attempt(ctx context.Context, m bus.Message, mirror drill.Mirror
 	return err
 }
 
-// lockedEvery is how often a mirror is looked at that another process has open.
-const lockedEvery = time.Second
-
 // unlocked calls fn again and again while somebody runs the mirror at the command
 // line: meanwhile others have the slot and the lease.
 func (r *runner) unlocked(ctx context.Context, mirror, run string, fn func() error) error {
-	tick := time.NewTicker(lockedEvery)
-	defer tick.Stop()
-	for told := false; ; told = true {
-		err := fn()
-		if !errors.Is(err, state.ErrLocked) {
-			return err
-		}
-		if !told {
-			r.Log.Info("a run waits: somebody has the mirror open", "mirror", mirror, "run", run, "error", err)
-		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-tick.C:
-		}
-	}
+	return state.Wait(ctx, fn, func(busy *state.LockedError) error {
+		r.Log.Info("a run waits: somebody has the mirror open", "mirror", mirror, "run", run, "error", busy)
+		return nil
+	})
 }
 
-// once takes a slot first: who waits for one keeps nobody on other machines waiting.
+// once makes the run as soon as nobody else plans this mirror and a slot is free.
 func (r *runner) once(ctx context.Context, m bus.Message, mirror drill.Mirror, e Event, o job.SyncOptions, c *calls) error {
-	select {
-	case r.slots <- struct{}{}:
-		defer func() { <-r.slots }()
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 	return r.alone(ctx, mirror.Name, e.Run, func(ctx context.Context, h *held) error {
 		if over, err := r.answered(ctx, mirror.Name, m); over || err != nil {
 			return err
+		}
+		if m.Delivered > maxTries {
+			return r.abandon(ctx, mirror, m, e, o)
 		}
 		if err := r.tell(ctx, KindStarted, e); err != nil {
 			return err
@@ -126,6 +108,22 @@ func (r *runner) once(ctx context.Context, m bus.Message, mirror drill.Mirror, e
 		c.begin(started.Seq)
 		return r.run(ctx, h, mirror, e, o)
 	})
+}
+
+// ErrAbandoned says that a request is not tried again, as nobody who tried it lived to
+// say what came of it.
+var ErrAbandoned = errors.New("abandoned")
+
+// abandon answers a request that each process which took it was cut off from. One try
+// is left for that: after the last one nobody would see the request again.
+func (r *runner) abandon(ctx context.Context, mirror drill.Mirror, m bus.Message, e Event, o job.SyncOptions) error {
+	err := fmt.Errorf("%w: each of the %d processes that took the request was killed, stopped or cut off before its run ended: see their logs, and ask again once that is mended",
+		ErrAbandoned, m.Delivered-1)
+	r.Log.Error("a mirror's run is given up", "mirror", e.Mirror, "run", e.Run, "by", e.By, "error", err)
+	r.noteBegin(ctx, mirror, o, e.By, r.Env.Now())
+	r.noteEnd(ctx, mirror, o, job.Result{}, err)
+	e.Reason, e.Log = err.Error(), r.known(mirror)
+	return errors.Join(bus.Poison(err), r.tell(ctx, KindFailed, e))
 }
 
 // answered reports whether a request was handed out again although its run has ended:
@@ -188,6 +186,9 @@ func (r *runner) sync(ctx context.Context, h *held, m drill.Mirror, e Event, o j
 	beat, stop := context.WithCancel(ctx)
 	defer stop()
 	wg.Go(func() { pulse.beat(beat) })
+	if m.Snapshots != nil {
+		return r.snapshots(ctx, m, e, o)
+	}
 	began := r.Env.Now()
 	j, err := r.Env.Open(ctx, m, !o.DryRun)
 	if errors.Is(err, state.ErrLocked) {
@@ -215,10 +216,11 @@ func (r *runner) carryOut(ctx context.Context, j *job.Job, mirror, run string, r
 	if !j.Shared() {
 		w := j.Worker()
 		w.Read = read.count
-		o.Pool = engine.Local{Worker: w, Items: r.Items}
+		o.Pool = engine.Local{Worker: w, Items: r.Items, SplitAbove: r.SplitAbove}
 		return j.Sync(ctx, o)
 	}
 	p := newPool(r.Bus, mirror, run, j.Worker(), read)
+	p.split = r.SplitAbove
 	o.Pool = p
 	var wg sync.WaitGroup
 	follow, stop := context.WithCancel(ctx)

@@ -190,7 +190,7 @@ func damaged(err error) bool { return errors.Is(err, place.ErrCorrupt) || errors
 
 // lost reads again what could not be read, and reports whether it is damaged.
 func (j *Job) lost(ctx context.Context, p *plan.Past, side plan.Side) bool {
-	want := engine.SharedSums(p.Source.Sum, p.Dest.Sum)
+	want := p.Source.Sum.Shared(p.Dest.Sum)
 	got, err := engine.Hash(ctx, j.places[side], p.At(side), want, engine.NewLimit(j.spec.BytesPerSecond))
 	switch {
 	case err == nil:
@@ -325,7 +325,7 @@ func (j *Job) replace(ctx context.Context, p *plan.Past, side plan.Side) error {
 	if err != nil {
 		return err
 	}
-	want = engine.MergeSums(want, written.Sum)
+	want = want.Merge(written.Sum)
 	if unlike(got, want) {
 		return ErrFailing
 	}
@@ -340,7 +340,7 @@ func (j *Job) replace(ctx context.Context, p *plan.Past, side plan.Side) error {
 // intact reads what a repair is to be made from: it must be what was left there,
 // before anything is overwritten with it.
 func intact(ctx context.Context, w *engine.Worker, p *plan.Past, side plan.Side) error {
-	want := engine.SharedSums(p.At(side).Sum, p.At(side.Other()).Sum)
+	want := p.At(side).Sum.Shared(p.At(side.Other()).Sum)
 	if want.Has&(entry.HasBLAKE3|entry.HasCRC32C) == 0 {
 		return errors.New("no hash is remembered that tells which side is right: compare them by hand")
 	}

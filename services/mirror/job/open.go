@@ -2,8 +2,6 @@ package job
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -13,12 +11,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/minio/minio-go/v7/pkg/credentials"
-
 	"github.com/firedrill/firedrill/pkg/control"
 	"github.com/firedrill/firedrill/pkg/drill"
-	"github.com/firedrill/firedrill/pkg/target"
-	"github.com/firedrill/firedrill/services/mirror/bucket"
 	"github.com/firedrill/firedrill/services/mirror/engine"
 	"github.com/firedrill/firedrill/services/mirror/entry"
 	"github.com/firedrill/firedrill/services/mirror/location"
@@ -29,6 +23,7 @@ import (
 	"github.com/firedrill/firedrill/services/mirror/plan"
 	"github.com/firedrill/firedrill/services/mirror/proof"
 	"github.com/firedrill/firedrill/services/mirror/state"
+	"github.com/firedrill/firedrill/services/mirror/stores"
 	"github.com/firedrill/firedrill/services/mirror/zfs"
 )
 
@@ -221,19 +216,19 @@ func (j *Job) open(ctx context.Context, side plan.Side, readOnly bool) (place.Pl
 	case l.Scheme == location.ZFS:
 		return j.openDataset(ctx, l)
 	case l.IsBucket():
-		c, err := j.env.bucket(l)
+		c, err := stores.Config(l, j.env.Stores, j.env.OwnKeys)
 		if err != nil {
 			return nil, err
 		}
 		c.ReadOnly = readOnly
-		p, err := store.Open(ctx, c, store.Options{Name: l.String()})
-		switch {
-		case err == nil:
-			return p, nil
-		case c.Credentials == nil:
-			return nil, fmt.Errorf("%w (without keys: %s)", err, noKeys(l))
+		if j.env.Pace != nil {
+			c.Pressure = j.env.Pace.Answered
 		}
-		return nil, err
+		p, err := store.Open(ctx, c, store.Options{Name: l.String()})
+		if err != nil {
+			return nil, stores.NoKeys(l, c, err)
+		}
+		return p, nil
 	}
 	path := l.Path
 	switch _, err := os.Stat(path); {
@@ -287,71 +282,6 @@ func (j *Job) openDataset(ctx context.Context, l location.Location) (place.Place
 	j.cleanUp = append(j.cleanUp, r.Close)
 	j.roots[plan.Source] = r.Path
 	return local.Open(ctx, r.Path, local.Options{ReadOnly: true, Xattrs: j.spec.Xattrs, FS: r.FS, Name: l.String()})
-}
-
-// bucket says how a bucket is reached.
-func (e Env) bucket(l location.Location) (bucket.Config, error) {
-	c := bucket.Config{Endpoint: l.Endpoint, Bucket: l.Bucket, Prefix: l.Prefix}
-	if e.Pace != nil {
-		c.Pressure = e.Pace.Answered
-	}
-	if l.Store == "" {
-		if !e.OwnKeys {
-			return c, fmt.Errorf("%s is not a location that requests may name: add its store to the inventory, and write s3:store/bucket", l)
-		}
-		c.Region = os.Getenv("AWS_REGION")
-		if id := os.Getenv("AWS_ACCESS_KEY_ID"); id != "" {
-			c.Credentials = credentials.NewStaticV4(id, os.Getenv("AWS_SECRET_ACCESS_KEY"), os.Getenv("AWS_SESSION_TOKEN"))
-		}
-		return c, nil
-	}
-	i := slices.IndexFunc(e.Stores, func(s drill.Store) bool { return s.Name == l.Store })
-	if i < 0 {
-		return c, fmt.Errorf("%s: the inventory has no store %q: add it under spec.stores", l, l.Store)
-	}
-	s := e.Stores[i]
-	c.Endpoint, c.Region = s.Endpoint, s.Region
-	if err := e.trust(&c, s); err != nil {
-		return c, err
-	}
-	if s.AccessKey == nil || s.SecretKey == nil {
-		return c, nil
-	}
-	id, err := secret(s.AccessKey)
-	key, kerr := secret(s.SecretKey)
-	if err := errors.Join(err, kerr); err != nil {
-		return c, fmt.Errorf("keys of store %s: %w", s.Name, err)
-	}
-	c.Credentials = credentials.NewStaticV4(id, key, "")
-	return c, nil
-}
-
-// noKeys says why there are no keys.
-func noKeys(l location.Location) string {
-	if l.Store == "" {
-		return "AWS_ACCESS_KEY_ID is not set"
-	}
-	return "the store has no accessKey and secretKey in the inventory"
-}
-
-func (e Env) trust(c *bucket.Config, s drill.Store) error {
-	if s.CAFile == "" {
-		return nil
-	}
-	pem, err := os.ReadFile(s.CAFile)
-	if err != nil {
-		return fmt.Errorf("certificates of store %s: %w", s.Name, err)
-	}
-	roots := x509.NewCertPool()
-	if !roots.AppendCertsFromPEM(pem) {
-		return fmt.Errorf("certificates of store %s: %s holds none in PEM", s.Name, s.CAFile)
-	}
-	c.TLS = &tls.Config{RootCAs: roots}
-	return nil
-}
-
-func secret(s *drill.SecretSource) (string, error) {
-	return target.SecretRef{Env: s.Env, File: s.File}.Resolve()
 }
 
 // Name is the mirror's.

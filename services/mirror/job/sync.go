@@ -331,7 +331,7 @@ func (j *Job) known(side plan.Side) iter.Seq2[entry.Entry, error] {
 	return func(yield func(entry.Entry, error) bool) {
 		for p, err := range j.store.Past() {
 			e := p.At(side)
-			e.Sum = engine.SharedSums(e.Sum, p.At(side.Other()).Sum)
+			e.Sum = e.Sum.Shared(p.At(side.Other()).Sum)
 			if err == nil && (!plan.Present(e) || p.Dirty[side]) {
 				continue
 			}

@@ -22,7 +22,7 @@ func (r *Rules) since(now, past entry.Entry, s Side, dirty bool) verdict {
 	if v, ok := shape(now, past, r.Lists[s]); ok {
 		return v
 	}
-	if known, equal := sums(now.Sum, past.Sum); known {
+	if known, equal := now.Sum.SameAs(past.Sum); known {
 		return choose(equal, same, changed)
 	}
 	if now.Sum.Contains(entry.HasETag) && past.Sum.Contains(entry.HasETag) && now.Sum.ETag != past.Sum.ETag {
@@ -52,7 +52,7 @@ func (r *Rules) between(source, dest entry.Entry) verdict {
 	if v, ok := shape(source, dest, attrs); ok {
 		return v
 	}
-	if known, equal := sums(source.Sum, dest.Sum); known {
+	if known, equal := source.Sum.SameAs(dest.Sum); known {
 		return choose(equal, same, changed)
 	}
 	switch {
@@ -74,10 +74,10 @@ func rotten(f *found, s Side) bool {
 		now.MTime != past.MTime || now.Change != past.Change || now.Change == (entry.Change{}) {
 		return false
 	}
-	if known, equal := sums(past.Sum, f.past.At(s.Other()).Sum); !known || !equal {
+	if known, equal := past.Sum.SameAs(f.past.At(s.Other()).Sum); !known || !equal {
 		return false // It was never read on both sides.
 	}
-	known, equal := sums(now.Sum, past.Sum)
+	known, equal := now.Sum.SameAs(past.Sum)
 	return known && !equal
 }
 
@@ -121,20 +121,6 @@ func (r *Rules) sameTime(a, b entry.Entry) bool {
 	return gap == 0 || gap < uint64(max(r.Grain, 0))
 }
 
-// sums compares two contents by the best hash that is known of both.
-func sums(a, b entry.Sum) (known, equal bool) {
-	both := a.Has & b.Has
-	switch {
-	case both&entry.HasBLAKE3 != 0:
-		return true, a.BLAKE3 == b.BLAKE3
-	case both&entry.HasETag != 0 && (a.ETag == b.ETag || tellingETags(a, b)):
-		return true, a.ETag == b.ETag
-	case both&entry.HasCRC32C != 0:
-		return true, a.CRC32C == b.CRC32C
-	}
-	return false, false
-}
-
 // proven gives what may be believed of the hashes that an object was listed with. All
 // but its ETag are its metadata's: whoever writes another content may leave them as
 // they were. past is what was known of it after the last run, other what was then known
@@ -143,7 +129,7 @@ func (r *Rules) proven(now, past, other entry.Sum) entry.Sum {
 	if !now.Contains(entry.HasETag) {
 		return now
 	}
-	again := past.Contains(entry.HasETag) && past.ETag != now.ETag && tellingETags(now, past)
+	again := past.Contains(entry.HasETag) && past.ETag != now.ETag && now.ETagTells(past)
 	stale := again && (now.Contains(entry.HasBLAKE3) && past.Contains(entry.HasBLAKE3) && now.BLAKE3 == past.BLAKE3 ||
 		now.Contains(entry.HasCRC32C) && past.Contains(entry.HasCRC32C) && now.CRC32C == past.CRC32C)
 	if !r.Audit && !stale {
@@ -153,7 +139,7 @@ func (r *Rules) proven(now, past, other entry.Sum) entry.Sum {
 	now.BLAKE3, now.CRC32C = [32]byte{}, 0
 	// An ETag need not be an MD5, so that nothing could be compared with it but itself.
 	if now.ETag == past.ETag && past.Has&other.Has&entry.HasBLAKE3 != 0 && past.BLAKE3 == other.BLAKE3 {
-		now = join(now, past) // which was read on one side, and compared
+		now = now.Merge(past) // which was read on one side, and compared
 	}
 	return now
 }
@@ -163,36 +149,6 @@ func (r *Rules) proven(now, past, other entry.Sum) entry.Sum {
 func hashless(s entry.Sum) bool {
 	parts := strings.Contains(s.ETag, "-") && !s.Contains(entry.HasPartSize)
 	return s.Has&(entry.HasBLAKE3|entry.HasCRC32C) == 0 && (!s.Contains(entry.HasETag) || parts)
-}
-
-// tellingETags reports whether unequal ETags mean unequal content: those of objects
-// in parts depend on the parts' size too.
-func tellingETags(a, b entry.Sum) bool {
-	parts := strings.Contains(a.ETag, "-") || strings.Contains(b.ETag, "-")
-	return !parts || a.Contains(entry.HasPartSize) && b.Contains(entry.HasPartSize) && a.PartSize == b.PartSize
-}
-
-// join fills what is not known of a content from what was known of the same.
-func join(now, past entry.Sum) entry.Sum {
-	missing := past.Has &^ now.Has
-	if missing&entry.HasBLAKE3 != 0 {
-		now.BLAKE3 = past.BLAKE3
-	}
-	if missing&entry.HasCRC32C != 0 {
-		now.CRC32C = past.CRC32C
-	}
-	if missing&entry.HasETag != 0 {
-		now.ETag = past.ETag
-	}
-	if missing&entry.HasPartSize != 0 {
-		if now.ETag != past.ETag { // the size belongs to that ETag
-			missing &^= entry.HasPartSize
-		} else {
-			now.PartSize = past.PartSize
-		}
-	}
-	now.Has |= missing
-	return now
 }
 
 // differ reports whether any of the attributes differs. A directory's time is no

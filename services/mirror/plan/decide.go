@@ -104,10 +104,10 @@ func (r *Rules) refused(a *Action) error {
 func (r *Rules) remember(a *Action) {
 	p := &a.Past
 	if Present(p.Source) && r.since(a.Source, p.Source, Source, p.Dirty[Source]) == same {
-		a.Source.Sum = join(a.Source.Sum, p.Source.Sum)
+		a.Source.Sum = a.Source.Sum.Merge(p.Source.Sum)
 	}
 	if Present(p.Dest) && r.since(a.Dest, p.Dest, Dest, p.Dirty[Dest]) == same {
-		a.Dest.Sum = join(a.Dest.Sum, p.Dest.Sum)
+		a.Dest.Sum = a.Dest.Sum.Merge(p.Dest.Sum)
 	}
 	if Present(p.Source) && Present(a.Source) {
 		a.Source = unlisted(a.Source, p.Source, r.Lists[Source])
@@ -203,7 +203,7 @@ func (r *Rules) content(f *found) (v verdict, source, dest bool) {
 		return v, true, hashless(f.dest.Sum)
 	case atSource == changed || atDest == changed:
 		// One of them is what both were: only a hash can still make them equal.
-		known, equal := sums(f.source.Sum, f.dest.Sum)
+		known, equal := f.source.Sum.SameAs(f.dest.Sum)
 		return choose(known && equal, same, changed), false, false
 	case atSource == doubtful || atDest == doubtful:
 		return doubtful, atSource == doubtful, atDest == doubtful
@@ -323,7 +323,7 @@ func (r *Rules) hashed(f *found, s Side) shift {
 		return unclear
 	}
 	f.read[s] = true
-	if e.Sum = join(sum, e.Sum); s == Source {
+	if e.Sum = sum.Merge(e.Sum); s == Source {
 		f.source = e
 	} else {
 		f.dest = e
@@ -354,7 +354,7 @@ func (r *Rules) twoWayNew(f *found, settled bool) Action {
 // nothing here: whoever edits both sides can set them.
 func (r *Rules) bothChanged(f *found, settled bool) Action {
 	if f.source.Kind == entry.File && f.dest.Kind == entry.File && f.source.Size == f.dest.Size {
-		known, equal := sums(f.source.Sum, f.dest.Sum)
+		known, equal := f.source.Sum.SameAs(f.dest.Sum)
 		switch {
 		case !known && !settled:
 			return f.doubt(Dest, true, hashless(f.dest.Sum))

@@ -12,7 +12,8 @@ const (
 	// locations hold now.
 	L0
 	// L1: every entry was listed, with its size and the ETag of the manifest, and
-	// nothing else was.
+	// nothing else was. Of an object that still has the time that it was written with
+	// the attributes are taken to be those that it was written with.
 	L1
 	// L2: the location's own checksum of every content was compared.
 	L2

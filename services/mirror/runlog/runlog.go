@@ -4,6 +4,9 @@
 package runlog
 
 import (
+	"bytes"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -63,20 +66,64 @@ func Dir(env job.Env, m drill.Mirror) string {
 	return filepath.Join(env.StateDir, name)
 }
 
-// Read reads the log in a mirror's directory; false if no run has left one.
+// Read reads the log in a mirror's directory; false if no run has left one. Of one that
+// is damaged it gives what is whole, with an error that wraps state.ErrCorrupt: the next
+// run mends it.
 func Read(dir string) (Log, bool, error) {
 	var l Log
 	known, err := state.LoadFrom(dir, logName, &l)
-	if err != nil {
-		return Log{}, false, fmt.Errorf("read what the mirror's runs came to: %w", err)
+	if err == nil {
+		return l, known, nil
 	}
-	return l, known, nil
+	if damage, ok := errors.AsType[*state.CorruptError](err); ok {
+		// What another package advises would set the mirror up anew.
+		damage.Fix = "the next run writes it anew, with what is whole of it"
+		l, known = salvage(damage.File)
+	} else {
+		l = Log{}
+	}
+	return l, known, fmt.Errorf("read what the mirror's runs came to: %w", err)
+}
+
+// salvage reads what comes before the damage of a log; false if that is nothing.
+func salvage(path string) (l Log, found bool) {
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		return Log{}, false
+	}
+	d := json.NewDecoder(bytes.NewReader(raw))
+	if begins, err := d.Token(); err != nil || begins != json.Delim('{') {
+		return Log{}, false
+	}
+	for d.More() {
+		name, err := d.Token()
+		key, named := name.(string)
+		var value json.RawMessage
+		if err != nil || !named || d.Decode(&value) != nil {
+			break
+		}
+		one, err := json.Marshal(map[string]json.RawMessage{key: value})
+		more := l // what is half read of a part is not taken
+		if err == nil && json.Unmarshal(one, &more) == nil {
+			l, found = more, true
+		}
+	}
+	return l, found
+}
+
+// history is Read for who goes on to write: it mends what is damaged.
+func history(dir string) (Log, error) {
+	l, _, err := Read(dir)
+	if errors.Is(err, state.ErrCorrupt) {
+		return l, nil
+	}
+	return l, err
 }
 
 // Begin notes that a run begins. The caller has the mirror open, so that no other
 // run writes to the log meanwhile, or could not open it.
 func Begin(dir string, m drill.Mirror, by string, at time.Time) error {
-	l, _, err := Read(dir)
+	l, err := history(dir)
 	if err != nil {
 		return err
 	}
@@ -89,7 +136,7 @@ func Begin(dir string, m drill.Mirror, by string, at time.Time) error {
 
 // End notes what the run that began last came to: err is why it could not go on.
 func End(dir string, m drill.Mirror, res job.Result, err error, at time.Time) error {
-	l, _, rerr := Read(dir)
+	l, rerr := history(dir)
 	if rerr != nil {
 		return rerr
 	}

@@ -1,7 +1,12 @@
 package runlog_test
 
 import (
+	"bytes"
 	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -11,6 +16,7 @@ import (
 	"github.com/firedrill/firedrill/services/mirror/job"
 	"github.com/firedrill/firedrill/services/mirror/plan"
 	"github.com/firedrill/firedrill/services/mirror/runlog"
+	"github.com/firedrill/firedrill/services/mirror/state"
 )
 
 func at(s int) time.Time { return time.Unix(int64(1000+s), 0) }
@@ -80,6 +86,51 @@ func TestEveryProblemHasWords(t *testing.T) {
 	} {
 		if got := strings.Join(runlog.Problems(&r), "\n"); !strings.Contains(got, want) || runlog.Left(&r) == 0 || r.Whole() {
 			t.Errorf("%s: %q, %d left", want, got, runlog.Left(&r))
+		}
+	}
+}
+
+// A power cut may leave a part of it, or nothing but zeros: what is whole stays, and the
+// next run writes a log that can be read.
+func TestADamagedLogMendsItself(t *testing.T) {
+	m := drill.Mirror{From: "dir:/a", To: "dir:/b", Filter: []string{"- *.tmp"}}
+	good := job.Result{Report: engine.Report{Done: map[plan.Op]int64{plan.Put: 2}}}
+	good.Root.Subject = "mirror"
+	whole := t.TempDir()
+	if err := errors.Join(runlog.Begin(whole, m, "me", at(1)), runlog.End(whole, m, good, nil, at(2))); err != nil {
+		t.Fatal(err)
+	}
+	raw, err := os.ReadFile(filepath.Join(whole, "runs"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	broken := map[string][]byte{"zeros": make([]byte, len(raw)), "a tail": append(slices.Clone(raw), raw...), "another kind": []byte(`{"last": 7, "mirror": {"from": "dir:/other", "to": 7}}`), "no object": []byte("[]x")}
+	for n := 0; n < len(raw)-1; n += 7 {
+		broken[fmt.Sprintf("cut at %d", n)] = raw[:n]
+	}
+	mirrorEnds, lastEnds := bytes.Index(raw, []byte(`,"last"`)), bytes.Index(raw, []byte(`,"success"`))
+	for name, content := range broken {
+		dir := t.TempDir()
+		if err := os.WriteFile(filepath.Join(dir, "runs"), content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		l, known, err := runlog.Read(dir)
+		if !errors.Is(err, state.ErrCorrupt) || strings.Contains(err.Error(), "set the mirror up again") {
+			t.Errorf("%s: %v", name, err)
+		}
+		if strings.HasPrefix(name, "cut") {
+			if len(content) >= mirrorEnds && (!known || len(l.Mirror.Filter) != 1) {
+				t.Errorf("%s: the mirror is lost: %+v", name, l)
+			}
+			if len(content) >= lastEnds && (l.Last == nil || l.Last.Copied != 2) {
+				t.Errorf("%s: the last run is lost: %+v", name, l)
+			}
+		}
+		if err := errors.Join(runlog.Begin(dir, m, "me", at(3)), runlog.End(dir, m, good, nil, at(4))); err != nil {
+			t.Errorf("%s: the next run: %v", name, err)
+		}
+		if l := read(t, dir); !l.Success.Ended.Equal(at(4)) || l.Mirror.From != m.From {
+			t.Errorf("%s: after the next run: %+v", name, l)
 		}
 	}
 }

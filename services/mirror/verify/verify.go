@@ -34,7 +34,7 @@ func Manifest(w io.Writer, past iter.Seq2[plan.Past, error]) (proof.Root, error)
 			continue
 		}
 		e := p.Source
-		e.Sum = engine.SharedSums(e.Sum, p.Dest.Sum)
+		e.Sum = e.Sum.Shared(p.Dest.Sum)
 		if err := m.Add(e); err != nil {
 			return proof.Root{}, fmt.Errorf("write the manifest: %w", err)
 		}

@@ -116,7 +116,7 @@ func (w *world) known() iter.Seq2[entry.Entry, error] {
 	return func(yield func(entry.Entry, error) bool) {
 		for p, err := range w.store.Past() {
 			e := p.Dest
-			e.Sum = engine.SharedSums(e.Sum, p.Source.Sum)
+			e.Sum = e.Sum.Shared(p.Source.Sum)
 			if !yield(e, err) {
 				return
 			}

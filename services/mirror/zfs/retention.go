@@ -117,10 +117,15 @@ type PruneOptions struct {
 	DryRun bool
 }
 
+// named says whether a policy for a prefix, or for what Take named only, is for a name.
+func named(snapshot, prefix string, taken bool) bool {
+	return strings.HasPrefix(snapshot, prefix) && (!taken || takenName.MatchString(snapshot))
+}
+
 // expired are those of a dataset's snapshots that go.
 func (o PruneOptions) expired(all []Snapshot) []Snapshot {
 	under := slices.DeleteFunc(slices.Clone(all), func(s Snapshot) bool {
-		return !strings.HasPrefix(s.Name, o.Prefix) || o.Taken && !takenName.MatchString(s.Name) || o.Job != "" && s.Job != o.Job
+		return !named(s.Name, o.Prefix, o.Taken) || o.Job != "" && s.Job != o.Job
 	})
 	return o.Keep.Expired(under, o.Common...)
 }

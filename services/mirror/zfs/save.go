@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/klauspost/compress/zstd"
 	"github.com/zeebo/blake3"
@@ -28,6 +29,10 @@ type SaveOptions struct {
 	Job string
 	// BytesPerSecond bounds the streams before their compression; 0 does not.
 	BytesPerSecond int64
+	// WholeEvery makes a point whole, and no increment, whose snapshot was taken so long
+	// after that of the newest whole one that it builds on; 0 makes none. An increment
+	// needs all before it, so that without whole ones no point can ever be let go.
+	WholeEvery time.Duration
 	// Watch, if not nil, is told how far it is, often and from another goroutine.
 	Watch func(Progress)
 }
@@ -55,12 +60,17 @@ func (a *Archive) Save(ctx context.Context, h *Host, dataset string, o SaveOptio
 		}
 	}
 	var done []Point
+	whole := behind.whole
 	for i, next := range send {
 		if err := h.Hold(ctx, next, o.Job); err != nil {
 			return done, err
 		}
 		at := Progress{Snapshot: next.String(), Number: i + 1, Of: len(send)}
-		p, err := a.save(ctx, h, common, next, o.BytesPerSecond, at.watch(o.Watch))
+		from := common
+		if from == nil || o.WholeEvery > 0 && next.Created.Sub(whole) >= o.WholeEvery {
+			from, whole = nil, next.Created
+		}
+		p, err := a.save(ctx, h, from, next, o.BytesPerSecond, at.watch(o.Watch))
 		if err != nil {
 			return done, fmt.Errorf("archive %s: %w", next, err)
 		}
@@ -70,12 +80,24 @@ func (a *Archive) Save(ctx context.Context, h *Host, dataset string, o SaveOptio
 	return done, errors.Join(err, damaged)
 }
 
+// Lacks lists what Save would archive, oldest first, and changes nothing. The error is
+// what Save would fail with, as far as that can be known.
+func (a *Archive) Lacks(ctx context.Context, h *Host, dataset string) ([]Snapshot, error) {
+	if err := checkDataset(dataset); err != nil {
+		return nil, err
+	}
+	l, _, err := a.behind(ctx, h, dataset)
+	return l.send, err
+}
+
 // lag is what an archive lacks of a dataset.
 type lag struct {
 	snapshots []Snapshot
 	// common is the newest snapshot that can be restored from it; send are those after.
 	common *Snapshot
 	send   []Snapshot
+	// whole is when the whole point that common builds on was taken.
+	whole time.Time
 }
 
 // behind sees what an archive lacks. damaged is what is wrong with its indexes, which
@@ -91,6 +113,11 @@ func (a *Archive) behind(ctx context.Context, h *Host, dataset string) (l lag, d
 	l.common, l.send = unsaved(l.snapshots, archived)
 	switch {
 	case l.common != nil:
+		path, err := Path(archived, l.common.GUID)
+		if err != nil {
+			return lag{}, nil, err
+		}
+		l.whole = path[0].Created
 	case len(archived) > 0 && !slices.ContainsFunc(archived, func(p Point) bool { return p.Dataset == dataset }):
 		return l, nil, fmt.Errorf("archive %s: %w, %s: give each dataset a prefix of its own", dataset, ErrOther, archived[0].Dataset)
 	case len(l.send) == 0:

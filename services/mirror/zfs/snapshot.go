@@ -53,6 +53,32 @@ func (h *Host) Snapshots(ctx context.Context, dataset string) ([]Snapshot, error
 	return found, nil
 }
 
+// Datasets lists a dataset and all file systems and volumes below it, each after the one
+// that it lies in, without those that are there for a reading only. The error wraps
+// ErrNotExist if there is no such dataset.
+func (h *Host) Datasets(ctx context.Context, root string) ([]string, error) {
+	if err := checkDataset(root); err != nil {
+		return nil, err
+	}
+	out, err := h.zfs(ctx, "list", "-H", "-r", "-t", "filesystem,volume", "-o", "name", root)
+	if err != nil {
+		return nil, fmt.Errorf("list the datasets below %s: %w", root, err)
+	}
+	var all []string
+	for line := range strings.Lines(string(out)) {
+		name := strings.TrimSuffix(line, "\n")
+		if strings.Contains(name, "/"+readingPrefix) {
+			continue
+		}
+		if name != root && !strings.HasPrefix(name, root+"/") {
+			return nil, fmt.Errorf("list the datasets below %s: zfs answers %q", root, name)
+		}
+		all = append(all, name)
+	}
+	slices.Sort(all) // a name comes before those that it begins
+	return all, nil
+}
+
 // parseSnapshots reads the lines of zfs get.
 func parseSnapshots(dataset string, out []byte) ([]Snapshot, error) {
 	byName := map[string]*Snapshot{}

@@ -35,13 +35,19 @@ type UpdateOptions struct {
 	// Keep is which of the snapshots that Take took stay; nil lets none go. On a source
 	// it is for those of the job alone. Those that were taken otherwise stay anyway.
 	Keep *Keep
+	// KeepPoints is which of the points of an archive stay whose snapshots Take took; nil
+	// lets none go.
+	KeepPoints *Keep
 }
 
 func (o UpdateOptions) validate() error {
-	if o.Keep == nil {
-		return nil
+	var errs []error
+	for _, k := range []*Keep{o.Keep, o.KeepPoints} {
+		if k != nil {
+			errs = append(errs, k.Validate())
+		}
 	}
-	return o.Keep.Validate()
+	return errors.Join(errs...)
 }
 
 // Updated is what a replication's Update did, also one that failed.
@@ -166,8 +172,10 @@ type Archived struct {
 	Points []Point
 	// Swept is how many parts went of uploads that were never finished.
 	Swept int
-	// Pruned is what the policy let go on the source. Points of an archive stay.
+	// Pruned is what the policy let go on the source.
 	Pruned []Snapshot
+	// Thinned is what became of the archive's points.
+	Thinned Thinned
 }
 
 // abandoned is after how long without a new part an upload without an index is not
@@ -175,7 +183,8 @@ type Archived struct {
 const abandoned = 24 * time.Hour
 
 // Update does what is done regularly: it takes a snapshot, archives what the archive
-// lacks as Save does, sweeps what crashes have left, and prunes the source.
+// lacks as Save does, sweeps what crashes have left, and prunes the archive and the
+// source.
 func (a *Archive) Update(ctx context.Context, h *Host, dataset string, s SaveOptions, o UpdateOptions) (done Archived, err error) {
 	if err := errors.Join(checkDataset(dataset), checkJob(s.Job), o.validate()); err != nil {
 		return done, err
@@ -199,12 +208,16 @@ func (a *Archive) Update(ctx context.Context, h *Host, dataset string, s SaveOpt
 			return done, err
 		}
 	}
-	if o.Keep == nil {
-		return done, nil
+	var aerr, serr error
+	if o.KeepPoints != nil {
+		done.Thinned, aerr = a.Thin(ctx, ThinOptions{Keep: *o.KeepPoints, Taken: true})
 	}
-	// The newest that is archived is held.
-	if done.Pruned, err = h.Prune(ctx, dataset, PruneOptions{Keep: *o.Keep, Taken: true, Job: s.Job}); err != nil {
-		err = fmt.Errorf("archived, but: %w", err)
+	if o.Keep != nil {
+		// The newest that is archived is held.
+		done.Pruned, serr = h.Prune(ctx, dataset, PruneOptions{Keep: *o.Keep, Taken: true, Job: s.Job})
 	}
-	return done, err
+	if err := errors.Join(aerr, serr); err != nil {
+		return done, fmt.Errorf("archived, but: %w", err)
+	}
+	return done, nil
 }

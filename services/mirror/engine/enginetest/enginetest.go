@@ -37,14 +37,15 @@ type Server struct {
 	number  atomic.Int64
 }
 
-// Main runs the tests, stops the server, and fails if goroutines are left.
-func (s *Server) Main(m *testing.M) {
+// Main runs the tests, stops the server, and fails if goroutines are left but those
+// that are excused.
+func (s *Server) Main(m *testing.M, excused ...goleak.Option) {
 	code := m.Run()
 	if s.running != nil {
 		s.running.Stop()
 	}
 	err := os.RemoveAll(s.dir)
-	if err = errors.Join(err, goleak.Find()); err != nil && code == 0 {
+	if err = errors.Join(err, goleak.Find(excused...)); err != nil && code == 0 {
 		fmt.Fprintln(os.Stderr, err)
 		code = 1
 	}

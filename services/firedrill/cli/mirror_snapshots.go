@@ -1,0 +1,57 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/firedrill/firedrill/services/mirror/job"
+	"github.com/firedrill/firedrill/services/mirror/snapshots"
+	"github.com/firedrill/firedrill/services/mirror/state"
+)
+
+// syncSnapshots makes a run of a mirror that brings over snapshots.
+func (a *app) syncSnapshots(cmd *cobra.Command, o *mirrorOptions, s *subject, so job.SyncOptions) error {
+	var given []string
+	for _, name := range []string{"check", "may-delete", "accept-places", "transfers"} {
+		if cmd.Flags().Changed(name) {
+			given = append(given, "--"+name)
+		}
+	}
+	if len(given) > 0 {
+		return fmt.Errorf("%s: mirror %s brings over snapshots, as they are: leave it out", strings.Join(given, ", "), s.title())
+	}
+	ctx, left := cmd.Context(), s.left(so.DryRun)
+	p := a.mirrorPrinter(o)
+	p.start()
+	defer p.stop()
+	defer mindInterrupt(ctx, p, left)()
+	began, noted := time.Now(), false
+	begun := func() {
+		noted = true
+		a.noteBegin(s, so, began)
+	}
+	var res job.Result
+	// What it opens is closed again by the run: there is no job.
+	_, err := a.open(ctx, o, s, p, func() (_ *job.Job, err error) {
+		res, err = snapshots.Run(ctx, s.env, s.Mirror, snapshots.Options{DryRun: so.DryRun, Begun: begun, Watch: p.progress})
+		return nil, err
+	})
+	if !errors.Is(err, state.ErrLocked) && ctx.Err() == nil {
+		if !noted {
+			begun()
+		}
+		a.noteEnd(s, so, res, err)
+	}
+	p.stop()
+	if err == nil {
+		err = syncExit(res, so.DryRun, nil)
+	}
+	return p.result(s.Mirror, so.DryRun, res, interrupted(ctx, left, err))
+}
+
+// errSnapshots is why a mirror that brings over snapshots is not compared.
+var errSnapshots = errors.New("it brings over snapshots, each of which was verified when it arrived: nothing of it is compared here; firedrill zfs check reads an archive")

@@ -1,0 +1,171 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/firedrill/firedrill/services/mirror/entry"
+	"github.com/firedrill/firedrill/services/mirror/place"
+	"github.com/firedrill/firedrill/services/mirror/plan"
+	"github.com/firedrill/firedrill/services/mirror/wire"
+)
+
+// UploadsName is the document in the Store that holds the uploads under way of files
+// that are split, so that the next run goes on with them, or frees what they hold.
+const UploadsName = "uploads"
+
+// upload is an upload in parts as it is remembered.
+type upload struct {
+	To plan.Side `json:"to"`
+	// Entry is the file, with its identity, in the form of package wire.
+	Entry []byte `json:"entry"`
+	Token []byte `json:"token"`
+	// Size is that of the parts, in bytes; Began is when the first may have been read.
+	Size  int64     `json:"size"`
+	Began time.Time `json:"began"`
+	// Parts are what the place said of each part; nil of those that are missing.
+	Parts [][]byte `json:"parts"`
+
+	// old says that an earlier run began it, and this one has not gone on with it.
+	old bool
+}
+
+// missing gives the parts that are not there yet, in ranges of about so many bytes.
+func (u *upload) missing(bytes int64) []PartRange {
+	most := int(max(1, bytes/u.Size))
+	var out []PartRange
+	for i, part := range u.Parts {
+		if part != nil {
+			continue
+		}
+		if n := len(out); n > 0 && out[n-1].First+out[n-1].Count == i+1 && out[n-1].Count < most {
+			out[n-1].Count++
+			continue
+		}
+		out = append(out, PartRange{Token: u.Token, Size: u.Size, First: i + 1, Count: 1})
+	}
+	return out
+}
+
+// count is how many parts are there. Nobody puts one meanwhile.
+func (u *upload) count() (n int) {
+	for _, part := range u.Parts {
+		if part != nil {
+			n++
+		}
+	}
+	return n
+}
+
+// is reports whether the upload is of a file as it is now. Of what was young when its
+// first part was read, nothing tells whether it was touched since.
+func (u *upload) is(e entry.Entry) bool {
+	then, _, err := wire.ReadEntry(u.Entry)
+	if err != nil || !sameEntry(&then, &e) || u.Size <= 0 || len(u.Parts) != partCount(e.Size, u.Size) {
+		return false
+	}
+	if e.Change.FS == (entry.FSID{}) {
+		return e.Change == (entry.Change{}) && e.Sum.Contains(entry.HasETag)
+	}
+	return e.Change.CTime < u.Began.Add(-young).UnixNano()
+}
+
+// young is the coarsest step of file times.
+const young = 2 * time.Second
+
+// uploads are those of a run, kept in the Store. They may be used concurrently.
+type uploads struct {
+	store Store
+
+	mu  sync.Mutex
+	all []*upload
+}
+
+// load reads what earlier runs left.
+func (s *uploads) load() error {
+	if _, err := s.store.Load(UploadsName, &s.all); err != nil {
+		return fmt.Errorf("read which uploads are under way: %w", err)
+	}
+	s.all = slices.DeleteFunc(s.all, func(u *upload) bool { return u == nil || u.To > plan.Dest })
+	for _, u := range s.all {
+		u.old = true
+	}
+	return nil
+}
+
+// save is called with the lock held.
+func (s *uploads) save() error {
+	if err := s.store.Save(UploadsName, s.all); err != nil {
+		return fmt.Errorf("remember which uploads are under way: %w", err)
+	}
+	return nil
+}
+
+// resume gives the upload that an earlier run left of a file; nil if none fits.
+func (s *uploads) resume(to plan.Side, e entry.Entry) *upload {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, u := range s.all {
+		if u.old && u.To == to && u.is(e) {
+			u.old = false
+			return u
+		}
+	}
+	return nil
+}
+
+// begin remembers an upload before its first part is put.
+func (s *uploads) begin(to plan.Side, e entry.Entry, token []byte, size int64, at time.Time) (*upload, error) {
+	u := &upload{To: to, Entry: wire.AppendEntry(nil, e), Token: token, Size: size, Began: at, Parts: make([][]byte, partCount(e.Size, size))}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.all = append(s.all, u)
+	return u, s.save()
+}
+
+// put remembers parts, from a number on.
+func (s *uploads) put(u *upload, first int, parts [][]byte) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	copy(u.Parts[first-1:], parts)
+	return s.save()
+}
+
+// end forgets an upload.
+func (s *uploads) end(u *upload) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.all = slices.DeleteFunc(s.all, func(one *upload) bool { return one == u })
+	return s.save()
+}
+
+// abort frees what an upload holds. If that fails the next run tries again.
+func (s *uploads) abort(ctx context.Context, to place.Parts, u *upload) error {
+	if err := to.AbortParts(ctx, u.Token); err != nil {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		u.old = true
+		return err
+	}
+	return s.end(u)
+}
+
+// abandon frees what earlier runs left that nobody goes on with.
+func (s *uploads) abandon(ctx context.Context, places [2]place.Place) error {
+	s.mu.Lock()
+	left := slices.DeleteFunc(slices.Clone(s.all), func(u *upload) bool { return !u.old })
+	s.mu.Unlock()
+	var errs []error
+	for _, u := range left {
+		if to, ok := places[u.To].(place.Parts); ok {
+			errs = append(errs, s.abort(ctx, to, u))
+		} else {
+			errs = append(errs, s.end(u)) // another place was accepted
+		}
+	}
+	return errors.Join(errs...)
+}
