@@ -156,7 +156,7 @@ func (m *measuring) staleReads(reader *Lane, reads []Attempt) int64 {
 		if reader.Reads != "" && l.ID() != reader.Reads {
 			continue
 		}
-		if reader.Reads == "" && (l.Name != reader.Name || l.Target != reader.Target) {
+		if reader.Reads == "" && (l.Name != lanePooled || l.Target != reader.Target) {
 			continue
 		}
 		if source != nil {

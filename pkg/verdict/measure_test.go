@@ -384,6 +384,8 @@ func TestStaleReads(t *testing.T) {
 	check(t, "a failed read shows nothing", stale(func(_, r *Lane) { r.Attempts[50].Outcome, r.Attempts[50].Observed = Failed, 0 }), 0)
 	check(t, "an unacknowledged write need not be seen", stale(func(w, r *Lane) { w.Attempts[49].Outcome = Unknown; r.Attempts[50].Observed = 49 }), 0)
 	check(t, "named source", stale(func(w, r *Lane) { w.Name, r.Reads = "fresh", "orders/fresh"; r.Attempts[50].Observed = 1 }), 1)
+	check(t, "a fresh reader reads the pooled writes", stale(func(_, r *Lane) { r.Name = "fresh"; r.Attempts[50].Observed = 1 }), 1)
+	check(t, "and not the fresh ones", stale(func(w, r *Lane) { w.Name, r.Name = "fresh", "fresh"; r.Attempts[50].Observed = 1 }), 0)
 	check(t, "another target's writes", stale(func(w, r *Lane) { w.Target = "other"; r.Attempts[50].Observed = 1 }), 0)
 }
 

@@ -64,9 +64,9 @@ type Lane struct {
 	// Deadline is D: an ok attempt that took longer, from its schedule, misses it.
 	Deadline int64
 	// Reads is, for read lanes, the ID of the write lane whose canaries
-	// Observed numbers. Empty means the write lane with the same name (pooled,
-	// fresh), target and epoch, if there is exactly one; otherwise stale reads
-	// are not counted.
+	// Observed numbers. Empty means the pooled one of the same target and epoch,
+	// whose canaries drivers read on either lane, if there is exactly one;
+	// otherwise stale reads are not counted.
 	Reads    string
 	Attempts []Attempt
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/firedrill/firedrill/pkg/target"
 	"github.com/firedrill/firedrill/pkg/target/minio"
 	"github.com/firedrill/firedrill/pkg/target/postgres"
+	"github.com/firedrill/firedrill/pkg/target/zfs"
 	"github.com/firedrill/firedrill/schemas"
 )
 
@@ -19,7 +20,7 @@ func invoke(t *testing.T, in string, args ...string) (code int, out, errs string
 	t.Helper()
 	var o, e bytes.Buffer
 	code = Run(t.Context(), append([]string{"--state-dir", t.TempDir()}, args...),
-		Streams{In: strings.NewReader(in), Out: &o, Err: &e}, target.NewRegistry(minio.Driver{}, postgres.Driver{}))
+		Streams{In: strings.NewReader(in), Out: &o, Err: &e}, target.NewRegistry(minio.Driver{}, postgres.Driver{}, zfs.Driver{}))
 	return code, o.String(), e.String()
 }
 

@@ -12,13 +12,14 @@ import (
 	"github.com/firedrill/firedrill/pkg/target"
 	"github.com/firedrill/firedrill/pkg/target/minio"
 	"github.com/firedrill/firedrill/pkg/target/postgres"
+	"github.com/firedrill/firedrill/pkg/target/zfs"
 	"github.com/firedrill/firedrill/services/injector"
 )
 
 func main() {
 	var ttl time.Duration
 	var inventory string
-	registry := target.NewRegistry(minio.Driver{}, postgres.Driver{})
+	registry := target.NewRegistry(minio.Driver{}, postgres.Driver{}, zfs.Driver{})
 	run.Service(event.Injector, func(ctx context.Context, p run.Process) error {
 		inv, err := injector.ReadInventory(inventory, registry)
 		if err != nil {
