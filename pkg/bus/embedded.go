@@ -177,7 +177,9 @@ func (e *Embedded) Shutdown() {
 	e.once.Do(func() {
 		e.server.Shutdown()
 		e.server.WaitForShutdown()
-		// The lock goes with the file; there is nothing to do about an error.
+		// Let go before it is closed: a program that is being started at this moment has
+		// the file, too, until it runs. There is nothing to do about an error.
+		_ = unix.Flock(int(e.lock.Fd()), unix.LOCK_UN)
 		_ = e.lock.Close()
 	})
 }

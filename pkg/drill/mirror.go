@@ -135,6 +135,8 @@ func (c *checker) checkStores(ss []Store) {
 		at := fmt.Sprintf("spec.stores[%d]", i)
 		if !strings.HasPrefix(s.Endpoint, "https://") && !strings.HasPrefix(s.Endpoint, "http://") {
 			c.add(at+".endpoint", s.Endpoint, "this must be the server's URL, such as https://s3.example:9000")
+		} else if _, rest, _ := strings.Cut(s.Endpoint, "://"); strings.ContainsAny(strings.TrimSuffix(rest, "/"), "/?#") && !holdsSecret(s.Endpoint) {
+			c.add(at+".endpoint", s.Endpoint, "this must end after the server's name and port: a bucket and folders in it are part of a mirror's from and to, such as s3:"+s.Name+"/bucket/folder")
 		}
 		if holdsSecret(s.Endpoint) {
 			c.add(at+".endpoint", "", "a URL here never holds a user or password: use accessKey and secretKey")

@@ -23,6 +23,36 @@ func CheckInventory(inv drill.Inventory) []drill.Problem {
 			out = append(out, p)
 		}
 	}
+	return append(out, againstEachOther(inv.Spec.Mirrors)...)
+}
+
+// againstEachOther finds mirrors that delete what others of them have written.
+func againstEachOther(ms []drill.Mirror) (out []drill.Problem) {
+	at := func(m drill.Mirror) (from, to location.Location, ok bool) {
+		from, err := location.Parse(m.From)
+		if err == nil {
+			to, err = location.Parse(m.To)
+		}
+		return from, to, err == nil && m.Snapshots == nil
+	}
+	deletes := func(m drill.Mirror) bool { return m.Mode == drill.MirrorMirror || m.Mode == drill.MirrorTwoWay }
+	for i, m := range ms {
+		from, to, ok := at(m)
+		for _, other := range ms[:i] {
+			otherFrom, otherTo, known := at(other)
+			field, fix := fmt.Sprintf("spec.mirrors[%d].to", i), ""
+			switch {
+			case !ok || !known || !deletes(m) && !deletes(other):
+			case location.Overlap(to, otherTo):
+				fix = fmt.Sprintf("mirror %s writes to %s, and each would delete what the other brings: give them places that are apart", other.Name, other.To)
+			case deletes(m) && deletes(other) && location.Overlap(to, otherFrom) && location.Overlap(from, otherTo):
+				fix = fmt.Sprintf("mirror %s goes the other way, and each would undo what is new on the other side: make one of them a copy, or both one in mode two-way", other.Name)
+			}
+			if fix != "" {
+				out = append(out, drill.Problem{Field: field, Value: m.To, Fix: fix})
+			}
+		}
+	}
 	return out
 }
 

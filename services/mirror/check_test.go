@@ -47,6 +47,36 @@ func TestCheckNamesTheFieldTheValueAndTheFix(t *testing.T) {
 }
 
 // TestAnInventorysMirrorsAreChecked: with where the fault stands.
+func TestMirrorsThatWorkAgainstEachOther(t *testing.T) {
+	check := func(ms ...drill.Mirror) []drill.Problem {
+		var inv drill.Inventory
+		inv.Spec.Mirrors = ms
+		return mirror.CheckInventory(inv)
+	}
+	a := drill.Mirror{Name: "a", From: "dir:/a", To: "dir:/x/y", Mode: drill.MirrorMirror}
+	for name, c := range map[string]struct {
+		b   drill.Mirror
+		fix string
+	}{
+		"into the same place":  {drill.Mirror{Name: "b", From: "dir:/b", To: "dir:/x/y"}, "delete what the other brings"},
+		"into a place in it":   {drill.Mirror{Name: "b", From: "dir:/b", To: "dir:/x/y/z", Mode: drill.MirrorMirror}, "delete what the other brings"},
+		"the other way":        {drill.Mirror{Name: "b", From: "dir:/x/y", To: "dir:/a", Mode: drill.MirrorMirror}, "goes the other way"},
+		"a copy the other way": {drill.Mirror{Name: "b", From: "dir:/x/y", To: "dir:/a"}, ""},
+		"elsewhere":            {drill.Mirror{Name: "b", From: "dir:/a", To: "dir:/x/yy", Mode: drill.MirrorMirror}, ""},
+	} {
+		got := check(a, c.b)
+		if (len(got) > 0) != (c.fix != "") || len(got) > 1 {
+			t.Errorf("%s: %+v", name, got)
+		} else if c.fix != "" && (!strings.Contains(got[0].Fix, c.fix) || got[0].Field != "spec.mirrors[1].to" || got[0].Value != c.b.To) {
+			t.Errorf("%s: %+v", name, got[0])
+		}
+	}
+	a.Mode = drill.MirrorCopy
+	if got := check(a, drill.Mirror{Name: "b", From: "dir:/b", To: a.To}); len(got) > 0 {
+		t.Errorf("two copies into one place: %+v", got)
+	}
+}
+
 func TestAnInventorysMirrorsAreChecked(t *testing.T) {
 	text := `apiVersion: firedrill/v1
 kind: Inventory

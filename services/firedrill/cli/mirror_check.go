@@ -4,18 +4,24 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
+	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/firedrill/firedrill/services/mirror/job"
 	"github.com/firedrill/firedrill/services/mirror/plan"
 	"github.com/firedrill/firedrill/services/mirror/proof"
+	"github.com/firedrill/firedrill/services/mirror/verify"
 )
 
 // verifyFlags are those of the commands that compare.
 type verifyFlags struct {
-	level string
-	side  string
+	level  string
+	side   string
+	period time.Duration
+	read   amount
 }
 
 // otherFilter is said where --filter is not what describes a mirror anew.
@@ -33,11 +39,24 @@ the filter that the run had.
 Levels: L1 compares names, sizes and ETags of a listing (in a directory: what was not
 touched since, as its inode's times tell, and the content of the rest), L2 the
 checksums that a store keeps, L4 reads every content. The result never claims more
-than what was looked at.`,
-		RunE: func(cmd *cobra.Command, args []string) error { return a.verifyMirror(cmd, args, o, v, false) },
+than what was looked at.
+
+L3 is L4 spread over a period: each call reads the contents that are due by the time
+since the call before, the oldest first, and the rest counts if it was read within the
+period, and neither touched nor replaced since. Call it regularly, such as once a day:
+until all was read once, it says how far it is, and exits with 1. What L4 and audits
+read counts as well.`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := v.rolling(cmd); err != nil {
+				return err
+			}
+			return a.verifyMirror(cmd, args, o, v, false)
+		},
 	}
 	f := c.Flags()
-	f.StringVar(&v.level, "level", "L1", "L1, L2 or L4")
+	f.StringVar(&v.level, "level", "L1", "L1, L2, L3 or L4")
+	f.DurationVar(&v.period, "period", job.DefaultPeriod, "for L3: within how long everything is to be read once")
+	f.Var(&v.read, "read", "for L3: how much this call reads, such as 5% or 10Gi; left out, what is due")
 	f.StringVar(&v.side, "side", "both", "source, destination or both")
 	o.describeFilter(f, otherFilter)
 	o.describeLimit(f)
@@ -110,7 +129,7 @@ func (a *app) verifyMirror(cmd *cobra.Command, args []string, o *mirrorOptions, 
 		left: "nothing was changed",
 		open: func(ctx context.Context, s *subject) (*job.Job, error) { return s.env.Open(ctx, s.Mirror, false) },
 		look: func(ctx context.Context, j *job.Job, p *mirrorPrinter) (shown, error) {
-			all, err := j.VerifySides(ctx, sides, job.VerifyOptions{Level: level, Seen: p.seen})
+			all, err := j.VerifySides(ctx, sides, job.VerifyOptions{Level: level, Period: v.period, Read: verify.Amount(v.read), Seen: p.seen})
 			return func(err error) error { return p.verified(all, list, err) }, err
 		},
 	})
@@ -161,11 +180,24 @@ func (a *app) compare(cmd *cobra.Command, args []string, o *mirrorOptions, c com
 	return show(interrupted(ctx, c.left, failure(s.plain(err))))
 }
 
+// rolling refuses what says how L3 goes on where that makes no sense.
+func (v verifyFlags) rolling(cmd *cobra.Command) error {
+	for _, name := range []string{"period", "read"} {
+		if cmd.Flags().Changed(name) && v.level != proof.L3.String() {
+			return fmt.Errorf("--%s: it is for --level L3 only", name)
+		}
+	}
+	if v.period <= 0 {
+		return fmt.Errorf("--period: %v is no time in which everything could be read: use hours, such as 720h", v.period)
+	}
+	return nil
+}
+
 func (v verifyFlags) parse() (proof.Level, []plan.Side, error) {
-	levels := map[string]proof.Level{"L1": proof.L1, "L2": proof.L2, "L4": proof.L4}
+	levels := map[string]proof.Level{"L1": proof.L1, "L2": proof.L2, "L3": proof.L3, "L4": proof.L4}
 	level, ok := levels[v.level]
 	if !ok {
-		return 0, nil, fmt.Errorf("--level: %q is none: use L1, L2 or L4", v.level)
+		return 0, nil, fmt.Errorf("--level: %q is none: use L1, L2, L3 or L4", v.level)
 	}
 	switch v.side {
 	case "both":
@@ -176,4 +208,39 @@ func (v verifyFlags) parse() (proof.Level, []plan.Side, error) {
 		return level, []plan.Side{plan.Dest}, nil
 	}
 	return 0, nil, fmt.Errorf("--side: %q is none: use source, destination or both", v.side)
+}
+
+// amount is a flag for bytes, or for a share of all.
+type amount verify.Amount
+
+// Type implements pflag.Value.
+func (*amount) Type() string { return "amount" }
+
+// String implements pflag.Value.
+func (a *amount) String() string {
+	switch {
+	case a.Percent > 0:
+		return strconv.FormatFloat(a.Percent, 'f', -1, 64) + "%"
+	case a.Bytes > 0:
+		return strconv.FormatInt(a.Bytes, 10)
+	}
+	return ""
+}
+
+// Set implements pflag.Value.
+func (a *amount) Set(text string) error {
+	if share, ok := strings.CutSuffix(text, "%"); ok {
+		n, err := strconv.ParseFloat(share, 64)
+		if err != nil || !(n > 0 && n <= 100) { // NaN too
+			return errors.New("write a share above 0% and up to 100%, such as 5%")
+		}
+		*a = amount{Percent: n}
+		return nil
+	}
+	var n bandwidth // which is written in the same units
+	if err := n.Set(text); err != nil || n == 0 {
+		return errors.New("write a share such as 5%, or bytes such as 500M or 10Gi")
+	}
+	*a = amount{Bytes: int64(n)}
+	return nil
 }

@@ -110,8 +110,13 @@ func (p *mirrorPrinter) fleetResult(name string, r *fleet.Result) {
 	if r == nil {
 		return
 	}
-	fmt.Fprintf(p.out, "%s: %d copied (%s), %d deleted, %d equal already, %d believed equal, %d failed in %.1f s\n",
-		name, r.Done["put"], size(r.Bytes), r.Done["delete"], r.Done["equal"]-r.Believed, r.Believed, r.Failed, r.Seconds)
+	if r.DryRun {
+		fmt.Fprintf(p.out, "%s: nothing was done; it would have copied %d (%s), deleted %d; %d equal already, %d believed equal (the same without --fleet says which)\n",
+			name, r.Done["put"], size(r.Bytes), r.Done["delete"], r.Done["equal"]-r.Believed, r.Believed)
+	} else {
+		fmt.Fprintf(p.out, "%s: %d copied (%s), %d deleted, %d equal already, %d believed equal, %d failed in %.1f s\n",
+			name, r.Done["put"], size(r.Bytes), r.Done["delete"], r.Done["equal"]-r.Believed, r.Believed, r.Failed, r.Seconds)
+	}
 	for _, problem := range r.Problems {
 		fmt.Fprintln(p.out, "  "+problem)
 	}

@@ -87,6 +87,10 @@ func (p *mirrorPrinter) report(m drill.Mirror, dry bool, r job.Result) {
 	p.more(r.Failed, len(r.Failures), "failures")
 	if !dry {
 		for _, c := range r.Conflicts {
+			if c.Twin != "" { // Written out, they would look the same.
+				fmt.Fprintf(p.out, "  conflict   %+q and %+q: %s: %s\n", c.Key, c.Twin, c.Reason, c.Reason.Fix())
+				continue
+			}
 			fmt.Fprintf(p.out, "  conflict   %q: %s: %s\n", c.Key, c.Reason, c.Reason.Fix())
 		}
 		for _, u := range r.Unholdable {
@@ -299,5 +303,12 @@ func (p *mirrorPrinter) auditText(a job.Audited) {
 			what = fmt.Sprintf("damaged, and not repaired: %v", r.Err)
 		}
 		fmt.Fprintf(p.out, "  rotten     %q on the %s: %s\n", r.Key, r.Side, what)
+	}
+	different := int64(0)
+	for _, v := range a.Sides {
+		different += v.Verdict.Different.Count
+	}
+	if different > int64(len(a.Rotten)) {
+		fmt.Fprintln(p.out, "  what is different and not called rotten was edited: the next `mirror sync` sees to it, and no audit does")
 	}
 }

@@ -84,6 +84,34 @@ func TestMirrorFromTheFirstRunToAnAudit(t *testing.T) {
 	w.has(w.run(1, "audit", w.from, w.to), `extra      "new"`, "src: verified (L4)")
 }
 
+// The first calls say how far they are; it is verified when all was read.
+func TestMirrorIsReadBitByBit(t *testing.T) {
+	w := newMirrorWorld(t)
+	w.run(0, "sync", w.from, w.to)
+	l3 := func(want int, args ...string) string {
+		t.Helper()
+		return w.run(want, append([]string{"verify", "--level", "L3"}, append(args, w.from, w.to)...)...)
+	}
+	w.has(l3(1), "dst: NOT verified (L1 where L3 was asked for): 3 checked, 1 checked at a lower level only; 2 shown at L3; 1 contents were read now", `low        "d/b": never read`)
+	w.has(l3(0, "--read", "100%", "--period", "48h"), "src: verified (L3): 3 checked; 3 shown at L3; 2 contents were read now", "dst: verified (L3)")
+	var sides []struct {
+		Verified     bool `json:"verified"`
+		Level, Asked string
+		Low          struct{ Count int64 } `json:"low"`
+	}
+	if err := json.Unmarshal([]byte(l3(0, "--json", "--side", "destination", "--read", "1Gi")), &sides); err != nil {
+		t.Fatal(err)
+	}
+	if len(sides) != 1 || !sides[0].Verified || sides[0].Level != "L3" || sides[0].Asked != "L3" || sides[0].Low.Count != 0 {
+		t.Errorf("got %+v", sides)
+	}
+	w.has(w.run(254, "verify", "--read", "5%", w.from, w.to), "--read: it is for --level L3 only")
+	w.has(l3(254, "--period", "-1h"), "--period: -1h0m0s is no time")
+	for _, bad := range []string{"0", "0%", "101%", "NaN%", "5x", "%"} {
+		w.has(l3(254, "--read", bad), "write a share")
+	}
+}
+
 func TestMirrorPrintsJSON(t *testing.T) {
 	w := newMirrorWorld(t)
 	var got struct {
@@ -142,7 +170,7 @@ func TestMirrorRefusesBadArguments(t *testing.T) {
 		{[]string{"snyc", w.from, w.to}, 254, "there is no such command: use audit, cancel, drift, status, sync, verify"},
 		{[]string{"verify", "--filter", "x", w.from, w.to}, 254, "begins with a sign"},
 		{[]string{"status", w.from, "dir:dst"}, 254, "must be absolute"},
-		{[]string{"verify", "--level", "L9", w.from, w.to}, 254, "use L1, L2 or L4"},
+		{[]string{"verify", "--level", "L9", w.from, w.to}, 254, "use L1, L2, L3 or L4"},
 		{[]string{"verify", "--side", "left", w.from, w.to}, 254, "use source, destination or both"},
 		{[]string{"sync", "dir:/no/such/place", w.to}, 255, "/no/such/place"},
 		{[]string{"cancel", "out"}, 254, "firedrill up"},

@@ -113,6 +113,9 @@ func zfsExit(err error) error {
 // lockZFS keeps a second run to the same place out until release is called, also one that
 // `firedrill up` makes in the same state directory.
 func (a *app) lockZFS(job string) (release func(), err error) {
-	release, err = snapshots.Lock(filepath.Join(a.stateDir, "mirrors"), job)
+	release, err = snapshots.Lock(a.locks(), job)
 	return release, failure(err)
 }
+
+// locks is where runs with snapshots lock each other out.
+func (a *app) locks() string { return filepath.Join(a.stateDir, "mirrors") }

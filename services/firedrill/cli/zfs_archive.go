@@ -192,6 +192,16 @@ ZFS gets it; of a damaged one nothing is received. TO is not mounted.`,
 			if err != nil {
 				return fmt.Errorf("TO: %w", err)
 			}
+			l, err := reach.Bucket(args[0])
+			if err != nil {
+				return err
+			}
+			// What is being read must not be let go.
+			release, err := snapshots.Share(a.locks(), snapshots.Job(l.String(), ""))
+			if err != nil {
+				return failure(err)
+			}
+			defer release()
 			return a.withArchive(cmd.Context(), args[0], func(archive *zfs.Archive) error {
 				return a.restore(cmd.Context(), o, archive, via, dataset, point, restore)
 			})

@@ -386,6 +386,8 @@ func (p *zfsPrinter) restored(dataset string, point zfs.Point, received []zfs.Sn
 	return p.print(out, func(line func(string, ...any)) {
 		listed(line, "received", received)
 		switch n := len(received); {
+		case err == nil && n == 0:
+			line("%s: has %s already; nothing was done, and what was changed there since then stays: to get the point itself, restore to a dataset that does not exist", dataset, point.Name())
 		case err == nil:
 			line("%s: restored to %s, verified by its guid; `zfs mount %s` mounts it", dataset, point.Name(), dataset)
 		case n > 0 && isDamaged(err):

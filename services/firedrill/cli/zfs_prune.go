@@ -34,8 +34,8 @@ stays builds. An increment needs all before it up to a whole one, so archive wit
 --whole-every, or nothing but the end of a chain ever goes. Before anything is deleted the
 sizes of all parts that stay are compared, with --read their hashes; while an index cannot
 be read nothing is deleted. Afterwards it is looked whether all that stays is there.
-Do not archive there meanwhile from another machine or state directory. Where the bucket keeps versions, its
-own rules free the space.`,
+Neither archive nor restore there meanwhile from another machine or state directory. Where
+the bucket keeps versions, its own rules free the space.`,
 	}
 	keep := keepFlag(c.Flags(), "how many stay, such as hourly=24,daily=7,weekly=4,monthly=12: the newest of each of the last so many hours, days, weeks and months that have any")
 	c.RunE = func(cmd *cobra.Command, args []string) error {

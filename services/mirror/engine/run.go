@@ -126,11 +126,17 @@ func (r *run) plan() (*plan.Plan, error) {
 		Both:  [2]bool{from.Both, to.Both},
 		Audit: r.report.Check == CheckAudit, ScanStart: r.report.Began, Hash: r.hash,
 	}
+	if r.knew.Unfinished {
+		// What it copied and did not come to note would be taken for equal by its time, so
+		// that nothing could ever be proved of it.
+		rules.Trust = plan.TrustHashes
+	}
 	full := rules
 	r.rules, r.full = &rules, &full
 	// Where the past says what the attributes are, names and ETags do. Of a place that
 	// was just accepted it does not: whoever rebuilt it may have lost them.
-	r.names = !r.AcceptPlaces && r.report.Check == CheckListing && !r.knew.Listed.IsZero() && !r.Store.Empty() && to.ETags && r.Mode != plan.TwoWay
+	// Nor does it after a run that was cut off: it may have set what it did not note.
+	r.names = !r.AcceptPlaces && !r.knew.Unfinished && r.report.Check == CheckListing && !r.knew.Listed.IsZero() && !r.Store.Empty() && to.ETags && r.Mode != plan.TwoWay
 	if r.names {
 		rules.Lists[plan.Dest] = 0
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 
 	"github.com/firedrill/firedrill/services/mirror/entry"
 	"github.com/firedrill/firedrill/services/mirror/place"
@@ -53,7 +54,7 @@ func (r *run) carry(it Item) ([]Done, error) {
 	s.slot <- struct{}{}
 	w := &Worker{Places: r.Places, Limit: r.Limit, parts: s.put}
 	d := Done{Action: it.Actions[0]}
-	d.Err = w.put(r.ctx, &d.Action)
+	d.Err = unpanicked(&d.Action, func() error { return w.put(r.ctx, &d.Action) })
 	err := r.ctx.Err()
 	if lost, ok := errors.AsType[*poolError](d.Err); ok && err == nil {
 		err = lost
@@ -83,11 +84,9 @@ func (s *split) put(ctx context.Context, a *plan.Action, write place.Write) erro
 		return ErrNoParts
 	}
 	if u := s.uploads.resume(a.To, write.Entry); u != nil {
-		kept, err := s.finish(ctx, a, write, to, u)
-		if err == nil || kept || errors.Is(err, place.ErrChanged) {
+		if err := s.finish(ctx, a, write, to, u); !errors.Is(err, place.ErrNoUpload) {
 			return err
 		}
-		// The upload itself may be gone, or what was known of its parts wrong.
 	}
 	size := (&Worker{}).partSize(write.Entry.Size)
 	token, err := to.StartParts(ctx, write, size)
@@ -98,43 +97,52 @@ func (s *split) put(ctx context.Context, a *plan.Action, write place.Write) erro
 	if err != nil {
 		return errors.Join(err, to.AbortParts(context.WithoutCancel(ctx), token))
 	}
-	_, err = s.finish(ctx, a, write, to, u)
-	return err
+	return s.finish(ctx, a, write, to, u)
 }
 
 // finish has the parts that are missing uploaded, and joins all. Where that fails the
-// upload is aborted, or kept for the next run: if it was this run that ended, or if some
-// of its parts were put meanwhile, so that going on may come to an end.
-func (s *split) finish(ctx context.Context, a *plan.Action, write place.Write, to place.Parts, u *upload) (kept bool, err error) {
-	before := u.count()
+// upload is kept, so that the next run sends only what is missing: a part that cannot be
+// read now costs no others. It is aborted where what it was to become is there no more,
+// or the upload itself is gone.
+func (s *split) finish(ctx context.Context, a *plan.Action, write place.Write, to place.Parts, u *upload) error {
 	var now entry.Entry
-	if err = s.send(ctx, a, u); err == nil {
+	err := s.send(ctx, a, u)
+	if err == nil {
 		now, err = to.FinishParts(ctx, write, u.Token, u.Parts)
 	}
-	if err == nil {
+	switch _, lost := errors.AsType[*poolError](err); {
+	case err == nil:
 		joined(a, write.Entry, now)
-		return false, s.uploads.end(u)
+		return s.uploads.end(u)
+	case !lost && s.ctx.Err() == nil && (errors.Is(err, place.ErrChanged) || errors.Is(err, place.ErrNoUpload)):
+		return errors.Join(err, s.uploads.abort(context.WithoutCancel(ctx), to, u))
 	}
-	_, lost := errors.AsType[*poolError](err)
-	if lost || s.ctx.Err() != nil || u.count() > before && !errors.Is(err, place.ErrChanged) {
-		return true, err
-	}
-	return false, errors.Join(err, s.uploads.abort(context.WithoutCancel(ctx), to, u))
+	return err
 }
 
 // send gives the missing parts out. While it waits for a worker, other items of the
-// run have their turn.
+// run have their turn. After a failure no more are given out, and those that are under
+// way are waited for: they may be in other processes, and an upload that is aborted
+// meanwhile would keep what they bring.
 func (s *split) send(ctx context.Context, a *plan.Action, u *upload) error {
-	g, group := errgroup.WithContext(ctx)
+	var g errgroup.Group
+	var failed atomic.Bool
 	size := a.At(a.To.Other()).Size
 	for _, p := range u.missing(max(s.splitAbove()/splitItems, size/mostItems)) {
-		release, err := s.room(group)
-		if err != nil {
+		release, err := s.room(ctx)
+		if err != nil || failed.Load() {
+			if err == nil {
+				release()
+			}
 			break
 		}
 		g.Go(func() error {
 			defer release()
-			return s.sendRange(group, a, u, p)
+			err := s.sendRange(ctx, a, u, p)
+			if err != nil {
+				failed.Store(true)
+			}
+			return err
 		})
 	}
 	if err := g.Wait(); err != nil {

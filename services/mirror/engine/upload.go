@@ -51,16 +51,6 @@ func (u *upload) missing(bytes int64) []PartRange {
 	return out
 }
 
-// count is how many parts are there. Nobody puts one meanwhile.
-func (u *upload) count() (n int) {
-	for _, part := range u.Parts {
-		if part != nil {
-			n++
-		}
-	}
-	return n
-}
-
 // is reports whether the upload is of a file as it is now. Of what was young when its
 // first part was read, nothing tells whether it was touched since.
 func (u *upload) is(e entry.Entry) bool {

@@ -152,12 +152,21 @@ func (w *Worker) remove(ctx context.Context, side plan.Side, have []entry.Entry)
 }
 
 // one carries out one action, and leaves in it what the places hold then.
-func (w *Worker) one(ctx context.Context, a *plan.Action) (err error) {
+func (w *Worker) one(ctx context.Context, a *plan.Action) error {
+	return unpanicked(a, func() error { return w.carryOut(ctx, a) })
+}
+
+// unpanicked makes a panic the failure of the one action.
+func unpanicked(a *plan.Action, do func() error) (err error) {
 	defer func() {
 		if r := recover(); r != nil {
 			err = fmt.Errorf("carry out %q: panic: %v", a.Key, r)
 		}
 	}()
+	return do()
+}
+
+func (w *Worker) carryOut(ctx context.Context, a *plan.Action) (err error) {
 	if a.Op != plan.Put { // each of whose tries waits for itself
 		if err := w.acquire(ctx); err != nil {
 			return err

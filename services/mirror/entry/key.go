@@ -124,6 +124,9 @@ func UnescapeKey(key string) (path string, dir bool, err error) {
 		return "", false, &NameError{key, "the key is not UTF-8"}
 	}
 	body, dir := strings.CutSuffix(key, "/")
+	if len(body) <= maxName && checkPath(body) == nil && plainPath(body) {
+		return body, dir, nil // as of nearly all
+	}
 	var b strings.Builder
 	b.Grow(len(body))
 	for rest, more := body, true; more; {

@@ -50,15 +50,17 @@ func (s Sum) ETagTells(other Sum) bool {
 // A CRC32C is too short to make the BLAKE3 of one side that of both: it may be one
 // that nobody has computed.
 func (s Sum) Shared(other Sum) Sum {
-	known, same := s.SameAs(other)
 	both := s.Has & other.Has
+	blake, crc := both&HasBLAKE3 != 0, both&HasCRC32C != 0
 	switch {
-	case !known || !same, both&HasCRC32C != 0 && s.CRC32C != other.CRC32C:
+	case blake && s.BLAKE3 != other.BLAKE3, crc && s.CRC32C != other.CRC32C:
 		return Sum{}
-	case both&HasBLAKE3 != 0, both&HasETag != 0 && s.ETag == other.ETag:
+	case blake, both&HasETag != 0 && s.ETag == other.ETag:
 		return s.Merge(other)
+	case crc: // whatever the ETags are: not every store's are MD5s
+		return s.Without(HasBLAKE3).Merge(other.Without(HasBLAKE3))
 	}
-	return s.Without(HasBLAKE3).Merge(other.Without(HasBLAKE3))
+	return Sum{}
 }
 
 // Merge gives what is known of one content from two memories of it. Where both know a

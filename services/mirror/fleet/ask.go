@@ -15,7 +15,8 @@ import (
 var ErrNotWhole = errors.New("something was left undone")
 
 // Ask has the fleet run a mirror, and waits until the run has ended. The caller bounds
-// the wait by ctx: nobody answers where no process runs mirrors. Of requests with the
+// the wait by ctx: nobody answers where no process runs mirrors, nor a request that was
+// cut off in all its tries and once more while it waited to be answered. Of requests with the
 // same id, within the bus's window for duplicates, one is carried out. The error says
 // why there was no run, what ended it, or wraps ErrNotWhole.
 func Ask(ctx context.Context, b *bus.Bus, m bus.MirrorRequest, id string, r Request) (*Result, error) {

@@ -52,6 +52,7 @@ const (
 	errorPlain
 	errorHeldBack
 	errorChanged
+	errorNoUpload
 )
 
 // encodeItem writes an item without what only the planner needs, and for which two
@@ -225,6 +226,8 @@ func appendError(b []byte, err error) []byte {
 		kind = errorHeldBack
 	case errors.Is(err, place.ErrChanged):
 		kind, text = errorChanged, err.Error()
+	case errors.Is(err, place.ErrNoUpload):
+		kind, text = errorNoUpload, err.Error()
 	default:
 		kind, text = errorPlain, err.Error()
 	}
@@ -252,6 +255,8 @@ func readError(b []byte) (err error, rest []byte, bad error) {
 		return engine.ErrHeldBack, rest, nil
 	case errorChanged:
 		return &RemoteError{Text: text, Is: place.ErrChanged}, rest, nil
+	case errorNoUpload:
+		return &RemoteError{Text: text, Is: place.ErrNoUpload}, rest, nil
 	}
 	return nil, nil, errItem
 }

@@ -58,8 +58,8 @@ func (s *slot) release() {
 }
 
 // alone does what must be done by one process at a time, over all machines: it waits
-// until no other run has the mirror and this process has a slot, keeps both while fn runs, and ends fn's context
-// with ErrTaken should the mirror be lost.
+// until no other run has the mirror and this process has a slot, keeps both while fn
+// runs, and ends fn's context with ErrTaken should the mirror be lost.
 func (r *runner) alone(ctx context.Context, mirror, run string, fn func(context.Context, *held) error) error {
 	slot := &slot{of: r.slots}
 	defer slot.release()

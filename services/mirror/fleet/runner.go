@@ -49,11 +49,13 @@ func (r *runner) onRequest(ctx context.Context, m bus.Message) error {
 		e.Reason = fmt.Sprintf("%v: the operator adds it under spec.mirrors", ErrUnknown)
 		return r.reject(ctx, e)
 	}
-	done, err := r.turns.take(ctx, mirror)
-	if err != nil {
-		return err
+	if m.Delivered <= maxTries { // else it is only to be answered
+		done, err := r.turns.take(ctx, mirror)
+		if err != nil {
+			return err
+		}
+		defer done()
 	}
-	defer done()
 	err = r.attempt(ctx, m, mirror, e, job.SyncOptions{Check: check, DryRun: body.DryRun})
 	if err != nil && ctx.Err() == nil && m.Delivered >= maxTries && !errors.Is(err, ErrAbandoned) {
 		// Nobody tries again, and somebody may wait for an answer.

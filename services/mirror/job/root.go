@@ -23,8 +23,8 @@ type rootAttrs struct {
 	GID  uint32 `json:"gid"`
 }
 
-// rootsName is the document that holds, by side, what the roots of a two-way mirror
-// looked like after the last run.
+// rootsName is the document that holds, by side, what the roots looked like after the
+// last run.
 const rootsName = "roots"
 
 // rootKey stands for a root in reports.
@@ -84,11 +84,26 @@ func (j *Job) carryRoot(report *engine.Report) error {
 	if !j.ownsRoots() {
 		now[plan.Source].UID, now[plan.Source].GID = now[plan.Dest].UID, now[plan.Dest].GID
 	}
-	if j.spec.mode != plan.TwoWay {
-		j.setRoot(plan.Dest, now, report)
+	var was [2]rootAttrs
+	known, err := j.store.Load(rootsName, &was)
+	if err != nil {
+		return fmt.Errorf("mirror %s: %w", j.spec.Name, err)
+	}
+	if j.spec.mode == plan.TwoWay {
+		var settled bool
+		if now, settled = j.carryRoots(now, was, known, report); !settled {
+			return nil
+		}
+	} else if j.setRoot(plan.Dest, now, report) {
+		now[plan.Dest] = now[plan.Source]
+	}
+	if known && now == was {
 		return nil
 	}
-	return j.carryRoots(now, report)
+	if err := j.store.Save(rootsName, now); err != nil {
+		return fmt.Errorf("mirror %s: %w", j.spec.Name, err)
+	}
+	return nil
 }
 
 // ownsRoots reports whether owners are carried.
@@ -96,36 +111,51 @@ func (j *Job) ownsRoots() bool {
 	return j.places[plan.Source].Traits().Lists&j.places[plan.Dest].Traits().Lists&plan.AttrOwner != 0
 }
 
-// carryRoots carries the roots of a two-way mirror.
-func (j *Job) carryRoots(now [2]rootAttrs, report *engine.Report) error {
-	var was [2]rootAttrs
-	known, err := j.store.Load(rootsName, &was)
-	if err != nil {
-		return fmt.Errorf("mirror %s: %w", j.spec.Name, err)
-	}
+// carryRoots carries the roots of a two-way mirror. It gives what they look like then;
+// false if they are not what they should be, so that the next run tries again.
+func (j *Job) carryRoots(now, was [2]rootAttrs, known bool, report *engine.Report) ([2]rootAttrs, bool) {
 	source, dest := known && now[plan.Source] != was[plan.Source], known && now[plan.Dest] != was[plan.Dest]
 	switch {
 	case now[plan.Source] == now[plan.Dest]:
 	case source && dest:
 		report.Done[plan.Conflict]++
 		report.Conflicts = append(report.Conflicts, plan.Action{Op: plan.Conflict, Key: rootKey, To: plan.Dest, Reason: plan.ConflictChanged})
-		return nil
+		return now, false
 	case source:
 		if !j.setRoot(plan.Dest, now, report) {
-			return nil
+			return now, false
 		}
 		now[plan.Dest] = now[plan.Source]
 	case dest:
 		if !j.setRoot(plan.Source, now, report) {
-			return nil
+			return now, false
 		}
 		now[plan.Source] = now[plan.Dest]
 	}
-	if known && now == was {
+	return now, true
+}
+
+// verifyRoot adds to what a check has shown whether the root of the side looks as the
+// last run left it, where it carried that.
+func (j *Job) verifyRoot(side plan.Side, v *Verified) error {
+	if j.roots[plan.Source] == "" || j.roots[plan.Dest] == "" || len(j.spec.rights) > 0 {
 		return nil
 	}
-	if err := j.store.Save(rootsName, now); err != nil {
-		return fmt.Errorf("mirror %s: %w", j.spec.Name, err)
+	var all [2]rootAttrs
+	known, err := j.store.Load(rootsName, &all)
+	was := all[side]
+	if err != nil || !known || was.Mode == neverSeen {
+		return err
+	}
+	now, err := lookAtRoot(j.roots[side])
+	if err != nil {
+		return err
+	}
+	switch {
+	case now.Mode != was.Mode:
+		v.Verdict.MetadataOnly.Add(rootKey, fmt.Sprintf("has the mode %04o, not %04o", now.Mode, was.Mode))
+	case j.ownsRoots() && now != was:
+		v.Verdict.MetadataOnly.Add(rootKey, fmt.Sprintf("belongs to %d:%d, not %d:%d", now.UID, now.GID, was.UID, was.GID))
 	}
 	return nil
 }

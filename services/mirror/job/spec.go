@@ -48,6 +48,9 @@ func parse(m drill.Mirror) (spec, error) {
 	if s.Name == "" {
 		s.Name = AdHoc(m)
 	}
+	if m.Snapshots != nil {
+		return s, &SpecError{s.Name, "snapshots", "this brings over files", "leave it out, or have package snapshots run the mirror"}
+	}
 	for side, text := range []string{m.From, m.To} {
 		l, err := location.Parse(text)
 		if err != nil {

@@ -211,7 +211,7 @@ func (j *Job) manifest() (*proof.Manifest, proof.Signed, func() error, error) {
 		return nil, signed, nil, fmt.Errorf("mirror %s: %w", j.spec.Name, err)
 	}
 	if !known {
-		return nil, signed, nil, fmt.Errorf("mirror %s: %w", j.spec.Name, ErrNothingKnown)
+		return nil, signed, nil, fmt.Errorf("mirror %s: nothing is remembered in %s: %w", j.spec.Name, j.Dir(), ErrNothingKnown)
 	}
 	f, err := os.Open(j.store.Path(manifestName))
 	if err != nil {
@@ -251,12 +251,25 @@ func (j *Job) vouched(signed proof.Signed) error {
 
 // VerifyOptions say how a mirror is verified.
 type VerifyOptions struct {
-	// Level is L1, L2 or L4.
+	// Level is L1 to L4. At L3 a part of the contents is read, so that of calls that are
+	// made regularly each content is read once in a period; what L4 reads counts, too.
 	Level proof.Level
+	// Period is that of L3; 0 means DefaultPeriod.
+	Period time.Duration
+	// Read is how much is read at L3: the zero value is what the time since the last
+	// such call makes due.
+	Read verify.Amount
 	// Seen is told of each entry that was looked at, by one goroutine at a time.
 	Seen func(plan.Side, entry.Entry)
 	// Parallel is how many contents are read at once.
 	Parallel int
+}
+
+func (o VerifyOptions) period() time.Duration {
+	if o.Period <= 0 {
+		return DefaultPeriod
+	}
+	return o.Period
 }
 
 // Verified is what verifying one side has shown.
@@ -308,7 +321,13 @@ func (j *Job) VerifySides(ctx context.Context, sides []plan.Side, o VerifyOption
 		}
 		g.Go(func() {
 			all[i].Place = j.places[side].String()
-			all[i].Result, errs[i] = c.Against(ctx, m.Entries())
+			all[i].Result, errs[i] = j.against(side, o, func(r *verify.Rolling) (verify.Result, error) {
+				c.Rolling = r
+				return c.Against(ctx, m.Entries())
+			})
+			if errs[i] == nil {
+				errs[i] = j.verifyRoot(side, &all[i])
+			}
 		})
 	}
 	g.Wait()

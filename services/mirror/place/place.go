@@ -20,6 +20,9 @@ var (
 	ErrChanged = errors.New("it changed since it was looked at")
 	// ErrReadOnly says that a place cannot be written to.
 	ErrReadOnly = errors.New("the place is read-only")
+	// ErrNoUpload says that an upload in parts is gone, or that its parts are not what
+	// they were said to be: it has to be begun anew.
+	ErrNoUpload = errors.New("the upload is gone")
 	// ErrNotEmpty says that a directory is not removed because it holds something.
 	ErrNotEmpty = errors.New("the directory is not empty")
 	// ErrCorrupt says that a place gave back, or took, other bytes than its own
@@ -79,9 +82,11 @@ type Parts interface {
 	// stored, and sent to other processes.
 	StartParts(ctx context.Context, w Write, partSize int64) (token []byte, err error)
 	// PutPart writes part number, from 1, of size bytes from r, and may be repeated.
-	// The result can be stored, and sent to other processes.
+	// The result can be stored, and sent to other processes. The error wraps
+	// ErrNoUpload where that is the reason.
 	PutPart(ctx context.Context, token []byte, number int, r io.Reader, size int64) (part []byte, err error)
-	// FinishParts joins the parts, in order, into the entry of w.
+	// FinishParts joins the parts, in order, into the entry of w. The error wraps
+	// ErrNoUpload where that is the reason.
 	FinishParts(ctx context.Context, w Write, token []byte, parts [][]byte) (entry.Entry, error)
 	// AbortParts frees what the upload holds. One that is gone is fine.
 	AbortParts(ctx context.Context, token []byte) error
@@ -114,8 +119,9 @@ type Traits struct {
 	// a manifest without reading them.
 	ETags bool
 	// Stamp, if not nil, gives the time that Entries shows with names only for what was
-	// written with a time: what shows it was not written again since by anybody who
-	// does not set times. 0 is no such time.
+	// written with a time: what shows it was not written again since, neither by the
+	// place, which gives nothing the same time twice, nor by anybody who does not set
+	// times. 0 is no such time.
 	Stamp func(mtime int64) int64
 	// Checksums says that the place keeps checksums of its own, which Look gives.
 	Checksums bool

@@ -28,6 +28,11 @@ type Evidence struct {
 	// or at a time since which nothing touched them: then a BLAKE3, or an ETag that
 	// was computed, is worth Level, whatever that is.
 	Vouched bool
+	// Less, if not nil, is asked by [Check] about each entry that it compares, once and
+	// in their order, when the location's stream has yielded the entry last. If why is
+	// not "", what is known of that entry is worth level only, and vouched stands in
+	// place of Vouched.
+	Less func(key string) (level Level, vouched bool, why string)
 }
 
 // Check compares what a location holds with its manifest; both streams are sorted
@@ -130,14 +135,22 @@ func (c *check) verdict() Verdict {
 
 func (c *check) compare(key string, want, got entry.Entry) {
 	c.any = true
-	level, detail := Compare(want, got, c.how)
+	how, low := c.how, ""
+	if how.Less != nil {
+		if level, vouched, why := how.Less(key); why != "" {
+			how.Level, how.Vouched, low = level, vouched, why
+		}
+	}
+	level, detail := Compare(want, got, how)
 	switch {
 	case detail != "":
 		c.v.Different.Add(key, detail)
 	case level == LevelNone && want.Sum.Has == 0:
-		c.v.Unchecked.Add(key, "no run has read it, so that no hash is known to compare with: a run that audits reads it")
+		c.v.Unchecked.Add(key, "no run has read it, so that no hash is known to compare with: `firedrill mirror sync --check audit` reads it")
 	case level == LevelNone:
 		c.v.Unchecked.Add(key, "no hash is known on both sides")
+	case level < c.how.Level && low != "":
+		c.v.Low.Add(key, low)
 	case level < c.how.Level:
 		c.v.Low.Add(key, fmt.Sprintf("what is known of it on both sides is worth %v", level))
 	}

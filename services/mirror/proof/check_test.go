@@ -330,3 +330,26 @@ func TestASignerThatSignsNothingIsFound(t *testing.T) {
 		t.Errorf("a subject that JSON would change: %v", err)
 	}
 }
+
+// An entry of which less is known than of the others holds the level of all down, and
+// says why.
+func TestLessIsKnownOfSome(t *testing.T) {
+	all := []entry.Entry{file("a", allSums), file("b", allSums), file("c", allSums)}
+	less := map[string]string{"b": "read 40 days ago"}
+	how := proof.Evidence{Level: proof.L3, Vouched: true, Less: func(key string) (proof.Level, bool, string) {
+		return proof.L1, false, less[key]
+	}}
+	v := check(t, seq(all...), seq(all...), how)
+	if v.Verified() || v.Level != proof.L1 || v.At[proof.L3] != 2 || v.At[proof.L1] != 1 || v.Low.Count != 1 || v.Low.First[0] != (proof.Finding{Key: "b", Detail: "read 40 days ago"}) {
+		t.Errorf("got %+v", v)
+	}
+	// A BLAKE3 that nobody vouches for shows nothing.
+	some := []entry.Entry{all[0], file("b", entry.HasBLAKE3), all[2]}
+	if v := check(t, seq(all...), seq(some...), how); v.Unchecked.Count != 1 || v.Low.Count != 0 || v.Level != proof.LevelNone {
+		t.Errorf("unvouched: got %+v", v)
+	}
+	delete(less, "b")
+	if v := check(t, seq(all...), seq(all...), how); !v.Verified() || v.Level != proof.L3 {
+		t.Errorf("all at L3: got %+v", v)
+	}
+}

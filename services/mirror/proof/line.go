@@ -2,12 +2,14 @@ package proof
 
 import (
 	"encoding/base64"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"maps"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 	"unicode/utf8"
 
@@ -102,7 +104,9 @@ func appendSum(b []byte, s entry.Sum) []byte {
 		b = append(b, '"')
 	}
 	if s.Contains(entry.HasCRC32C) {
-		b = fmt.Appendf(b, `,"crc32c":"%08x"`, s.CRC32C)
+		b = append(b, `,"crc32c":"`...)
+		b = hex.AppendEncode(b, binary.BigEndian.AppendUint32(nil, s.CRC32C))
+		b = append(b, '"')
 	}
 	if s.Contains(entry.HasETag) {
 		b = append(b, `,"etag":`...)
@@ -118,6 +122,9 @@ func appendSum(b []byte, s entry.Sum) []byte {
 // appendString appends JSON of text. Only what must be escaped is.
 func appendString(b []byte, s string) []byte {
 	b = append(b, '"')
+	if !strings.ContainsFunc(s, escaped) {
+		return append(append(b, s...), '"')
+	}
 	for i := range len(s) {
 		switch c := s[i]; {
 		case c == '"' || c == '\\':
@@ -130,6 +137,8 @@ func appendString(b []byte, s string) []byte {
 	}
 	return append(b, '"')
 }
+
+func escaped(c rune) bool { return c < 0x20 || c == '"' || c == '\\' }
 
 func appendBase64(b []byte, s string) []byte {
 	b = append(b, '"')

@@ -21,6 +21,16 @@ const lockDir = ".zfs"
 // where mirrors are remembered; those who do not share it are not kept out. The error
 // wraps ErrUnderWay where somebody else has the lock.
 func Lock(stateDir, job string) (release func(), err error) {
+	return lock(stateDir, job, unix.LOCK_EX)
+}
+
+// Share is Lock for who only reads at the place: any number may at once, and nobody has
+// the lock meanwhile.
+func Share(stateDir, job string) (release func(), err error) {
+	return lock(stateDir, job, unix.LOCK_SH)
+}
+
+func lock(stateDir, job string, how int) (release func(), err error) {
 	dir := filepath.Join(stateDir, lockDir)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("lock %s: %w", job, err)
@@ -29,7 +39,7 @@ func Lock(stateDir, job string) (release func(), err error) {
 	if err != nil {
 		return nil, fmt.Errorf("lock %s: %w", job, err)
 	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+	if err := unix.Flock(int(f.Fd()), how|unix.LOCK_NB); err != nil {
 		_ = f.Close()
 		if errors.Is(err, unix.EWOULDBLOCK) {
 			return nil, fmt.Errorf("%w (%s is locked): wait until it has ended", ErrUnderWay, f.Name())
@@ -37,5 +47,9 @@ func Lock(stateDir, job string) (release func(), err error) {
 		return nil, fmt.Errorf("lock %s: %w", f.Name(), err)
 	}
 	// The file stays: whoever removes it takes another's lock away.
-	return func() { _ = f.Close() }, nil
+	return func() {
+		// To close it would not do: a program that is being started has it, too, until it runs.
+		_ = unix.Flock(int(f.Fd()), unix.LOCK_UN)
+		_ = f.Close()
+	}, nil
 }

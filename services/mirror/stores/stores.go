@@ -34,8 +34,14 @@ func Config(l location.Location, inventory []drill.Store, ownKeys bool) (bucket.
 			return c, fmt.Errorf("%w: %s is not a location that requests may name: add its store to the inventory, and write s3:store/bucket", ErrLocation, l)
 		}
 		c.Region = os.Getenv("AWS_REGION")
-		if id := os.Getenv("AWS_ACCESS_KEY_ID"); id != "" {
-			c.Credentials = credentials.NewStaticV4(id, os.Getenv("AWS_SECRET_ACCESS_KEY"), os.Getenv("AWS_SESSION_TOKEN"))
+		id, key := os.Getenv("AWS_ACCESS_KEY_ID"), os.Getenv("AWS_SECRET_ACCESS_KEY")
+		switch {
+		case id != "" && key == "":
+			return c, errors.New("AWS_ACCESS_KEY_ID is set and AWS_SECRET_ACCESS_KEY is not: set both, or neither for a public bucket")
+		case id == "" && key != "":
+			return c, errors.New("AWS_SECRET_ACCESS_KEY is set and AWS_ACCESS_KEY_ID is not: set both, or neither for a public bucket")
+		case id != "":
+			c.Credentials = credentials.NewStaticV4(id, key, os.Getenv("AWS_SESSION_TOKEN"))
 		}
 		return c, nil
 	}

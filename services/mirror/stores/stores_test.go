@@ -102,6 +102,10 @@ func TestThatThereWereNoKeysIsSaidOnlyWhereThereWereNone(t *testing.T) {
 	}
 	t.Setenv("AWS_ACCESS_KEY_ID", "own")
 	l := at(t, "s3+http://lab/bucket")
+	if _, err := stores.Config(l, nil, true); err == nil || !strings.Contains(err.Error(), "AWS_SECRET_ACCESS_KEY is not") {
+		t.Errorf("with half of the keys: %v", err)
+	}
+	t.Setenv("AWS_SECRET_ACCESS_KEY", "key")
 	c, err := stores.Config(l, nil, true)
 	if err != nil {
 		t.Fatal(err)

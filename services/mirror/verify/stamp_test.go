@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"iter"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
 	"testing"
 
@@ -96,5 +98,29 @@ func TestAnObjectIsToldByItsTime(t *testing.T) {
 	}
 	if r := check(); r.Verdict.MetadataOnly.Count != 42 || at.looks.Load() != 0 || at.whole.Load() != 1 {
 		t.Errorf("most changed: %v, after %d looks and %d listings of metadata", r, at.looks.Load(), at.whole.Load())
+	}
+}
+
+// What the mirror itself writes over something shows another time than that, so that a
+// writer whose word has not reached the manifest is seen.
+func TestTheMirrorGivesNothingTheSameTimeTwice(t *testing.T) {
+	w := mirrored(t, "bucket")
+	for past, err := range w.store.Past() {
+		must(t, err)
+		want := past.Dest
+		switch past.Key {
+		case "small":
+			want.Mode ^= 0o111
+			_, err = w.to.SetAttrs(t.Context(), want, past.Dest)
+		case "d/e/other":
+			want.UID++
+			_, err = w.to.Put(t.Context(), place.Write{Entry: want, Have: past.Dest, Open: func(context.Context) (io.ReadCloser, error) {
+				return io.NopCloser(strings.NewReader("other")), nil
+			}})
+		}
+		must(t, err)
+	}
+	if r := w.check(proof.L1); found(r) != "attributes d/e/other, attributes small" {
+		t.Errorf("%v: %s", r, found(r))
 	}
 }

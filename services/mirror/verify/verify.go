@@ -53,9 +53,13 @@ var ErrLevel = errors.New("this level of proof cannot be had there")
 type Check struct {
 	Place place.Place
 	// Level is L1 (the listing), L2 (the place's own checksums; what has none, such
-	// as a file in a directory, is read) or L4 (every content is read).
+	// as a file in a directory, is read), L3 (a part of the contents is read; see
+	// Rolling) or L4 (every content is read).
 	Level  proof.Level
 	Filter func(path string, kind entry.Kind) bool
+	// Rolling says how a check at L3 goes on with those before it. At L4 it may be nil;
+	// else what is read counts for later checks at L3.
+	Rolling *Rolling
 	// Known streams, sorted, what the place was last seen to hold, with the hashes
 	// that its contents had then. With it a place whose listing has no hashes can be
 	// checked to L1: what was not touched since has them still, as its inode's times
@@ -80,14 +84,22 @@ type Result struct {
 	// that the place itself has noticed looks like this. They are unchecked in the
 	// verdict.
 	Unreadable proof.Findings
-	// Read counts the contents that were read: below L4 because the place has nothing
+	// Read counts the contents that were read: below L3 because the place has nothing
 	// of its own that could be compared at the level.
 	Read int64
+	// Pace is what the next check at L3 goes on with, after one that came to its end.
+	Pace Pace
+
+	// low is that of the entry that is compared now.
+	low string
 }
 
 // String is the result in one line.
 func (r Result) String() string {
-	if r.Read == 0 || r.Verdict.Asked >= proof.L4 {
+	switch {
+	case r.Verdict.Asked == proof.L3:
+		return fmt.Sprintf("%v; %d shown at L3; %d contents were read now", r.Verdict, r.Verdict.At[proof.L3], r.Read)
+	case r.Read == 0 || r.Verdict.Asked >= proof.L4:
 		return r.Verdict.String()
 	}
 	return fmt.Sprintf("%v; %d contents were read here, of which the place has no checksum for %v", r.Verdict, r.Read, r.Verdict.Asked)
@@ -102,16 +114,17 @@ func (r Result) Verified() bool { return r.Verdict.Verified() && r.Unreadable.Co
 // proves nothing.
 func (c Check) Against(ctx context.Context, want iter.Seq2[entry.Entry, error]) (Result, error) {
 	t := c.Place.Traits()
-	switch c.Level {
-	case proof.L1:
-		if !t.ETags && c.Known == nil {
-			return Result{}, fmt.Errorf("check %s: %w: its listing has no hashes; use L2 or L4", c.Place, ErrLevel)
-		}
-	case proof.L2, proof.L4:
-	default:
-		return Result{}, fmt.Errorf("check %s: %w: %v; use L1, L2 or L4", c.Place, ErrLevel, c.Level)
+	if err := c.possible(t); err != nil {
+		return Result{}, err
 	}
 	var res Result
+	var s *schedule
+	if c.Level == proof.L3 {
+		var err error
+		if s, err = c.schedule(want); err != nil {
+			return res, fmt.Errorf("check %s: %w", c.Place, err)
+		}
+	}
 	want = c.filtered(want)
 	byTimes := c.Level == proof.L1 && !t.ETags
 	got := c.Place.Entries(ctx, place.ListOptions{Filter: c.Filter})
@@ -120,19 +133,41 @@ func (c Check) Against(ctx context.Context, want iter.Seq2[entry.Entry, error]) 
 		got = c.stamped(ctx, want)
 	}
 	if c.Level > proof.L1 || byTimes || c.stamps != nil {
-		got = c.examined(ctx, got, want, &res)
+		got = c.examined(ctx, got, want, s, &res)
 	}
 	if c.Seen != nil {
 		got = c.told(got)
 	}
-	v, err := proof.Check(want, got, proof.Evidence{
-		Level: c.Level, Metadata: t.Lists&plan.AttrMode != 0, Vouched: byTimes || c.Level > proof.L1,
-	})
+	how := proof.Evidence{Level: c.Level, Metadata: t.Lists&plan.AttrMode != 0, Vouched: byTimes || c.Level > proof.L1}
+	if s != nil {
+		how.Less = func(string) (proof.Level, bool, string) { return proof.L1, !t.ETags, res.low }
+	}
+	v, err := proof.Check(want, got, how)
 	res.Verdict = v
 	if err != nil {
 		return res, fmt.Errorf("check %s: %w", c.Place, err)
 	}
+	if s != nil {
+		res.Pace = s.pace(c.Rolling.Now)
+	}
 	return res, nil
+}
+
+// possible tells why a place cannot be checked to the level.
+func (c Check) possible(t place.Traits) error {
+	switch c.Level {
+	case proof.L1, proof.L3:
+		if c.Level == proof.L3 && c.Rolling == nil {
+			return fmt.Errorf("check %s: %w: nothing is remembered of what was read before; use L1, L2 or L4", c.Place, ErrLevel)
+		}
+		if !t.ETags && c.Known == nil {
+			return fmt.Errorf("check %s: %w: its listing has no hashes; use L2 or L4", c.Place, ErrLevel)
+		}
+	case proof.L2, proof.L4:
+	default:
+		return fmt.Errorf("check %s: %w: %v; use L1 to L4", c.Place, ErrLevel, c.Level)
+	}
+	return nil
 }
 
 // filtered leaves out of the manifest what takes no part.
@@ -166,7 +201,7 @@ func (c Check) told(got iter.Seq2[entry.Entry, error]) iter.Seq2[entry.Entry, er
 }
 
 // examined looks at each content, several at once, and keeps the order.
-func (c Check) examined(ctx context.Context, got, want iter.Seq2[entry.Entry, error], res *Result) iter.Seq2[entry.Entry, error] {
+func (c Check) examined(ctx context.Context, got, want iter.Seq2[entry.Entry, error], due *schedule, res *Result) iter.Seq2[entry.Entry, error] {
 	return func(yield func(entry.Entry, error) bool) {
 		ctx, cancel := context.WithCancel(ctx)
 		var running sync.WaitGroup
@@ -177,7 +212,7 @@ func (c Check) examined(ctx context.Context, got, want iter.Seq2[entry.Entry, er
 			n = 8
 		}
 		queue := make(chan chan seen, n)
-		running.Go(func() { c.examine(ctx, got, want, queue) })
+		running.Go(func() { c.examine(ctx, got, want, due, queue) })
 		for one := range queue {
 			s := <-one
 			if s.read {
@@ -186,6 +221,10 @@ func (c Check) examined(ctx context.Context, got, want iter.Seq2[entry.Entry, er
 			if s.unreadable != nil {
 				res.Unreadable.Add(s.e.Key(), s.unreadable.Error())
 			}
+			if err := c.remember(&s); err != nil && s.err == nil {
+				s.err = fmt.Errorf("remember what was read: %w", err)
+			}
+			res.low = s.low
 			if !yield(s.e, s.err) {
 				return
 			}
@@ -205,19 +244,28 @@ type seen struct {
 	read bool
 	// unreadable says why the content could not be learnt; err ends the stream.
 	unreadable, err error
+	// low says why the evidence is worth L1 only where L3 was asked for.
+	low string
+	// mark and want are those of what was read: see [rolling.mark].
+	mark, want entry.Entry
 }
 
 // examine starts the looks in the order of the entries; the queue's length bounds
 // how many there are.
-func (c Check) examine(ctx context.Context, got, want iter.Seq2[entry.Entry, error], queue chan<- chan seen) {
+func (c Check) examine(ctx context.Context, got, want iter.Seq2[entry.Entry, error], due *schedule, queue chan<- chan seen) {
 	var running sync.WaitGroup
 	defer running.Wait()
 	defer close(queue)
 	like, stop := newCursor(want)
 	defer stop()
-	known := &cursor{}
+	known := &cursor[entry.Entry]{}
 	if c.Level == proof.L1 && c.stamps == nil {
 		known, stop = newCursor(c.Known)
+		defer stop()
+	}
+	var roll *rolling
+	if c.Rolling != nil && c.Level >= proof.L3 {
+		roll, stop = c.roll(ctx, due)
 		defer stop()
 	}
 	for e, err := range got {
@@ -239,19 +287,40 @@ func (c Check) examine(ctx context.Context, got, want iter.Seq2[entry.Entry, err
 			one <- seen{e: e, err: err}
 			continue
 		}
-		if then, ok := known.at(e.Key()); ok && untouched(&e, &then) {
-			e.Sum = then.Sum
-			one <- seen{e: e}
+		s, settled := c.settled(e, known, like, roll)
+		if settled {
+			one <- s
 			continue
 		}
-		hint, wanted := like.at(e.Key())
-		if !wanted || c.Level < proof.L4 && hint.Kind == entry.File && hint.Sum.Has == 0 {
-			e.Sum = entry.Sum{} // There is nothing to compare it with.
-			one <- seen{e: e}
-			continue
-		}
-		running.Go(func() { one <- c.look(ctx, e, hint.Sum) })
+		running.Go(func() {
+			looked := c.look(ctx, s.e, s.want.Sum)
+			looked.mark, looked.want = s.mark, s.want
+			one <- looked
+		})
 	}
+}
+
+// settled gives what is known of a file that needs no look; else false, and what to
+// look for.
+func (c Check) settled(e entry.Entry, known, like *cursor[entry.Entry], roll *rolling) (seen, bool) {
+	if then, ok := known.at(e.Key()); ok && untouched(&e, &then) {
+		e.Sum = then.Sum
+		return seen{e: e}, true
+	}
+	hint, wanted := like.at(e.Key())
+	if !wanted || c.Level < proof.L4 && hint.Kind == entry.File && hint.Sum.Has == 0 {
+		e.Sum = entry.Sum{} // There is nothing to compare it with.
+		return seen{e: e}, true
+	}
+	s := seen{e: e, want: hint}
+	if roll == nil {
+		return s, false
+	}
+	s.mark = roll.mark(&e)
+	if known, ok := roll.recall(&e, &s.mark); ok {
+		return known, true
+	}
+	return s, false
 }
 
 // untouched reports whether nothing has touched a file since it was seen.
@@ -260,16 +329,21 @@ func untouched(now, then *entry.Entry) bool {
 		now.Change == then.Change && now.Change != entry.Change{}
 }
 
+// keyed is what has a key, by which streams are sorted.
+type keyed interface{ Key() string }
+
 // cursor moves through a stream beside another one. The zero value is at the end.
-type cursor struct {
-	next func() (entry.Entry, error, bool)
-	head entry.Entry
+type cursor[T keyed] struct {
+	next func() (T, error, bool)
+	head T
 	key  string
 	ok   bool
+	// err is why it ended before its end.
+	err error
 }
 
-func newCursor(seq iter.Seq2[entry.Entry, error]) (*cursor, func()) {
-	c := &cursor{}
+func newCursor[T keyed](seq iter.Seq2[T, error]) (*cursor[T], func()) {
+	c := &cursor[T]{}
 	next, stop := iter.Pull2(seq)
 	c.next = next
 	c.advance()
@@ -277,9 +351,8 @@ func newCursor(seq iter.Seq2[entry.Entry, error]) (*cursor, func()) {
 }
 
 // advance moves on. That the stream cannot be read is found by who compares with it.
-func (c *cursor) advance() {
-	var err error
-	if c.head, err, c.ok = c.next(); err != nil {
+func (c *cursor[T]) advance() {
+	if c.head, c.err, c.ok = c.next(); c.err != nil {
 		c.ok = false
 	}
 	c.key = c.head.Key()
@@ -287,17 +360,17 @@ func (c *cursor) advance() {
 
 // from gives the first key that is not before the one given; it is asked for keys in
 // their order.
-func (c *cursor) from(key string) (string, bool) {
+func (c *cursor[T]) from(key string) (string, bool) {
 	for c.ok && c.key < key {
 		c.advance()
 	}
 	return c.key, c.ok
 }
 
-// at gives the entry of a key, if there is one; it is asked for keys in their order.
-func (c *cursor) at(key string) (entry.Entry, bool) {
+// at gives what has a key, if there is one; it is asked for keys in their order.
+func (c *cursor[T]) at(key string) (none T, there bool) {
 	if at, ok := c.from(key); !ok || at != key {
-		return entry.Entry{}, false
+		return none, false
 	}
 	return c.head, true
 }

@@ -69,9 +69,18 @@ func (a *Archive) points(ctx context.Context) (points []Point, damaged []error, 
 	}
 	depth := depths(points)
 	slices.SortStableFunc(points, func(x, y Point) int {
-		return cmp.Or(x.Created.Compare(y.Created), cmp.Compare(depth[x.GUID], depth[y.GUID]))
+		return cmp.Or(x.Created.Compare(y.Created), byName(x, y), cmp.Compare(depth[x.GUID], depth[y.GUID]))
 	})
 	return points, damaged, nil
+}
+
+// byName orders points of one second, which is all that ZFS tells of their time, by the
+// milliseconds in the names that firedrill gives.
+func byName(x, y Point) int {
+	if !takenName.MatchString(x.Snapshot) || !takenName.MatchString(y.Snapshot) {
+		return 0
+	}
+	return strings.Compare(x.Snapshot, y.Snapshot)
 }
 
 // depths tells, of each point that can be restored, how many have to be for it.

@@ -16,6 +16,9 @@ type ThinOptions struct {
 	Prefix string
 	// Taken limits the policy to what Take named.
 	Taken bool
+	// Stay are the guids of points that stay whatever the policy says: those that were
+	// just archived, by a clock that may have been wrong once.
+	Stay []uint64
 	// Read has every part that stays be read, and its hashes compared, before anything
 	// goes. Without it their sizes are compared.
 	Read bool
@@ -35,8 +38,9 @@ type Thinned struct {
 }
 
 // Thin deletes the points that the policy lets go and that no point that stays builds
-// on. The newest stays, and so does what cannot be restored, or is of no concern to the
-// policy; neither counts for it. An archive with an index that cannot be read is
+// on. The newest stays, with the end of the chain that it is in, as a clock that was set
+// back makes later points look older; so does what cannot be restored, or is of no concern
+// to the policy: neither counts for it. An archive with an index that cannot be read is
 // ErrCorrupt or ErrUnsupported, and nothing is deleted: nobody knows what that builds
 // on. Nor is anything where a part that has to stay is missing or damaged, which is a
 // *PartError.
@@ -44,8 +48,8 @@ type Thinned struct {
 // What is deleted is so from the newest to the oldest, and each index before its parts,
 // so that whatever is left at any moment can be restored. A Thin that is broken off is
 // gone on with by the next one; it may leave parts to Sweep. Afterwards it is looked
-// whether all that was to stay is there. No Save may run meanwhile, as it could build
-// on what goes. It returns what has gone, with an error too. Where a bucket keeps
+// whether all that was to stay is there. Neither Save nor Restore may run meanwhile, as it could build
+// on what goes, or read it. It returns what has gone, with an error too. Where a bucket keeps
 // versions, those of what went stay for as long as its rules say.
 func (a *Archive) Thin(ctx context.Context, o ThinOptions) (Thinned, error) {
 	if err := o.Keep.Validate(); err != nil {
@@ -97,6 +101,9 @@ func (o ThinOptions) divide(points []Point) (d divided) {
 		// said.
 		expired[s.GUID] = s.Created.Before(points[len(points)-1].Created)
 	}
+	for _, guid := range slices.Concat(o.Stay, ends(points, depth, from)) {
+		delete(expired, guid)
+	}
 	needed := map[uint64]bool{}
 	for _, p := range points {
 		if expired[p.GUID] {
@@ -119,6 +126,35 @@ func (o ThinOptions) divide(points []Point) (d divided) {
 	// A clock that was set back makes an increment look older than what it builds on.
 	slices.SortStableFunc(d.gone, func(x, y Point) int { return cmp.Compare(depth[y.GUID], depth[x.GUID]) })
 	return d
+}
+
+// ends are the points of the chain of the newest one, and of those of its very second, on
+// which most lies.
+func ends(points []Point, depth map[uint64]int, from map[uint64]uint64) (out []uint64) {
+	root := func(guid uint64) uint64 {
+		for from[guid] != 0 {
+			guid = from[guid]
+		}
+		return guid
+	}
+	deepest := map[uint64]int{}
+	for _, p := range points {
+		if depth[p.GUID] > 0 {
+			deepest[root(p.GUID)] = max(deepest[root(p.GUID)], depth[p.GUID])
+		}
+	}
+	last := map[uint64]bool{}
+	for _, p := range points {
+		if depth[p.GUID] > 0 && p.Created.Equal(points[len(points)-1].Created) {
+			last[root(p.GUID)] = true
+		}
+	}
+	for _, p := range points {
+		if d := depth[p.GUID]; d > 0 && last[root(p.GUID)] && d == deepest[root(p.GUID)] {
+			out = append(out, p.GUID)
+		}
+	}
+	return out
 }
 
 // concerns says whether the policy is for a point.

@@ -293,3 +293,30 @@ func TestAWholePointEverySoOften(t *testing.T) {
 		t.Errorf("%+v", checked)
 	}
 }
+
+// Points that were archived by a clock that was ahead, and by one that was mended after
+// it: nothing else has the data of the last ones.
+func TestAClockThatWasAheadLetsNothingNewGo(t *testing.T) {
+	t.Parallel()
+	s := &shelf{objects: map[string][]byte{}, deletes: -1}
+	for i, p := range []struct {
+		from uint64
+		at   time.Time
+	}{
+		{0, time.Date(2027, 1, 1, 10, 0, 0, 0, time.UTC)}, {1, time.Date(2027, 1, 2, 10, 0, 0, 0, time.UTC)},
+		{2, time.Date(2026, 5, 1, 10, 0, 0, 0, time.UTC)}, {0, time.Date(2026, 5, 2, 10, 0, 0, 0, time.UTC)},
+	} {
+		s.put(t, Point{
+			Version: indexVersion, Compression: compression, Dataset: "d", Snapshot: nameOf(p.at), Created: p.at, GUID: uint64(i + 1), From: p.from,
+			Upload: fmt.Sprintf("upload%04d", i), Stream: Stream{Bytes: 1}, Parts: []Part{{Size: 7}},
+		})
+	}
+	done, err := NewArchive(s).Thin(t.Context(), ThinOptions{Keep: Keep{Daily: 1}, Taken: true, Stay: []uint64{4}})
+	if err != nil || len(done.Gone) > 0 {
+		t.Errorf("gone: %+v, %v", done.Gone, err)
+	}
+	done, err = NewArchive(s).Thin(t.Context(), ThinOptions{Keep: Keep{Daily: 1}, Taken: true})
+	if err != nil || len(done.Gone) != 1 || done.Gone[0].GUID != 4 {
+		t.Errorf("without a word for it: %+v, %v", done.Gone, err)
+	}
+}

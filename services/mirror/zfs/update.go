@@ -210,7 +210,11 @@ func (a *Archive) Update(ctx context.Context, h *Host, dataset string, s SaveOpt
 	}
 	var aerr, serr error
 	if o.KeepPoints != nil {
-		done.Thinned, aerr = a.Thin(ctx, ThinOptions{Keep: *o.KeepPoints, Taken: true})
+		thin := ThinOptions{Keep: *o.KeepPoints, Taken: true}
+		for _, p := range done.Points {
+			thin.Stay = append(thin.Stay, p.GUID)
+		}
+		done.Thinned, aerr = a.Thin(ctx, thin)
 	}
 	if o.Keep != nil {
 		// The newest that is archived is held.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/firedrill/firedrill/services/mirror/place"
+	"github.com/firedrill/firedrill/services/mirror/scan"
 	"golang.org/x/sys/unix"
 )
 
@@ -24,6 +25,11 @@ type Error struct {
 // Error quotes the path, so that no control character reaches a terminal.
 func (e *Error) Error() string {
 	text := fmt.Sprintf("cannot %s %q: %v", e.Op, e.Path, e.Err)
+	_, own := errors.AsType[*Error](e.Err)
+	_, read := errors.AsType[*scan.Error](e.Err)
+	if own || read {
+		return text // It says itself what to do, maybe at another place.
+	}
 	if what := advice(e.Err); what != "" {
 		text += ": " + what
 	}

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"time"
 
 	"github.com/firedrill/firedrill/services/mirror/bucket"
 	"github.com/firedrill/firedrill/services/mirror/entry"
@@ -53,7 +52,7 @@ func (p *Place) rewrite(ctx context.Context, e, have entry.Entry) (entry.Entry, 
 	e.Sum.PartSize = 0
 	e.Sum.Has &^= entry.HasPartSize
 	w, err := p.b.Put(ctx, e.Key(), bytes.NewReader(raw), int64(len(raw)), bucket.PutOptions{
-		Meta: metaBeside(o, e), MTime: time.Unix(0, e.MTime), Headers: o.Headers, IfMatch: o.ETag,
+		Meta: metaBeside(o, e), Headers: o.Headers, IfMatch: o.ETag,
 	})
 	if err != nil {
 		return e, explain(err)
@@ -95,7 +94,7 @@ func (p *Place) copyOnto(ctx context.Context, e, have entry.Entry) (entry.Entry,
 	if err := p.keep(&e, o); err != nil {
 		return e, err
 	}
-	set := bucket.SetMetaOptions{Meta: metaBeside(o, e), MTime: time.Unix(0, e.MTime), Headers: o.Headers, IfMatch: o.ETag}
+	set := bucket.SetMetaOptions{Meta: metaBeside(o, e), Headers: o.Headers, IfMatch: o.ETag}
 	if o.Size > p.copyAbove {
 		set.Size, set.PartSize = o.Size, partSizeOf(e)
 	}
@@ -128,7 +127,7 @@ func (p *Place) mend(ctx context.Context, e entry.Entry, o bucket.Object, meta m
 	}
 	e.Sum = entry.Sum{}
 	_, failed := p.b.SetMeta(ctx, e.Key(), bucket.SetMetaOptions{
-		Meta: metaBeside(o, e), MTime: time.Unix(0, e.MTime), Headers: o.Headers, IfMatch: o.ETag, Rewrite: true,
+		Meta: metaBeside(o, e), Headers: o.Headers, IfMatch: o.ETag, Rewrite: true,
 	})
 	if errors.Is(failed, bucket.ErrPrecondition) {
 		failed = nil // Replaced once more, and whole.

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"time"
 
 	"github.com/firedrill/firedrill/services/mirror/bucket"
 	"github.com/firedrill/firedrill/services/mirror/entry"
@@ -86,7 +85,7 @@ func (p *Place) batch(ctx context.Context, ws []place.Write, chosen []int, out [
 		at[key], out[i].Entry = i, e
 		p.visible.forget(key)
 		items = append(items, bucket.BatchItem{
-			Key: key, Size: e.Size, Meta: e.Meta(), MTime: time.Unix(0, e.MTime), New: !plan.Present(ws[i].Have),
+			Key: key, Size: e.Size, Meta: e.Meta(), MTime: p.timeOf(e, ws[i].Have), New: !plan.Present(ws[i].Have),
 			Open: func() (io.ReadCloser, error) { return openWrite(ctx, ws[i]) },
 		})
 	}

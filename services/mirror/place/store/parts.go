@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"time"
 
 	"github.com/firedrill/firedrill/services/mirror/bucket"
 	"github.com/firedrill/firedrill/services/mirror/entry"
@@ -29,7 +28,7 @@ func (p *Place) StartParts(ctx context.Context, w place.Write, partSize int64) (
 	if err := p.holds(e); err != nil {
 		return nil, fmt.Errorf("put into %s: %w", p, err)
 	}
-	u, err := p.b.StartParts(ctx, key, bucket.PartsOptions{PartSize: partSize, Meta: e.Meta(), MTime: time.Unix(0, e.MTime)})
+	u, err := p.b.StartParts(ctx, key, bucket.PartsOptions{PartSize: partSize, Meta: e.Meta(), MTime: p.timeOf(e, w.Have)})
 	if err != nil {
 		return nil, explain(err)
 	}
@@ -54,7 +53,7 @@ func (p *Place) PutPart(ctx context.Context, token []byte, number int, r io.Read
 	if err != nil {
 		// Without a condition nothing can have changed: the upload is gone.
 		if errors.Is(err, bucket.ErrNotFound) {
-			return nil, err
+			return nil, fmt.Errorf("%w: %w", place.ErrNoUpload, err)
 		}
 		return nil, explain(err)
 	}
@@ -106,6 +105,11 @@ func (p *Place) FinishParts(ctx context.Context, w place.Write, token []byte, pa
 		o.CRC32C = &e.Sum.CRC32C
 	}
 	written, err := p.b.FinishParts(ctx, u, joined, o)
+	switch codeOf(err) {
+	case "":
+	case "NoSuchUpload", "InvalidPart", "InvalidPartOrder":
+		return e, fmt.Errorf("%w: %w", place.ErrNoUpload, err)
+	}
 	if err != nil {
 		return e, explain(err)
 	}

@@ -40,6 +40,7 @@ func (p *Place) Put(ctx context.Context, w place.Write) (entry.Entry, error) {
 		return e, err
 	}
 	open := func() (io.ReadCloser, error) { return openWrite(ctx, w) }
+	c.time = p.timeOf(e, w.Have)
 	written, err := p.putSure(ctx, e, open, c)
 	if err != nil {
 		return e, err
@@ -96,10 +97,21 @@ func openWrite(ctx context.Context, w place.Write) (io.ReadCloser, error) {
 	return x, nil
 }
 
-// condition is what a write may overwrite.
+// condition is what a write may overwrite, and the time that it is given.
 type condition struct {
 	absent bool
 	etag   string
+	time   time.Time
+}
+
+// timeOf is the time that an object is written with. Where it replaces one of that very
+// time it is left to the server, as it is where attributes are set: who tells objects by
+// their time ([place.Traits.Stamp]) must see that this is another one.
+func (p *Place) timeOf(e, have entry.Entry) time.Time {
+	if plan.Present(have) && p.stamp(have.MTime) == p.stamp(e.MTime) {
+		return time.Time{}
+	}
+	return time.Unix(0, e.MTime)
 }
 
 // conditionOf is the condition of a write. Where the entry that was seen does not
@@ -168,7 +180,7 @@ func (p *Place) putOnce(ctx context.Context, e entry.Entry, open func() (io.Read
 	if !p.caps.CRC32C {
 		sent.md5 = md5.New()
 	}
-	o := bucket.PutOptions{Meta: e.Meta(), MTime: time.Unix(0, e.MTime), IfNoneMatch: c.absent, IfMatch: c.etag}
+	o := bucket.PutOptions{Meta: e.Meta(), MTime: c.time, IfNoneMatch: c.absent, IfMatch: c.etag}
 	if e.Sum.Contains(entry.HasCRC32C) {
 		o.CRC32C = &e.Sum.CRC32C
 	}
