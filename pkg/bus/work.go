@@ -154,6 +154,9 @@ func (w *worker) fetch(ctx context.Context) (worked bool, err error) {
 	}
 }
 
+// handOver is after how long what a stopping worker gives back is handed out again.
+const handOver = 200 * time.Millisecond
+
 // giveBack stops the iterator and returns what arrived in the last moment, so
 // that no other worker has to wait for it.
 func giveBack(it jetstream.MessagesContext) {
@@ -196,7 +199,9 @@ func (w *worker) handle(ctx context.Context, m jetstream.Msg) {
 			_ = m.NakWithDelay(retryDelay(msg.Delivered))
 		}
 	case ctx.Err() != nil:
-		err = m.Nak()
+		// At once it might be handed to this very process, which takes nothing any more,
+		// and a try would be lost.
+		err = m.NakWithDelay(handOver)
 	default:
 		log.Warn("message will be tried again", "error", err)
 		err = m.NakWithDelay(retryDelay(msg.Delivered))

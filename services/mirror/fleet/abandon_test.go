@@ -20,14 +20,20 @@ func TestARequestThatOutlivesItsProcessesIsAnswered(t *testing.T) {
 	w := newWorld(t, drill.Mirror{Name: "slow", From: "dir:DIR/src", To: "dir:DIR/dst", BytesPerSecond: 1})
 	w.heavy()
 	w.ask("slow", "")
+	var e fleet.Event
 	seq := uint64(0)
 	for range bus.MirrorTries - 1 {
 		stop := w.machine("a")
-		_, seq = w.await("slow", seq, fleet.KindStarted)
+		// A machine that stops may be handed the request once more, which is a try, too.
+		if e, seq = w.await("slow", seq, fleet.KindStarted, fleet.KindFailed); e.Reason != "" {
+			break
+		}
 		stop()
 	}
-	w.machine("b")
-	e, seq := w.await("slow", seq, fleet.KindFailed, fleet.KindStarted)
+	if e.Reason == "" {
+		w.machine("b")
+		e, seq = w.await("slow", seq, fleet.KindFailed, fleet.KindStarted)
+	}
 	for _, word := range []string{"abandoned", "4 processes", "ask again"} {
 		if !strings.Contains(e.Reason, word) {
 			t.Errorf("%+v does not say %q", e, word)

@@ -89,17 +89,17 @@ type divided struct {
 func (o ThinOptions) divide(points []Point) (d divided) {
 	depth, from := depths(points), make(map[uint64]uint64, len(points))
 	var under []Snapshot
+	young := map[uint64]bool{}
 	for i, p := range points {
 		from[p.GUID] = p.From
+		young[p.GUID] = !older(p, points[len(points)-1])
 		if depth[p.GUID] > 0 && o.concerns(p) {
 			under = append(under, Snapshot{Dataset: p.Dataset, Name: p.Snapshot, GUID: p.GUID, TXG: uint64(i) + 1, Created: p.Created})
 		}
 	}
 	expired := map[uint64]bool{}
 	for _, s := range o.Keep.Expired(under) {
-		// Points know seconds only: which of those of the last one is the newest cannot be
-		// said.
-		expired[s.GUID] = s.Created.Before(points[len(points)-1].Created)
+		expired[s.GUID] = !young[s.GUID]
 	}
 	for _, guid := range slices.Concat(o.Stay, ends(points, depth, from)) {
 		delete(expired, guid)
@@ -128,7 +128,13 @@ func (o ThinOptions) divide(points []Point) (d divided) {
 	return d
 }
 
-// ends are the points of the chain of the newest one, and of those of its very second, on
+// older reports whether a point was certainly taken before the newest. Points know
+// seconds only: of those of the last one only firedrill's names say which came first.
+func older(p, newest Point) bool {
+	return p.Created.Before(newest.Created) || p.Created.Equal(newest.Created) && byName(p, newest) < 0
+}
+
+// ends are the points of the chain of the newest one, and of those that may be it, on
 // which most lies.
 func ends(points []Point, depth map[uint64]int, from map[uint64]uint64) (out []uint64) {
 	root := func(guid uint64) uint64 {
@@ -145,7 +151,7 @@ func ends(points []Point, depth map[uint64]int, from map[uint64]uint64) (out []u
 	}
 	last := map[uint64]bool{}
 	for _, p := range points {
-		if depth[p.GUID] > 0 && p.Created.Equal(points[len(points)-1].Created) {
+		if depth[p.GUID] > 0 && !older(p, points[len(points)-1]) {
 			last[root(p.GUID)] = true
 		}
 	}
