@@ -74,7 +74,7 @@ func (b *Bucket) verifyVisible(ctx context.Context, expected []Expected, errs []
 		}
 	}
 	dirs := slices.Sorted(maps.Keys(in))
-	var seen clear
+	var seen unhidden
 	atOnce(len(dirs), func(n int) {
 		by, err := b.Obstacle(ctx, expected[in[dirs[n]][0]].Key, seen.has)
 		if err == nil && by == "" {
@@ -112,18 +112,18 @@ func metaSize(meta map[string]string) (n int) {
 	return n
 }
 
-// clear are directories that nothing hides. The zero value knows none.
-type clear struct{ dirs sync.Map }
+// unhidden are directories that nothing hides. The zero value knows none.
+type unhidden struct{ dirs sync.Map }
 
-func (c *clear) has(dir string) bool {
-	_, ok := c.dirs.Load(dir)
+func (u *unhidden) has(dir string) bool {
+	_, ok := u.dirs.Load(dir)
 	return ok
 }
 
 // add adds a directory and all above it.
-func (c *clear) add(dir string) {
-	for ; dir != "" && !c.has(dir); dir = Parent(dir) {
-		c.dirs.Store(dir, true)
+func (u *unhidden) add(dir string) {
+	for ; dir != "" && !u.has(dir); dir = Parent(dir) {
+		u.dirs.Store(dir, true)
 	}
 }
 
