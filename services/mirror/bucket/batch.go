@@ -52,8 +52,9 @@ type BatchItem struct {
 // is looked at, in a listing or alone, and its size, MD5 and metadata compared,
 // as the server acknowledges what it dropped: credentials that may not read what
 // they write cannot use it, nor can a bucket that encrypts with keys of a KMS. Of the
-// metadata of items that are all New, that of two is compared: to list metadata MinIO checks
-// the request's signature once for each object, which costs as much as storing it.
+// metadata of items that are all New, that of two is compared: to list metadata MinIO
+// checks the request's signature once for each object, which costs as much as storing
+// it.
 //
 // The result has one element for each item, in their order. The error is a
 // *KeysError with the keys that were not stored; the other items are. Too many

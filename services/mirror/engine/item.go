@@ -28,15 +28,6 @@ type Item struct {
 	Parts *PartRange
 }
 
-// Bytes is how much content the item is about.
-func (it *Item) Bytes() int64 {
-	n := int64(0)
-	for i := range it.Actions {
-		n += weight(&it.Actions[i])
-	}
-	return n
-}
-
 // Done is what became of an action.
 type Done struct {
 	// Action is the action, settled if it was a Rehash. If Err is nil its Source and

@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/firedrill/firedrill/services/mirror/state"
 )
 
 // ErrUnderWay says that another run to the same place is under way.
@@ -47,9 +49,5 @@ func lock(stateDir, job string, how int) (release func(), err error) {
 		return nil, fmt.Errorf("lock %s: %w", f.Name(), err)
 	}
 	// The file stays: whoever removes it takes another's lock away.
-	return func() {
-		// To close it would not do: a program that is being started has it, too, until it runs.
-		_ = unix.Flock(int(f.Fd()), unix.LOCK_UN)
-		_ = f.Close()
-	}, nil
+	return func() { _ = state.LetGo(f) }, nil
 }

@@ -51,10 +51,10 @@ func lock(f *os.File) (err error) {
 	return err
 }
 
-// letGo gives a lock back and closes its file. To close it would not do: a program
-// that this process is starting at that moment has the file, too, until it runs, and
-// the lock with it.
-func letGo(f *os.File) error {
+// LetGo gives back the lock, of flock(2), on a file, and closes it. To close it would
+// not do: a program that this process is starting at that moment has the file, too,
+// until it runs, and the lock with it.
+func LetGo(f *os.File) error {
 	return errors.Join(unix.Flock(int(f.Fd()), unix.LOCK_UN), f.Close())
 }
 
@@ -80,7 +80,7 @@ func Holder(dir string) (*LockedError, error) {
 	if err != nil {
 		return nil, fmt.Errorf("see who has the state %s open: %w", dir, err)
 	}
-	defer func() { _ = letGo(f) }() // it was read only
+	defer func() { _ = LetGo(f) }() // it was read only
 	switch err := unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB); {
 	case errors.Is(err, unix.EWOULDBLOCK):
 		return holder(dir, f), nil

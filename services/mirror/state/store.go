@@ -60,7 +60,7 @@ func open(dir string, z sizes) (*Store, error) {
 	}
 	s := &Store{dir: dir, sizes: z, lock: lock}
 	if err := s.recover(); err != nil {
-		return nil, errors.Join(fmt.Errorf("open the state: %w", err), letGo(lock))
+		return nil, errors.Join(fmt.Errorf("open the state: %w", err), LetGo(lock))
 	}
 	return s, nil
 }
@@ -268,7 +268,7 @@ func (s *Store) Close() error {
 	if s.journal != nil {
 		err = errors.Join(err, s.journal.f.Close())
 	}
-	if err = errors.Join(err, letGo(s.lock)); err != nil {
+	if err = errors.Join(err, LetGo(s.lock)); err != nil {
 		return fmt.Errorf("close the state %s: %w", s.dir, err)
 	}
 	return nil

@@ -358,18 +358,12 @@ func (c *cursor[T]) advance() {
 	c.key = c.head.Key()
 }
 
-// from gives the first key that is not before the one given; it is asked for keys in
-// their order.
-func (c *cursor[T]) from(key string) (string, bool) {
+// at gives what has a key, if there is one; it is asked for keys in their order.
+func (c *cursor[T]) at(key string) (none T, there bool) {
 	for c.ok && c.key < key {
 		c.advance()
 	}
-	return c.key, c.ok
-}
-
-// at gives what has a key, if there is one; it is asked for keys in their order.
-func (c *cursor[T]) at(key string) (none T, there bool) {
-	if at, ok := c.from(key); !ok || at != key {
+	if !c.ok || c.key != key {
 		return none, false
 	}
 	return c.head, true
