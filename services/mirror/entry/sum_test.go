@@ -110,8 +110,14 @@ func TestSumsOfOneContent(t *testing.T) {
 		if got := a.Merge(b); got.Has&a.Has != a.Has || a.Contains(HasBLAKE3) && got.BLAKE3 != a.BLAKE3 {
 			t.Errorf("%+v and %+v are %+v", a, b, got)
 		}
-		known, same := a.SameAs(b)
-		if shared := a.Shared(b); shared.Has != 0 && known && !same {
+		// Not every store makes its ETags of the content, so a hash that is equal has
+		// the word before them in what two sides are remembered to share.
+		x, y := a, b
+		if a.Has&b.Has&(HasBLAKE3|HasCRC32C) != 0 {
+			x, y = a.Without(HasETag|HasPartSize), b.Without(HasETag|HasPartSize)
+		}
+		known, same := x.SameAs(y)
+		if shared := a.Shared(b); shared.Has != 0 && !(known && same) {
 			t.Errorf("%+v and %+v share %+v and are not the same", a, b, shared)
 		}
 		if shared := a.Shared(b); shared.Contains(HasBLAKE3) && a.Has&b.Has&HasBLAKE3 == 0 && a.ETag != b.ETag {
