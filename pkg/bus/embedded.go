@@ -15,7 +15,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
-	"golang.org/x/sys/unix"
+
+	"github.com/firedrill/firedrill/pkg/filelock"
 )
 
 // startWait bounds the start of the embedded server, which reads its store.
@@ -59,7 +60,7 @@ func StartEmbedded(o EmbeddedOptions) (*Embedded, error) {
 	}
 	s, err := server.NewServer(opts)
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("embedded NATS server: %w", err), lock.Close())
+		return nil, errors.Join(fmt.Errorf("embedded NATS server: %w", err), filelock.LetGo(lock))
 	}
 	log := o.Log
 	if log == nil {
@@ -125,8 +126,8 @@ func lockStore(dir string) (*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("lock the store directory: %w", err)
 	}
-	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-	if errors.Is(err, unix.EWOULDBLOCK) {
+	err = filelock.Try(f)
+	if errors.Is(err, filelock.ErrHeld) {
 		holder, _ := io.ReadAll(io.LimitReader(f, 32)) // Without the pid the message is still right.
 		_ = f.Close()
 		return nil, &StoreLockedError{Dir: dir, PID: strings.TrimSpace(string(holder))}
@@ -135,7 +136,7 @@ func lockStore(dir string) (*os.File, error) {
 		err = writePID(f)
 	}
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("lock the store directory %s: %w", dir, err), f.Close())
+		return nil, errors.Join(fmt.Errorf("lock the store directory %s: %w", dir, err), filelock.LetGo(f))
 	}
 	return f, nil
 }
@@ -177,10 +178,7 @@ func (e *Embedded) Shutdown() {
 	e.once.Do(func() {
 		e.server.Shutdown()
 		e.server.WaitForShutdown()
-		// Let go before it is closed: a program that is being started at this moment has
-		// the file, too, until it runs. There is nothing to do about an error.
-		_ = unix.Flock(int(e.lock.Fd()), unix.LOCK_UN)
-		_ = e.lock.Close()
+		_ = filelock.LetGo(e.lock) // there is nothing to do about an error
 	})
 }
 

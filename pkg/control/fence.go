@@ -14,6 +14,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/firedrill/firedrill/pkg/filelock"
 )
 
 // Fence keeps an older conductor of a drill from acting on a host after a newer
@@ -387,22 +389,14 @@ func (f Fence) locked(ctx context.Context, act func(fenceMemory) error) error {
 	if err != nil {
 		return fmt.Errorf("fence: %w", err)
 	}
-	defer lock.Close()
+	defer func() { _ = filelock.LetGo(lock) }() // nothing was written to it
 	ctx, cancel := context.WithTimeoutCause(ctx, 30*time.Second, errors.New("another process held "+lock.Name()+" for 30s"))
 	defer cancel()
-	for {
-		err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
-		if err == nil {
-			break
-		}
-		if !errors.Is(err, syscall.EWOULDBLOCK) && !errors.Is(err, syscall.EINTR) {
-			return fmt.Errorf("fence: lock %s: %w", lock.Name(), err)
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("fence: %w", context.Cause(ctx))
-		case <-time.After(time.Millisecond):
-		}
+	switch err := filelock.Wait(ctx, lock, time.Millisecond); {
+	case err != nil && ctx.Err() != nil:
+		return fmt.Errorf("fence: %w", err)
+	case err != nil:
+		return fmt.Errorf("fence: lock %s: %w", lock.Name(), err)
 	}
 	m, err := (&Host{}).remembered(ctx, f)
 	if err != nil {

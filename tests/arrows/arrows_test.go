@@ -41,14 +41,17 @@ func arrows() []arrow {
 		{"pkg/clock", []string{"pkg/event", "golang.org/x/sys/unix"}},
 		{"pkg/keys", []string{"pkg/event", "github.com/nats-io/nkeys"}},
 		{"pkg/internal/await", nil},
-		{"pkg/control", []string{"pkg/event", "golang.org/x/sys/unix"}},
+		{"pkg/filelock", []string{"golang.org/x/sys/unix"}},
+		{"pkg/control", []string{"pkg/event", "pkg/filelock"}},
 		{"pkg/telemetry", []string{"pkg/event", "github.com/nats-io/nats.go", "go.opentelemetry.io/"}},
-		{"pkg/bus", []string{"pkg/event", "pkg/telemetry", "github.com/nats-io/", "golang.org/x/sys/unix"}},
+		{"pkg/bus", []string{"pkg/event", "pkg/filelock", "pkg/telemetry", "github.com/nats-io/"}},
 		{"pkg/run", []string{"pkg/bus", "pkg/clock", "pkg/event", "pkg/keys", "pkg/telemetry", "github.com/spf13/cobra"}},
 		{"pkg/target", []string{"pkg/event"}},
 		{"pkg/target/strict", []string{"pkg/target", "pkg/control"}},
 		{"pkg/target/secrets", []string{"pkg/target"}},
 		{"pkg/target/diskfill", []string{"pkg/target", "pkg/target/strict", "pkg/control", "pkg/event"}},
+		{"pkg/target/canary", []string{"pkg/target", "pkg/target/strict", "pkg/event"}},
+		{"pkg/target/undo", []string{"pkg/target", "pkg/control"}},
 		{"pkg/target/targettest", []string{"pkg/target", "pkg/event", "pkg/clock", "go.uber.org/goleak"}},
 		{"pkg/lab", []string{"pkg/control", "pkg/event", "pkg/lab/", "*"}},
 		{"pkg/schemagen", []string{"pkg/drill", "pkg/event", "schemas", "github.com/invopop/jsonschema", "github.com/nats-io/nkeys"}},
@@ -61,7 +64,7 @@ func arrows() []arrow {
 // driver is the arrow of every package below pkg/target that has none of its
 // own: a driver stands alone, with its own client and what all drivers do alike.
 func driver(from string) arrow {
-	return arrow{from, []string{"pkg/target", "pkg/target/strict", "pkg/target/secrets", "pkg/target/diskfill", "pkg/control", "pkg/event", "*"}}
+	return arrow{from, []string{"pkg/target", "pkg/target/strict", "pkg/target/secrets", "pkg/target/diskfill", "pkg/target/canary", "pkg/target/undo", "pkg/control", "pkg/event", "*"}}
 }
 
 type pkg struct {

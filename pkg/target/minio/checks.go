@@ -5,15 +5,15 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"path"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/firedrill/firedrill/pkg/control"
 	"github.com/firedrill/firedrill/pkg/event"
 	"github.com/firedrill/firedrill/pkg/target"
+	"github.com/firedrill/firedrill/pkg/target/canary"
 	"github.com/firedrill/firedrill/pkg/target/strict"
+	"github.com/firedrill/firedrill/pkg/target/undo"
 )
 
 // The checks.
@@ -173,48 +173,26 @@ func (s *store) checkHealth(ctx context.Context, _ target.CheckSpec, p checkPara
 }
 
 func (s *store) checkWritable(ctx context.Context, spec target.CheckSpec, p checkParams, _ json.RawMessage) ([]event.Property, error) {
-	name := token(spec.Drill, spec.Step+"/"+spec.Name)
+	name := undo.Token(spec.Drill, spec.Step+"/"+spec.Name)
 	return []event.Property{settles(ctx, p.settle(), "bucket "+s.cfg.Bucket+" is writable", "an object written, read back and deleted",
 		func(ctx context.Context) error { return s.tryWrite(ctx, name) })}, nil
 }
 
-// checkCanaries reads every canary of the drill. What a canary is to hold follows
-// from its key, so nothing that happened to the observer can spoil it.
+// checkCanaries reads every canary of the drill.
 func (s *store) checkCanaries(ctx context.Context, spec target.CheckSpec, _ checkParams, _ json.RawMessage) ([]event.Property, error) {
-	const name, wanted = "canaries", "every canary as it was written"
-	prefix := s.canaries(spec.Drill)
 	var all []found
-	var bytes int64
-	err := s.listCanaries(ctx, prefix, func(key string, size, versions int64) {
-		all = append(all, found{key: key, size: size, versions: versions})
-		bytes += size
+	err := s.listCanaries(ctx, s.tree().Drill(spec.Drill)+"/", func(key string, size, _ int64) {
+		all = append(all, found{key: key, size: size})
 	})
 	if err != nil {
 		return nil, err
 	}
-	if len(all) == 0 {
-		return []event.Property{{Name: name, Result: event.ResultInfo, Found: "the drill has no canaries"}}, nil
-	}
-	err = s.readAll(ctx, all, func(f found, body []byte) error {
-		ledger := strings.TrimPrefix(path.Dir(path.Dir(f.key)), s.cfg.Prefix+"/")
-		seq, err := readCanary(ledger, body)
-		if err == nil && canaryKey(s.cfg.Prefix, ledger, seq) != f.key {
-			err = fmt.Errorf("it is canary %d: %w", seq, errDamaged)
-		}
-		return err
-	})
-	if err != nil {
-		return []event.Property{{Name: name, Result: event.ResultInconclusive, Found: err.Error(), Wanted: wanted}}, nil
-	}
-	var bad []string
+	err = s.readAll(ctx, all)
+	var t canary.Tally
 	for _, f := range all {
-		if f.damaged != nil {
-			bad = append(bad, f.key+": "+f.damaged.Error())
-		}
+		t.Add(f.key, f.size, f.damaged)
 	}
-	prop := judge(name, len(bad) == 0, fmt.Sprintf("%d of %d canaries (%d bytes) are whole", len(all)-len(bad), len(all), bytes), wanted)
-	prop.Samples = bad
-	return []event.Property{prop}, nil
+	return []event.Property{t.Property(err)}, nil
 }
 
 // freeScript prints the free bytes of a directory's file system.
@@ -266,7 +244,7 @@ func (s *store) settings(ctx context.Context) (bucketSettings, error) {
 	c := s.users
 	if s.admin.user != "" {
 		var err error
-		if c, err = newLane(s.service, s.admin, true); err != nil {
+		if c, err = newConns(s.service, s.admin, true); err != nil {
 			return out, err
 		}
 		defer c.reset()

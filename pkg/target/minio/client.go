@@ -65,8 +65,8 @@ func (u url) transport(fresh bool) *http.Transport {
 	}
 }
 
-// lane is a client with connections of its own. It is safe for concurrent use.
-type lane struct {
+// conns is a client with connections of its own. It is safe for concurrent use.
+type conns struct {
 	at    url
 	login login
 	fresh bool
@@ -76,49 +76,49 @@ type lane struct {
 	core      *minio.Core
 }
 
-func newLane(at url, l login, fresh bool) (*lane, error) {
-	out := &lane{at: at, login: l, fresh: fresh}
+func newConns(at url, l login, fresh bool) (*conns, error) {
+	out := &conns{at: at, login: l, fresh: fresh}
 	return out, out.renew()
 }
 
 // renew makes a client without any connection. The one before closes those that it
 // keeps, and those in use when they come back.
-func (l *lane) renew() error {
-	t := l.at.transport(l.fresh)
-	core, err := minio.NewCore(l.at.host, &minio.Options{
-		Creds: credentials.NewStaticV4(l.login.user, l.login.secret, ""), Secure: l.at.scheme == "https",
+func (c *conns) renew() error {
+	t := c.at.transport(c.fresh)
+	core, err := minio.NewCore(c.at.host, &minio.Options{
+		Creds: credentials.NewStaticV4(c.login.user, c.login.secret, ""), Secure: c.at.scheme == "https",
 		// A region that is given is not asked for, which would be a request more.
 		Region: "us-east-1", Transport: t, BucketLookup: minio.BucketLookupPath,
 		// An attempt is one attempt.
 		MaxRetries: 1,
 	})
 	if err != nil {
-		return fmt.Errorf("client of %s: %w", l.at, err)
+		return fmt.Errorf("client of %s: %w", c.at, err)
 	}
-	l.mu.Lock()
-	old := l.transport
-	l.transport, l.core = t, core
-	l.mu.Unlock()
+	c.mu.Lock()
+	old := c.transport
+	c.transport, c.core = t, core
+	c.mu.Unlock()
 	if old != nil {
 		old.CloseIdleConnections()
 	}
 	return nil
 }
 
-// client is the lane's client as of now.
-func (l *lane) client() *minio.Core {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.core
+// client is the client as of now.
+func (c *conns) client() *minio.Core {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.core
 }
 
 // reset drops the connections. Making a client again can only fail as it did the
 // first time; then the old one goes on with new connections.
-func (l *lane) reset() {
-	if l.renew() != nil {
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		l.transport.CloseIdleConnections()
+func (c *conns) reset() {
+	if c.renew() != nil {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.transport.CloseIdleConnections()
 	}
 }
 

@@ -6,13 +6,13 @@ import (
 	"fmt"
 	"net"
 	neturl "net/url"
-	"path"
 	"regexp"
 	"strconv"
 	"strings"
 
 	"github.com/firedrill/firedrill/pkg/control"
 	"github.com/firedrill/firedrill/pkg/target"
+	"github.com/firedrill/firedrill/pkg/target/canary"
 	"github.com/firedrill/firedrill/pkg/target/strict"
 )
 
@@ -123,7 +123,7 @@ func (c Config) check(p *strict.Problems) {
 	if !bucketName.MatchString(c.Bucket) || strings.Contains(c.Bucket, "..") {
 		p.Add("bucket", c.Bucket, "give the bucket of the canaries: 3 to 63 small letters, digits, - and .")
 	}
-	if !cleanKey(c.Prefix) {
+	if !canary.CleanName(c.Prefix) {
 		p.Add("prefix", c.Prefix, "give a key without empty parts, . and .., and without / at its ends")
 	}
 	p.Need("user", c.User, "the user that probes connect as")
@@ -140,7 +140,7 @@ func (c Config) check(p *strict.Problems) {
 		p.Absolute(fmt.Sprintf("scratchDirs[%d]", i), dir)
 	}
 	for i, prefix := range c.BreakablePrefixes {
-		if !cleanKey(strings.TrimSuffix(prefix, "/")) {
+		if !canary.CleanName(strings.TrimSuffix(prefix, "/")) {
 			p.Add(fmt.Sprintf("breakablePrefixes[%d]", i), prefix, "give a prefix without empty parts, . and ..; a drill may break every object below it")
 		}
 	}
@@ -186,13 +186,6 @@ func (c Config) checkNodes(p *strict.Problems) {
 		}
 		p.Place(at+".control", n.Control)
 	}
-}
-
-// cleanKey reports whether a key is its own path below a drive's bucket, so that
-// nothing else can be meant by it.
-func cleanKey(key string) bool {
-	return key != "" && path.Clean(key) == key && !strings.HasPrefix(key, "/") && key != "." && key != ".." &&
-		!strings.HasPrefix(key, "../") && !strings.ContainsAny(key, "\\\x00\n\r")
 }
 
 // NodeNames lists the nodes of a configuration, which params.node is one of. It

@@ -12,6 +12,7 @@ import (
 
 	"github.com/minio/minio-go/v7"
 
+	"github.com/firedrill/firedrill/pkg/target/canary"
 	"github.com/firedrill/firedrill/pkg/target/targettest"
 )
 
@@ -22,8 +23,8 @@ func (r *rig) harness(t *testing.T) targettest.Harness {
 		Write:   ProbeWrite, Read: ProbeRead, Hang: FaultFreeze,
 		ReadParams: func(of string) json.RawMessage { return json.RawMessage(fmt.Sprintf(`{"of":%q}`, of)) },
 		Duplicate: func(ctx context.Context, ledger string, seq int64) error {
-			body := canaryBody(ledger, seq, defaultSize)
-			_, err := r.root.users.client().PutObject(ctx, testBucket, canaryKey(defaultPrefix, ledger, seq), bytes.NewReader(body), int64(len(body)), "", "", minio.PutObjectOptions{})
+			body := canary.Body(ledger, seq, canary.DefaultSize)
+			_, err := r.root.users.client().PutObject(ctx, testBucket, canary.Tree(defaultPrefix).Name(ledger, seq), bytes.NewReader(body), int64(len(body)), "", "", minio.PutObjectOptions{})
 			return err
 		},
 		Checks: []targettest.Check{
@@ -79,7 +80,7 @@ func TestContractElsewhere(t *testing.T) {
 // writesFail returns nil when the probes' user is refused with a status.
 func (r *rig) writesFail(want int) func(context.Context) error {
 	return func(ctx context.Context) error {
-		s, err := newLane(r.root.service, login{testUser, testSecret}, true)
+		s, err := newConns(r.root.service, login{testUser, testSecret}, true)
 		if err != nil {
 			return err
 		}

@@ -7,6 +7,7 @@ import (
 	"github.com/firedrill/firedrill/pkg/event"
 	"github.com/firedrill/firedrill/pkg/target"
 	"github.com/firedrill/firedrill/pkg/target/diskfill"
+	"github.com/firedrill/firedrill/pkg/target/undo"
 )
 
 func (s *store) fillOf(o *operation) diskfill.Fill {
@@ -31,7 +32,7 @@ func (s *store) planFill(ctx context.Context, o *operation, p *target.Plan) erro
 		s.part(o.node),
 		{ID: "disk:" + o.node.Name + ":" + o.params.Path, Kind: "filesystem", Labels: map[string]string{"host": o.node.Host}},
 	}
-	p.DeadMan = o.deadMan()
+	p.DeadMan = undo.DeadMan(o.Operation)
 	p.Does = []string{
 		fmt.Sprintf("set a timer on the node's machine that removes the file after %v", p.DeadMan),
 		fmt.Sprintf("write %d bytes to %s on node %s", size, o.rec.Path, o.node.Name),
@@ -47,7 +48,7 @@ func (s *store) fill(ctx context.Context, o *operation) (target.Effect, error) {
 	if err != nil {
 		return e, fmt.Errorf("node %s: %w", o.node.Name, err)
 	}
-	if err := s.arm(ctx, o, diskfill.Timer(o.rec.Path)); err != nil {
+	if err := o.machine.Arm(ctx, o.Operation, o.rec.Token, diskfill.Timer(o.rec.Path)); err != nil {
 		return e, err
 	}
 	e.Began = s.clock.Now()
@@ -59,13 +60,13 @@ func (s *store) fill(ctx context.Context, o *operation) (target.Effect, error) {
 	return e, nil
 }
 
-func (s *store) undoFill(ctx context.Context, o *operation, j *journal) error {
+func (s *store) undoFill(ctx context.Context, o *operation, j *undo.Journal) error {
 	removed, err := diskfill.Remove(ctx, o.node.host, o.rec.Token, o.rec.Path)
 	if err != nil {
 		return fmt.Errorf("node %s: %w", o.node.Name, err)
 	}
 	if removed {
-		j.add("removed %s on node %s", o.rec.Path, o.node.Name)
+		j.Add("removed %s on node %s", o.rec.Path, o.node.Name)
 	}
 	return nil
 }

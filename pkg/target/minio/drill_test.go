@@ -23,6 +23,7 @@ import (
 	"github.com/firedrill/firedrill/pkg/control"
 	"github.com/firedrill/firedrill/pkg/event"
 	"github.com/firedrill/firedrill/pkg/target"
+	"github.com/firedrill/firedrill/pkg/target/undo"
 )
 
 func spec(name, probe, lane string) target.ProbeSpec {
@@ -118,7 +119,7 @@ func TestKillIsMeasuredAndLosesNothing(t *testing.T) {
 	})
 	cancel()
 	a := <-results
-	undo(t, s, op, record)
+	mend(t, s, op, record)
 
 	held, err := s.ReadLedger(t.Context(), spec("writes", ProbeWrite, target.LanePooled), int64(len(a.outcomes)))
 	if err != nil {
@@ -203,7 +204,7 @@ func TestLossesBehindTheServersBackAreFound(t *testing.T) {
 					}
 					cancel()
 				}
-				_, op, record := do(t, s, name, fault, map[string]any{"key": canaryKey(defaultPrefix, sp.Ledger(), 5)})
+				_, op, record := do(t, s, name, fault, map[string]any{"key": r.root.tree().Name(sp.Ledger(), 5)})
 				if held := r.ledger(t, s, sp); held.Present.Len() != 4 || has(held.Present, 5) {
 					t.Errorf("held under the fault: %v", held.Present)
 				}
@@ -221,7 +222,7 @@ func TestLossesBehindTheServersBackAreFound(t *testing.T) {
 						t.Errorf("the stale read does not show: %+v", o)
 					}
 				}
-				if got := undo(t, r.open(t), op, record); !strings.Contains(got, "put ") {
+				if got := mend(t, r.open(t), op, record); !strings.Contains(got, "put ") {
 					t.Errorf("undo: %s", got)
 				}
 				if held := r.ledger(t, s, sp); held.Present.Len() != 5 {
@@ -233,10 +234,10 @@ func TestLossesBehindTheServersBackAreFound(t *testing.T) {
 	}
 	t.Run("a canary by the seed", func(t *testing.T) {
 		_, op, record := do(t, s, "seeded", FaultDeleteObject, nil)
-		if rec, err := readRecord(record); err != nil || !strings.HasPrefix(rec.Object.Key, s.canaries(testDrill)) {
+		if rec, err := readRecord(record); err != nil || !strings.HasPrefix(rec.Object.Key, s.tree().Drill(testDrill)+"/") {
 			t.Errorf("%s, %v", record, err)
 		}
-		undo(t, s, op, record)
+		mend(t, s, op, record)
 	})
 }
 
@@ -256,7 +257,7 @@ func TestUndoLeavesNewerObjectsAlone(t *testing.T) {
 	for _, fault := range []string{FaultDeleteObject, FaultCorruptObject} {
 		_, op, record := do(t, s, fault, fault, map[string]any{"key": "victims/small"})
 		r.put(t, "victims/small", []byte("restored from a copy"))
-		if got := undo(t, s, op, record); !strings.Contains(got, "left victims/small alone") {
+		if got := mend(t, s, op, record); !strings.Contains(got, "left victims/small alone") {
 			t.Error(got)
 		}
 		if got, err := get(t.Context(), r.root.users.client(), testBucket, "victims/small"); err != nil || string(got) != "restored from a copy" {
@@ -306,10 +307,10 @@ func TestPoliciesChangedMeanwhileStay(t *testing.T) {
 	r := startRig(t)
 	s := r.open(t)
 	_, op, record := do(t, s, "ro", FaultReadOnly, nil)
-	if err := r.root.setPolicies(t.Context(), testUser, "readwrite,"+token(testDrill, "ro")); err != nil {
+	if err := r.root.setPolicies(t.Context(), testUser, "readwrite,"+undo.Token(testDrill, "ro")); err != nil {
 		t.Fatal(err)
 	}
-	undo(t, s, op, record)
+	mend(t, s, op, record)
 	if got, err := r.root.policiesOf(t.Context(), testUser); err != nil || got != "readwrite" {
 		t.Errorf("%q, %v", got, err)
 	}
@@ -342,7 +343,7 @@ func TestRightsComeBackRightAfterAStart(t *testing.T) {
 	}))
 	t.Cleanup(young.Close)
 	s := r.store(t, r.edit(t, func(c map[string]any) { c["endpoint"] = young.URL }))
-	if got := undo(t, s, op, record); !strings.Contains(got, "gave user") {
+	if got := mend(t, s, op, record); !strings.Contains(got, "gave user") {
 		t.Errorf("undo: %s", got)
 	}
 	if err := r.healthy(t.Context()); err != nil {
@@ -413,7 +414,7 @@ func TestCycleLeavesNothing(t *testing.T) {
 		}
 	}
 	left := 0
-	err := s.listCanaries(t.Context(), s.canaries(testDrill), func(string, int64, int64) { left++ })
+	err := s.listCanaries(t.Context(), s.tree().Drill(testDrill)+"/", func(string, int64, int64) { left++ })
 	if err != nil || left != 5 {
 		t.Errorf("%d objects are left, want the 5 canaries: %v", left, err)
 	}

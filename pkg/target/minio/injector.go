@@ -2,20 +2,17 @@ package minio
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"path/filepath"
-	"regexp"
 	"strconv"
-	"time"
 
 	"github.com/firedrill/firedrill/pkg/control"
 	"github.com/firedrill/firedrill/pkg/event"
 	"github.com/firedrill/firedrill/pkg/target"
+	"github.com/firedrill/firedrill/pkg/target/canary"
 	"github.com/firedrill/firedrill/pkg/target/strict"
+	"github.com/firedrill/firedrill/pkg/target/undo"
 )
 
 // The faults and actions.
@@ -76,7 +73,9 @@ type operation struct {
 	params params
 	rec    record
 	node   *node
-	fence  control.Fence
+	// machine is the node's, and fence its conductor's there.
+	machine undo.Machine
+	fence   control.Fence
 }
 
 // operationKind is one row of the table of operations.
@@ -133,7 +132,7 @@ func (k operationKind) readParams(raw json.RawMessage) (params, error) {
 	if k.name == FaultFillDisk {
 		ps.Absolute("path", p.Path)
 	}
-	if p.Key != "" && !cleanKey(p.Key) {
+	if p.Key != "" && !canary.CleanName(p.Key) {
 		ps.Add("key", p.Key, "give the key of one object, without empty parts, . and ..")
 	}
 	for _, f := range []struct {
@@ -171,7 +170,7 @@ func (s *store) Plan(ctx context.Context, op target.Operation) (target.Plan, err
 }
 
 func (s *store) resolve(ctx context.Context, k operationKind, o *operation, plan *target.Plan) (err error) {
-	o.rec = record{Undo: undoStart, Node: o.node.Name, Token: token(o.Drill, o.Step)}
+	o.rec = record{Undo: undoStart, Node: o.node.Name, Token: undo.Token(o.Drill, o.Step)}
 	if o.rec.Deployment, err = s.deployment(ctx, o.node); err != nil {
 		return err
 	}
@@ -206,8 +205,8 @@ func (s *store) Do(ctx context.Context, op target.Operation, p target.Plan) (tar
 }
 
 // operation is what a record describes, on behalf of the operation's conductor.
-func (s *store) operation(op target.Operation, undo json.RawMessage) (*operation, error) {
-	r, err := readRecord(undo)
+func (s *store) operation(op target.Operation, raw json.RawMessage) (*operation, error) {
+	r, err := readRecord(raw)
 	if err != nil {
 		return nil, err
 	}
@@ -215,11 +214,11 @@ func (s *store) operation(op target.Operation, undo json.RawMessage) (*operation
 	if err != nil {
 		return nil, err
 	}
-	return &operation{Operation: op, rec: r, node: n, fence: control.Fence{Dir: s.cfg.StateDir, Name: op.Drill, Epoch: op.Fence}}, nil
+	m := s.machine(n)
+	return &operation{Operation: op, rec: r, node: n, machine: m, fence: m.Fence(op)}, nil
 }
 
-// allowed refuses a node of another store, and a conductor that was replaced: one
-// that was suspended and goes on must not break what its successor has mended. It
+// allowed refuses a node of another store, and a conductor that was replaced. It
 // records the conductor on the node's machine.
 func (s *store) allowed(ctx context.Context, o *operation) error {
 	got, err := s.deployment(ctx, o.node)
@@ -229,51 +228,23 @@ func (s *store) allowed(ctx context.Context, o *operation) error {
 	if got != o.rec.Deployment {
 		return fmt.Errorf("node %s belongs to deployment %s, the plan was made for %s: %w", o.node.Name, got, o.rec.Deployment, ErrFence)
 	}
-	return s.claim(ctx, o)
-}
-
-func (s *store) claim(ctx context.Context, o *operation) error {
-	if o.fence.Name == "" && o.fence.Epoch == 0 {
-		return nil // a caller without a drill
-	}
-	err := o.node.host.Fence(ctx, o.fence)
-	if err == nil {
-		return nil
-	}
-	if !errors.As(err, new(*control.FencedError)) {
-		err = fmt.Errorf("%w; make its machine reachable (nodes[].control), and let firedrill write to %s there", err, s.cfg.StateDir)
-	}
-	return fmt.Errorf("node %s: %w", o.node.Name, err)
-}
-
-// claimToMend is claim for what puts things back: a machine that cannot record the
-// claim, because its disk is full, is mended all the same, as long as no newer
-// conductor is known there.
-func (s *store) claimToMend(ctx context.Context, o *operation) error {
-	err := s.claim(ctx, o)
-	if err == nil || errors.As(err, new(*control.FencedError)) {
-		return err
-	}
-	if known := o.node.host.FenceCheck(ctx, o.fence); known != nil {
-		return errors.Join(err, fmt.Errorf("node %s: %w", o.node.Name, known))
-	}
-	return nil
+	return o.machine.Claim(ctx, o.Operation)
 }
 
 // Undo puts back what the record says.
-func (s *store) Undo(ctx context.Context, op target.Operation, undo json.RawMessage) (map[string]string, error) {
-	o, err := s.operation(op, undo)
+func (s *store) Undo(ctx context.Context, op target.Operation, raw json.RawMessage) (map[string]string, error) {
+	o, err := s.operation(op, raw)
 	if err != nil {
 		return nil, fmt.Errorf("undo record: %w", err)
 	}
-	var j journal
+	var j undo.Journal
 	if err = s.undo(ctx, o, &j); err != nil {
 		err = s.scrub(fmt.Errorf("undo: %w", err))
 	}
-	return j.details(), err
+	return j.Details(), err
 }
 
-func (s *store) undo(ctx context.Context, o *operation, j *journal) error {
+func (s *store) undo(ctx context.Context, o *operation, j *undo.Journal) error {
 	got, err := s.deployment(ctx, o.node)
 	if err != nil {
 		return err
@@ -281,7 +252,7 @@ func (s *store) undo(ctx context.Context, o *operation, j *journal) error {
 	if got != o.rec.Deployment {
 		return fmt.Errorf("node %s belongs to deployment %s, the record to %s: %w", o.node.Name, got, o.rec.Deployment, ErrFence)
 	}
-	if err := s.claimToMend(ctx, o); err != nil {
+	if err := o.machine.ClaimToMend(ctx, o.Operation); err != nil {
 		return err
 	}
 	switch o.rec.Undo {
@@ -296,16 +267,13 @@ func (s *store) undo(ctx context.Context, o *operation, j *journal) error {
 	case undoObject:
 		err = s.putBack(ctx, o, j)
 	default:
-		err = fmt.Errorf("kind %q: %w; was it written by a newer firedrill?", o.rec.Undo, target.ErrUnsupported)
+		err = undo.UnknownKind(o.rec.Undo)
 	}
 	if err != nil {
 		return err // a timer stays armed: it is what is left
 	}
-	return s.disarm(ctx, o)
+	return o.machine.Disarm(ctx, o.rec.Token)
 }
-
-// tokenForm is what token makes. Tokens become names of files and policies.
-var tokenForm = regexp.MustCompile(`^firedrill-[0-9a-f]{16}$`)
 
 // readRecord takes records of newer versions too: fields that it does not know
 // are ignored, a kind that it does not know is refused by whoever acts on it.
@@ -316,17 +284,10 @@ func readRecord(raw json.RawMessage) (record, error) {
 			return r, err
 		}
 	}
-	if r.Undo == "" || r.Node == "" || r.Deployment == "" || !tokenForm.MatchString(r.Token) {
+	if r.Undo == "" || r.Node == "" || r.Deployment == "" || !undo.IsToken(r.Token) {
 		return r, errors.New("incomplete: it names no kind, node, deployment or token")
 	}
 	return r, nil
-}
-
-// token marks what a step leaves behind. It is derived from the step, so that a
-// fresh process finds it.
-func token(drill, step string) string {
-	h := sha256.Sum256([]byte(drill + "\n" + step))
-	return "firedrill-" + hex.EncodeToString(h[:8])
 }
 
 // part is a node as the operation hits it.
@@ -336,62 +297,4 @@ func (s *store) part(n *node, labels ...string) event.Part {
 		l[labels[i]] = labels[i+1]
 	}
 	return event.Part{ID: "minio:" + n.Name, Kind: "minio-node", Labels: l}
-}
-
-// deadManGrace is how long after a fault's hold the target acts by itself, and
-// deadManDefault for how long it waits without a hold or a limit.
-const (
-	deadManGrace   = time.Second
-	deadManDefault = 15 * time.Minute
-)
-
-// deadMan is when the target must undo the operation by itself.
-func (o *operation) deadMan() time.Duration {
-	switch d := o.Hold + max(deadManGrace, o.Hold/10); {
-	case o.Hold > 0 && o.Limit > 0:
-		return min(d, o.Limit)
-	case o.Hold > 0:
-		return d
-	case o.Limit > 0:
-		return o.Limit
-	}
-	return deadManDefault
-}
-
-// timer is the path of an operation's dead-man timer.
-func (s *store) timer(r record) string { return filepath.Join(s.cfg.StateDir, r.Token+".timer") }
-
-// arm sets the dead-man timer of an operation.
-func (s *store) arm(ctx context.Context, o *operation, t control.Timer) error {
-	t.Token, t.After = s.timer(o.rec), o.deadMan()
-	if err := o.node.host.Arm(ctx, t); err != nil {
-		return fmt.Errorf("node %s: dead-man timer: %w", o.node.Name, err)
-	}
-	return nil
-}
-
-// disarm cancels the dead-man timer of an operation; without one it does nothing.
-func (s *store) disarm(ctx context.Context, o *operation) error {
-	if err := o.node.host.Disarm(ctx, s.timer(o.rec)); err != nil {
-		return fmt.Errorf("node %s: %w", o.node.Name, err)
-	}
-	return nil
-}
-
-// journal collects what was done, for people, in order.
-type journal struct{ lines []string }
-
-func (j *journal) add(format string, args ...any) {
-	j.lines = append(j.lines, fmt.Sprintf(format, args...))
-}
-
-func (j *journal) details() map[string]string {
-	out := map[string]string{}
-	for i, l := range j.lines {
-		out[fmt.Sprintf("step.%02d", i+1)] = l
-	}
-	if len(out) == 0 {
-		out["step.01"] = "nothing was to be done"
-	}
-	return out
 }

@@ -336,7 +336,7 @@ func do(t *testing.T, s *store, step, name string, params any) (target.Effect, t
 	return e, op, p.Undo
 }
 
-func undo(t *testing.T, s *store, op target.Operation, record json.RawMessage) string {
+func mend(t *testing.T, s *store, op target.Operation, record json.RawMessage) string {
 	t.Helper()
 	d, err := s.Undo(t.Context(), op, record)
 	if err != nil {

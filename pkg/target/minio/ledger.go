@@ -1,19 +1,17 @@
 package minio
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
-	"slices"
-	"strings"
 	"sync"
 	"time"
 
 	"github.com/minio/minio-go/v7"
 
 	"github.com/firedrill/firedrill/pkg/target"
+	"github.com/firedrill/firedrill/pkg/target/canary"
 )
 
 // readers is how many canaries are read at a time.
@@ -63,46 +61,36 @@ func (s *store) listCanaries(ctx context.Context, prefix string, each func(key s
 // ReadLedger lists the canaries through the service, and reads each in full, as a
 // client would: one that is named and cannot be read whole is not there.
 func (s *store) ReadLedger(ctx context.Context, spec target.ProbeSpec, upTo int64) (target.Held, error) {
-	held := target.Held{Duplicates: map[int64]int64{}}
 	ledger := spec.Ledger()
-	if !cleanKey(ledger) {
-		return held, fmt.Errorf("read ledger %q: it cannot be the prefix of a key", ledger)
+	if !canary.CleanName(ledger) {
+		return target.Held{}, fmt.Errorf("read ledger %q: it cannot be the prefix of a key", ledger)
 	}
 	var all []found
-	err := s.listCanaries(ctx, s.cfg.Prefix+"/"+ledger+"/", func(key string, size, versions int64) {
-		if seq, ok := seqOf(s.cfg.Prefix, ledger, key); ok && seq <= upTo {
+	err := s.listCanaries(ctx, s.tree().Ledger(ledger)+"/", func(key string, size, versions int64) {
+		if seq, ok := s.tree().Seq(ledger, key); ok && seq <= upTo {
 			all = append(all, found{seq: seq, key: key, size: size, versions: versions})
 		}
 	})
 	if err == nil {
-		err = s.readAll(ctx, all, func(f found, body []byte) error {
-			seq, err := readCanary(ledger, body)
-			if err == nil && seq != f.seq {
-				err = fmt.Errorf("it is canary %d: %w", seq, errDamaged)
-			}
-			return err
-		})
+		err = s.readAll(ctx, all)
 	}
 	if err != nil {
-		return held, s.scrub(fmt.Errorf("read ledger %s: %w", ledger, err))
+		return target.Held{}, s.scrub(fmt.Errorf("read ledger %s: %w", ledger, err))
 	}
-	slices.SortFunc(all, func(a, b found) int { return cmp.Compare(a.seq, b.seq) })
+	whole := map[int64]int64{}
 	for _, f := range all {
 		if f.damaged != nil {
 			s.log.Warn("a canary cannot be read whole", "key", f.key, "reason", s.scrub(f.damaged))
 			continue
 		}
-		held.Present.Add(f.seq)
-		if f.versions > 1 {
-			held.Duplicates[f.seq] = f.versions
-		}
+		whole[f.seq] = f.versions
 	}
-	return held, nil
+	return canary.Held(whole), nil
 }
 
-// readAll reads objects, checks each body, and marks those that are damaged. Its
-// error says that it cannot be told for one of them.
-func (s *store) readAll(ctx context.Context, all []found, check func(found, []byte) error) error {
+// readAll reads canaries, and marks those that are damaged. Its error says that it
+// cannot be told for one of them.
+func (s *store) readAll(ctx context.Context, all []found) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	next := make(chan *found)
@@ -111,7 +99,7 @@ func (s *store) readAll(ctx context.Context, all []found, check func(found, []by
 		wg.Go(func() {
 			for f := range next {
 				var err error
-				if f.damaged, err = s.readOne(ctx, *f, check); err != nil {
+				if f.damaged, err = s.readOne(ctx, f.key); err != nil {
 					cancel(err)
 				}
 			}
@@ -135,11 +123,11 @@ const (
 	retryAfter = 100 * time.Millisecond
 )
 
-// readOne reads one object. That it is missing, or differs, is the server's word; so
+// readOne reads one canary. That it is missing, or differs, is the server's word; so
 // is an error of the server's that stays while the store is well: MinIO says 503
 // SlowDownRead of an object that it finds damaged, as it does when it is busy.
 // Anything else is an error.
-func (s *store) readOne(ctx context.Context, f found, check func(found, []byte) error) (damaged, err error) {
+func (s *store) readOne(ctx context.Context, key string) (damaged, err error) {
 	for try := range tries {
 		if try > 0 {
 			select {
@@ -148,9 +136,10 @@ func (s *store) readOne(ctx context.Context, f found, check func(found, []byte) 
 			case <-time.After(retryAfter << (try - 1)):
 			}
 		}
-		body, err := get(ctx, s.users.client(), s.cfg.Bucket, f.key)
+		body, err := get(ctx, s.users.client(), s.cfg.Bucket, key)
 		if err == nil {
-			return check(f, body), nil
+			_, damaged = s.tree().Verify(key, body)
+			return damaged, nil
 		}
 		if isMissing(err) {
 			return err, nil
@@ -159,12 +148,12 @@ func (s *store) readOne(ctx context.Context, f found, check func(found, []byte) 
 	}
 	for _, n := range s.nodes {
 		if herr := s.health(ctx, n, healthCluster); herr != nil {
-			return nil, fmt.Errorf("read %s: %w, and the store is not well: %w", f.key, damaged, herr)
+			return nil, fmt.Errorf("read %s: %w, and the store is not well: %w", key, damaged, herr)
 		}
 	}
 	// Of damage that it finds on the way it tells by breaking off.
 	if status, _ := refused(damaged); status/100 != 5 && !errors.Is(damaged, io.ErrUnexpectedEOF) {
-		return nil, fmt.Errorf("read %s: %w", f.key, damaged)
+		return nil, fmt.Errorf("read %s: %w", key, damaged)
 	}
 	return damaged, nil
 }
@@ -172,10 +161,10 @@ func (s *store) readOne(ctx context.Context, f found, check func(found, []byte) 
 // DropLedgers removes the drills' canaries with all their versions.
 func (s *store) DropLedgers(ctx context.Context, drills ...string) error {
 	for _, drill := range drills {
-		if !cleanKey(drill) || strings.Contains(drill, "/") {
+		if !canary.CleanPart(drill) {
 			return fmt.Errorf("drop the ledgers of %q: it is no drill's name", drill)
 		}
-		if err := s.drop(ctx, s.canaries(drill)); err != nil {
+		if err := s.drop(ctx, s.tree().Drill(drill)+"/"); err != nil {
 			return s.scrub(fmt.Errorf("drop the ledgers of %s: %w", drill, err))
 		}
 	}

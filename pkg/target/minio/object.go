@@ -18,7 +18,9 @@ import (
 	"github.com/firedrill/firedrill/pkg/control"
 	"github.com/firedrill/firedrill/pkg/event"
 	"github.com/firedrill/firedrill/pkg/target"
+	"github.com/firedrill/firedrill/pkg/target/canary"
 	"github.com/firedrill/firedrill/pkg/target/strict"
+	"github.com/firedrill/firedrill/pkg/target/undo"
 )
 
 // maxObject bounds the file that is changed, in bytes: it is copied first.
@@ -67,7 +69,7 @@ func (s *store) planObject(ctx context.Context, o *operation, p *target.Plan) er
 	}
 	o.rec.Undo, o.rec.Object = undoObject, x
 	p.Parts = []event.Part{s.part(o.node, "drive", x.Drive, "key", key)}
-	p.DeadMan = o.deadMan()
+	p.DeadMan = undo.DeadMan(o.Operation)
 	p.Does = []string{
 		fmt.Sprintf("set a timer on the node's machine that puts the object back after %v", p.DeadMan),
 		fmt.Sprintf("copy %s to %s on node %s", x.Dir, s.keptDir(o.rec), o.node.Name),
@@ -77,13 +79,11 @@ func (s *store) planObject(ctx context.Context, o *operation, p *target.Plan) er
 	return nil
 }
 
-// canaries is the prefix of a drill's canaries.
-func (s *store) canaries(drill string) string { return s.cfg.Prefix + "/" + drill + "/" }
-
 // chooseKey is params.key, if a drill may break it, or one of the drill's canaries.
 func (s *store) chooseKey(ctx context.Context, o *operation) (string, error) {
+	drills := s.tree().Drill(o.Drill) + "/"
 	if key := o.params.Key; key != "" {
-		if strings.HasPrefix(key, s.canaries(o.Drill)) || slices.ContainsFunc(s.cfg.BreakablePrefixes, func(prefix string) bool {
+		if strings.HasPrefix(key, drills) || slices.ContainsFunc(s.cfg.BreakablePrefixes, func(prefix string) bool {
 			return strict.Within(key, strings.TrimSuffix(prefix, "/"))
 		}) {
 			return key, nil
@@ -95,7 +95,7 @@ func (s *store) chooseKey(ctx context.Context, o *operation) (string, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var keys []string
-	for i := range s.users.client().ListObjectsIter(ctx, s.cfg.Bucket, minio.ListObjectsOptions{Prefix: s.canaries(o.Drill), Recursive: true}) {
+	for i := range s.users.client().ListObjectsIter(ctx, s.cfg.Bucket, minio.ListObjectsOptions{Prefix: drills, Recursive: true}) {
 		if i.Err != nil {
 			return "", fmt.Errorf("list the drill's canaries: %w", i.Err)
 		}
@@ -184,7 +184,7 @@ func (s *store) keep(ctx context.Context, o *operation) error {
 	if sumOf(raw) != x.Sum {
 		return fmt.Errorf("%s was written anew since the fault was planned; plan again", x.Key)
 	}
-	return s.arm(ctx, o, control.Timer{Script: putBackScript, Args: s.putBackArgs(o.rec)})
+	return o.machine.Arm(ctx, o.Operation, o.rec.Token, control.Timer{Script: putBackScript, Args: s.putBackArgs(o.rec)})
 }
 
 // removeScript takes the directory away at one moment: it is moved on its own drive
@@ -284,17 +284,17 @@ func (s *store) putBackArgs(r record) []string {
 }
 
 // putBack undoes what was done to an object.
-func (s *store) putBack(ctx context.Context, o *operation, j *journal) error {
+func (s *store) putBack(ctx context.Context, o *operation, j *undo.Journal) error {
 	x := o.rec.Object
-	if x == nil || !cleanKey(x.Key) || !cleanKey(x.File) || !slices.Contains(o.node.Drives, x.Drive) || x.Dir != path.Join(x.Drive, s.cfg.Bucket, x.Key) {
+	if x == nil || !canary.CleanName(x.Key) || !canary.CleanName(x.File) || !slices.Contains(o.node.Drives, x.Drive) || x.Dir != path.Join(x.Drive, s.cfg.Bucket, x.Key) {
 		return errors.New("the record's object is not on a drive of the node: refused")
 	}
 	out, err := s.run(ctx, o.node, control.Command{What: "put back " + x.Dir, Script: o.fence.Guard(putBackScript), Args: s.putBackArgs(o.rec)})
 	switch out {
 	case "restored":
-		j.add("put %s back on drive %s of node %s", x.Key, x.Drive, o.node.Name)
+		j.Add("put %s back on drive %s of node %s", x.Key, x.Drive, o.node.Name)
 	case "anew":
-		j.add("left %s alone: it was written or deleted after the fault", x.Key)
+		j.Add("left %s alone: it was written or deleted after the fault", x.Key)
 	}
 	return err
 }

@@ -2,19 +2,17 @@ package minio
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
 	"net/http"
-	"strconv"
-	"sync"
 
 	"github.com/minio/minio-go/v7"
 
 	"github.com/firedrill/firedrill/pkg/target"
+	"github.com/firedrill/firedrill/pkg/target/canary"
 	"github.com/firedrill/firedrill/pkg/target/strict"
 )
 
@@ -35,13 +33,8 @@ type probeParams struct {
 	MaxConnections int `json:"maxConnections"`
 }
 
-const (
-	defaultSize = 1 << 10
-	maxSize     = 1 << 20
-	// defaultMaxConnections lets attempts that hang until their deadline, 250 ms at
-	// 10 ms each, never wait for one another.
-	defaultMaxConnections = 40
-)
+// maxSize is how large a canary may be.
+const maxSize = 1 << 20
 
 func probeInfos() []target.OperationInfo {
 	infos := []target.OperationInfo{
@@ -64,56 +57,10 @@ func readProbeParams(probe string, raw json.RawMessage) (probeParams, error) {
 		return p, err
 	}
 	var ps strict.Problems
-	switch {
-	case probe != ProbeWrite && p.Of == "":
-		ps.Add("of", "", "missing: name the write probe whose canaries are read")
-	case probe == ProbeWrite && p.Of != "":
-		ps.Add("of", p.Of, "only for probes that read; leave it out")
-	}
-	if p.Size < 0 || p.Size > maxSize {
-		ps.Add("size", strconv.FormatInt(p.Size, 10), "give 1 to 1048576 bytes, or leave it out")
-	}
-	if p.MaxConnections < 0 || p.MaxConnections > 1000 {
-		ps.Add("maxConnections", strconv.Itoa(p.MaxConnections), "give 1 to 1000, or leave it out")
-	}
-	if p.Size == 0 {
-		p.Size = defaultSize
-	}
-	if p.MaxConnections == 0 {
-		p.MaxConnections = defaultMaxConnections
-	}
+	canary.WantOf(&ps, probe == ProbeWrite, p.Of)
+	p.Size = canary.WantSize(&ps, p.Size, maxSize)
+	p.MaxConnections = canary.WantSlots(&ps, "maxConnections", p.MaxConnections)
 	return p, errors.Join(ps...)
-}
-
-// probeSet knows the open probes, so that closing the target closes them.
-type probeSet struct {
-	mu   sync.Mutex
-	open map[*probe]struct{}
-}
-
-func (s *probeSet) add(p *probe) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.open == nil {
-		s.open = map[*probe]struct{}{}
-	}
-	s.open[p] = struct{}{}
-}
-
-func (s *probeSet) drop(p *probe) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.open, p)
-}
-
-func (s *probeSet) closeAll() {
-	s.mu.Lock()
-	open := s.open
-	s.open = nil
-	s.mu.Unlock()
-	for p := range open {
-		p.end()
-	}
 }
 
 // OpenProbe prepares a lane. The bucket is the operator's to make.
@@ -129,28 +76,25 @@ func (s *store) OpenProbe(ctx context.Context, spec target.ProbeSpec) (target.Pr
 	default:
 		return nil, fmt.Errorf("probe %q: %w; use write, read or cycle", spec.Probe, target.ErrUnsupported)
 	}
-	if spec.Lane != target.LanePooled && spec.Lane != target.LaneFresh {
-		return nil, fmt.Errorf("lane %q: %w; use pooled or fresh", spec.Lane, target.ErrUnsupported)
+	if err := canary.CheckLane(spec.Lane); err != nil {
+		return nil, err
 	}
 	params, err := readProbeParams(spec.Probe, spec.Params)
 	if err != nil {
 		return nil, err
 	}
-	// Reads look at the pooled lane's canaries, which come most often.
-	of := spec
-	of.Name, of.Lane = cmp.Or(params.Of, spec.Name), target.LanePooled
-	p.of = of.Ledger()
-	if !cleanKey(p.ledger) || !cleanKey(p.of) {
+	p.of, p.size = canary.ReadFrom(spec, params.Of), int(params.Size)
+	if !canary.CleanName(p.ledger) || !canary.CleanName(p.of) {
 		return nil, fmt.Errorf("probe %s: ledgers %q and %q cannot both be prefixes of keys", spec.Name, p.ledger, p.of)
 	}
 	if err := s.needBucket(ctx); err != nil {
 		return nil, s.scrub(fmt.Errorf("open probe %s: %w", spec.Name, err))
 	}
-	p.size, p.slots = int(params.Size), make(chan struct{}, params.MaxConnections)
-	if p.lane, err = newLane(s.service, s.client, spec.Lane == target.LaneFresh); err != nil {
+	if p.conns, err = newConns(s.service, s.client, spec.Lane == target.LaneFresh); err != nil {
 		return nil, s.scrub(fmt.Errorf("open probe %s: %w", spec.Name, err))
 	}
-	s.probes.add(p)
+	p.Lane = s.probes.Open(canary.LaneOptions{Slots: params.MaxConnections, Drop: p.conns.reset,
+		Full: fmt.Errorf("all %d connections of the lane are in use; raise params.maxConnections", params.MaxConnections)})
 	return p, nil
 }
 
@@ -170,78 +114,31 @@ func (s *store) needBucket(ctx context.Context) error {
 // probe is one lane. A pooled one keeps connections that have answered; the fresh
 // one makes one for each request.
 type probe struct {
+	*canary.Lane
 	store *store
-	lane  *lane
+	conns *conns
 	// ledger is what it writes, of what it reads.
 	ledger, of string
 	size       int
 	attempt    func(context.Context, *minio.Core, int64) target.Outcome
-	// slots caps the connections.
-	slots chan struct{}
-
-	mu     sync.Mutex
-	closed bool
-	busy   sync.WaitGroup
 }
-
-var errClosed = errors.New("the probe is closed")
 
 // Attempt makes one attempt; it is over when ctx ends, whatever the server does.
 func (p *probe) Attempt(ctx context.Context, seq int64) target.Outcome {
-	if !p.enter() {
-		return target.Outcome{Result: target.Failed, Err: errClosed}
-	}
-	defer p.busy.Done()
-	if err := ctx.Err(); err != nil {
-		return target.Outcome{Result: target.Failed, Err: err} // nothing was sent
-	}
-	select {
-	case p.slots <- struct{}{}:
-		defer func() { <-p.slots }()
-	default:
-		return target.Outcome{Result: target.Failed, Err: fmt.Errorf("all %d connections of the lane are in use; raise params.maxConnections", cap(p.slots))}
-	}
-	o := p.attempt(ctx, p.lane.client(), seq)
-	if status, _ := refused(o.Err); o.Err != nil && status == 0 && !errors.Is(o.Err, errDamaged) {
-		// Without an answer the kept connections lead to the same server, which is
-		// gone or hangs.
-		p.lane.reset()
-	}
-	o.Err = p.store.scrub(o.Err)
-	return o
-}
-
-// enter counts an attempt in, unless the lane is closed.
-func (p *probe) enter() bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.closed {
-		return false
-	}
-	p.busy.Add(1)
-	return true
-}
-
-// Reset drops the kept connections, and those in use when they come back.
-func (p *probe) Reset() { p.lane.reset() }
-
-// Close waits for attempts under way, which end by their deadlines.
-func (p *probe) Close() error {
-	p.store.probes.drop(p)
-	p.end()
-	p.busy.Wait()
-	return nil
-}
-
-func (p *probe) end() {
-	p.mu.Lock()
-	p.closed = true
-	p.mu.Unlock()
-	p.lane.reset()
+	return p.Do(ctx, func() target.Outcome {
+		o := p.attempt(ctx, p.conns.client(), seq)
+		if status, _ := refused(o.Err); o.Err != nil && status == 0 && !errors.Is(o.Err, canary.ErrDamaged) {
+			// Without an answer the kept connections lead to the same server, which is
+			// gone or hangs.
+			p.Reset()
+		}
+		o.Err = p.store.scrub(o.Err)
+		return o
+	})
 }
 
 func (p *probe) key(ledger string, seq int64) string {
-	return canaryKey(p.store.cfg.Prefix, ledger, seq)
+	return p.store.tree().Name(ledger, seq)
 }
 
 func (p *probe) put(ctx context.Context, c *minio.Core, key string, body []byte) (minio.UploadInfo, error) {
@@ -250,10 +147,10 @@ func (p *probe) put(ctx context.Context, c *minio.Core, key string, body []byte)
 
 // write is ok only when the server has acknowledged the object.
 func (p *probe) write(ctx context.Context, c *minio.Core, seq int64) target.Outcome {
-	if _, err := p.put(ctx, c, p.key(p.ledger, seq), canaryBody(p.ledger, seq, p.size)); err != nil {
+	if _, err := p.put(ctx, c, p.key(p.ledger, seq), canary.Body(p.ledger, seq, p.size)); err != nil {
 		return target.Outcome{Result: fateOf(err), Err: fmt.Errorf("write canary %d: %w", seq, err)}
 	}
-	p.store.latest.raise(p.ledger, seq)
+	p.store.latest.Raise(p.ledger, seq)
 	return target.Outcome{Result: target.OK}
 }
 
@@ -276,7 +173,7 @@ func fateOf(err error) byte {
 // latest is what a listing says, so that a stale read shows as one.
 func (p *probe) read(ctx context.Context, c *minio.Core, _ int64) target.Outcome {
 	key := ""
-	if seq, ok := p.store.latest.of(p.of); ok {
+	if seq, ok := p.store.latest.Of(p.of); ok {
 		key = p.key(p.of, seq)
 	}
 	o := target.Outcome{Result: target.OK}
@@ -299,10 +196,7 @@ func (p *probe) readKey(ctx context.Context, c *minio.Core, key string) (int64, 
 	body, err := get(ctx, c, p.store.cfg.Bucket, key)
 	var seq int64
 	if err == nil {
-		seq, err = readCanary(p.of, body)
-	}
-	if err == nil && p.key(p.of, seq) != key {
-		err = fmt.Errorf("it is canary %d: %w", seq, errDamaged)
+		seq, err = p.store.tree().Verify(key, body)
 	}
 	if err != nil {
 		return 0, fmt.Errorf("read %s: %w", key, err)
@@ -314,7 +208,7 @@ func (p *probe) readKey(ctx context.Context, c *minio.Core, key string) (int64, 
 func (p *probe) findLatest(ctx context.Context, c *minio.Core) (string, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	for i := range c.ListObjectsIter(ctx, p.store.cfg.Bucket, minio.ListObjectsOptions{Prefix: p.store.cfg.Prefix + "/" + p.of + "/", Recursive: true, MaxKeys: 1}) {
+	for i := range c.ListObjectsIter(ctx, p.store.cfg.Bucket, minio.ListObjectsOptions{Prefix: p.store.tree().Ledger(p.of) + "/", Recursive: true, MaxKeys: 1}) {
 		if i.Err != nil {
 			return "", fmt.Errorf("find the latest canary: %w", i.Err)
 		}
@@ -323,33 +217,10 @@ func (p *probe) findLatest(ctx context.Context, c *minio.Core) (string, error) {
 	return "", nil
 }
 
-// latest is the highest acknowledged canary of each ledger that this process has
-// written.
-type latest struct {
-	mu  sync.Mutex
-	seq map[string]int64
-}
-
-func (l *latest) raise(ledger string, seq int64) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.seq == nil {
-		l.seq = map[string]int64{}
-	}
-	l.seq[ledger] = max(seq, l.seq[ledger])
-}
-
-func (l *latest) of(ledger string) (int64, bool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	seq, ok := l.seq[ledger]
-	return seq, ok
-}
-
 // cycle writes an object, reads it back and deletes it, and reads the latest
 // canary. Its own keys are in no ledger that is compared, but go with the drill's.
 func (p *probe) cycle(ctx context.Context, c *minio.Core, seq int64) target.Outcome {
-	key, body := p.key(p.ledger, seq), canaryBody(p.ledger, seq, p.size)
+	key, body := p.key(p.ledger, seq), canary.Body(p.ledger, seq, p.size)
 	fail := func(what string, err error) target.Outcome {
 		return target.Outcome{Result: target.Failed, Err: fmt.Errorf("%s %s: %w", what, key, err)}
 	}
@@ -359,7 +230,7 @@ func (p *probe) cycle(ctx context.Context, c *minio.Core, seq int64) target.Outc
 	}
 	got, err := get(ctx, c, p.store.cfg.Bucket, key)
 	if err == nil && !bytes.Equal(got, body) {
-		err = errDamaged
+		err = canary.ErrDamaged
 	}
 	if err != nil {
 		return fail("read", err)

@@ -12,6 +12,7 @@ import (
 	"github.com/firedrill/firedrill/pkg/control"
 	"github.com/firedrill/firedrill/pkg/event"
 	"github.com/firedrill/firedrill/pkg/target"
+	"github.com/firedrill/firedrill/pkg/target/undo"
 )
 
 // findScript defines find, which prints the ids of the server's processes: those
@@ -86,7 +87,7 @@ func (s *store) planProcess(ctx context.Context, o *operation, p *target.Plan) (
 	}
 	pids = pidList(ps)
 	p.Parts = []event.Part{s.part(o.node, "pid", pids, "drives", strings.Join(o.node.Drives, " "))}
-	p.DeadMan = o.deadMan()
+	p.DeadMan = undo.DeadMan(o.Operation)
 	return pids, nil
 }
 
@@ -178,10 +179,10 @@ func (s *store) awaitHealth(ctx context.Context, n *node, limit time.Duration) e
 }
 
 // ensureRunning undoes a kill or a stop.
-func (s *store) ensureRunning(ctx context.Context, o *operation, j *journal) error {
+func (s *store) ensureRunning(ctx context.Context, o *operation, j *undo.Journal) error {
 	started, err := s.start(ctx, o)
 	if started {
-		j.add("started node %s with %q", o.node.Name, strings.Join(o.node.Start, " "))
+		j.Add("started node %s with %q", o.node.Name, strings.Join(o.node.Start, " "))
 	}
 	return err
 }
@@ -206,7 +207,7 @@ func (s *store) startAction(ctx context.Context, o *operation) (target.Effect, e
 // armStart sets the timer that starts the server.
 func (s *store) armStart(ctx context.Context, o *operation) error {
 	script, args := s.startCommand(o.node)
-	return s.arm(ctx, o, control.Timer{Script: script, Args: args})
+	return o.machine.Arm(ctx, o.Operation, o.rec.Token, control.Timer{Script: script, Args: args})
 }
 
 func (s *store) kill(ctx context.Context, o *operation) (target.Effect, error) {
@@ -280,7 +281,7 @@ func (s *store) freeze(ctx context.Context, o *operation) (target.Effect, error)
 	if err != nil {
 		return e, err
 	}
-	if err := s.arm(ctx, o, control.Timer{Script: thawScript, Args: o.node.findArgs()}); err != nil {
+	if err := o.machine.Arm(ctx, o.Operation, o.rec.Token, control.Timer{Script: thawScript, Args: o.node.findArgs()}); err != nil {
 		return e, err
 	}
 	e.Began = s.clock.Now()
@@ -306,7 +307,7 @@ func (s *store) freeze(ctx context.Context, o *operation) (target.Effect, error)
 }
 
 // thaw undoes a freeze.
-func (s *store) thaw(ctx context.Context, o *operation, j *journal) error {
+func (s *store) thaw(ctx context.Context, o *operation, j *undo.Journal) error {
 	// A server that something else has ended meanwhile is not this undo's to start.
 	return poll(ctx, 10*time.Second, 10*time.Millisecond, "node "+o.node.Name+" to run again", func(ctx context.Context) (bool, string, error) {
 		ps, err := s.processes(ctx, o.node)
@@ -317,7 +318,7 @@ func (s *store) thaw(ctx context.Context, o *operation, j *journal) error {
 		if len(ps) == 0 {
 			return true, "", nil
 		}
-		j.add("sent SIGCONT to process %s of node %s", pidList(ps), o.node.Name)
+		j.Add("sent SIGCONT to process %s of node %s", pidList(ps), o.node.Name)
 		return false, "it is stopped", s.signal(ctx, o, syscall.SIGCONT, ps)
 	})
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/firedrill/firedrill/pkg/event"
 	"github.com/firedrill/firedrill/pkg/target"
+	"github.com/firedrill/firedrill/pkg/target/undo"
 )
 
 // A policy of the bucket would not do: MinIO asks it about anonymous requests only.
@@ -113,7 +114,7 @@ func (s *store) tryWrite(ctx context.Context, name string) error {
 
 // undoReadOnly gives the user its policies back. What somebody else has changed
 // meanwhile stays changed: only this fault's own policy is taken away then.
-func (s *store) undoReadOnly(ctx context.Context, o *operation, j *journal) error {
+func (s *store) undoReadOnly(ctx context.Context, o *operation, j *undo.Journal) error {
 	r := o.rec
 	if r.Policies == nil || r.User == "" {
 		return errors.New("the record names no user")
@@ -134,11 +135,11 @@ func (s *store) undoReadOnly(ctx context.Context, o *operation, j *journal) erro
 		if err := s.setPolicies(ctx, r.User, back); err != nil {
 			return err
 		}
-		j.add("gave user %s the policies %q", r.User, back)
+		j.Add("gave user %s the policies %q", r.User, back)
 	}
 	removed, err := s.removePolicy(ctx, r.Token)
 	if removed {
-		j.add("removed the policy %s", r.Token)
+		j.Add("removed the policy %s", r.Token)
 	}
 	return err
 }

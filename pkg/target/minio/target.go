@@ -16,7 +16,9 @@ import (
 
 	"github.com/firedrill/firedrill/pkg/control"
 	"github.com/firedrill/firedrill/pkg/target"
+	"github.com/firedrill/firedrill/pkg/target/canary"
 	"github.com/firedrill/firedrill/pkg/target/secrets"
+	"github.com/firedrill/firedrill/pkg/target/undo"
 )
 
 // Name is the driver's name in a drill.
@@ -63,9 +65,9 @@ type store struct {
 	secrets secrets.Set
 	nodes   []*node
 	// users is the client's way in, for everything but probes.
-	users  *lane
-	probes probeSet
-	latest latest
+	users  *conns
+	probes canary.Book
+	latest canary.Latest
 }
 
 // node is a configured node with the way to its machine.
@@ -104,14 +106,14 @@ func newStore(cfg Config, c target.Config) (*store, error) {
 	if len(errs) > 0 {
 		return nil, errors.Join(errs...)
 	}
-	if s.users, err = newLane(s.service, s.client, false); err != nil {
+	if s.users, err = newConns(s.service, s.client, false); err != nil {
 		return nil, err
 	}
 	return s, nil
 }
 
 func (s *store) close() error {
-	s.probes.closeAll()
+	s.probes.Close()
 	s.users.reset()
 	return nil
 }
@@ -126,6 +128,14 @@ func (s *store) node(name string) (*node, error) {
 	}
 	return nil, &target.FieldError{Field: "params.node", Value: name, Fix: "use one of the target's nodes: " + strings.Join(names, ", ")}
 }
+
+// machine is a node's machine, where its faults are undone.
+func (s *store) machine(n *node) undo.Machine {
+	return undo.Machine{Host: n.host, Name: "node " + n.Name, StateDir: s.cfg.StateDir, Field: "nodes[].control"}
+}
+
+// tree is where the canaries lie in the bucket.
+func (s *store) tree() canary.Tree { return canary.Tree(s.cfg.Prefix) }
 
 // scrub hides every secret that the error's text holds.
 func (s *store) scrub(err error) error { return s.secrets.Error(err) }

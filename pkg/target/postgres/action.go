@@ -12,6 +12,7 @@ import (
 
 	"github.com/firedrill/firedrill/pkg/event"
 	"github.com/firedrill/firedrill/pkg/target"
+	"github.com/firedrill/firedrill/pkg/target/undo"
 )
 
 func (s *servers) planPromote(_ context.Context, o *operation, views []view, p *target.Plan) error {
@@ -219,10 +220,10 @@ func (s *servers) method(r record) string {
 
 func (s *servers) failbackAction(ctx context.Context, o *operation) (target.Effect, error) {
 	e := target.Effect{Began: s.clock.Now()}
-	var j journal
+	var j undo.Journal
 	err := s.converge(ctx, o.rec, &j)
 	e.Ended = s.clock.Now()
-	e.Details = j.details()
+	e.Details = j.Details()
 	if err != nil {
 		return e, err
 	}

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"github.com/firedrill/firedrill/pkg/target/undo"
 )
 
 // streamLimit bounds the wait for a standby to stream: the longest common
@@ -29,7 +31,7 @@ var ErrNoPrimary = errors.New("no node is a primary, nor would start as one")
 // was planned: a node that was down for reasons of its own, and may be kept so on
 // purpose, is neither started nor rebuilt. If that is the home primary, the
 // cluster was not at home before, and whoever leads stays the primary.
-func (s *servers) converge(ctx context.Context, r record, j *journal) error {
+func (s *servers) converge(ctx context.Context, r record, j *undo.Journal) error {
 	home, err := s.node(r.Home)
 	if err != nil {
 		return err
@@ -37,7 +39,7 @@ func (s *servers) converge(ctx context.Context, r record, j *journal) error {
 	nodes := s.duty(r)
 	for _, n := range s.nodes {
 		if !r.has(n) {
-			j.add("node %s left alone: was down before the drill, or did not follow", n.Name)
+			j.Add("node %s left alone: was down before the drill, or did not follow", n.Name)
 		}
 	}
 	if err := s.claimToMend(ctx, nodes); err != nil {
@@ -77,7 +79,7 @@ func (s *servers) converge(ctx context.Context, r record, j *journal) error {
 }
 
 // leadHome makes home the primary again, while lead is the acting one.
-func (s *servers) leadHome(ctx context.Context, lead, home *node, r record, j *journal) error {
+func (s *servers) leadHome(ctx context.Context, lead, home *node, r record, j *undo.Journal) error {
 	// The service comes first: whatever else has to be put right takes longer.
 	if err := s.moveEndpoint(ctx, lead, j); err != nil {
 		return err
@@ -91,7 +93,7 @@ func (s *servers) leadHome(ctx context.Context, lead, home *node, r record, j *j
 // startLead decides which node leads, and makes sure that it runs. Before that,
 // nothing that is to lose may wake up by itself any more, and a frozen node is
 // let go on as the primary only when no other one runs.
-func (s *servers) startLead(ctx context.Context, views []view, j *journal) (*node, error) {
+func (s *servers) startLead(ctx context.Context, views []view, j *undo.Journal) (*node, error) {
 	order := s.leads(ctx, views)
 	if len(order) == 0 {
 		return nil, fmt.Errorf("%w (%s); somebody must decide: promote one by hand", ErrNoPrimary, describe(views))
@@ -116,7 +118,7 @@ func (s *servers) startLead(ctx context.Context, views []view, j *journal) (*nod
 		err := s.ensureRunning(ctx, v, j)
 		if err == nil {
 			if len(order) > 1 {
-				j.add("node %s leads: %s", v.node.Name, describe(views))
+				j.Add("node %s leads: %s", v.node.Name, describe(views))
 			}
 			return v.node, nil
 		}
@@ -179,12 +181,12 @@ func supersedes(x, y view) bool {
 }
 
 // ensureRunning thaws or starts a node that is to lead.
-func (s *servers) ensureRunning(ctx context.Context, v view, j *journal) error {
+func (s *servers) ensureRunning(ctx context.Context, v view, j *undo.Journal) error {
 	switch {
 	case v.Frozen:
 		return s.resumeProcesses(ctx, v.node, j)
 	case !v.Running():
-		j.add("started node %s", v.node.Name)
+		j.Add("started node %s", v.node.Name)
 		return s.startNode(ctx, v.node)
 	case !v.Answers:
 		return fmt.Errorf("node %s runs and does not answer: %w", v.node.Name, v.SQLError)
@@ -193,7 +195,7 @@ func (s *servers) ensureRunning(ctx context.Context, v view, j *journal) error {
 }
 
 // moveEndpoint leads clients to n and lets them through.
-func (s *servers) moveEndpoint(ctx context.Context, n *node, j *journal) error {
+func (s *servers) moveEndpoint(ctx context.Context, n *node, j *undo.Journal) error {
 	up, err := s.endpoint.upstream(ctx)
 	if err != nil {
 		return err
@@ -208,14 +210,14 @@ func (s *servers) moveEndpoint(ctx context.Context, n *node, j *journal) error {
 		}
 	}
 	if up != n.Address().String() {
-		j.add("led clients to node %s", n.Name)
+		j.Add("led clients to node %s", n.Name)
 		return s.redirect(ctx, n)
 	}
 	return s.endpoint.resume(ctx)
 }
 
 // follow makes n a standby that streams from lead, by the gentlest means.
-func (s *servers) follow(ctx context.Context, n, lead *node, r record, j *journal) error {
+func (s *servers) follow(ctx context.Context, n, lead *node, r record, j *undo.Journal) error {
 	v, err := s.lookAt(ctx, n, lookLimit)
 	if err != nil {
 		return err
@@ -242,7 +244,7 @@ func (s *servers) follow(ctx context.Context, n, lead *node, r record, j *journa
 		if err := s.becomeStandby(ctx, n, lead, j); err != nil {
 			return err
 		}
-		j.add("started node %s as a standby", n.Name)
+		j.Add("started node %s as a standby", n.Name)
 		if err := s.startNode(ctx, n); err != nil {
 			return err
 		}
@@ -251,7 +253,7 @@ func (s *servers) follow(ctx context.Context, n, lead *node, r record, j *journa
 	if err == nil || ctx.Err() != nil {
 		return err
 	}
-	j.add("node %s did not stream from %s: %v", n.Name, lead.Name, err)
+	j.Add("node %s did not stream from %s: %v", n.Name, lead.Name, err)
 	if v, err = s.lookAt(ctx, n, lookLimit); err != nil {
 		return err
 	}
@@ -286,7 +288,7 @@ func (s *servers) exec(ctx context.Context, n *node, sql string, args ...string)
 }
 
 // finish checks the result and clears away what the rebuilds kept aside.
-func (s *servers) finish(ctx context.Context, home *node, nodes []*node, j *journal) error {
+func (s *servers) finish(ctx context.Context, home *node, nodes []*node, j *undo.Journal) error {
 	err := poll(ctx, streamLimit, 30*time.Millisecond, "the home topology", func() (bool, string, error) {
 		views, err := s.lookAmong(ctx, nodes, lookLimit)
 		if err != nil {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"net/http"
-	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -13,10 +12,8 @@ import (
 	"github.com/firedrill/firedrill/pkg/control"
 	"github.com/firedrill/firedrill/pkg/event"
 	"github.com/firedrill/firedrill/pkg/target"
+	"github.com/firedrill/firedrill/pkg/target/undo"
 )
-
-// tokenForm keeps what comes from an undo record safe in scripts and patterns.
-var tokenForm = regexp.MustCompile(`^firedrill-[0-9a-f]{16}$`)
 
 func (s *servers) planHBA(ctx context.Context, o *operation, views []view, p *target.Plan) error {
 	if err := s.planRunning(o, views, p); err != nil {
@@ -27,7 +24,7 @@ func (s *servers) planHBA(ctx context.Context, o *operation, views []view, p *ta
 		return err
 	}
 	o.rec.Undo, o.rec.Path, o.rec.Opens = undoHBA, r[0], viewOf(views, o.node).primary()
-	p.DeadMan = o.deadMan()
+	p.DeadMan = undo.DeadMan(o.Operation)
 	p.Does = []string{fmt.Sprintf("set a timer on the node's machine that takes the line out again after %v", p.DeadMan)}
 	p.Undoes = fmt.Sprintf("take the lines marked %s out of %s on node %s and reload", o.rec.Token, o.rec.Path, o.node.Name)
 	return nil
@@ -248,7 +245,7 @@ func (s *servers) cutByRelay(ctx context.Context, o *operation) (target.Effect, 
 }
 
 // undoRefusal takes the marked lines out, and waits until it shows.
-func (s *servers) undoRefusal(ctx context.Context, r record, j *journal) error {
+func (s *servers) undoRefusal(ctx context.Context, r record, j *undo.Journal) error {
 	n, err := s.node(r.Node)
 	if err != nil {
 		return err
@@ -278,7 +275,7 @@ func (s *servers) undoRefusal(ctx context.Context, r record, j *journal) error {
 
 // letIn takes the marked lines out. If another node was promoted meanwhile, they
 // are what keeps commits from a second primary: it is stopped before they go.
-func (s *servers) letIn(ctx context.Context, n *node, r record, j *journal) error {
+func (s *servers) letIn(ctx context.Context, n *node, r record, j *undo.Journal) error {
 	nodes := s.duty(r)
 	if !r.Opens || !r.has(n) {
 		nodes = []*node{n} // it cannot be a second primary, or is none of the drill's
@@ -298,7 +295,7 @@ func (s *servers) letIn(ctx context.Context, n *node, r record, j *journal) erro
 		return err
 	}
 	if out == "removed" {
-		j.add("took the lines marked %s out of %s on node %s", r.Token, r.Path, n.Name)
+		j.Add("took the lines marked %s out of %s on node %s", r.Token, r.Path, n.Name)
 	}
 	if parted {
 		return s.converge(ctx, r, j)
@@ -306,7 +303,7 @@ func (s *servers) letIn(ctx context.Context, n *node, r record, j *journal) erro
 	return nil
 }
 
-func (s *servers) undoRelayCut(ctx context.Context, r record, j *journal) error {
+func (s *servers) undoRelayCut(ctx context.Context, r record, j *undo.Journal) error {
 	n, err := s.node(r.Node)
 	if err != nil {
 		return err
@@ -323,7 +320,7 @@ func (s *servers) undoRelayCut(ctx context.Context, r record, j *journal) error 
 		if err := rel.resume(ctx); err != nil {
 			return err
 		}
-		j.add("resumed the relay at %s", r.Relay)
+		j.Add("resumed the relay at %s", r.Relay)
 	}
 	v, err := s.lookAt(ctx, n, lookLimit)
 	if err != nil || !v.Answers || v.InRecovery {
@@ -333,7 +330,7 @@ func (s *servers) undoRelayCut(ctx context.Context, r record, j *journal) error 
 }
 
 // awaitStandbys waits until each running standby streams from the primary n.
-func (s *servers) awaitStandbys(ctx context.Context, n *node, j *journal) error {
+func (s *servers) awaitStandbys(ctx context.Context, n *node, j *undo.Journal) error {
 	began := time.Now()
 	waited := false
 	err := poll(ctx, streamLimit, 50*time.Millisecond, "the standbys to stream", func() (bool, string, error) {
@@ -351,7 +348,7 @@ func (s *servers) awaitStandbys(ctx context.Context, n *node, j *journal) error 
 		return len(late) == 0, strings.Join(late, ", ") + " does not stream yet", nil
 	})
 	if waited && err == nil {
-		j.add("waited %v for the standbys to stream again", time.Since(began).Round(time.Millisecond))
+		j.Add("waited %v for the standbys to stream again", time.Since(began).Round(time.Millisecond))
 	}
 	return err
 }

@@ -7,6 +7,7 @@ import (
 	"github.com/firedrill/firedrill/pkg/event"
 	"github.com/firedrill/firedrill/pkg/target"
 	"github.com/firedrill/firedrill/pkg/target/diskfill"
+	"github.com/firedrill/firedrill/pkg/target/undo"
 )
 
 func (s *servers) fillOf(o *operation) diskfill.Fill {
@@ -31,7 +32,7 @@ func (s *servers) planFill(ctx context.Context, o *operation, views []view, p *t
 	}
 	o.rec.Undo, o.rec.Path = undoFile, f.File()
 	p.Parts = append(p.Parts, event.Part{ID: "disk:" + o.node.Name + ":" + o.params.Path, Kind: "filesystem", Labels: map[string]string{"host": o.node.Host}})
-	p.DeadMan = o.deadMan()
+	p.DeadMan = undo.DeadMan(o.Operation)
 	p.Does = []string{
 		fmt.Sprintf("set a timer on the node's machine that removes the file after %v", p.DeadMan),
 		fmt.Sprintf("write %d bytes to %s on node %s", size, o.rec.Path, o.node.Name),
@@ -59,7 +60,7 @@ func (s *servers) fill(ctx context.Context, o *operation) (target.Effect, error)
 	return e, nil
 }
 
-func (s *servers) undoFill(ctx context.Context, r record, j *journal) error {
+func (s *servers) undoFill(ctx context.Context, r record, j *undo.Journal) error {
 	n, err := s.node(r.Node)
 	if err != nil {
 		return err
@@ -69,7 +70,7 @@ func (s *servers) undoFill(ctx context.Context, r record, j *journal) error {
 		return fmt.Errorf("node %s: %w", n.Name, err)
 	}
 	if removed {
-		j.add("removed %s on node %s", r.Path, n.Name)
+		j.Add("removed %s on node %s", r.Path, n.Name)
 	}
 	return s.disarm(ctx, n, r)
 }

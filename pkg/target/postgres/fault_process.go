@@ -10,6 +10,7 @@ import (
 	"github.com/firedrill/firedrill/pkg/control"
 	"github.com/firedrill/firedrill/pkg/event"
 	"github.com/firedrill/firedrill/pkg/target"
+	"github.com/firedrill/firedrill/pkg/target/undo"
 )
 
 // realPath resolves links on this machine, or returns the path as it is.
@@ -53,7 +54,7 @@ func (s *servers) planFreeze(_ context.Context, o *operation, views []view, p *t
 		return err
 	}
 	o.rec.Undo, o.rec.Opens = undoThaw, viewOf(views, o.node).primary()
-	p.DeadMan = o.deadMan()
+	p.DeadMan = undo.DeadMan(o.Operation)
 	p.Does = []string{
 		fmt.Sprintf("set a timer on the node's machine that sends SIGCONT after %v", p.DeadMan),
 		fmt.Sprintf("send SIGSTOP to every process of node %s (%d now), the postmaster first", o.node.Name, len(viewOf(views, o.node).Procs)),
@@ -231,7 +232,7 @@ func (s *servers) arm(ctx context.Context, o *operation, t control.Timer) error 
 			return err
 		}
 	}
-	t.Token, t.After = s.timerToken(o.rec), o.deadMan()
+	t.Token, t.After = s.timerToken(o.rec), undo.DeadMan(o.Operation)
 	if err := o.node.host.Arm(ctx, t); err != nil {
 		return fmt.Errorf("node %s: dead-man timer: %w", o.node.Name, err)
 	}
@@ -247,7 +248,7 @@ func (s *servers) disarm(ctx context.Context, n *node, r record) error {
 }
 
 // thaw undoes a freeze.
-func (s *servers) thaw(ctx context.Context, r record, j *journal) error {
+func (s *servers) thaw(ctx context.Context, r record, j *undo.Journal) error {
 	n, err := s.node(r.Node)
 	if err != nil {
 		return err
@@ -287,7 +288,7 @@ func split(views []view, n *node) bool {
 }
 
 // resumeProcesses sends SIGCONT until no process is stopped.
-func (s *servers) resumeProcesses(ctx context.Context, n *node, j *journal) error {
+func (s *servers) resumeProcesses(ctx context.Context, n *node, j *undo.Journal) error {
 	return poll(ctx, 10*time.Second, 10*time.Millisecond, "node "+n.Name+" to run again", func() (bool, string, error) {
 		procs, err := s.processes(ctx, n)
 		if err != nil {
@@ -302,7 +303,7 @@ func (s *servers) resumeProcesses(ctx context.Context, n *node, j *journal) erro
 		if len(stopped) == 0 {
 			return true, "", nil
 		}
-		j.add("sent SIGCONT to %d processes of node %s", len(stopped), n.Name)
+		j.Add("sent SIGCONT to %d processes of node %s", len(stopped), n.Name)
 		return false, fmt.Sprintf("%d processes are stopped", len(stopped)), s.signal(ctx, n, syscall.SIGCONT, stopped)
 	})
 }

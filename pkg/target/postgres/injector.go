@@ -2,8 +2,6 @@ package postgres
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -13,6 +11,7 @@ import (
 	"github.com/firedrill/firedrill/pkg/event"
 	"github.com/firedrill/firedrill/pkg/target"
 	"github.com/firedrill/firedrill/pkg/target/strict"
+	"github.com/firedrill/firedrill/pkg/target/undo"
 )
 
 // The faults and actions.
@@ -197,7 +196,7 @@ func (s *servers) Plan(ctx context.Context, op target.Operation) (target.Plan, e
 		return target.Plan{}, fmt.Errorf("plan %s: %w", op.Name, err)
 	}
 	o := &operation{Operation: op, params: p, rec: record{
-		Undo: undoHome, SystemID: id, Home: s.home().Name, Token: token(op.Drill, op.Step),
+		Undo: undoHome, SystemID: id, Home: s.home().Name, Token: undo.Token(op.Drill, op.Step),
 	}}
 	if o.rec.Before, err = s.before(ctx, op.Drill, views); err != nil {
 		return target.Plan{}, s.scrub(fmt.Errorf("plan %s: %w", op.Name, err))
@@ -265,8 +264,8 @@ func (s *servers) allowed(ctx context.Context, o *operation, action bool) error 
 }
 
 // Undo puts back what the record says.
-func (s *servers) Undo(ctx context.Context, op target.Operation, undo json.RawMessage) (map[string]string, error) {
-	r, err := readRecord(undo)
+func (s *servers) Undo(ctx context.Context, op target.Operation, raw json.RawMessage) (map[string]string, error) {
+	r, err := readRecord(raw)
 	if err != nil {
 		return nil, fmt.Errorf("undo record: %w", err)
 	}
@@ -276,7 +275,7 @@ func (s *servers) Undo(ctx context.Context, op target.Operation, undo json.RawMe
 			return nil, s.scrub(fmt.Errorf("undo: %w", err))
 		}
 	}
-	var j journal
+	var j undo.Journal
 	switch r.Undo {
 	case undoHome:
 		err = s.converge(ctx, r, &j)
@@ -289,12 +288,12 @@ func (s *servers) Undo(ctx context.Context, op target.Operation, undo json.RawMe
 	case undoRelay:
 		err = s.undoRelayCut(ctx, r, &j)
 	default:
-		err = fmt.Errorf("kind %q: %w; was it written by a newer firedrill?", r.Undo, target.ErrUnsupported)
+		err = undo.UnknownKind(r.Undo)
 	}
 	if err != nil {
-		return j.details(), s.scrub(fmt.Errorf("undo: %w", err))
+		return j.Details(), s.scrub(fmt.Errorf("undo: %w", err))
 	}
-	return j.details(), nil
+	return j.Details(), nil
 }
 
 // readRecord takes records of newer versions too: fields that it does not know
@@ -306,17 +305,10 @@ func readRecord(raw json.RawMessage) (record, error) {
 			return r, err
 		}
 	}
-	if r.Undo == "" || r.SystemID == "" || r.Home == "" || !tokenForm.MatchString(r.Token) {
+	if r.Undo == "" || r.SystemID == "" || r.Home == "" || !undo.IsToken(r.Token) {
 		return r, errors.New("incomplete: it names no kind, system identifier, home or token")
 	}
 	return r, nil
-}
-
-// token marks what a step leaves behind. It is derived from the step, so that a
-// fresh process finds it, and holds nothing that a shell or sed would read.
-func token(drill, step string) string {
-	h := sha256.Sum256([]byte(drill + "\n" + step))
-	return "firedrill-" + hex.EncodeToString(h[:8])
 }
 
 // fenceNode refuses a node that belongs to another cluster than planned.
@@ -364,27 +356,6 @@ func part(n *node, role string) event.Part {
 	}}
 }
 
-// deadManGrace is how long after a fault's hold the target acts by itself.
-const deadManGrace = time.Second
-
-// deadManDefault is for faults with neither a hold nor a limit.
-const deadManDefault = 15 * time.Minute
-
-// deadMan is when the target must undo the operation by itself.
-func (o *operation) deadMan() time.Duration {
-	d := deadManDefault
-	switch {
-	case o.Hold > 0:
-		d = o.Hold + max(deadManGrace, o.Hold/10)
-	case o.Limit > 0:
-		return o.Limit
-	}
-	if o.Limit > 0 {
-		d = min(d, o.Limit)
-	}
-	return d
-}
-
 // timerToken is the path of an operation's dead-man timer.
 func (s *servers) timerToken(r record) string {
 	if r.Opens {
@@ -395,22 +366,4 @@ func (s *servers) timerToken(r record) string {
 
 func (s *servers) homeSentence() string {
 	return fmt.Sprintf("bring every node back to its home role: %s the primary behind the endpoint, the others streaming from it", s.home().Name)
-}
-
-// journal collects what was done, for people, in order.
-type journal struct{ lines []string }
-
-func (j *journal) add(format string, args ...any) {
-	j.lines = append(j.lines, fmt.Sprintf(format, args...))
-}
-
-func (j *journal) details() map[string]string {
-	out := map[string]string{}
-	for i, l := range j.lines {
-		out[fmt.Sprintf("step.%02d", i+1)] = l
-	}
-	if len(out) == 0 {
-		out["step.01"] = "nothing was to be done"
-	}
-	return out
 }

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/firedrill/firedrill/pkg/control"
+	"github.com/firedrill/firedrill/pkg/target/undo"
 )
 
 // savedDir keeps what a rebuild of a node must not lose: its own settings, and,
@@ -29,7 +30,7 @@ func (s *servers) makeEvidenceDir(ctx context.Context, n *node) error {
 
 // rebuild makes v's node a standby of lead whatever its data directory holds. The
 // write-ahead log is kept first: rebuilding destroys the evidence of what was lost.
-func (s *servers) rebuild(ctx context.Context, v view, lead *node, method string, j *journal) error {
+func (s *servers) rebuild(ctx context.Context, v view, lead *node, method string, j *undo.Journal) error {
 	n := v.node
 	if err := s.halt(ctx, v, j); err != nil {
 		return err
@@ -39,7 +40,7 @@ func (s *servers) rebuild(ctx context.Context, v view, lead *node, method string
 		if err != nil {
 			return err
 		}
-		j.add("kept the write-ahead log of node %s in %s", n.Name, dir)
+		j.Add("kept the write-ahead log of node %s in %s", n.Name, dir)
 		if err := s.saveSettings(ctx, n); err != nil {
 			return err
 		}
@@ -49,17 +50,17 @@ func (s *servers) rebuild(ctx context.Context, v view, lead *node, method string
 			if ctx.Err() != nil {
 				return err
 			}
-			j.add("pg_rewind of node %s failed, so a base backup is taken: %v", n.Name, err)
+			j.Add("pg_rewind of node %s failed, so a base backup is taken: %v", n.Name, err)
 			method = MethodBaseBackup
 		} else {
-			j.add("rewound node %s to %s", n.Name, lead.Name)
+			j.Add("rewound node %s to %s", n.Name, lead.Name)
 		}
 	}
 	if method == MethodBaseBackup {
 		if err := s.baseBackup(ctx, n, lead); err != nil {
 			return err
 		}
-		j.add("copied node %s from %s by a base backup", n.Name, lead.Name)
+		j.Add("copied node %s from %s by a base backup", n.Name, lead.Name)
 	}
 	if err := s.becomeStandby(ctx, n, lead, j); err != nil {
 		return err
@@ -80,15 +81,15 @@ func (s *servers) rebuild(ctx context.Context, v view, lead *node, method string
 
 // halt stops a node that is to be rebuilt. A frozen one is never let go on: it
 // would acknowledge writes that are about to be thrown away.
-func (s *servers) halt(ctx context.Context, v view, j *journal) error {
+func (s *servers) halt(ctx context.Context, v view, j *undo.Journal) error {
 	switch {
 	case !v.Running():
 		return nil
 	case v.Frozen || !v.Answers:
-		j.add("ended node %s without letting it go on", v.node.Name)
+		j.Add("ended node %s without letting it go on", v.node.Name)
 		return s.killNode(ctx, v.node)
 	}
-	j.add("stopped node %s", v.node.Name)
+	j.Add("stopped node %s", v.node.Name)
 	if err := s.stopNode(ctx, v.node, "fast"); err != nil {
 		return s.stopNode(ctx, v.node, "immediate")
 	}
@@ -265,7 +266,7 @@ cat "$s/auto.part" >"$d/postgresql.auto.conf"`
 
 // becomeStandby makes a stopped node follow lead when it starts. To follow home,
 // a standby has its own settings; anyone else gets some for the time being.
-func (s *servers) becomeStandby(ctx context.Context, n, lead *node, j *journal) error {
+func (s *servers) becomeStandby(ctx context.Context, n, lead *node, j *undo.Journal) error {
 	if lead == s.home() && n.Role == RoleStandby {
 		info, err := s.setting(ctx, n, "primary_conninfo")
 		if err != nil {
@@ -278,7 +279,7 @@ func (s *servers) becomeStandby(ctx context.Context, n, lead *node, j *journal) 
 			_, err = s.run(ctx, n, standbyScript, n.DataDir, s.savedDir(n), "", "")
 			return err
 		}
-		j.add("node %s has no primary_conninfo of its own and gets one", n.Name)
+		j.Add("node %s has no primary_conninfo of its own and gets one", n.Name)
 	}
 	if err := s.saveIfNone(ctx, n); err != nil {
 		return err
@@ -322,14 +323,14 @@ func (s *servers) setting(ctx context.Context, n *node, name string) (string, er
 
 // ensureSlot makes the replication slot that a standby asks its primary for: a
 // rewind of the primary drops them.
-func (s *servers) ensureSlot(ctx context.Context, n, lead *node, j *journal) error {
+func (s *servers) ensureSlot(ctx context.Context, n, lead *node, j *undo.Journal) error {
 	slot, err := s.setting(ctx, n, "primary_slot_name")
 	if err != nil || slot == "" {
 		return err
 	}
 	rows, err := s.exec(ctx, lead, "SELECT pg_create_physical_replication_slot($1) WHERE NOT EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = $1)", slot)
 	if err == nil && len(rows) > 0 {
-		j.add("made replication slot %s on node %s again", slot, lead.Name)
+		j.Add("made replication slot %s on node %s again", slot, lead.Name)
 	}
 	return err
 }
@@ -345,7 +346,7 @@ rm -rf -- "$s" "$d.firedrill-old"`
 
 // restoreSettings gives a node its own settings back after a rebuild. A standby
 // that had none keeps the ones that it streams by.
-func (s *servers) restoreSettings(ctx context.Context, n *node, j *journal) error {
+func (s *servers) restoreSettings(ctx context.Context, n *node, j *undo.Journal) error {
 	if n != s.home() {
 		own, err := s.run(ctx, n, `grep -c '# firedrill$' "$1/postgresql.auto.conf" 2>/dev/null || :`, n.DataDir)
 		if err != nil || own != "0" && own != "" {
@@ -359,7 +360,7 @@ func (s *servers) restoreSettings(ctx context.Context, n *node, j *journal) erro
 	if out != "restored" {
 		return nil
 	}
-	j.add("gave node %s its own settings back", n.Name)
+	j.Add("gave node %s its own settings back", n.Name)
 	_, err = s.exec(ctx, n, "SELECT pg_reload_conf()")
 	return err
 }

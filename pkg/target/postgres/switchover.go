@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/firedrill/firedrill/pkg/target/undo"
 )
 
 // caughtUpLimit bounds the wait for a rebuilt node to have all of the log.
@@ -23,7 +25,7 @@ type handover struct {
 // Clients are held meanwhile, and are let go on however it ends. Nothing that lead
 // acknowledged is left behind: home is promoted only when it has lead's last
 // record, the shutdown checkpoint.
-func (s *servers) switchover(ctx context.Context, lead, home *node, j *journal) error {
+func (s *servers) switchover(ctx context.Context, lead, home *node, j *undo.Journal) error {
 	if err := s.awaitCaughtUp(ctx, lead, home); err != nil {
 		return err
 	}
@@ -34,13 +36,13 @@ func (s *servers) switchover(ctx context.Context, lead, home *node, j *journal) 
 	h := handover{lead: lead, home: home}
 	began := time.Now()
 	if err := s.endpoint.pause(ctx); err != nil {
-		j.add("clients were not held: %v", s.scrub(err))
+		j.Add("clients were not held: %v", s.scrub(err))
 	}
 	at, err := s.handOver(ctx, &h)
 	if err != nil {
 		return errors.Join(err, s.letGo(ctx, h, j))
 	}
-	j.add("switched over from %s to %s in %v; %s had received %s, past the last checkpoint of %s",
+	j.Add("switched over from %s to %s in %v; %s had received %s, past the last checkpoint of %s",
 		lead.Name, home.Name, time.Since(began).Round(time.Millisecond), home.Name, at, lead.Name)
 	return nil
 }
@@ -77,21 +79,21 @@ const (
 // is: to lead, on the route they had, unless home may have become one. If that
 // cannot be brought about they are let go on all the same: an error that a client
 // sees is better than a wait that nobody ends.
-func (s *servers) letGo(ctx context.Context, h handover, j *journal) error {
+func (s *servers) letGo(ctx context.Context, h handover, j *undo.Journal) error {
 	ctx = context.WithoutCancel(ctx)
 	back, cancel := context.WithTimeoutCause(ctx, giveBackLimit, fmt.Errorf("no primary within %v", giveBackLimit))
 	to, err := s.settle(back, h)
 	cancel()
 	switch {
 	case err != nil:
-		j.add("the switchover failed, and neither %s nor %s could be made to serve: %v", h.lead.Name, h.home.Name, s.scrub(err))
+		j.Add("the switchover failed, and neither %s nor %s could be made to serve: %v", h.lead.Name, h.home.Name, s.scrub(err))
 	case to == h.home:
-		j.add("the switchover failed after %s had become the primary; clients go on there", to.Name)
+		j.Add("the switchover failed after %s had become the primary; clients go on there", to.Name)
 		lead, cancel := context.WithTimeout(ctx, letGoLimit)
 		err = s.endpoint.redirect(lead, to)
 		cancel()
 	default:
-		j.add("the switchover was given up; clients go on with %s", to.Name)
+		j.Add("the switchover was given up; clients go on with %s", to.Name)
 	}
 	return errors.Join(err, s.resume(ctx))
 }

@@ -8,7 +8,6 @@ import (
 	"reflect"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
 	"go.yaml.in/yaml/v3"
@@ -257,18 +256,6 @@ func TestRecordOfAnotherVersion(t *testing.T) {
 	for _, bad := range []string{``, `{}`, `[]`, `{` + rest + `,"before":"a"}`} {
 		if _, err := readRecord(json.RawMessage(bad)); err == nil {
 			t.Errorf("%s is taken", bad)
-		}
-	}
-}
-
-func TestDeadMan(t *testing.T) {
-	for _, c := range []struct{ hold, limit, want time.Duration }{
-		{0, 0, deadManDefault}, {0, time.Hour, time.Hour}, {time.Second, time.Hour, 2 * time.Second},
-		{time.Minute, time.Hour, 66 * time.Second}, {time.Minute, 30 * time.Second, 30 * time.Second},
-	} {
-		o := operation{Operation: target.Operation{Hold: c.hold, Limit: c.limit}}
-		if got := o.deadMan(); got != c.want {
-			t.Errorf("hold %v, limit %v: %v, want %v", c.hold, c.limit, got, c.want)
 		}
 	}
 }

@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/firedrill/firedrill/pkg/target/canary"
 )
 
 // What every vdev keeps for itself, in bytes: two labels and room to boot from before
@@ -213,7 +215,7 @@ func (p *pool) files(ctx context.Context, at string) ([]file, error) {
 		if err = errors.Join(err, serr); err != nil {
 			return nil, fmt.Errorf("files of %s: %q: %w", p.cfg.Dataset, line, err)
 		}
-		if size <= maxDamage && cleanName(name) {
+		if size <= maxDamage && canary.CleanName(name) {
 			all = append(all, file{object, size, path.Clean(name)})
 		}
 	}

@@ -2,13 +2,14 @@ package zfs
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"reflect"
 	"slices"
 	"testing"
 
 	"pgregory.net/rapid"
+
+	"github.com/firedrill/firedrill/pkg/target/undo"
 )
 
 const (
@@ -157,7 +158,7 @@ func TestDamageChangesAllThatABlockHolds(t *testing.T) {
 }
 
 func TestRecordsThatCannotBeOnesAreRefused(t *testing.T) {
-	good := record{Undo: undoScrub, Pool: "tank", GUID: "1", Token: token("a", "b"), Vdev: "/dev/sda",
+	good := record{Undo: undoScrub, Pool: "tank", GUID: "1", Token: undo.Token("a", "b"), Vdev: "/dev/sda",
 		Spots: []spot{{At: labelsBefore, Bytes: 512, Holds: 1, Sum: sumOf(nil), Damaged: sumOf([]byte("x"))}}}
 	if _, err := readRecord(raw(t, good)); err != nil {
 		t.Fatal(err)
@@ -192,36 +193,4 @@ func TestMountsAreKnownByTheirDevice(t *testing.T) {
 			t.Errorf("device 0:%d is %s %s, want %s", minor, kind, source, want)
 		}
 	}
-}
-
-func TestCanariesAreKnownByTheirNamesAndContent(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		seq := rapid.Int64Range(0, 1<<62).Draw(t, "seq")
-		size := rapid.IntRange(1, maxSize).Draw(t, "size")
-		const ledger = "drill/probe/pooled/1"
-		name := canaryName("firedrill", ledger, seq)
-		if got, ok := seqOf("firedrill", ledger, name); !ok || got != seq {
-			t.Fatalf("%s is %d, %v", name, got, ok)
-		}
-		if _, ok := seqOf("firedrill", ledger, name+unnamed); ok {
-			t.Fatal("a canary that has no name yet is one")
-		}
-		if canaryName("firedrill", ledger, seq+1) >= name {
-			t.Fatal("a later canary does not sort before")
-		}
-		body := canaryBody(ledger, seq, size)
-		if got, err := readCanary(ledger, body); err != nil || got != seq {
-			t.Fatalf("%d, %v", got, err)
-		}
-		at := rapid.IntRange(0, len(body)-1).Draw(t, "at")
-		torn := append(slices.Clone(body[:at]), body[at]^0x10)
-		for _, bad := range [][]byte{body[:at], torn, append(slices.Clone(torn), body[at+1:]...)} {
-			if _, err := readCanary(ledger, bad); !errors.Is(err, errDamaged) {
-				t.Fatalf("taken with %d of %d bytes: %v", len(bad), len(body), err)
-			}
-		}
-		if _, err := readCanary("other/probe/pooled/1", body); !errors.Is(err, errDamaged) {
-			t.Fatalf("another ledger's is taken: %v", err)
-		}
-	})
 }

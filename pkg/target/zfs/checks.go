@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path"
 	"slices"
 	"strconv"
 	"strings"
@@ -15,6 +14,7 @@ import (
 
 	"github.com/firedrill/firedrill/pkg/event"
 	"github.com/firedrill/firedrill/pkg/target"
+	"github.com/firedrill/firedrill/pkg/target/canary"
 	"github.com/firedrill/firedrill/pkg/target/strict"
 )
 
@@ -191,32 +191,19 @@ func (p *pool) checkScrub(ctx context.Context, _ target.CheckSpec, _ checkParams
 	return []event.Property{judge(name, left == 0, found, wanted), judge("data", s.errors == noDataLost, s.errors, noDataLost)}, nil
 }
 
-// checkCanaries reads every canary of the drill. What a canary is to hold follows
-// from its name, so nothing that happened to the observer can spoil it.
+// checkCanaries reads every canary of the drill.
 func (p *pool) checkCanaries(ctx context.Context, spec target.CheckSpec, _ checkParams, _ json.RawMessage) ([]event.Property, error) {
-	const name, wanted = "canaries", "every canary as it was written"
-	n, total := 0, int64(0)
-	var bad []string
+	var t canary.Tally
 	err := p.onDataset(ctx, func(root *os.Root) error {
-		return eachCanary(ctx, root, path.Join(p.cfg.Prefix, spec.Drill), func(file string) error {
-			ledger := strings.TrimPrefix(path.Dir(path.Dir(file)), p.cfg.Prefix+"/")
-			size, damaged, err := p.readWhole(root, ledger, file)
-			n, total = n+1, total+size
-			if damaged != nil {
-				bad = append(bad, file+": "+damaged.Error())
+		return eachCanary(ctx, root, p.tree().Drill(spec.Drill), func(file string) error {
+			size, damaged, err := p.readWhole(root, file)
+			if err == nil {
+				t.Add(file, size, damaged)
 			}
 			return err
 		})
 	})
-	switch {
-	case err != nil:
-		return inconclusive(name, err.Error(), wanted), nil
-	case n == 0:
-		return []event.Property{{Name: name, Result: event.ResultInfo, Found: "the drill has no canaries"}}, nil
-	}
-	prop := judge(name, len(bad) == 0, fmt.Sprintf("%d of %d canaries (%d bytes) are whole", n-len(bad), n, total), wanted)
-	prop.Samples = bad
-	return []event.Property{prop}, nil
+	return []event.Property{t.Property(err)}, nil
 }
 
 // settingsScript prints the dataset's properties that can be set.

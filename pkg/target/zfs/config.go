@@ -7,9 +7,9 @@ import (
 	"path"
 	"regexp"
 	"slices"
-	"strings"
 
 	"github.com/firedrill/firedrill/pkg/control"
+	"github.com/firedrill/firedrill/pkg/target/canary"
 	"github.com/firedrill/firedrill/pkg/target/strict"
 )
 
@@ -75,7 +75,7 @@ func (c Config) check(p *strict.Problems) {
 		p.Add("dataset", c.Dataset, "choose a dataset of the pool "+c.Pool)
 	}
 	p.Absolute("directory", c.Directory)
-	if !cleanName(c.Prefix) {
+	if !canary.CleanName(c.Prefix) {
 		p.Add("prefix", c.Prefix, "give a relative path without empty parts, . and ..")
 	}
 	p.Absolute("stateDir", c.StateDir)
@@ -94,15 +94,9 @@ func (c Config) check(p *strict.Problems) {
 		}
 	}
 	for i, f := range c.BreakableFiles {
-		if !cleanName(f) {
+		if !canary.CleanName(f) {
 			p.Add(fmt.Sprintf("breakableFiles[%d]", i), f, "give a path relative to the dataset's root, without empty parts, . and ..; a drill may damage every file there")
 		}
 	}
 	p.Place("control", c.Control)
-}
-
-// cleanName reports whether a relative path is its own and leads nowhere else.
-func cleanName(name string) bool {
-	return name != "" && path.Clean(name) == name && !path.IsAbs(name) && name != "." && name != ".." &&
-		!strings.HasPrefix(name, "../") && !strings.ContainsAny(name, "\\\x00\n\r")
 }

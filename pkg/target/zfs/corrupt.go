@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"path"
 	"slices"
 	"strings"
 	"time"
@@ -14,6 +13,7 @@ import (
 	"github.com/firedrill/firedrill/pkg/event"
 	"github.com/firedrill/firedrill/pkg/target"
 	"github.com/firedrill/firedrill/pkg/target/strict"
+	"github.com/firedrill/firedrill/pkg/target/undo"
 )
 
 // onDiskTime is how long ZFS may take until what was acknowledged lies where it stays:
@@ -54,7 +54,7 @@ func (p *pool) planCorrupt(ctx context.Context, o *operation, plan *target.Plan)
 			files = append(files, x.File)
 		}
 	}
-	plan.DeadMan = o.deadMan()
+	plan.DeadMan = undo.DeadMan(o.Operation)
 	plan.Does = []string{
 		fmt.Sprintf("set a timer on the pool's machine that scrubs pool %s after %v", p.cfg.Pool, plan.DeadMan),
 		fmt.Sprintf("invert %d bytes of %d blocks on %s, behind ZFS's back: of %s", total, len(o.rec.Spots), o.rec.Vdev, clip(strings.Join(files, ", "), 500)),
@@ -87,7 +87,7 @@ func (p *pool) choose(ctx context.Context, o *operation) ([]file, error) {
 		}
 		return all, err
 	}
-	all, err := p.files(ctx, path.Join(p.cfg.Prefix, o.Drill))
+	all, err := p.files(ctx, p.tree().Drill(o.Drill))
 	if err != nil {
 		return nil, err
 	}
@@ -114,13 +114,6 @@ func (p *pool) parts(ctx context.Context, files []file) ([]part, error) {
 	return out, nil
 }
 
-// markScript leaves the marker, unless another fault's is there.
-const markScript = `marker=$1; mkdir -p -- "${marker%/*}" && exec 9>>"$marker.lock" && flock 9 || exit 1
-if [ -e "$marker" ]; then
-  read -r other <"$marker"; [ "$other" = "$2" ] || { echo "another fault, $other, is not undone yet" >&2; exit 1; }
-fi
-shift; printf '%s\n' "$@" >"$marker.new" && sync -- "$marker.new" && mv -- "$marker.new" "$marker"`
-
 // begin is before each fault's effect: the pool is looked at once more, the fault
 // leaves its marker, and its timer is set.
 func (p *pool) begin(ctx context.Context, o *operation) error {
@@ -135,18 +128,15 @@ func (p *pool) begin(ctx context.Context, o *operation) error {
 	if err != nil {
 		return fmt.Errorf("pool %s: %w", p.cfg.Pool, err)
 	}
-	args := []string{p.marker(), o.rec.Token}
+	var damaged []string
 	for _, x := range o.rec.Spots {
-		args = append(args, o.rec.Vdev+" "+x.arg())
+		damaged = append(damaged, o.rec.Vdev+" "+x.arg())
 	}
-	if _, err := p.run(ctx, "leave a marker", o.fence.Guard(markScript), args...); err != nil {
+	if err := p.marker().Leave(ctx, o.Operation, o.rec.Token, damaged...); err != nil {
 		return err
 	}
-	t := control.Timer{Token: p.timer(o.rec), After: o.deadMan(), Script: prelude + mendScript, Args: p.mendArgs(o.rec.Undo, o.rec, v.name)}
-	if err := p.host.Arm(ctx, t); err != nil {
-		return fmt.Errorf("pool %s: dead-man timer: %w", p.cfg.Pool, err)
-	}
-	return nil
+	script, args := p.mending(o.rec.Undo, o.rec, v.name)
+	return p.machine().Arm(ctx, o.Operation, o.rec.Token, control.Timer{Script: prelude + script, Args: args})
 }
 
 // writeScript writes its input to spots of a disk, and neither makes nor cuts a file.

@@ -205,7 +205,7 @@ func TestScrubFindsAndRepairsDamage(t *testing.T) {
 	})
 	cancel()
 	measured, wrote := looking.wait(), writing.wait()
-	if got := undo(t, p, op, record); !strings.Contains(got, "nothing was to be done") {
+	if got := mend(t, p, op, record); !strings.Contains(got, "nothing was to be done") {
 		t.Errorf("undo after the scrub: %s", got)
 	}
 	judgeRecovery(t, measured, fault)
@@ -294,7 +294,7 @@ func TestDiskComesBack(t *testing.T) {
 	if o := attempt(t.Context(), state, 2); o.Result != target.OK || o.Observed != 200 {
 		t.Errorf("with the disk: %+v", o)
 	}
-	if got := undo(t, p, op, record); !strings.Contains(got, "nothing was to be done") {
+	if got := mend(t, p, op, record); !strings.Contains(got, "nothing was to be done") {
 		t.Errorf("undo: %s", got)
 	}
 	// What it missed is on it now: the other one is not needed.
@@ -326,7 +326,7 @@ func TestBothSidesDamagedIsALoss(t *testing.T) {
 		t.Errorf("the undo says that all is well: %v", d)
 	}
 	mustNotPass(t, p, CheckHealth, event.ResultFail, nil)
-	if _, err := os.Stat(p.marker()); err != nil {
+	if _, err := os.Stat(p.marker().File); err != nil {
 		t.Errorf("the fault is forgotten: %v", err)
 	}
 }
@@ -344,7 +344,7 @@ func TestDamageOfWhatIsGoneIsNoDamage(t *testing.T) {
 	for range 5 {
 		r.sync(t) // what is freed is given away some time later
 	}
-	if got := undo(t, p, op, record); !strings.Contains(got, "scrubbed") || !strings.Contains(got, "holds nothing any more") {
+	if got := mend(t, p, op, record); !strings.Contains(got, "scrubbed") || !strings.Contains(got, "holds nothing any more") {
 		t.Errorf("undo: %s", got)
 	}
 	if err := r.healthy(t.Context()); err != nil {

@@ -25,7 +25,7 @@ func (p *pool) Collect(ctx context.Context) ([]event.Artifact, error) {
 		{"status", `zpool status -v -- "$1"; zpool list -- "$1"`, p.cfg.Pool},
 		{"history", `zpool history -- "$1" | tail -n 50`, p.cfg.Pool},
 		{"dataset", `zfs get all "$1"`, p.cfg.Dataset},
-		{"fault", `[ ! -e "$1" ] || cat -- "$1"`, p.marker()},
+		{"fault", `[ ! -e "$1" ] || cat -- "$1"`, p.marker().File},
 	} {
 		one, cancel := context.WithTimeout(ctx, collectLimit)
 		text, err := p.run(one, "collect "+e.name, e.script, e.of)

@@ -15,6 +15,7 @@ import (
 	"github.com/firedrill/firedrill/pkg/control"
 	"github.com/firedrill/firedrill/pkg/event"
 	"github.com/firedrill/firedrill/pkg/target"
+	"github.com/firedrill/firedrill/pkg/target/canary"
 )
 
 // TestOnlyWhatIsAllowedCanBeBroken: each of these is one step too far.
@@ -100,11 +101,11 @@ func TestPoolThatIsNotWellIsLeftAlone(t *testing.T) {
 	// Another fault, on the other side of the mirror.
 	_, other, record := do(t, p, "other", FaultOfflineVdev, map[string]any{"vdev": vdevs[1]})
 	refused("not undone")
-	undo(t, p, other, record)
+	mend(t, p, other, record)
 	if _, err := p.Do(t.Context(), op, planned); err != nil {
 		t.Errorf("on a pool that is well: %v", err)
 	}
-	undo(t, p, op, planned.Undo)
+	mend(t, p, op, planned.Undo)
 }
 
 // TestWhatWasWrittenSinceThePlanIsNotHit: the plan's places belong to something else.
@@ -148,7 +149,7 @@ func TestFaultWithoutCanariesIsPlannedAndNotDone(t *testing.T) {
 	if _, err := p.Do(t.Context(), op, plan); err == nil || !strings.Contains(err.Error(), "write probe") {
 		t.Errorf("done: %v", err)
 	}
-	if got := undo(t, p, op, plan.Undo); !strings.Contains(got, "nothing was to be done") {
+	if got := mend(t, p, op, plan.Undo); !strings.Contains(got, "nothing was to be done") {
 		t.Error(got)
 	}
 }
@@ -224,7 +225,7 @@ func TestCrashOfZFSUnderAFault(t *testing.T) {
 	}
 	r.config = r.edit(t, func(c map[string]any) { c["control"] = map[string]any{"kind": "exec", "argv": r.Argv()} })
 	r.pool = r.open(t)
-	if got := undo(t, r.pool, op, record); !strings.Contains(got, "scrubbed") {
+	if got := mend(t, r.pool, op, record); !strings.Contains(got, "scrubbed") {
 		t.Errorf("undo: %s", got)
 	}
 	if err := r.healthy(t.Context()); err != nil {
@@ -243,7 +244,7 @@ func TestHangingFileSystemEndsNoAttemptLate(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 	defer cancel()
-	for seq := range int64(defaultAtOnce + 5) {
+	for seq := range int64(canary.DefaultSlots + 5) {
 		if o := writes.Attempt(ctx, 100+seq); o.Result == target.OK || o.Err == nil {
 			t.Errorf("attempt %d: %+v", seq, o)
 		}

@@ -2,22 +2,19 @@ package zfs
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"path"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/firedrill/firedrill/pkg/control"
 	"github.com/firedrill/firedrill/pkg/event"
 	"github.com/firedrill/firedrill/pkg/target"
+	"github.com/firedrill/firedrill/pkg/target/canary"
 	"github.com/firedrill/firedrill/pkg/target/strict"
+	"github.com/firedrill/firedrill/pkg/target/undo"
 )
 
 // The faults and actions.
@@ -116,7 +113,7 @@ func (k operationKind) readParams(raw json.RawMessage) (params, error) {
 		return p, err
 	}
 	var ps strict.Problems
-	if p.File != "" && !cleanName(p.File) {
+	if p.File != "" && !canary.CleanName(p.File) {
 		ps.Add("file", p.File, "give the path of one file from the dataset's root, without empty parts, . and ..")
 	}
 	if p.File != "" && p.Canaries != 0 {
@@ -168,7 +165,7 @@ func (p *pool) resolve(ctx context.Context, k operationKind, o *operation, vdev 
 	if err != nil {
 		return err
 	}
-	o.rec = record{Undo: undoNothing, Pool: p.cfg.Pool, GUID: guid, Token: token(o.Drill, o.Step), Vdev: vdev}
+	o.rec = record{Undo: undoNothing, Pool: p.cfg.Pool, GUID: guid, Token: undo.Token(o.Drill, o.Step), Vdev: vdev}
 	plan.Parts = []event.Part{{ID: "zfs:" + p.cfg.Pool + ":" + vdev, Kind: "zfs-vdev", Labels: map[string]string{"pool": p.cfg.Pool, "dataset": p.cfg.Dataset, "vdev": vdev}}}
 	if err := k.plan(p, ctx, o, plan); err != nil {
 		return err
@@ -201,8 +198,8 @@ func (p *pool) Do(ctx context.Context, op target.Operation, plan target.Plan) (t
 }
 
 // operation is what a record describes, on behalf of the operation's conductor.
-func (p *pool) operation(op target.Operation, undo json.RawMessage) (*operation, error) {
-	r, err := readRecord(undo)
+func (p *pool) operation(op target.Operation, raw json.RawMessage) (*operation, error) {
+	r, err := readRecord(raw)
 	if err != nil {
 		return nil, err
 	}
@@ -212,7 +209,7 @@ func (p *pool) operation(op target.Operation, undo json.RawMessage) (*operation,
 	if _, err := p.breakable(r.Vdev); err != nil {
 		return nil, err
 	}
-	return &operation{Operation: op, rec: r, fence: control.Fence{Dir: p.cfg.StateDir, Name: op.Drill, Epoch: op.Fence}}, nil
+	return &operation{Operation: op, rec: r, fence: p.machine().Fence(op)}, nil
 }
 
 // allowed refuses another pool under the same name, and a conductor that was
@@ -221,7 +218,7 @@ func (p *pool) allowed(ctx context.Context, o *operation) error {
 	if err := p.same(ctx, o.rec); err != nil {
 		return err
 	}
-	return p.claim(ctx, o)
+	return p.machine().Claim(ctx, o.Operation)
 }
 
 func (p *pool) same(ctx context.Context, r record) error {
@@ -232,70 +229,37 @@ func (p *pool) same(ctx context.Context, r record) error {
 	return err
 }
 
-func (p *pool) claim(ctx context.Context, o *operation) error {
-	if o.fence.Name == "" && o.fence.Epoch == 0 {
-		return nil // a caller without a drill
-	}
-	err := p.host.Fence(ctx, o.fence)
-	if err == nil {
-		return nil
-	}
-	if !errors.As(err, new(*control.FencedError)) {
-		err = fmt.Errorf("%w; make the pool's machine reachable (control), and let firedrill write to %s there", err, p.cfg.StateDir)
-	}
-	return fmt.Errorf("pool %s: %w", p.cfg.Pool, err)
-}
-
-// claimToMend is claim for what puts things back: a machine that cannot record the
-// claim is mended all the same, as long as no newer conductor is known there.
-func (p *pool) claimToMend(ctx context.Context, o *operation) error {
-	err := p.claim(ctx, o)
-	if err == nil || errors.As(err, new(*control.FencedError)) {
-		return err
-	}
-	if known := p.host.FenceCheck(ctx, o.fence); known != nil {
-		return errors.Join(err, fmt.Errorf("pool %s: %w", p.cfg.Pool, known))
-	}
-	return nil
-}
-
 // Undo puts back what the record says.
-func (p *pool) Undo(ctx context.Context, op target.Operation, undo json.RawMessage) (map[string]string, error) {
-	o, err := p.operation(op, undo)
+func (p *pool) Undo(ctx context.Context, op target.Operation, raw json.RawMessage) (map[string]string, error) {
+	o, err := p.operation(op, raw)
 	if err != nil {
 		return nil, fmt.Errorf("undo record: %w", err)
 	}
-	var j journal
+	var j undo.Journal
 	if err = p.undo(ctx, o, &j); err != nil {
 		err = fmt.Errorf("undo: %w", err)
 	}
-	return j.details(), err
+	return j.Details(), err
 }
 
-func (p *pool) undo(ctx context.Context, o *operation, j *journal) error {
+func (p *pool) undo(ctx context.Context, o *operation, j *undo.Journal) error {
 	if o.rec.Undo == undoNothing {
 		return nil
 	}
 	if o.rec.Undo != undoScrub && o.rec.Undo != undoOnline {
-		return fmt.Errorf("kind %q: %w; was it written by a newer firedrill?", o.rec.Undo, target.ErrUnsupported)
+		return undo.UnknownKind(o.rec.Undo)
 	}
 	if err := p.same(ctx, o.rec); err != nil {
 		return err
 	}
-	if err := p.claimToMend(ctx, o); err != nil {
+	if err := p.machine().ClaimToMend(ctx, o.Operation); err != nil {
 		return err
 	}
 	if err := p.runMend(ctx, o, o.rec.Undo, j); err != nil {
 		return err // a timer stays armed: it is what is left
 	}
-	if err := p.host.Disarm(ctx, p.timer(o.rec)); err != nil {
-		return fmt.Errorf("pool %s: %w", p.cfg.Pool, err)
-	}
-	return nil
+	return p.machine().Disarm(ctx, o.rec.Token)
 }
-
-// tokenForm is what token makes. Tokens become names of files.
-var tokenForm = regexp.MustCompile(`^firedrill-[0-9a-f]{16}$`)
 
 // readRecord takes records of newer versions too: fields that it does not know
 // are ignored, a kind that it does not know is refused by whoever acts on it.
@@ -306,7 +270,7 @@ func readRecord(raw json.RawMessage) (record, error) {
 			return r, err
 		}
 	}
-	if r.Undo == "" || r.Pool == "" || r.GUID == "" || r.Vdev == "" || !tokenForm.MatchString(r.Token) {
+	if r.Undo == "" || r.Pool == "" || r.GUID == "" || r.Vdev == "" || !undo.IsToken(r.Token) {
 		return r, errors.New("incomplete: it names no kind, pool, vdev or token")
 	}
 	if r.Undo == undoScrub && len(r.Spots) == 0 {
@@ -318,55 +282,4 @@ func readRecord(raw json.RawMessage) (record, error) {
 		}
 	}
 	return r, nil
-}
-
-// token marks what a step leaves behind. It is derived from the step, so that a
-// fresh process finds it.
-func token(drill, step string) string {
-	h := sha256.Sum256([]byte(drill + "\n" + step))
-	return "firedrill-" + hex.EncodeToString(h[:8])
-}
-
-// marker is the file that tells which fault is outstanding on the pool: its token,
-// then what it damaged. There is one at a time, so that no two faults together hit
-// both sides of a mirror.
-func (p *pool) marker() string { return path.Join(p.cfg.StateDir, "zfs-"+p.cfg.Pool+".fault") }
-
-// timer is the path of an operation's dead-man timer.
-func (p *pool) timer(r record) string { return path.Join(p.cfg.StateDir, r.Token+".timer") }
-
-// deadManGrace is how long after a fault's hold the target acts by itself, and
-// deadManDefault for how long it waits without a hold or a limit.
-const (
-	deadManGrace   = time.Second
-	deadManDefault = 15 * time.Minute
-)
-
-// deadMan is when the target must undo the operation by itself.
-func (o *operation) deadMan() time.Duration {
-	switch d := o.Hold + max(deadManGrace, o.Hold/10); {
-	case o.Hold > 0 && o.Limit > 0:
-		return min(d, o.Limit)
-	case o.Hold > 0:
-		return d
-	case o.Limit > 0:
-		return o.Limit
-	}
-	return deadManDefault
-}
-
-// journal collects what was done, for people, in order.
-type journal struct{ lines []string }
-
-func (j *journal) add(line string) { j.lines = append(j.lines, line) }
-
-func (j *journal) details() map[string]string {
-	out := map[string]string{}
-	for i, l := range j.lines {
-		out[fmt.Sprintf("step.%02d", i+1)] = l
-	}
-	if len(out) == 0 {
-		out["step.01"] = "nothing was to be done"
-	}
-	return out
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/firedrill/firedrill/pkg/clock"
 	"github.com/firedrill/firedrill/pkg/lab"
 	"github.com/firedrill/firedrill/pkg/target"
+	"github.com/firedrill/firedrill/pkg/target/canary"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -63,7 +64,7 @@ func startRig(t *testing.T) *rig {
 			t.Error(err)
 		}
 	})
-	r := &rig{ZFS: z, dir: dir, victim: "victims/file", holds: canaryBody("victim", 1, 300_000)}
+	r := &rig{ZFS: z, dir: dir, victim: "victims/file", holds: canary.DenseBody("victim", 1, 300_000)}
 	r.do(t, "zfs", "create", "-o", "primarycache=metadata", testDataset)
 	r.config = raw(t, map[string]any{
 		"pool": "tank", "dataset": testDataset, "directory": r.root(), "stateDir": filepath.Join(dir, "state"),
@@ -246,7 +247,7 @@ func do(t *testing.T, p *pool, step, name string, params any) (target.Effect, ta
 	return e, op, plan.Undo
 }
 
-func undo(t *testing.T, p *pool, op target.Operation, record json.RawMessage) string {
+func mend(t *testing.T, p *pool, op target.Operation, record json.RawMessage) string {
 	t.Helper()
 	d, err := p.Undo(t.Context(), op, record)
 	if err != nil {

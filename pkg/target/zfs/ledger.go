@@ -6,13 +6,12 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path"
-	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/firedrill/firedrill/pkg/target"
+	"github.com/firedrill/firedrill/pkg/target/canary"
 )
 
 // eachCanary calls f for each canary at or below a directory of the dataset, in order
@@ -34,18 +33,15 @@ func eachCanary(ctx context.Context, root *os.Root, at string, f func(name strin
 
 // tooDamaged reports whether a read's error is ZFS's word that it has no whole copy.
 func tooDamaged(err error) bool {
-	return errors.Is(err, errDamaged) || errors.Is(err, unix.EIO) || errors.Is(err, unix.EBADMSG)
+	return errors.Is(err, canary.ErrDamaged) || errors.Is(err, unix.EIO) || errors.Is(err, unix.EBADMSG)
 }
 
-// readWhole reads a canary of a ledger. damaged says that it is not what was written;
+// readWhole reads a canary. damaged says that it is not what was written;
 // err, that this cannot be told.
-func (p *pool) readWhole(root *os.Root, ledger, name string) (size int64, damaged, err error) {
+func (p *pool) readWhole(root *os.Root, name string) (size int64, damaged, err error) {
 	body, err := readFile(root, name)
 	if err == nil {
-		var seq int64
-		if seq, err = readCanary(ledger, body); err == nil && canaryName(p.cfg.Prefix, ledger, seq) != name {
-			err = fmt.Errorf("it is canary %d: %w", seq, errDamaged)
-		}
+		_, err = p.tree().Verify(name, body)
 	}
 	if tooDamaged(err) {
 		return int64(len(body)), err, nil
@@ -56,38 +52,33 @@ func (p *pool) readWhole(root *os.Root, ledger, name string) (size int64, damage
 // ReadLedger lists the canaries and reads each in full: one that is there and cannot
 // be read whole is lost. There are no duplicates among files.
 func (p *pool) ReadLedger(ctx context.Context, spec target.ProbeSpec, upTo int64) (target.Held, error) {
-	held := target.Held{Duplicates: map[int64]int64{}}
 	ledger := spec.Ledger()
-	if !cleanName(ledger) {
-		return held, fmt.Errorf("read ledger %q: it cannot be a directory", ledger)
+	if !canary.CleanName(ledger) {
+		return target.Held{}, fmt.Errorf("read ledger %q: it cannot be a directory", ledger)
 	}
-	var whole []int64
+	whole := map[int64]int64{}
 	err := p.onDataset(ctx, func(root *os.Root) error {
-		return eachCanary(ctx, root, p.cfg.Prefix+"/"+ledger, func(name string) error {
-			seq, ok := seqOf(p.cfg.Prefix, ledger, name)
+		return eachCanary(ctx, root, p.tree().Ledger(ledger), func(name string) error {
+			seq, ok := p.tree().Seq(ledger, name)
 			if !ok || seq > upTo {
 				return nil
 			}
-			_, damaged, err := p.readWhole(root, ledger, name)
+			_, damaged, err := p.readWhole(root, name)
 			switch {
 			case err != nil:
 				return err
 			case damaged != nil:
 				p.log.Warn("a canary cannot be read whole", "file", name, "reason", damaged)
 			default:
-				whole = append(whole, seq)
+				whole[seq] = 1
 			}
 			return nil
 		})
 	})
 	if err != nil {
-		return held, fmt.Errorf("read ledger %s: %w", ledger, err)
+		return target.Held{}, fmt.Errorf("read ledger %s: %w", ledger, err)
 	}
-	slices.Sort(whole) // later ones come first
-	for _, seq := range whole {
-		held.Present.Add(seq)
-	}
-	return held, nil
+	return canary.Held(whole), nil
 }
 
 // onDataset calls f with the dataset's root, while the pool answers: one that has
@@ -115,9 +106,9 @@ func (p *pool) DropLedgers(ctx context.Context, drills ...string) error {
 	}
 	var errs []error
 	for _, drill := range drills {
-		if !cleanName(drill) || strings.Contains(drill, "/") {
+		if !canary.CleanPart(drill) {
 			errs = append(errs, fmt.Errorf("drop the ledgers of %q: it is no drill's name", drill))
-		} else if err := root.RemoveAll(path.Join(p.cfg.Prefix, drill)); err != nil {
+		} else if err := root.RemoveAll(p.tree().Drill(drill)); err != nil {
 			errs = append(errs, fmt.Errorf("drop the ledgers of %s: %w", drill, err))
 		}
 		if err := ctx.Err(); err != nil {

@@ -7,18 +7,17 @@ import (
 
 	"github.com/firedrill/firedrill/pkg/event"
 	"github.com/firedrill/firedrill/pkg/target"
+	"github.com/firedrill/firedrill/pkg/target/undo"
 )
 
 // pass is what mendScript does for the action scrub, beside the kinds of undo.
 const pass = "pass"
 
 // mendScript brings a disk back to what it should be, and says what it did. The timer
-// runs it too; they take turns. Its arguments: what to do (scrub if anything is
-// damaged, pass for a scrub in any case, online), the pool, the disk by its path and by
-// its name in the pool's status, the marker and the token of the fault, and the spots
-// that it damaged.
-const mendScript = spotScript + `kind=$1 pool=$2 vdev=$3 name=$4 marker=$5 token=$6; shift 6
-mkdir -p -- "${marker%/*}" && exec 9>>"$marker.lock" && flock 9 || exit 1
+// runs it too. Its arguments: what to do (scrub if anything is damaged, pass for a scrub
+// in any case, online), the pool, the disk by its path and by its name in the pool's
+// status, and the spots that the fault damaged.
+const mendScript = spotScript + `kind=$1 pool=$2 vdev=$3 name=$4; shift 4
 say() { echo "$*" >&2; zpool status -- "$pool" >&2; exit 1; }
 leaf() { zpool status -- "$pool" | awk -v v="$name" '$1 == v { print $2, $3, $4, $5; exit }'; }
 settle() { while zpool status -- "$pool" | grep -Eq '^ *(scan|scrub): .*in progress'; do sleep 0.2; done; }
@@ -41,15 +40,16 @@ if [ "$kind" != online ]; then
   was=$(leaf)
   [ "$was" = "ONLINE 0 0 0" ] || { zpool clear -- "$pool" "$vdev" || exit 1; echo "cleared $was"; settle; }
 fi
-case $(leaf) in ONLINE*) ;; *) say "$vdev is $(leaf)" ;; esac
-[ ! -e "$marker" ] || { read -r is <"$marker" && [ "$is" != "$token" ] || rm -f -- "$marker"; }`
+case $(leaf) in ONLINE*) ;; *) say "$vdev is $(leaf)" ;; esac`
 
-func (p *pool) mendArgs(kind string, r record, name string) []string {
-	return append([]string{kind, p.cfg.Pool, r.Vdev, name, p.marker(), r.Token}, spotArgs(r.Spots)...)
+// mending is mendScript for what a record says, with its arguments.
+func (p *pool) mending(kind string, r record, name string) (script string, args []string) {
+	args = append([]string{kind, p.cfg.Pool, r.Vdev, name}, spotArgs(r.Spots)...)
+	return p.marker().Mend(mendScript), p.marker().Args(r.Token, args...)
 }
 
 // runMend runs mendScript on a disk as the pool calls it now.
-func (p *pool) runMend(ctx context.Context, o *operation, kind string, j *journal) error {
+func (p *pool) runMend(ctx context.Context, o *operation, kind string, j *undo.Journal) error {
 	s, err := p.look(ctx)
 	if err != nil {
 		return err
@@ -58,24 +58,25 @@ func (p *pool) runMend(ctx context.Context, o *operation, kind string, j *journa
 	if err != nil {
 		return fmt.Errorf("pool %s: %w", p.cfg.Pool, err)
 	}
-	out, err := p.run(ctx, "mend "+o.rec.Vdev, o.fence.Guard(mendScript), p.mendArgs(kind, o.rec, v.name)...)
+	script, args := p.mending(kind, o.rec, v.name)
+	out, err := p.run(ctx, "mend "+o.rec.Vdev, o.fence.Guard(script), args...)
 	p.told(out, o.rec, j)
 	return err
 }
 
 // told puts what mendScript did into words.
-func (p *pool) told(out string, r record, j *journal) {
+func (p *pool) told(out string, r record, j *undo.Journal) {
 	for line := range strings.Lines(out) {
 		switch word, rest, _ := strings.Cut(strings.TrimSpace(line), " "); word {
 		case "scrubbed":
-			j.add(fmt.Sprintf("scrubbed pool %s to the end, with nothing left to repair", p.cfg.Pool))
+			j.Add("scrubbed pool %s to the end, with nothing left to repair", p.cfg.Pool)
 		case "freed":
 			// A scrub goes over all that is in use, and repaired it.
-			j.add(fmt.Sprintf("left damage on %s alone where the pool holds nothing any more", r.Vdev))
+			j.Add("left damage on %s alone where the pool holds nothing any more", r.Vdev)
 		case "onlined":
-			j.add(fmt.Sprintf("brought %s back into pool %s, and waited until it was resilvered", r.Vdev, p.cfg.Pool))
+			j.Add("brought %s back into pool %s, and waited until it was resilvered", r.Vdev, p.cfg.Pool)
 		case "cleared":
-			j.add(fmt.Sprintf("cleared the errors of %s, which were (state, read, write, checksum) %s", r.Vdev, rest))
+			j.Add("cleared the errors of %s, which were (state, read, write, checksum) %s", r.Vdev, rest)
 		}
 	}
 }
@@ -116,10 +117,10 @@ func (p *pool) online(ctx context.Context, o *operation) (target.Effect, error) 
 // act does an action by mendScript and proves it by the pool's status.
 func (p *pool) act(ctx context.Context, o *operation, kind, how string) (target.Effect, error) {
 	e := target.Effect{Began: p.clock.Now()}
-	var j journal
+	var j undo.Journal
 	err := p.runMend(ctx, o, kind, &j)
 	e.Ended = p.clock.Now()
-	e.Details = j.details()
+	e.Details = j.Details()
 	if err != nil {
 		return e, err
 	}

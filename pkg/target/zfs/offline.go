@@ -7,6 +7,7 @@ import (
 
 	"github.com/firedrill/firedrill/pkg/event"
 	"github.com/firedrill/firedrill/pkg/target"
+	"github.com/firedrill/firedrill/pkg/target/undo"
 )
 
 func (p *pool) planOffline(ctx context.Context, o *operation, plan *target.Plan) error {
@@ -21,7 +22,7 @@ func (p *pool) planOffline(ctx context.Context, o *operation, plan *target.Plan)
 		return err
 	}
 	o.rec.Undo = undoOnline
-	plan.DeadMan = o.deadMan()
+	plan.DeadMan = undo.DeadMan(o.Operation)
 	plan.Does = []string{
 		fmt.Sprintf("set a timer on the pool's machine that brings the disk back after %v", plan.DeadMan),
 		fmt.Sprintf("take %s out of pool %s, until it is imported anew at the latest", o.rec.Vdev, p.cfg.Pool),

@@ -1,18 +1,17 @@
 package zfs
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
-	"strconv"
 	"strings"
 	"sync"
 
 	"github.com/firedrill/firedrill/pkg/target"
+	"github.com/firedrill/firedrill/pkg/target/canary"
 	"github.com/firedrill/firedrill/pkg/target/strict"
 )
 
@@ -33,11 +32,8 @@ type probeParams struct {
 	AtOnce int `json:"atOnce"`
 }
 
-const (
-	defaultSize   = 1 << 10
-	maxSize       = 64 << 10
-	defaultAtOnce = 40
-)
+// maxSize is how large a canary may be.
+const maxSize = 64 << 10
 
 func probeInfos() []target.OperationInfo {
 	infos := []target.OperationInfo{
@@ -60,51 +56,10 @@ func readProbeParams(probe string, raw json.RawMessage) (probeParams, error) {
 		return p, err
 	}
 	var ps strict.Problems
-	switch {
-	case probe != ProbeWrite && p.Of == "":
-		ps.Add("of", "", "missing: name the write probe whose canaries are read")
-	case probe == ProbeWrite && p.Of != "":
-		ps.Add("of", p.Of, "only for probes that read; leave it out")
-	}
-	if p.Size < 0 || p.Size > maxSize {
-		ps.Add("size", strconv.FormatInt(p.Size, 10), fmt.Sprintf("give 1 to %d bytes, or leave it out", maxSize))
-	}
-	if p.AtOnce < 0 || p.AtOnce > 1000 {
-		ps.Add("atOnce", strconv.Itoa(p.AtOnce), "give 1 to 1000, or leave it out")
-	}
-	p.Size, p.AtOnce = cmp.Or(p.Size, defaultSize), cmp.Or(p.AtOnce, defaultAtOnce)
+	canary.WantOf(&ps, probe == ProbeWrite, p.Of)
+	p.Size = canary.WantSize(&ps, p.Size, maxSize)
+	p.AtOnce = canary.WantSlots(&ps, "atOnce", p.AtOnce)
 	return p, errors.Join(ps...)
-}
-
-// probeSet knows the open probes, so that closing the target closes them.
-type probeSet struct {
-	mu   sync.Mutex
-	open map[*probe]struct{}
-}
-
-func (s *probeSet) add(p *probe) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.open == nil {
-		s.open = map[*probe]struct{}{}
-	}
-	s.open[p] = struct{}{}
-}
-
-func (s *probeSet) drop(p *probe) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.open, p)
-}
-
-func (s *probeSet) closeAll() {
-	s.mu.Lock()
-	open := s.open
-	s.open = nil
-	s.mu.Unlock()
-	for p := range open {
-		p.end()
-	}
 }
 
 // OpenProbe prepares a lane. The dataset is the operator's to make and mount.
@@ -120,18 +75,15 @@ func (p *pool) OpenProbe(_ context.Context, spec target.ProbeSpec) (target.Probe
 	default:
 		return nil, fmt.Errorf("probe %q: %w; use write, read or pool", spec.Probe, target.ErrUnsupported)
 	}
-	if spec.Lane != target.LanePooled && spec.Lane != target.LaneFresh {
-		return nil, fmt.Errorf("lane %q: %w; use pooled or fresh", spec.Lane, target.ErrUnsupported)
+	if err := canary.CheckLane(spec.Lane); err != nil {
+		return nil, err
 	}
 	params, err := readProbeParams(spec.Probe, spec.Params)
 	if err != nil {
 		return nil, err
 	}
-	// Reads look at the pooled lane's canaries, which come most often.
-	of := spec
-	of.Name, of.Lane = cmp.Or(params.Of, spec.Name), target.LanePooled
-	l.of = of.Ledger()
-	if !cleanName(l.ledger) || !cleanName(l.of) {
+	l.of, l.size = canary.ReadFrom(spec, params.Of), int(params.Size)
+	if !canary.CleanName(l.ledger) || !canary.CleanName(l.of) {
 		return nil, fmt.Errorf("probe %s: ledgers %q and %q cannot both be directories", spec.Name, l.ledger, l.of)
 	}
 	root, err := p.openDirectory()
@@ -141,57 +93,29 @@ func (p *pool) OpenProbe(_ context.Context, spec target.ProbeSpec) (target.Probe
 	if err != nil {
 		return nil, fmt.Errorf("open probe %s: %w", spec.Name, err)
 	}
-	l.size, l.slots = int(params.Size), make(chan struct{}, params.AtOnce)
-	p.probes.add(l)
+	l.Lane = p.probes.Open(canary.LaneOptions{Slots: params.AtOnce, Drop: l.drop,
+		Full: fmt.Errorf("all %d attempts that the lane may have under way hang; raise params.atOnce", params.AtOnce)})
 	return l, nil
 }
 
 // probe is one lane. A pooled one keeps the dataset's root open; the fresh one finds
 // its way there for each attempt.
 type probe struct {
+	*canary.Lane
 	pool *pool
 	// ledger is what it writes, of what it reads.
 	ledger, of string
 	fresh      bool
 	size       int
 	attempt    func(context.Context, *os.Root, int64) target.Outcome
-	// slots caps the attempts under way: one that a file system does not answer stays
-	// until it does, long after its deadline.
-	slots chan struct{}
 
-	mu     sync.Mutex
-	closed bool
-	kept   *way
-	busy   sync.WaitGroup
+	mu   sync.Mutex
+	kept *way
 }
-
-var errClosed = errors.New("the probe is closed")
 
 // Attempt makes one attempt; it is over when ctx ends, whatever the file system does.
 func (l *probe) Attempt(ctx context.Context, seq int64) target.Outcome {
-	if !l.enter() {
-		return target.Outcome{Result: target.Failed, Err: errClosed}
-	}
-	defer l.busy.Done()
-	if err := ctx.Err(); err != nil {
-		return target.Outcome{Result: target.Failed, Err: err} // nothing was begun
-	}
-	select {
-	case l.slots <- struct{}{}:
-	default:
-		return target.Outcome{Result: target.Failed, Err: fmt.Errorf("all %d attempts that the lane may have under way hang; raise params.atOnce", cap(l.slots))}
-	}
-	done := make(chan target.Outcome, 1)
-	go func() {
-		defer func() { <-l.slots }()
-		done <- l.try(ctx, seq)
-	}()
-	select {
-	case o := <-done:
-		return o
-	case <-ctx.Done():
-		return target.Outcome{Result: target.Unknown, Err: fmt.Errorf("the file system did not answer: %w", context.Cause(ctx))}
-	}
+	return l.DoDetached(ctx, "the file system", func() target.Outcome { return l.try(ctx, seq) })
 }
 
 func (l *probe) try(ctx context.Context, seq int64) target.Outcome {
@@ -228,7 +152,7 @@ func (l *probe) find() (*way, error) {
 	w = &way{root: root, users: 1}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.fresh || l.closed || l.kept != nil {
+	if l.fresh || l.Closed() || l.kept != nil {
 		w.dropped = true
 	} else {
 		l.kept = w
@@ -253,19 +177,8 @@ func (l *probe) shut(w *way) {
 	}
 }
 
-// enter counts an attempt in, unless the lane is closed.
-func (l *probe) enter() bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.closed {
-		return false
-	}
-	l.busy.Add(1)
-	return true
-}
-
-// Reset drops the kept way to the dataset. Attempts under way keep theirs.
-func (l *probe) Reset() {
+// drop lets go of the kept way to the dataset. Attempts under way keep theirs.
+func (l *probe) drop() {
 	l.mu.Lock()
 	w := l.kept
 	l.kept = nil
@@ -279,31 +192,16 @@ func (l *probe) Reset() {
 	}
 }
 
-// Close waits for attempts under way, which end by their deadlines.
-func (l *probe) Close() error {
-	l.pool.probes.drop(l)
-	l.end()
-	l.busy.Wait()
-	return nil
-}
-
-func (l *probe) end() {
-	l.mu.Lock()
-	l.closed = true
-	l.mu.Unlock()
-	l.Reset()
-}
-
 func (l *probe) name(ledger string, seq int64) string {
-	return canaryName(l.pool.cfg.Prefix, ledger, seq)
+	return l.pool.tree().Name(ledger, seq)
 }
 
 // write is ok only when the canary is on the disks.
 func (l *probe) write(_ context.Context, root *os.Root, seq int64) target.Outcome {
-	named, err := writeFile(root, l.name(l.ledger, seq), canaryBody(l.ledger, seq, l.size))
+	named, err := writeFile(root, l.name(l.ledger, seq), canary.DenseBody(l.ledger, seq, l.size))
 	switch {
 	case err == nil:
-		l.pool.latest.raise(l.ledger, seq)
+		l.pool.latest.Raise(l.ledger, seq)
 		return target.Outcome{Result: target.OK}
 	case named:
 		return target.Outcome{Result: target.Unknown, Err: fmt.Errorf("write canary %d: %w", seq, err)}
@@ -315,7 +213,7 @@ func (l *probe) write(_ context.Context, root *os.Root, seq int64) target.Outcom
 // none or that is missing, the latest that a listing tells of, so that a stale read
 // shows as one.
 func (l *probe) read(_ context.Context, root *os.Root, _ int64) target.Outcome {
-	seq, known := l.pool.latest.of(l.of)
+	seq, known := l.pool.latest.Of(l.of)
 	err := fs.ErrNotExist
 	if known {
 		err = l.readSeq(root, seq)
@@ -332,13 +230,10 @@ func (l *probe) read(_ context.Context, root *os.Root, _ int64) target.Outcome {
 }
 
 func (l *probe) readSeq(root *os.Root, seq int64) error {
-	body, err := readFile(root, l.name(l.of, seq))
-	var is int64
+	name := l.name(l.of, seq)
+	body, err := readFile(root, name)
 	if err == nil {
-		is, err = readCanary(l.of, body)
-	}
-	if err == nil && is != seq {
-		err = fmt.Errorf("it is canary %d: %w", is, errDamaged)
+		_, err = l.pool.tree().Verify(name, body)
 	}
 	if err != nil {
 		return fmt.Errorf("read canary %d: %w", seq, err)
@@ -349,13 +244,13 @@ func (l *probe) readSeq(root *os.Root, seq int64) error {
 // findLatest is the highest number in the ledger's directories; false if it is empty.
 // Later canaries have names that sort before.
 func (l *probe) findLatest(root *os.Root) (int64, bool, error) {
-	at := l.pool.cfg.Prefix + "/" + l.of
+	at := l.pool.tree().Ledger(l.of)
 	thousands, err := readDir(root, at)
 	for _, dir := range thousands {
 		names, derr := readDir(root, at+"/"+dir.Name())
 		err = errors.Join(err, derr)
 		for _, n := range names {
-			if seq, ok := seqOf(l.pool.cfg.Prefix, l.of, at+"/"+dir.Name()+"/"+n.Name()); ok && err == nil {
+			if seq, ok := l.pool.tree().Seq(l.of, at+"/"+dir.Name()+"/"+n.Name()); ok && err == nil {
 				return seq, true, nil
 			}
 		}
@@ -386,27 +281,4 @@ func (l *probe) whole(ctx context.Context, root *os.Root, seq int64) target.Outc
 		return target.Outcome{Result: target.Failed, Err: fmt.Errorf("pool %s: %s", l.pool.cfg.Pool, strings.Join(p, "; "))}
 	}
 	return l.read(ctx, root, seq)
-}
-
-// latest is the highest acknowledged canary of each ledger that this process has
-// written.
-type latest struct {
-	mu  sync.Mutex
-	seq map[string]int64
-}
-
-func (l *latest) raise(ledger string, seq int64) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.seq == nil {
-		l.seq = map[string]int64{}
-	}
-	l.seq[ledger] = max(seq, l.seq[ledger])
-}
-
-func (l *latest) of(ledger string) (int64, bool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	seq, ok := l.seq[ledger]
-	return seq, ok
 }

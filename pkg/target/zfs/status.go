@@ -251,7 +251,7 @@ done; } <"$2"`
 
 // look asks the pool how it is.
 func (p *pool) look(ctx context.Context) (status, error) {
-	out, err := p.run(ctx, "look at the pool", lookScript, p.cfg.Pool, p.marker())
+	out, err := p.run(ctx, "look at the pool", lookScript, p.cfg.Pool, p.marker().File)
 	if err != nil {
 		return status{}, err
 	}

@@ -10,10 +10,13 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"path"
 	"time"
 
 	"github.com/firedrill/firedrill/pkg/control"
 	"github.com/firedrill/firedrill/pkg/target"
+	"github.com/firedrill/firedrill/pkg/target/canary"
+	"github.com/firedrill/firedrill/pkg/target/undo"
 )
 
 // Name is the driver's name in a drill.
@@ -53,8 +56,8 @@ type pool struct {
 	clock  target.Clock
 	log    *slog.Logger
 	host   *control.Host
-	probes probeSet
-	latest latest
+	probes canary.Book
+	latest canary.Latest
 }
 
 func newPool(cfg Config, c target.Config) (*pool, error) {
@@ -69,9 +72,23 @@ func newPool(cfg Config, c target.Config) (*pool, error) {
 }
 
 func (p *pool) close() error {
-	p.probes.closeAll()
+	p.probes.Close()
 	return nil
 }
+
+// machine is the pool's machine, where its faults are undone.
+func (p *pool) machine() undo.Machine {
+	return undo.Machine{Host: p.host, Name: "pool " + p.cfg.Pool, StateDir: p.cfg.StateDir, Field: "control"}
+}
+
+// marker names the fault that is outstanding on the pool, and below its token what it
+// damaged. Two faults together could hit both sides of a mirror.
+func (p *pool) marker() undo.Marker {
+	return undo.Marker{Machine: p.machine(), File: path.Join(p.cfg.StateDir, "zfs-"+p.cfg.Pool+".fault")}
+}
+
+// tree is where the canaries lie in the dataset.
+func (p *pool) tree() canary.Tree { return canary.Tree(p.cfg.Prefix) }
 
 // prelude is before every script: ZFS's programs are where only root's PATH leads.
 const prelude = "PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin\n"

@@ -6,9 +6,7 @@ import (
 	"os"
 	"path/filepath"
 
-	"golang.org/x/sys/unix"
-
-	"github.com/firedrill/firedrill/services/mirror/state"
+	"github.com/firedrill/firedrill/pkg/filelock"
 )
 
 // ErrUnderWay says that another run to the same place is under way.
@@ -23,16 +21,16 @@ const lockDir = ".zfs"
 // where mirrors are remembered; those who do not share it are not kept out. The error
 // wraps ErrUnderWay where somebody else has the lock.
 func Lock(stateDir, job string) (release func(), err error) {
-	return lock(stateDir, job, unix.LOCK_EX)
+	return lock(stateDir, job, filelock.Try)
 }
 
 // Share is Lock for who only reads at the place: any number may at once, and nobody has
 // the lock meanwhile.
 func Share(stateDir, job string) (release func(), err error) {
-	return lock(stateDir, job, unix.LOCK_SH)
+	return lock(stateDir, job, filelock.TryShared)
 }
 
-func lock(stateDir, job string, how int) (release func(), err error) {
+func lock(stateDir, job string, try func(*os.File) error) (release func(), err error) {
 	dir := filepath.Join(stateDir, lockDir)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("lock %s: %w", job, err)
@@ -41,13 +39,13 @@ func lock(stateDir, job string, how int) (release func(), err error) {
 	if err != nil {
 		return nil, fmt.Errorf("lock %s: %w", job, err)
 	}
-	if err := unix.Flock(int(f.Fd()), how|unix.LOCK_NB); err != nil {
+	if err := try(f); err != nil {
 		_ = f.Close()
-		if errors.Is(err, unix.EWOULDBLOCK) {
+		if errors.Is(err, filelock.ErrHeld) {
 			return nil, fmt.Errorf("%w (%s is locked): wait until it has ended", ErrUnderWay, f.Name())
 		}
 		return nil, fmt.Errorf("lock %s: %w", f.Name(), err)
 	}
 	// The file stays: whoever removes it takes another's lock away.
-	return func() { _ = state.LetGo(f) }, nil
+	return func() { _ = filelock.LetGo(f) }, nil
 }

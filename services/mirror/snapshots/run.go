@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"sync"
+	"time"
 
 	"github.com/firedrill/firedrill/pkg/drill"
 	"github.com/firedrill/firedrill/services/mirror/engine"
@@ -21,8 +22,11 @@ import (
 type Options struct {
 	// DryRun does nothing but count what would be done.
 	DryRun bool
-	// Begun, if not nil, is called once this process has the mirror.
-	Begun func()
+	// Begun and Ended, if not nil, note the run: Begun is called, with when it began, once
+	// this process has the mirror, or could not take it for another reason than that
+	// somebody else has it; Ended after every such run, with what Run returns.
+	Begun func(at time.Time)
+	Ended func(res job.Result, err error)
 	// Watch, if not nil, is told how far it is, often and from another goroutine.
 	Watch func(engine.Progress)
 }
@@ -34,6 +38,23 @@ type Options struct {
 // *state.LockedError while the mirror runs elsewhere, or why nothing could be done. What
 // was done is in the result with an error, too.
 func Run(ctx context.Context, env job.Env, m drill.Mirror, o Options) (res job.Result, err error) {
+	began, begun := env.Now(), false
+	begin := func() {
+		if begun = true; o.Begun != nil {
+			o.Begun(began)
+		}
+	}
+	defer func() {
+		if errors.Is(err, state.ErrLocked) {
+			return // somebody else's run is under way
+		}
+		if !begun {
+			begin()
+		}
+		if o.Ended != nil {
+			o.Ended(res, err)
+		}
+	}()
 	t, problems := parse(m)
 	if len(problems) > 0 {
 		p := problems[0]
@@ -43,11 +64,9 @@ func Run(ctx context.Context, env job.Env, m drill.Mirror, o Options) (res job.R
 	if err != nil {
 		return res, fmt.Errorf("mirror %s: %w", m.Name, err)
 	}
-	if o.Begun != nil {
-		o.Begun()
-	}
+	begin()
 	r := &running{task: t, env: env, options: o}
-	r.report.Began, r.report.Done, r.report.Bytes = env.Now(), map[plan.Op]int64{}, map[plan.Op]int64{}
+	r.report.Began, r.report.Done, r.report.Bytes = began, map[plan.Op]int64{}, map[plan.Op]int64{}
 	err = errors.Join(r.all(ctx), lock.Close())
 	r.report.Ended = env.Now()
 	if err != nil {
@@ -115,6 +134,9 @@ func (r *running) replicate(ctx context.Context, dataset string) error {
 		Source: r.source, Target: r.target, From: dataset, To: to, Job: Job(to, r.Snapshots.ToVia),
 		BytesPerSecond: r.BytesPerSecond, Watch: r.watch,
 	}
+	if r.Snapshots.Recursive {
+		one.Root = r.to.Path
+	}
 	release, err := Lock(r.env.StateDir, one.Job)
 	if err != nil {
 		return err
@@ -123,7 +145,7 @@ func (r *running) replicate(ctx context.Context, dataset string) error {
 	o := zfs.UpdateOptions{Now: r.env.Now(), Keep: r.keep}
 	if r.options.DryRun {
 		would, err := one.PlanUpdate(ctx, o)
-		if err == nil {
+		if would.Take != "" {
 			r.count(plan.Put, len(would.Send)+1) // the one that would be taken
 			r.count(plan.Delete, len(would.PruneSource)+len(would.PruneTarget))
 		}
@@ -172,11 +194,13 @@ func (r *running) archive(ctx context.Context, dataset string) error {
 // what was archived.
 func (r *running) archivePlan(ctx context.Context, a *zfs.Archive, dataset string) error {
 	send, err := a.Lacks(ctx, r.source, dataset)
-	if err != nil && !errors.Is(err, zfs.ErrNoSnapshots) {
-		return err
+	if errors.Is(err, zfs.ErrNoSnapshots) {
+		err = nil
 	}
-	r.count(plan.Put, len(send)+1) // the one that would be taken
-	return nil
+	if err == nil || errors.Is(err, zfs.ErrCorrupt) {
+		r.count(plan.Put, len(send)+1) // the one that would be taken
+	}
+	return err
 }
 
 // open opens an archive for as long as do takes.

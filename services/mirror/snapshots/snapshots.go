@@ -9,7 +9,9 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"path"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/firedrill/firedrill/pkg/drill"
@@ -55,11 +57,28 @@ func Apart(from, to string) error {
 // like the dataset, with "=", which no name has, for "/". The error wraps ErrPlace.
 func ArchiveOf(dataset string, where location.Location) (location.Location, error) {
 	name := strings.ReplaceAll(dataset, "/", "=")
-	if name == "points" || name == "parts" {
+	if zfs.IsArchiveDir(name + "/") {
 		return where, fmt.Errorf("%w: a pool named %s would be taken for a part of an archive: archive its datasets one by one, each to a prefix of its own", ErrPlace, name)
 	}
 	where.Prefix += name + "/"
 	return where, nil
+}
+
+// DatasetOf is the dataset whose archive lies at a place where ArchiveOf has put it.
+func DatasetOf(own location.Location) string {
+	return strings.ReplaceAll(path.Base(own.Prefix), "=", "/")
+}
+
+// Top gives the dataset of several in which all others lie. The error wraps ErrPlace where
+// none is.
+func Top(datasets []string) (string, error) {
+	top := slices.Min(datasets) // whatever lies in a dataset comes after it
+	for _, d := range datasets {
+		if d != top && !strings.HasPrefix(d, top+"/") {
+			return "", fmt.Errorf("%w: %s and %s lie in no dataset that is archived there, too: restore them one by one", ErrPlace, top, d)
+		}
+	}
+	return top, nil
 }
 
 // MayHoldArchives refuses, with ErrPlace, a place that is the archive of one dataset

@@ -2,6 +2,7 @@ package snapshots_test
 
 import (
 	"errors"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -11,6 +12,8 @@ import (
 	"github.com/firedrill/firedrill/services/mirror/job"
 	"github.com/firedrill/firedrill/services/mirror/location"
 	"github.com/firedrill/firedrill/services/mirror/snapshots"
+	"github.com/firedrill/firedrill/services/mirror/state"
+	"github.com/firedrill/firedrill/services/mirror/zfs"
 )
 
 func TestJobsAreLegibleAndApart(t *testing.T) {
@@ -126,6 +129,73 @@ func TestWhatCannotBeBroughtOverIsNamed(t *testing.T) {
 		_, err := snapshots.Run(t.Context(), job.Env{StateDir: dir, Now: time.Now}, m, snapshots.Options{})
 		if !errors.Is(err, job.ErrSpec) {
 			t.Errorf("%s: it runs: %v", c.field, err)
+		}
+	}
+}
+
+// A run is noted from its begin to its end, however it ends, and not at all where somebody
+// else's is under way.
+func TestEachRunIsNoted(t *testing.T) {
+	env := job.Env{StateDir: t.TempDir(), Now: time.Now}
+	good := drill.Mirror{Name: "m", From: "zfs:tank/a", To: "zfs:vault/a", Snapshots: &drill.MirrorSnapshots{FromVia: "false"}}
+	bad := good
+	bad.To = "dir:/srv"
+	for _, c := range []struct {
+		mirror drill.Mirror
+		want   error
+	}{{good, zfs.ErrNoZFS}, {bad, job.ErrSpec}} {
+		var noted []string
+		_, err := snapshots.Run(t.Context(), env, c.mirror, snapshots.Options{
+			Begun: func(at time.Time) { noted = append(noted, "begun") },
+			Ended: func(_ job.Result, err error) {
+				if noted = append(noted, "ended"); !errors.Is(err, c.want) {
+					t.Errorf("it is noted that it ended with %v", err)
+				}
+			},
+		})
+		if !errors.Is(err, c.want) || strings.Join(noted, " ") != "begun ended" {
+			t.Errorf("noted %q, and ended with %v", noted, err)
+		}
+	}
+	held, err := state.Open(filepath.Join(env.StateDir, good.Name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = snapshots.Run(t.Context(), env, good, snapshots.Options{
+		Begun: func(time.Time) { t.Error("another's run is noted as begun") },
+		Ended: func(job.Result, error) { t.Error("another's run is noted as ended") },
+	})
+	if !errors.Is(err, state.ErrLocked) {
+		t.Errorf("got %v", err)
+	}
+	if err := held.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestTheTopOfSeveralDatasets(t *testing.T) {
+	for want, all := range map[string][]string{
+		"tank":      {"tank/b/c", "tank", "tank/b"},
+		"tank/a":    {"tank/a/x", "tank/a"},
+		"tank/only": {"tank/only"},
+	} {
+		if top, err := snapshots.Top(all); err != nil || top != want {
+			t.Errorf("%v: %q, %v", all, top, err)
+		}
+	}
+	for _, all := range [][]string{{"tank/a", "tank/a-b"}, {"tank/a", "vault/a"}, {"tank/a/x", "tank/a/y"}} {
+		if top, err := snapshots.Top(all); !errors.Is(err, snapshots.ErrPlace) {
+			t.Errorf("%v: %q, %v", all, top, err)
+		}
+	}
+	where, err := location.Parse("s3:lab/bucket/zfs")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, dataset := range []string{"tank", "tank/a/b.c:d_e-f"} {
+		own, err := snapshots.ArchiveOf(dataset, where)
+		if got := snapshots.DatasetOf(own); err != nil || got != dataset {
+			t.Errorf("%s: %q, %v", dataset, got, err)
 		}
 	}
 }

@@ -11,7 +11,7 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"github.com/firedrill/firedrill/pkg/filelock"
 )
 
 // takeLock takes the directory for this process, until the file is let go. The file
@@ -22,14 +22,14 @@ func takeLock(dir string) (*os.File, error) {
 		return nil, err
 	}
 	err = lock(f)
-	if errors.Is(err, unix.EWOULDBLOCK) {
+	if errors.Is(err, filelock.ErrHeld) {
 		return nil, errors.Join(holder(dir, f), f.Close())
 	}
 	if err == nil {
 		err = writePID(f)
 	}
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("lock %s: %w", f.Name(), err), f.Close())
+		return nil, errors.Join(fmt.Errorf("lock %s: %w", f.Name(), err), filelock.LetGo(f))
 	}
 	return f, nil
 }
@@ -43,19 +43,12 @@ const (
 
 func lock(f *os.File) (err error) {
 	for range lookTries {
-		if err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); !errors.Is(err, unix.EWOULDBLOCK) {
+		if err = filelock.Try(f); !errors.Is(err, filelock.ErrHeld) {
 			return err
 		}
 		time.Sleep(lookPause)
 	}
 	return err
-}
-
-// LetGo gives back the lock, of flock(2), on a file, and closes it. To close it would
-// not do: a program that this process is starting at that moment has the file, too,
-// until it runs, and the lock with it.
-func LetGo(f *os.File) error {
-	return errors.Join(unix.Flock(int(f.Fd()), unix.LOCK_UN), f.Close())
 }
 
 // holder says who has the lock, as far as its file tells.
@@ -80,9 +73,9 @@ func Holder(dir string) (*LockedError, error) {
 	if err != nil {
 		return nil, fmt.Errorf("see who has the state %s open: %w", dir, err)
 	}
-	defer func() { _ = LetGo(f) }() // it was read only
-	switch err := unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB); {
-	case errors.Is(err, unix.EWOULDBLOCK):
+	defer func() { _ = filelock.LetGo(f) }() // it was read only
+	switch err := filelock.TryShared(f); {
+	case errors.Is(err, filelock.ErrHeld):
 		return holder(dir, f), nil
 	case err != nil:
 		return nil, fmt.Errorf("see who has the state %s open: %w", dir, err)

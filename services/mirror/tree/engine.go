@@ -16,7 +16,8 @@ import (
 	"time"
 
 	"github.com/zeebo/blake3"
-	"golang.org/x/sys/unix"
+
+	"github.com/firedrill/firedrill/pkg/filelock"
 )
 
 // Engine copies trees. Its zero value is ready; it may be used concurrently for
@@ -177,21 +178,14 @@ func (r *run) alone(ctx context.Context, job, to string) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
-	defer func() { _ = d.Close() }() // gives the lock back
-	for {
-		err := unix.Flock(int(d.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-		if err == nil {
-			return r.all(ctx, job, to)
-		}
-		if !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) {
-			return Result{}, fmt.Errorf("lock the destination: %w", err)
-		}
-		select {
-		case <-ctx.Done():
-			return Result{}, fmt.Errorf("wait for another copy to the same place: %w", ctx.Err())
-		case <-time.After(lockPoll):
-		}
+	defer func() { _ = filelock.LetGo(d) }() // nothing was written to it
+	switch err := filelock.Wait(ctx, d, lockPoll); {
+	case err != nil && ctx.Err() != nil:
+		return Result{}, fmt.Errorf("wait for another copy to the same place: %w", ctx.Err())
+	case err != nil:
+		return Result{}, fmt.Errorf("lock the destination: %w", err)
 	}
+	return r.all(ctx, job, to)
 }
 
 // lockPoll is how often a destination that is in use is looked at again.

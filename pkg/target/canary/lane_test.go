@@ -1,0 +1,224 @@
+package canary_test
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"go.uber.org/goleak"
+
+	"github.com/firedrill/firedrill/pkg/target"
+	"github.com/firedrill/firedrill/pkg/target/canary"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+var errFull = errors.New("all are in use")
+
+func ok() target.Outcome { return target.Outcome{Result: target.OK} }
+
+// kinds are the two ways of making an attempt.
+func kinds() map[string]func(*canary.Lane, context.Context, func() target.Outcome) target.Outcome {
+	return map[string]func(*canary.Lane, context.Context, func() target.Outcome) target.Outcome{
+		"in line": (*canary.Lane).Do,
+		"detached": func(l *canary.Lane, ctx context.Context, f func() target.Outcome) target.Outcome {
+			return l.DoDetached(ctx, "the server", f)
+		},
+	}
+}
+
+// held is an attempt that lasts until it is released.
+type held struct {
+	begun, release chan struct{}
+	out            chan target.Outcome
+}
+
+func hold(ctx context.Context, do func(*canary.Lane, context.Context, func() target.Outcome) target.Outcome, l *canary.Lane) held {
+	h := held{make(chan struct{}), make(chan struct{}), make(chan target.Outcome, 1)}
+	go func() {
+		h.out <- do(l, ctx, func() target.Outcome {
+			close(h.begun)
+			<-h.release
+			return ok()
+		})
+	}()
+	<-h.begun
+	return h
+}
+
+func wantFailed(t *testing.T, o target.Outcome, err error) {
+	t.Helper()
+	if o.Result != target.Failed || !errors.Is(o.Err, err) {
+		t.Errorf("%+v, want %v", o, err)
+	}
+}
+
+func TestALaneHasSlots(t *testing.T) {
+	for name, do := range kinds() {
+		t.Run(name, func(t *testing.T) {
+			var b canary.Book
+			l := b.Open(canary.LaneOptions{Slots: 2, Full: errFull})
+			one, two := hold(t.Context(), do, l), hold(t.Context(), do, l)
+			wantFailed(t, do(l, t.Context(), ok), errFull)
+			close(one.release)
+			if o := <-one.out; o.Result != target.OK {
+				t.Errorf("%+v", o)
+			}
+			// A detached attempt's slot comes free a moment after its outcome.
+			for do(l, t.Context(), ok).Result != target.OK {
+				if name == "in line" {
+					t.Fatal("the slot is not free")
+				}
+			}
+			close(two.release)
+			<-two.out
+			if err := l.Close(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+func TestNothingIsSentWhenItIsTooLate(t *testing.T) {
+	over := errors.New("over")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(over)
+	for name, do := range kinds() {
+		t.Run(name, func(t *testing.T) {
+			var b canary.Book
+			l := b.Open(canary.LaneOptions{Slots: 1, Full: errFull})
+			sent := func() target.Outcome { t.Error("sent"); return ok() }
+			wantFailed(t, do(l, ctx, sent), context.Canceled)
+			if err := l.Close(); err != nil {
+				t.Error(err)
+			}
+			wantFailed(t, do(l, t.Context(), sent), canary.ErrClosed)
+		})
+	}
+}
+
+func TestCloseWaitsForAttempts(t *testing.T) {
+	for name, do := range kinds() {
+		t.Run(name, func(t *testing.T) {
+			var b canary.Book
+			dropped := make(chan struct{}, 1)
+			l := b.Open(canary.LaneOptions{Slots: 1, Full: errFull, Drop: func() { dropped <- struct{}{} }})
+			h := hold(t.Context(), do, l)
+			closed := make(chan error, 1)
+			go func() { closed <- l.Close() }()
+			<-dropped // it is at it
+			select {
+			case err := <-closed:
+				t.Fatalf("it is closed while an attempt is under way: %v", err)
+			default:
+			}
+			if !l.Closed() {
+				t.Error("it takes more attempts")
+			}
+			close(h.release)
+			if err := <-closed; err != nil {
+				t.Error(err)
+			}
+			if o := <-h.out; o.Result != target.OK {
+				t.Errorf("%+v", o)
+			}
+		})
+	}
+}
+
+// TestAnAttemptThatHangsHasItsSlot: long after it was given up.
+func TestAnAttemptThatHangsHasItsSlot(t *testing.T) {
+	var b canary.Book
+	l := b.Open(canary.LaneOptions{Slots: 1, Full: errFull})
+	late := errors.New("too late")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	h := hold(ctx, kinds()["detached"], l)
+	cancel(late)
+	if o := <-h.out; o.Result != target.Unknown || !errors.Is(o.Err, late) || o.Err.Error() != "the server did not answer: too late" {
+		t.Errorf("%+v", o)
+	}
+	wantFailed(t, l.DoDetached(t.Context(), "the server", ok), errFull)
+	if err := l.Close(); err != nil { // it waits for no such attempt
+		t.Error(err)
+	}
+	close(h.release)
+}
+
+func TestAClosedBookHasNoOpenLanes(t *testing.T) {
+	var b canary.Book
+	var dropped atomic.Int64
+	o := canary.LaneOptions{Slots: 1, Full: errFull, Drop: func() { dropped.Add(1) }}
+	kept, shut := b.Open(o), b.Open(o)
+	if err := shut.Close(); err != nil || dropped.Load() != 1 {
+		t.Fatalf("%d dropped, %v", dropped.Load(), err)
+	}
+	h := hold(t.Context(), (*canary.Lane).Do, kept)
+	b.Close() // it waits for nothing
+	if dropped.Load() != 2 {
+		t.Errorf("%d dropped: what is closed is closed again, or what is open is not", dropped.Load())
+	}
+	wantFailed(t, kept.Do(t.Context(), ok), canary.ErrClosed)
+	wantFailed(t, b.Open(o).Do(t.Context(), ok), canary.ErrClosed)
+	close(h.release)
+	if o := <-h.out; o.Result != target.OK {
+		t.Errorf("%+v", o)
+	}
+	b.Close()
+	if err := kept.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestALaneKeepsNothingOrDropsIt(t *testing.T) {
+	var b canary.Book
+	b.Open(canary.LaneOptions{Full: errFull}).Reset() // it keeps nothing
+	n := 0
+	l := b.Open(canary.LaneOptions{Full: errFull, Drop: func() { n++ }})
+	l.Reset()
+	if n != 1 || l.Closed() {
+		t.Errorf("%d dropped, closed: %t", n, l.Closed())
+	}
+	if o := l.Do(t.Context(), ok); o.Result != target.OK {
+		t.Errorf("no slot at all: %+v", o)
+	}
+}
+
+// TestLanesAreUsedAtOnce is for the race detector: all that may happen at once does, and
+// no more attempts are under way than there are slots, none after Close.
+func TestLanesAreUsedAtOnce(t *testing.T) {
+	const slots = 3
+	var b canary.Book
+	var wg sync.WaitGroup
+	for range 4 {
+		l := b.Open(canary.LaneOptions{Slots: slots, Full: errFull, Drop: func() {}})
+		var under atomic.Int64
+		var over atomic.Bool
+		for range 8 {
+			wg.Go(func() {
+				for range 200 {
+					o := l.Do(t.Context(), func() target.Outcome {
+						if n := under.Add(1); n > slots || over.Load() {
+							t.Errorf("%d attempts are under way, the lane is over: %t", n, over.Load())
+						}
+						under.Add(-1)
+						return ok()
+					})
+					if o.Err != nil && !errors.Is(o.Err, errFull) && !errors.Is(o.Err, canary.ErrClosed) {
+						t.Error(o.Err)
+					}
+				}
+			})
+		}
+		wg.Go(func() {
+			l.Reset()
+			if err := l.Close(); err != nil {
+				t.Error(err)
+			}
+			over.Store(true)
+		})
+	}
+	wg.Go(b.Close)
+	wg.Wait()
+}
