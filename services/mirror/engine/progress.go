@@ -83,6 +83,9 @@ func (w *watcher) planned(a *plan.Action) {
 	})
 }
 
+// passed counts n entries that were seen to need no action.
+func (w *watcher) passed(n int64) { w.update(func() { w.p.Seen += n }) }
+
 // allPlanned tells at once: there may be nothing more to tell until a large file is
 // done.
 func (w *watcher) allPlanned() {

@@ -31,6 +31,8 @@ type run struct {
 	// for what was looked at singly.
 	names bool
 	full  *plan.Rules
+	// left and leftBytes are what asLeft was told of and nobody has counted yet.
+	left, leftBytes int64
 	// mark makes sure, once, that what is remembered is known to be about to change.
 	mark func() error
 
@@ -77,6 +79,7 @@ func (r *run) whole() error {
 	}
 	r.watch = r.startWatch()
 	err = r.carryOut(p)
+	r.countLeft()
 	r.flight.Wait()
 	r.watch.stop()
 	if cause := context.Cause(r.ctx); cause != nil && (err == nil || errors.Is(err, r.ctx.Err())) {
@@ -94,7 +97,7 @@ func (r *run) whole() error {
 	case err != nil:
 		return errors.Join(err, r.leave())
 	}
-	return errors.Join(r.finish(), r.uploads.abandon(r.ctx, r.Places))
+	return errors.Join(r.finish(), r.freeUploads())
 }
 
 // plan looks at what is known and makes the plan.
@@ -124,7 +127,7 @@ func (r *run) plan() (*plan.Plan, error) {
 		Holds: [2]func(entry.Entry) error{from.Holds, to.Holds},
 		Lists: [2]plan.Attr{from.Lists, to.Lists},
 		Both:  [2]bool{from.Both, to.Both},
-		Audit: r.report.Check == CheckAudit, ScanStart: r.report.Began, Hash: r.hash,
+		Audit: r.report.Check == CheckAudit, ScanStart: r.report.Began, Hash: r.hash, AsLeft: r.asLeft,
 	}
 	if r.knew.Unfinished {
 		// What it copied and did not come to note would be taken for equal by its time, so
@@ -218,7 +221,7 @@ func (r *run) carryOut(p *plan.Plan) error {
 		if err := r.ctx.Err(); err != nil {
 			return err
 		}
-		if r.names && a.Op == plan.Equal && !asLeft(&a) {
+		if r.names && a.Op == plan.Equal && !listedAsLeft(&a) {
 			a.Op = plan.Rehash // of nothing, to have it looked at
 		}
 		r.watch.planned(&a)
@@ -318,6 +321,29 @@ func (r *run) now(it Item) error {
 	return nil
 }
 
+// asLeft counts a file of which there is nothing to do and nothing new to remember.
+func (r *run) asLeft(size int64) {
+	r.left++
+	r.leftBytes += size
+	if r.left == leftAtOnce {
+		r.countLeft()
+	}
+}
+
+// leftAtOnce is how many files are counted together: locks and the clock would cost more
+// than deciding about them.
+const leftAtOnce = 256
+
+func (r *run) countLeft() {
+	r.watch.passed(r.left)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.report.Believed += r.left
+	r.report.Done[plan.Equal] += r.left
+	r.report.Bytes[plan.Equal] += r.leftBytes
+	r.left, r.leftBytes = 0, 0
+}
+
 // answers checks that a pool said of each action what became of it.
 func answers(it *Item, dones []Done) error {
 	if len(dones) != len(it.Actions) {
@@ -331,9 +357,9 @@ func answers(it *Item, dones []Done) error {
 	return nil
 }
 
-// asLeft reports whether the destination was listed as the last run left it, so
+// listedAsLeft reports whether the destination was listed as the last run left it, so
 // that it has the attributes that it had then.
-func asLeft(a *plan.Action) bool {
+func listedAsLeft(a *plan.Action) bool {
 	now, then := &a.Dest.Sum, &a.Past.Dest.Sum
 	return plan.Present(a.Past.Dest) && now.Contains(entry.HasETag) && then.Contains(entry.HasETag) &&
 		now.ETag == then.ETag && a.Dest.Size == a.Past.Dest.Size
@@ -343,7 +369,7 @@ func asLeft(a *plan.Action) bool {
 // were listed, and it is not what the last run left, it is looked at: what is equal
 // may have other attributes.
 func (r *run) settled(a plan.Action) (plan.Action, error) {
-	if !r.names || asLeft(&a) {
+	if !r.names || listedAsLeft(&a) {
 		return r.rules.Settle(a), nil
 	}
 	now, there, err := r.Places[plan.Dest].Look(r.ctx, a.Dest)
@@ -379,7 +405,7 @@ func (r *run) remember(d *Done) error {
 	if a.Op == plan.Conflict && (a.Reason == plan.ConflictUnicode || a.Reason == plan.ConflictKey) {
 		return nil // another action speaks for the key
 	}
-	if r.names && a.Op == plan.Equal && asLeft(a) {
+	if r.names && a.Op == plan.Equal && listedAsLeft(a) {
 		// No more was listed than that it is what was left there.
 		sum := a.Dest.Sum
 		a.Dest = a.Past.Dest

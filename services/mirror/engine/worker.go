@@ -9,12 +9,12 @@ import (
 	"io"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/firedrill/firedrill/services/mirror/entry"
 	"github.com/firedrill/firedrill/services/mirror/place"
 	"github.com/firedrill/firedrill/services/mirror/plan"
 	"github.com/zeebo/blake3"
-	"golang.org/x/sync/errgroup"
 	"golang.org/x/time/rate"
 )
 
@@ -96,21 +96,25 @@ func (w *Worker) Do(ctx context.Context, it Item) ([]Done, error) {
 	return dones, ctx.Err()
 }
 
-// spread carries out single actions, several at once.
+// spread carries out single actions, several at once. A few goroutines take one after
+// the other: each new one would first have to grow its stack again.
 func (w *Worker) spread(ctx context.Context, dones []Done, which func(*Done) bool) {
-	var g errgroup.Group
-	if g.SetLimit(DefaultParallel); w.Parallel > 0 {
-		g.SetLimit(w.Parallel)
+	parallel := DefaultParallel
+	if w.Parallel > 0 {
+		parallel = w.Parallel
 	}
-	for i := range dones {
-		if d := &dones[i]; which(d) {
-			g.Go(func() error {
-				d.Err = w.one(ctx, &d.Action)
-				return nil
-			})
-		}
+	var next atomic.Int64
+	var all sync.WaitGroup
+	for range min(parallel, len(dones)) {
+		all.Go(func() {
+			for i := next.Add(1) - 1; i < int64(len(dones)); i = next.Add(1) - 1 {
+				if d := &dones[i]; which(d) {
+					d.Err = w.one(ctx, &d.Action)
+				}
+			}
+		})
 	}
-	_ = g.Wait() // each error is with its action
+	all.Wait()
 }
 
 // inOrder carries out one action after the other; deletes that follow each other

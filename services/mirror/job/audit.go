@@ -60,12 +60,14 @@ type Rot struct {
 	Err      error
 }
 
-// Clean reports whether both sides were shown to hold what the manifest says, and the
-// same, now that repairs are made. What was not checked is not clean.
+// Clean reports whether each side was shown to hold what the manifest says, and both the
+// same, now that repairs are made. What was not checked is not clean, nor is what is equal
+// on both sides while the manifest has no hash of it: both may have rotted alike.
 func (a Audited) Clean() bool {
 	for _, s := range a.Sides {
 		v := s.Verdict
-		if v.Missing.Count+v.Extra.Count > 0 || v.Different.Count+s.Unreadable.Count > int64(a.repaired(s)) {
+		// What could not be read is unchecked in the verdict.
+		if v.Missing.Count+v.Extra.Count+v.Low.Count > 0 || v.Different.Count+v.Unchecked.Count > int64(a.repaired(s)) {
 			return false
 		}
 	}
@@ -275,11 +277,12 @@ func (j *Job) note(ctx context.Context, fixed []plan.Past) error {
 			return fmt.Errorf("mirror %s: %w", j.spec.Name, err)
 		}
 	}
-	if err := j.store.Commit(); err != nil {
+	past := &sealing{Store: j.store}
+	if err := past.Commit(); err != nil {
 		return fmt.Errorf("mirror %s: %w", j.spec.Name, err)
 	}
-	_, err = j.seal()
-	return err
+	_, err = j.seal(past)
+	return errors.Join(err, past.close())
 }
 
 // ErrFailing says that what was just written reads differently again.

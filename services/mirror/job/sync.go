@@ -49,26 +49,12 @@ type Result struct {
 	Mended int64
 }
 
-// manifestForm grows when manifests are made otherwise: older ones are made anew.
-const manifestForm = 2
-
-const (
-	manifestName = "manifest"
-	rootName     = "root"
-)
-
-// sealed is the signed root as it is kept: with the generation of the past that it
-// was made of.
-type sealed struct {
-	proof.Signed
-	Generation int64 `json:"generation"`
-	Form       int   `json:"form"`
-}
-
 // Sync makes one run. What went wrong with single entries is in the result; the
 // error says why a run could not go on, and the result then holds what it did.
 func (j *Job) Sync(ctx context.Context, o SyncOptions) (res Result, err error) {
-	e, spill, err := j.engine(o)
+	past := &sealing{Store: j.store}
+	defer func() { err = errors.Join(err, past.close()) }()
+	e, spill, err := j.engine(o, past)
 	if err != nil {
 		return res, err
 	}
@@ -83,18 +69,18 @@ func (j *Job) Sync(ctx context.Context, o SyncOptions) (res Result, err error) {
 	if res.Mended, err = j.mendRights(ctx, &res.Report); err != nil {
 		return res, err
 	}
-	res.Root, err = j.seal()
+	res.Root, err = j.seal(past)
 	return res, err
 }
 
-func (j *Job) engine(o SyncOptions) (*engine.Job, *state.Spill, error) {
+func (j *Job) engine(o SyncOptions, past engine.Store) (*engine.Job, *state.Spill, error) {
 	spill, err := j.store.Spill()
 	if err != nil {
 		return nil, nil, fmt.Errorf("mirror %s: keep deletes until the end: %w", j.spec.Name, err)
 	}
 	e := &engine.Job{
 		Places: j.places, Mode: j.spec.mode, Check: o.Check, Filter: j.filter(),
-		Guards: j.guards(o.MayDelete), DryRun: o.DryRun, AcceptPlaces: o.AcceptPlaces, Boot: bootID(), Store: j.store, Spill: spill, Pool: o.Pool,
+		Guards: j.guards(o.MayDelete), DryRun: o.DryRun, AcceptPlaces: o.AcceptPlaces, Boot: bootID(), Store: past, Spill: spill, Pool: o.Pool,
 		Now: j.env.Now, Each: o.Each, Watch: o.Watch,
 	}
 	w := j.Worker()
@@ -141,52 +127,6 @@ func (j *Job) guards(may int64) plan.Guards {
 		g.Number, g.Percent = may, 100
 	}
 	return g
-}
-
-// seal writes the manifest of what is remembered and signs its root, unless the one
-// that is there is of just that.
-func (j *Job) seal() (proof.Signed, error) {
-	var signed proof.Signed
-	facts, _, err := j.Facts()
-	if err != nil {
-		return signed, fmt.Errorf("mirror %s: %w", j.spec.Name, err)
-	}
-	var signer proof.Signer
-	public := ""
-	if j.env.Signer != nil {
-		if signer, err = j.env.Signer(); err != nil {
-			return signed, fmt.Errorf("mirror %s: sign the manifest: %w", j.spec.Name, err)
-		}
-		public = signer.Public()
-	}
-	var before sealed
-	known, err := j.store.Load(rootName, &before)
-	if err != nil || known && before.Generation == facts.Generation && before.Signer == public && before.Form == manifestForm {
-		return before.Signed, err
-	}
-	root, err := j.writeManifest()
-	if err != nil {
-		return signed, fmt.Errorf("mirror %s: %w", j.spec.Name, err)
-	}
-	signed = proof.Signed{Root: root, Subject: j.subject(j.env.Now())}
-	if signer != nil {
-		if signed, err = proof.Sign(root, signed.Subject, signer); err != nil {
-			return signed, fmt.Errorf("mirror %s: %w", j.spec.Name, err)
-		}
-	}
-	return signed, j.store.Save(rootName, sealed{signed, facts.Generation, manifestForm})
-}
-
-func (j *Job) writeManifest() (proof.Root, error) {
-	f, err := j.store.Create(manifestName)
-	if err != nil {
-		return proof.Root{}, err
-	}
-	root, err := verify.Manifest(f, j.store.Past())
-	if err != nil {
-		return root, errors.Join(err, f.Close())
-	}
-	return root, f.Commit()
 }
 
 // subject says of what and when a root is.

@@ -71,6 +71,7 @@ func (p *Plan) Actions() iter.Seq2[Action, error] {
 		p.report.Ops, p.report.Bytes = map[Op]int64{}, map[Op]int64{}
 		m := &merger{Plan: p, yield: yield}
 		defer m.open()()
+		defer func() { m.left.report(&p.report) }()
 		if err := m.run(); err != nil && !errors.Is(err, errStopped) {
 			yield(Action{}, fmt.Errorf("plan: %w", err))
 		}
@@ -91,6 +92,7 @@ type merger struct {
 	alike alike
 	// late are conflicts that a stream found while it moved on.
 	late []Action
+	left left
 }
 
 // open starts the streams and returns what stops them.
@@ -162,6 +164,11 @@ func (m *merger) run() error {
 		return err
 	}
 	for {
+		if passed, err := m.passOver(); err != nil {
+			return err
+		} else if passed {
+			continue
+		}
 		f, ok, err := m.next()
 		if err != nil {
 			return err

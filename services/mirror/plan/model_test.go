@@ -187,6 +187,12 @@ func (w *world) input() plan.Input {
 func (w *world) plan(in plan.Input) ([]plan.Action, plan.Report) {
 	w.t.Helper()
 	w.rules.ScanStart = time.Unix(0, w.tick())
+	return w.planAt(in)
+}
+
+// planAt is plan at the time of the one before.
+func (w *world) planAt(in plan.Input) ([]plan.Action, plan.Report) {
+	w.t.Helper()
 	p, err := plan.New(in, w.rules, &plan.MemorySpill{Limit: 1 << 20})
 	if err != nil {
 		w.t.Fatalf("New: %v", err)

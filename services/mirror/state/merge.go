@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"iter"
 	"os"
 	"path/filepath"
 
@@ -26,8 +27,8 @@ func defaultSizes() sizes { return sizes{sort: 8 << 20, fan: 32, block: 4096} }
 
 // absorb merges the journal's notes into the state. whole is the size that the
 // journal must have; less than 0 if an interrupted run left it. It gives the number
-// of notes: with none, nothing is written.
-func absorb(dir string, z sizes, whole int64) (count int64, err error) {
+// of notes: with none, nothing is written, and read, which may be nil, is not called.
+func absorb(dir string, z sizes, whole int64, read reader) (count int64, err error) {
 	journal, err := openJournal(dir)
 	if err != nil {
 		return 0, err
@@ -44,8 +45,11 @@ func absorb(dir string, z sizes, whole int64) (count int64, err error) {
 	if count == 0 {
 		return 0, nil
 	}
-	return count, rewrite(dir, z, sorted.all())
+	return count, rewrite(dir, z, sorted.all(), read)
 }
+
+// reader reads what is written into the state; see [Store.CommitRead].
+type reader = func(iter.Seq2[plan.Past, error]) error
 
 // removeJournal ends a merge. If a crash undoes it, the same notes are merged once
 // more, to no effect.
@@ -78,7 +82,7 @@ func sortJournal(journal *journalReader, into *sorter) (count int64, err error) 
 }
 
 // rewrite writes the state anew, with the notes.
-func rewrite(dir string, s sizes, changes notes) (err error) {
+func rewrite(dir string, s sizes, changes notes, read reader) (err error) {
 	old, err := openPast(filepath.Join(dir, pastName))
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -94,8 +98,8 @@ func rewrite(dir string, s sizes, changes notes) (err error) {
 	}
 	out, err := newPastWriter(file, s.block)
 	if err == nil {
-		m := merging{out: out, changes: changes, journal: filepath.Join(dir, journalName)}
-		err = m.all(old)
+		m := merging{out: out, changes: changes, journal: filepath.Join(dir, journalName), beside: newBeside(read)}
+		err = m.beside.end(m.all(old))
 	}
 	if err != nil {
 		return errors.Join(fmt.Errorf("write %s: %w", file.path, err), file.Close())
@@ -112,6 +116,8 @@ type merging struct {
 	more bool
 	// journal is where the notes come from, for errors.
 	journal string
+	// beside is handed all that is written.
+	beside *beside
 }
 
 // all writes what old holds, which may be nil, changed by the notes.
@@ -158,7 +164,7 @@ func (m *merging) apply() error {
 		if err != nil {
 			return corrupt(m.journal, -1, fmt.Sprintf("the note of %.100q", m.head.key()), err)
 		}
-		if err := m.out.add(&p); err != nil {
+		if err := m.add(&p); err != nil {
 			return err
 		}
 	}
@@ -169,8 +175,10 @@ func (m *merging) apply() error {
 // unpacked.
 func (m *merging) block(old *pastReader, block *dataBlock) error {
 	if !m.more || string(m.head.key()) > block.last {
-		if done, err := m.out.carry(block); done || err != nil {
+		if done, err := m.out.carry(block); err != nil {
 			return err
+		} else if done {
+			return m.show(old)
 		}
 	}
 	if err := old.open(); err != nil {
@@ -190,6 +198,23 @@ func (m *merging) block(old *pastReader, block *dataBlock) error {
 	}
 }
 
+// show hands on what was carried over as it was packed.
+func (m *merging) show(old *pastReader) error {
+	if m.beside == nil {
+		return nil
+	}
+	if err := old.open(); err != nil {
+		return err
+	}
+	for {
+		p, ok, err := old.next()
+		if err != nil || !ok {
+			return err
+		}
+		m.beside.add(&p)
+	}
+}
+
 // record writes one record of the state before, and the notes that come before it;
 // a note of its own key replaces it.
 func (m *merging) record(p *plan.Past) error {
@@ -202,5 +227,10 @@ func (m *merging) record(p *plan.Past) error {
 			return err
 		}
 	}
+	return m.add(p)
+}
+
+func (m *merging) add(p *plan.Past) error {
+	m.beside.add(p)
 	return m.out.add(p)
 }

@@ -21,6 +21,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/firedrill/firedrill/pkg/filelock"
 	"github.com/firedrill/firedrill/services/mirror/plan"
 )
 
@@ -60,7 +61,7 @@ func open(dir string, z sizes) (*Store, error) {
 	}
 	s := &Store{dir: dir, sizes: z, lock: lock}
 	if err := s.recover(); err != nil {
-		return nil, errors.Join(fmt.Errorf("open the state: %w", err), LetGo(lock))
+		return nil, errors.Join(fmt.Errorf("open the state: %w", err), filelock.LetGo(lock))
 	}
 	return s, nil
 }
@@ -91,7 +92,7 @@ func (s *Store) finish() error {
 		return nil
 	}
 	if err == nil {
-		_, err = absorb(s.dir, s.sizes, -1)
+		_, err = absorb(s.dir, s.sizes, -1, nil)
 	}
 	if err != nil {
 		return err
@@ -221,14 +222,19 @@ func (s *Store) sync() error {
 // noted it does nothing. After an error nothing is lost, and it may be tried again.
 // Its time grows with the state's size, little where nothing changes, and
 // with the number of notes.
-func (s *Store) Commit() error {
+func (s *Store) Commit() error { return s.CommitRead(nil) }
+
+// CommitRead is Commit, and has read given what the state holds then, sorted by key, as
+// it is written, in a goroutine that has ended when it returns. An error of read is one
+// of the commit. Where nothing was noted read is not called.
+func (s *Store) CommitRead(read func(iter.Seq2[plan.Past, error]) error) error {
 	s.syncing.Lock()
 	defer s.syncing.Unlock()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	err := s.usable()
 	if err == nil && s.journal != nil {
-		err = s.commit()
+		err = s.commit(read)
 	}
 	if err != nil {
 		return fmt.Errorf("commit the state %s: %w", s.dir, err)
@@ -236,12 +242,12 @@ func (s *Store) Commit() error {
 	return nil
 }
 
-func (s *Store) commit() error {
+func (s *Store) commit(read reader) error {
 	j := s.journal
 	if err := s.kept(j.flush()); err != nil {
 		return err
 	}
-	if _, err := absorb(s.dir, s.sizes, j.size); err != nil {
+	if _, err := absorb(s.dir, s.sizes, j.size, read); err != nil {
 		return err
 	}
 	s.committed.Store(true)
@@ -268,7 +274,7 @@ func (s *Store) Close() error {
 	if s.journal != nil {
 		err = errors.Join(err, s.journal.f.Close())
 	}
-	if err = errors.Join(err, LetGo(s.lock)); err != nil {
+	if err = errors.Join(err, filelock.LetGo(s.lock)); err != nil {
 		return fmt.Errorf("close the state %s: %w", s.dir, err)
 	}
 	return nil

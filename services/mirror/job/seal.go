@@ -1,0 +1,122 @@
+package job
+
+import (
+	"errors"
+	"fmt"
+	"iter"
+
+	"github.com/firedrill/firedrill/services/mirror/plan"
+	"github.com/firedrill/firedrill/services/mirror/proof"
+	"github.com/firedrill/firedrill/services/mirror/state"
+	"github.com/firedrill/firedrill/services/mirror/verify"
+)
+
+// manifestForm grows when manifests are made otherwise: older ones are made anew.
+const manifestForm = 2
+
+const (
+	manifestName = "manifest"
+	rootName     = "root"
+)
+
+// sealed is the signed root as it is kept: with the generation of the past that it
+// was made of.
+type sealed struct {
+	proof.Signed
+	Generation int64 `json:"generation"`
+	Form       int   `json:"form"`
+}
+
+// seal signs the root of the manifest of what is remembered, and writes that unless the
+// run has done so, or the one that is there is of just that.
+func (j *Job) seal(past *sealing) (proof.Signed, error) {
+	var signed proof.Signed
+	facts, _, err := j.Facts()
+	if err != nil {
+		return signed, fmt.Errorf("mirror %s: %w", j.spec.Name, err)
+	}
+	var signer proof.Signer
+	public := ""
+	if j.env.Signer != nil {
+		if signer, err = j.env.Signer(); err != nil {
+			return signed, fmt.Errorf("mirror %s: sign the manifest: %w", j.spec.Name, err)
+		}
+		public = signer.Public()
+	}
+	var before sealed
+	known, err := j.store.Load(rootName, &before)
+	if err != nil || known && before.Generation == facts.Generation && before.Signer == public && before.Form == manifestForm {
+		return before.Signed, err
+	}
+	root, err := past.manifest()
+	if err != nil {
+		return signed, fmt.Errorf("mirror %s: %w", j.spec.Name, err)
+	}
+	signed = proof.Signed{Root: root, Subject: j.subject(j.env.Now())}
+	if signer != nil {
+		if signed, err = proof.Sign(root, signed.Subject, signer); err != nil {
+			return signed, fmt.Errorf("mirror %s: %w", j.spec.Name, err)
+		}
+	}
+	return signed, j.store.Save(rootName, sealed{signed, facts.Generation, manifestForm})
+}
+
+// sealing is the state of one run. When it is committed, the manifest of what it holds
+// from then on is written beside it: that saves reading all of it once more.
+type sealing struct {
+	*state.Store
+	// file is the manifest of the last commit, and root its root; nil if there is none.
+	file *state.File
+	root proof.Root
+}
+
+// Commit is the store's. A manifest that cannot be written keeps nothing from being
+// remembered: manifest says then what is wrong with it.
+func (s *sealing) Commit() error {
+	if err := s.close(); err != nil {
+		return err
+	}
+	file, err := s.Create(manifestName)
+	if err != nil {
+		return s.Store.Commit()
+	}
+	failed := errNotWritten
+	err = s.CommitRead(func(past iter.Seq2[plan.Past, error]) error {
+		s.root, failed = verify.Manifest(file, past)
+		return nil
+	})
+	if err != nil || failed != nil {
+		return errors.Join(err, file.Close())
+	}
+	s.file = file
+	return nil
+}
+
+// errNotWritten stands for a commit that had nothing to do.
+var errNotWritten = errors.New("nothing was committed")
+
+// manifest gives the manifest that was written its name, or writes it now.
+func (s *sealing) manifest() (proof.Root, error) {
+	if file := s.file; file != nil {
+		s.file = nil
+		return s.root, file.Commit()
+	}
+	file, err := s.Create(manifestName)
+	if err != nil {
+		return proof.Root{}, err
+	}
+	root, err := verify.Manifest(file, s.Past())
+	if err != nil {
+		return root, errors.Join(err, file.Close())
+	}
+	return root, file.Commit()
+}
+
+// close gives up a manifest that got no name.
+func (s *sealing) close() error {
+	file := s.file
+	if s.file = nil; file == nil {
+		return nil
+	}
+	return file.Close()
+}
