@@ -40,13 +40,15 @@ const (
 
 // Mirror keeps one location like another.
 type Mirror struct {
+	// Name is what requests, commands and reports call it.
 	Name string `json:"name"`
 	// From and To are locations: dir:/path, zfs:pool/dataset or
 	// s3:store/bucket/prefix.
 	From string `json:"from"`
 	To   string `json:"to"`
-	// Mode is copy (nothing is removed), mirror (what only To holds is removed,
-	// guarded) or two-way; copy if left out.
+	// Mode is how: copy (nothing is removed), mirror (what only To holds is removed,
+	// guarded) or two-way (what changes on either side is carried to the other); copy if
+	// left out.
 	Mode string `json:"mode,omitempty" jsonschema:"enum=copy,enum=mirror,enum=two-way"`
 	// Filter are rules such as "- *.tmp" and "+ /keep/**", the first that matches
 	// decides, and what none matches takes part.
@@ -57,13 +59,13 @@ type Mirror struct {
 	OneFileSystem bool `json:"oneFileSystem,omitempty"`
 	// BytesPerSecond bounds the content that is read; 0 is no limit.
 	BytesPerSecond int64 `json:"bytesPerSecond,omitempty"`
-	// Deletes limit what a run may delete.
+	// Deletes is how much a run may delete.
 	Deletes MirrorDeletes `json:"deletes,omitempty"`
-	// Permissions are set on what a run has copied into a directory, after all is
-	// copied. The last rule that matches decides.
+	// Permissions are rules for the modes and owners of what a run has copied into a
+	// directory. They are set after all is copied, and the last rule that matches decides.
 	Permissions []Permission `json:"permissions,omitempty"`
-	// Snapshots has it bring over a dataset's snapshots, as ZFS streams, and not the files
-	// that the dataset holds now.
+	// Snapshots is how the snapshots of the dataset From are brought over, as ZFS streams;
+	// left out, the mirror copies the files that the dataset holds now.
 	Snapshots *MirrorSnapshots `json:"snapshots,omitempty"`
 	// Every is how often the mirror runs by itself; 0 is only when asked.
 	Every event.Duration `json:"every,omitempty"`
@@ -74,19 +76,20 @@ type Mirror struct {
 	Stalled event.Duration `json:"stalled,omitempty"`
 }
 
-// MirrorSnapshots say how snapshots are brought over: from a dataset to another one, which
+// MirrorSnapshots is how snapshots are brought over: from a dataset to another one, which
 // is made by the first run, or into an archive in a bucket. Each run takes one first.
 type MirrorSnapshots struct {
-	// Recursive brings over all datasets below the first, too, each for itself.
+	// Recursive brings over all datasets below From, too, each for itself.
 	Recursive bool `json:"recursive,omitempty"`
 	// FromVia and ToVia are the commands that reach the machines of the datasets, such as
-	// "ssh root@backup --"; left out, it is the one that runs the mirror.
+	// "ssh root@backup --"; where one is left out, the dataset is on the machine that runs
+	// the mirror.
 	FromVia string `json:"fromVia,omitempty"`
 	ToVia   string `json:"toVia,omitempty"`
 	// Keep is which of the snapshots that firedrill took stay on the datasets, such as
 	// "hourly=24,daily=7"; all if left out.
 	Keep string `json:"keep,omitempty"`
-	// KeepPoints is which of an archive's points stay; all if left out.
+	// KeepPoints is which of an archive's points stay, written as Keep is; all if left out.
 	KeepPoints string `json:"keepPoints,omitempty"`
 	// WholeEvery is how often a point of an archive is whole and no increment, such as
 	// 168h; only the first if left out. An increment needs all before it, so KeepPoints
@@ -94,13 +97,15 @@ type MirrorSnapshots struct {
 	WholeEvery event.Duration `json:"wholeEvery,omitempty"`
 }
 
-// MirrorDeletes limit what a run may delete.
+// MirrorDeletes is how much a run may delete, and when.
 type MirrorDeletes struct {
 	// Most is how many entries a run may delete; 10,000 if left out.
 	Most int64 `json:"most,omitempty"`
-	// MostPercent is the share of the entries; 25 if left out.
+	// MostPercent is what share of a side's entries a run may delete, in percent; 25 if
+	// left out.
 	MostPercent float64 `json:"mostPercent,omitempty"`
-	// Scans is in how many runs in a row an entry must be missing; 2 if left out.
+	// Scans is in how many runs in a row an entry must be missing before it is deleted; 2
+	// if left out.
 	Scans int `json:"scans,omitempty"`
 }
 

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 )
 
@@ -95,7 +96,12 @@ func (c Comments) lookup(t reflect.Type, field string) string {
 	return sentence(c[key], name)
 }
 
-// sentence turns a Go comment into one for readers who do not see the Go name.
+// keepsName begins what makes no sentence without the name before it: a comment for
+// several fields, or a verb that needs its subject.
+var keepsName = []string{"and ", "has ", "have ", "was ", "were ", "is, ", "are, ", "then "}
+
+// sentence turns a Go comment into one for readers who do not see the Go name, as far as
+// what is left of it is a sentence.
 func sentence(doc, name string) string {
 	rest, ok := strings.CutPrefix(doc, name+" ")
 	if !ok {
@@ -106,6 +112,9 @@ func sentence(doc, name string) string {
 			rest = after
 			break
 		}
+	}
+	if slices.ContainsFunc(keepsName, func(begins string) bool { return strings.HasPrefix(rest, begins) }) {
+		return doc
 	}
 	return strings.ToUpper(rest[:1]) + rest[1:]
 }

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -206,6 +207,17 @@ func resolves(ref string, doc map[string]any, files map[string][]byte) bool {
 type sample struct {
 	Lanes []event.LaneCut `json:"lanes"`
 	When  *event.Duration `json:"when,omitempty"`
+}
+
+// A description is read beside a field's name in JSON, and without the Go name that its
+// comment begins with: "And To are locations" says nothing.
+func TestDescriptionsKeepTheirSubject(t *testing.T) {
+	lost := regexp.MustCompile(`"description": "(And|Has|Have|Was|Were|Then|Is,|Are,) .*`)
+	for path, content := range generate(t) {
+		for _, line := range lost.FindAll(content, -1) {
+			t.Errorf("%s: %s", path, line)
+		}
+	}
 }
 
 func TestSchemaOfAnotherPackagesType(t *testing.T) {

@@ -23,6 +23,7 @@ import (
 	"github.com/firedrill/firedrill/services/mirror/proof"
 	"github.com/firedrill/firedrill/services/mirror/runlog"
 	"github.com/firedrill/firedrill/services/mirror/state"
+	"github.com/firedrill/firedrill/services/reporter/fold"
 )
 
 // mirrorOptions are the flags that the mirror's commands share.
@@ -39,7 +40,11 @@ func (a *app) mirrorCmd() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "mirror",
 		Short: "Keep directories, ZFS datasets and buckets alike, and prove it",
-		Long: `Mirror between two locations, in this process, and prove what both hold.
+		Long: `Mirror between two locations, in this process, and prove what both hold:
+
+  firedrill mirror sync --dry-run dir:/srv/data s3+https://minio.example:9000/bucket/data
+  firedrill mirror sync           dir:/srv/data s3+https://minio.example:9000/bucket/data
+  firedrill mirror verify         dir:/srv/data s3+https://minio.example:9000/bucket/data
 
 Locations:
   dir:/path                             a directory
@@ -47,16 +52,17 @@ Locations:
   s3:store/bucket/prefix                a bucket of a store of the inventory
   s3+http://host:port/bucket/prefix     a bucket by its server's address, with the keys
   s3+https://host:port/bucket/prefix    in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY
-A mirror of the inventory is named instead of both locations.
+Instead of both locations, give the name of a mirror of the inventory. What is remembered
+of a mirror lies in --state: from another directory, or from cron, say where.
 
-Exit codes: 0 all is as it should be, 1 it is not, 130 interrupted, 254 bad arguments,
-255 failed.`,
+Exit codes: 0 all is as it should be, 1 it is not (something was left undone or refused,
+differs, or could not be proven), 130 interrupted, 254 bad arguments, 255 failed.`,
 	}
 	c.PersistentPreRun = func(*cobra.Command, []string) { limitMemory() }
 	f := c.PersistentFlags()
 	f.StringVar(&o.state, "state", "", "folder for what mirrors remember; default: mirrors in the state directory")
 	f.BoolVar(&o.json, "json", false, "print the result, and what goes wrong, as JSON")
-	f.BoolVar(&o.quiet, "quiet", false, "no progress")
+	f.BoolVar(&o.quiet, "quiet", false, "draw no progress")
 	a.inventoryFlag(f, "file that lists stores and mirrors")
 	c.AddCommand(a.mirrorSyncCmd(o), a.mirrorVerifyCmd(o), a.mirrorDriftCmd(o), a.mirrorAuditCmd(o), a.mirrorStatusCmd(o), a.mirrorCancelCmd(o))
 	for _, sub := range c.Commands() {
@@ -77,7 +83,12 @@ func limitMemory() {
 
 // mirrorArgs takes the name of a mirror, or two locations.
 func mirrorArgs(use string) (string, cobra.PositionalArgs) {
-	return use + " NAME | FROM TO", cobra.RangeArgs(1, 2)
+	return use + " NAME | FROM TO", func(_ *cobra.Command, args []string) error {
+		if n := len(args); n < 1 || n > 2 {
+			return fmt.Errorf("give two locations, or the name of a mirror of the inventory, and not %s", fold.Plural(n, "argument"))
+		}
+		return nil
+	}
 }
 
 // errorsAsJSON has a command print what goes wrong as JSON where that was asked for.

@@ -54,10 +54,10 @@ read counts as well.`,
 		},
 	}
 	f := c.Flags()
-	f.StringVar(&v.level, "level", "L1", "L1, L2, L3 or L4")
+	f.StringVar(&v.level, "level", "L1", "how thoroughly to compare: L1, L2, L3 or L4")
 	f.DurationVar(&v.period, "period", job.DefaultPeriod, "for L3: within how long everything is to be read once")
 	f.Var(&v.read, "read", "for L3: how much this call reads, such as 5% or 10Gi; left out, what is due")
-	f.StringVar(&v.side, "side", "both", "source, destination or both")
+	f.StringVar(&v.side, "side", "both", "which location to compare: source, destination or both")
 	o.describeFilter(f, otherFilter)
 	o.describeLimit(f)
 	o.describeWait(f)
@@ -69,6 +69,8 @@ func (a *app) mirrorDriftCmd(o *mirrorOptions) *cobra.Command {
 	c := &cobra.Command{
 		Use: use, Args: args,
 		Short: "List what differs on either side from what the last run left",
+		Long: `Compare both locations with the manifest of the last run, as verify --level L1 does,
+and list all that differs, by name.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.verifyMirror(cmd, args, o, verifyFlags{level: "L1", side: "both"}, true)
 		},
@@ -87,7 +89,9 @@ func (a *app) mirrorAuditCmd(o *mirrorOptions) *cobra.Command {
 		Short: "Read everything on both sides, find what has rotted, and repair it if asked",
 		Long: `Read every content on both sides, and compare it with the manifest of the last run
 and with the other side. What has changed although nothing has touched it since has
-rotted; what was edited has not, and the next run carries it.`,
+rotted; what was edited has not, and the next run carries it. What no run has read yet
+has no hash in the manifest: then the audit can say that both sides are equal, and not
+that they are what they were, and exits with 1; sync --check audit reads it.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if ao.RepairSource && !ao.Repair {
 				return errors.New("--repair-source: it says how far --repair may go: give that, too")
@@ -197,7 +201,7 @@ func (v verifyFlags) parse() (proof.Level, []plan.Side, error) {
 	levels := map[string]proof.Level{"L1": proof.L1, "L2": proof.L2, "L3": proof.L3, "L4": proof.L4}
 	level, ok := levels[v.level]
 	if !ok {
-		return 0, nil, fmt.Errorf("--level: %q is none: use L1, L2, L3 or L4", v.level)
+		return 0, nil, fmt.Errorf("--level: %q is no level: use L1, L2, L3 or L4", v.level)
 	}
 	switch v.side {
 	case "both":
@@ -207,7 +211,7 @@ func (v verifyFlags) parse() (proof.Level, []plan.Side, error) {
 	case plan.Dest.String():
 		return level, []plan.Side{plan.Dest}, nil
 	}
-	return 0, nil, fmt.Errorf("--side: %q is none: use source, destination or both", v.side)
+	return 0, nil, fmt.Errorf("--side: %q is no side: use source, destination or both", v.side)
 }
 
 // amount is a flag for bytes, or for a share of all.

@@ -16,10 +16,10 @@ import (
 
 // describe adds the flags that describe a mirror of two locations.
 func (o *mirrorOptions) describe(f *pflag.FlagSet) {
-	f.StringVar(&o.spec.Mode, "mode", drill.MirrorCopy, "copy (removes nothing), mirror (removes, guarded) or two-way")
+	f.StringVar(&o.spec.Mode, "mode", drill.MirrorCopy, "copy (removes nothing), mirror (removes what FROM no longer has, guarded) or two-way (carries changes both ways)")
 	o.describeFilter(f, "")
-	f.BoolVar(&o.spec.Xattrs, "xattrs", false, "extended attributes too")
-	f.BoolVar(&o.spec.OneFileSystem, "one-file-system", false, "leave out what is mounted below a directory")
+	f.BoolVar(&o.spec.Xattrs, "xattrs", false, "mirror extended attributes, too")
+	f.BoolVar(&o.spec.OneFileSystem, "one-file-system", false, "leave out what is mounted below the directory")
 	o.describeLimit(f)
 }
 
@@ -32,7 +32,7 @@ func (o *mirrorOptions) describeLimit(f *pflag.FlagSet) {
 }
 
 func (o *mirrorOptions) describeWait(f *pflag.FlagSet) {
-	f.BoolVar(&o.wait, "wait", false, "wait while another process has the mirror")
+	f.BoolVar(&o.wait, "wait", false, "wait while another process has the mirror open, instead of failing")
 }
 
 // describing lists the flags that were given and describe a mirror.

@@ -100,7 +100,7 @@ func (p *mirrorPrinter) fleetEnd(name, kind string, e fleet.Event) error {
 	} else {
 		p.fleetResult(name, e.Result)
 	}
-	if e.Result == nil || !e.Result.Whole && !e.Result.DryRun {
+	if e.Result == nil || !e.Result.Whole {
 		return &exitError{code: run.Fail}
 	}
 	return nil

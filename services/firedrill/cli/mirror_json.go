@@ -23,18 +23,21 @@ type syncJSON struct {
 	Done  map[string]int64 `json:"done"`
 	// Believed counts those of the equal ones that nobody looked at in this run,
 	// Listed says when the destination was last listed in full.
-	Believed   int64         `json:"believed,omitempty"`
-	Listed     time.Time     `json:"listed,omitzero"`
-	Bytes      int64         `json:"bytes"`
-	Failed     []keyed       `json:"failed,omitempty"`
-	FailedSum  int64         `json:"failedCount"`
-	Conflicts  []keyed       `json:"conflicts,omitempty"`
-	Unholdable []keyed       `json:"unholdable,omitempty"`
-	Refusals   []string      `json:"refusals,omitempty"`
-	Errors     []string      `json:"errors,omitempty"`
-	HeldBack   int64         `json:"heldBack,omitempty"`
-	Mended     int64         `json:"permissionsSet,omitempty"`
-	Root       *proof.Signed `json:"root,omitempty"`
+	Believed   int64     `json:"believed,omitempty"`
+	Listed     time.Time `json:"listed,omitzero"`
+	Bytes      int64     `json:"bytes"`
+	Failed     []keyed   `json:"failed,omitempty"`
+	FailedSum  int64     `json:"failedCount"`
+	Conflicts  []keyed   `json:"conflicts,omitempty"`
+	Unholdable []keyed   `json:"unholdable,omitempty"`
+	Refusals   []string  `json:"refusals,omitempty"`
+	Errors     []string  `json:"errors,omitempty"`
+	HeldBack   int64     `json:"heldBack,omitempty"`
+	// Left are uploads of earlier runs that nobody frees, as they are in a place that is
+	// no longer the mirror's.
+	Left   []string      `json:"leftUploads,omitempty"`
+	Mended int64         `json:"permissionsSet,omitempty"`
+	Root   *proof.Signed `json:"root,omitempty"`
 }
 
 type keyed struct {
@@ -59,8 +62,9 @@ func asJSON(m drill.Mirror, dry bool, r job.Result) syncJSON {
 	for _, u := range r.Unholdable {
 		out.Unholdable = append(out.Unholdable, keyed{u.Key, u.Err.Error()})
 	}
-	for _, g := range r.Refusals {
-		out.Refusals = append(out.Refusals, refusal(g))
+	out.Refusals = refusals(r.Refusals)
+	for _, u := range r.LeftUploads {
+		out.Left = append(out.Left, u.String())
 	}
 	for _, e := range r.Errors {
 		out.Errors = append(out.Errors, e.Error())

@@ -3,6 +3,7 @@ package cli
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -102,6 +103,9 @@ func (p *mirrorPrinter) report(m drill.Mirror, dry bool, r job.Result) {
 	}
 	p.more(r.Faults, len(r.Errors), "errors of scans and listings")
 	p.reportKept(r)
+	for _, u := range r.LeftUploads {
+		fmt.Fprintf(p.out, "  left       %s\n", u)
+	}
 	if r.Root.Root.Entries > 0 {
 		fmt.Fprintf(p.out, "  manifest   %d entries, %s, root %s\n", r.Root.Root.Entries, size(r.Root.Root.Bytes), r.Root.Root.Hash)
 	}
@@ -123,27 +127,39 @@ func (p *mirrorPrinter) reportKept(r job.Result) {
 			fmt.Fprintf(p.out, "  kept       %d: %s\n", n, k.why)
 		}
 	}
-	for _, g := range r.Refusals {
-		fmt.Fprintf(p.out, "  kept       %d: %s\n", p.kept[plan.KeepGuarded], refusal(g))
+	for _, text := range refusals(r.Refusals) {
+		fmt.Fprintf(p.out, "  kept       %d: %s\n", p.kept[plan.KeepGuarded], text)
 	}
 	if r.HeldBack > 0 {
 		fmt.Fprintf(p.out, "  kept       %d: to be removed, held back as something before them failed\n", r.HeldBack)
 	}
 }
 
-// refusal says why nothing was removed, and what to do about it here.
-func refusal(g plan.Refusal) string {
-	const look = "if this is meant, allow it for one run with --may-delete"
+// refusals say why nothing was removed, and what to do about it here.
+func refusals(all []plan.Refusal) (out []string) {
+	// More may be removed only where nothing else forbids it.
+	look := ": look at it with --dry-run; if this is meant, allow it for one run with --may-delete"
+	if slices.ContainsFunc(all, func(g plan.Refusal) bool { return g.Guard != plan.GuardNumber && g.Guard != plan.GuardPercent }) {
+		look = ", once nothing else is in the way"
+	}
+	for _, g := range all {
+		out = append(out, refusal(g, look))
+	}
+	return out
+}
+
+// refusal is one of refusals; look is what to do about too much.
+func refusal(g plan.Refusal, look string) string {
 	switch g.Guard {
 	case plan.GuardIdentity:
 		side, _, _ := strings.Cut(g.Value, " ")
 		return fmt.Sprintf("the %s is not the place that the mirror was set up with: see whether the right one is mounted; if it was replaced or restored on purpose, run once with --accept-places", side)
 	case plan.GuardNumber, plan.GuardPercent:
-		return fmt.Sprintf("%s would be removed, %s may be: look at it with --dry-run; %s", g.Value, g.Limit, look)
+		return fmt.Sprintf("%s would be removed, %s may be%s", g.Value, g.Limit, look)
 	case plan.GuardVersioned:
 		return "two-way removes nothing while the destination keeps no versions: turn on the bucket's versioning, or remove it on both sides by hand"
 	}
-	return fmt.Sprintf("found %s: %s", g.Value, g.Fix)
+	return fmt.Sprintf("nothing is removed because of %s: %s", g.Value, g.Fix)
 }
 
 func (p *mirrorPrinter) more(all int64, shown int, what string) {

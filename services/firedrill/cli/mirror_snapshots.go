@@ -10,7 +10,6 @@ import (
 
 	"github.com/firedrill/firedrill/services/mirror/job"
 	"github.com/firedrill/firedrill/services/mirror/snapshots"
-	"github.com/firedrill/firedrill/services/mirror/state"
 )
 
 // syncSnapshots makes a run of a mirror that brings over snapshots.
@@ -29,26 +28,24 @@ func (a *app) syncSnapshots(cmd *cobra.Command, o *mirrorOptions, s *subject, so
 	p.start()
 	defer p.stop()
 	defer mindInterrupt(ctx, p, left)()
-	began, noted := time.Now(), false
-	begun := func() {
-		noted = true
-		a.noteBegin(s, so, began)
+	run := snapshots.Options{
+		DryRun: so.DryRun, Watch: p.progress,
+		Begun: func(at time.Time) { a.noteBegin(s, so, at) },
+		Ended: func(res job.Result, err error) {
+			if ctx.Err() == nil { // else the next run goes on with it
+				a.noteEnd(s, so, res, err)
+			}
+		},
 	}
 	var res job.Result
 	// What it opens is closed again by the run: there is no job.
 	_, err := a.open(ctx, o, s, p, func() (_ *job.Job, err error) {
-		res, err = snapshots.Run(ctx, s.env, s.Mirror, snapshots.Options{DryRun: so.DryRun, Begun: begun, Watch: p.progress})
+		res, err = snapshots.Run(ctx, s.env, s.Mirror, run)
 		return nil, err
 	})
-	if !errors.Is(err, state.ErrLocked) && ctx.Err() == nil {
-		if !noted {
-			begun()
-		}
-		a.noteEnd(s, so, res, err)
-	}
 	p.stop()
 	if err == nil {
-		err = syncExit(res, so.DryRun, nil)
+		err = syncExit(res, nil)
 	}
 	return p.result(s.Mirror, so.DryRun, res, interrupted(ctx, left, err))
 }

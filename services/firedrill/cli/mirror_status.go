@@ -28,7 +28,7 @@ func (a *app) mirrorStatusCmd(o *mirrorOptions) *cobra.Command {
 		Short: "Say what is known of a mirror, or list all",
 		Long: `Say how the last runs of a mirror ended and when the next one is due; without an
 argument, list the mirrors of the inventory and those that have run here. It looks
-neither at the locations nor changes anything, also while a run is under way.`,
+at neither location and changes nothing, and works also while a run is under way.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				return a.listMirrors(cmd.Context(), o)

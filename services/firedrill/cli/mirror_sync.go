@@ -33,6 +33,14 @@ func (a *app) mirrorSyncCmd(o *mirrorOptions) *cobra.Command {
 	c := &cobra.Command{
 		Use: use, Args: args,
 		Short: "Make the second location like the first",
+		Long: `Make the second location like the first, and leave a signed manifest of what both hold.
+It may be repeated at any time: what is equal is not copied again, and an interrupted run
+goes on where it was.
+
+Modes: copy removes nothing. mirror removes what the first location no longer has, last,
+only if all before went well and only what was missing in two runs; guards hold that back
+where too much would go or the first location looks empty or unmounted. two-way carries
+changes both ways, and reports conflicts without resolving them.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := sf.parse(); err != nil {
 				return err
@@ -62,11 +70,11 @@ func (a *app) mirrorSyncCmd(o *mirrorOptions) *cobra.Command {
 	f := c.Flags()
 	o.describe(f)
 	o.describeWait(f)
-	f.StringVar(&sf.check, "check", "auto", "how to learn what the second location holds: state (believe what the last run left; nothing is listed), listing, audit (believe only hashes), or auto (state while the last listing is younger than 24h, else listing)")
-	f.BoolVar(&sf.DryRun, "dry-run", false, "do nothing, and print what would be done")
-	f.Int64Var(&sf.MayDelete, "may-delete", 0, "let this run delete so many entries, whatever its limits say; -1 takes them off")
-	f.BoolVar(&sf.AcceptPlaces, "accept-places", false, "take the locations for the right ones although they are not those that the mirror was set up with")
-	f.BoolVar(&sf.fleet, "fleet", false, "have the running firedrill do it, with all its mirror workers, and watch")
+	f.StringVar(&sf.check, "check", "auto", "what to go by for the second location: state (what the last run left there; it is not looked at), listing (its listing), audit (hashes only: what has none is read), or auto (state while the last listing is younger than 24h, else listing)")
+	f.BoolVar(&sf.DryRun, "dry-run", false, "do nothing, print what would be done, and exit as the run would")
+	f.Int64Var(&sf.MayDelete, "may-delete", 0, "how many entries this run may delete on a side, in place of the mirror's limits; -1 is any number")
+	f.BoolVar(&sf.AcceptPlaces, "accept-places", false, "go on although a location is not the disk, dataset or bucket that the mirror was set up with, and take it for the right one from now on")
+	f.BoolVar(&sf.fleet, "fleet", false, "ask the running firedrill up to make the run, with all its mirror workers, and watch it")
 	f.DurationVar(&sf.timeout, "timeout", 0, "with --fleet: how long to watch, such as 2h; the run itself goes on, and mirror cancel calls it off; 0 is until it has ended")
 	f.IntVar(&sf.Items, "transfers", 0, "how many pieces of work are under way at once; 0 lets firedrill choose")
 	return c
@@ -113,7 +121,7 @@ func (a *app) sync(ctx context.Context, o *mirrorOptions, s *subject, so job.Syn
 	defer p.stop()
 	defer mindInterrupt(ctx, p, s.left(so.DryRun))()
 	began := time.Now()
-	j, err := a.open(ctx, o, s, p, func() (*job.Job, error) { return s.env.Open(ctx, s.Mirror, !so.DryRun) })
+	j, err := a.open(ctx, o, s, p, func() (*job.Job, error) { return s.env.OpenRun(ctx, s.Mirror, so.DryRun) })
 	if err != nil {
 		if !errors.Is(err, state.ErrLocked) && ctx.Err() == nil {
 			a.noteBegin(s, so, began)
@@ -137,7 +145,7 @@ func (a *app) sync(ctx context.Context, o *mirrorOptions, s *subject, so job.Syn
 		err = cerr
 	}
 	p.stop()
-	err = interrupted(ctx, s.left(so.DryRun), syncExit(res, so.DryRun, s.plain(s.advise(err))))
+	err = interrupted(ctx, s.left(so.DryRun), syncExit(res, s.plain(s.advise(err))))
 	return p.result(s.Mirror, so.DryRun, res, err)
 }
 
@@ -194,11 +202,13 @@ func mirrorFailure(err error) error {
 	return failure(err)
 }
 
-func syncExit(res job.Result, dry bool, err error) error {
+// syncExit is how a run ends. A dry one ends as the real one would, as far as that can be
+// known: a conflict, or a guard that refuses, is no success because nothing was done.
+func syncExit(res job.Result, err error) error {
 	switch {
 	case err != nil:
 		return mirrorFailure(err)
-	case dry || res.Whole():
+	case res.Whole():
 		return nil
 	}
 	return &exitError{code: run.Fail}

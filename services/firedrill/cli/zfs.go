@@ -39,7 +39,7 @@ Exit codes: 0 all is as it should be, 1 it is not, 130 interrupted, 254 bad argu
 	}
 	f := c.PersistentFlags()
 	f.BoolVar(&o.json, "json", false, "print the result, and what goes wrong, as JSON")
-	f.BoolVar(&o.quiet, "quiet", false, "no progress")
+	f.BoolVar(&o.quiet, "quiet", false, "draw no progress")
 	a.inventoryFlag(f, "file that lists stores")
 	c.AddCommand(a.zfsReplicateCmd(o), a.zfsArchiveCmd(o), a.zfsPointsCmd(o), a.zfsRestoreCmd(o), a.zfsCheckCmd(o), a.zfsPruneCmd(o))
 	for _, sub := range c.Commands() {
@@ -72,18 +72,39 @@ func viaFlag(f *pflag.FlagSet, into *string, name, whose string) {
 	f.StringVar(into, name, "", `command that reaches the machine of `+whose+`, such as "ssh root@backup --"; default: this one`)
 }
 
+// zfsLimitFlag adds --bwlimit; which says of which bytes it is.
+func zfsLimitFlag(f *pflag.FlagSet, into *int64, which string) {
+	f.Var((*bandwidth)(into), "bwlimit", "bytes per second, "+which+", such as 10M (10,000,000) or 10Mi (10,485,760); 0 is no limit")
+}
+
+// inventoryStores are the stores of the inventory, if one is named.
+func (a *app) inventoryStores() ([]drill.Store, error) {
+	if a.inventory == "" {
+		return nil, nil
+	}
+	inv, err := injector.ReadInventory(a.inventory, a.registry)
+	return inv.Spec.Stores, err
+}
+
 // openArchive opens an archive; the caller calls done.
 func (a *app) openArchive(ctx context.Context, l location.Location, readOnly bool) (_ *zfs.Archive, done func(), err error) {
-	var stores []drill.Store
-	if a.inventory != "" {
-		inv, err := injector.ReadInventory(a.inventory, a.registry)
-		if err != nil {
-			return nil, nil, err
-		}
-		stores = inv.Spec.Stores
+	known, err := a.inventoryStores()
+	if err != nil {
+		return nil, nil, err
 	}
-	archive, done, err := reach.Archive(ctx, l, stores, true, readOnly)
+	archive, done, err := reach.Archive(ctx, l, known, true, readOnly)
 	return archive, done, zfsExit(err)
+}
+
+// archivesAt finds the archives of several datasets at a location; none where it is, or
+// could be, the archive of one.
+func (a *app) archivesAt(ctx context.Context, l location.Location) ([]location.Location, error) {
+	known, err := a.inventoryStores()
+	if err != nil {
+		return nil, err
+	}
+	found, err := reach.Archives(ctx, l, known, true)
+	return found, interrupted(ctx, "nothing was done", zfsExit(err))
 }
 
 // goesOn is what an interrupted command leaves.

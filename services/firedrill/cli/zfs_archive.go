@@ -35,8 +35,9 @@ into parts with hashes; a point is there when all of it is. The newest archived 
 held on FROM, as the next increment begins there.
 
 With --recursive all datasets below FROM are archived as well, each in an archive of its
-own below WHERE, which is named as the dataset is with = for /: WHERE/tank=home=me. All
-other commands take one of those. Each is taken at a moment of its own.`,
+own below WHERE, which is named as the dataset is with = for /: WHERE/tank=home=me. points
+and check take WHERE for all of them, as restore --recursive does, and any one of them.
+Each is taken at a moment of its own.`,
 	}
 	keep := keepFlag(c.Flags(), "which of the snapshots that this command took stay on FROM, such as hourly=24,daily=7; default: all")
 	points := policyFlag(c.Flags(), "keep-points", "which of the archive's points stay, as of zfs prune; default: all. It needs --whole-every")
@@ -59,7 +60,7 @@ other commands take one of those. Each is taken at a moment of its own.`,
 	c.Flags().BoolVar(&fl.recursive, "recursive", false, "all datasets below FROM, too, each in an archive below WHERE")
 	c.Flags().BoolVar(&fl.update.NoSnapshot, "no-snapshot", false, "take none, and archive what there is")
 	c.Flags().DurationVar(&fl.save.WholeEvery, "whole-every", 0, "archive a snapshot whole that was taken so long after the last that was, such as 168h, and the others as increments; 0 is the first only")
-	c.Flags().Int64Var(&fl.save.BytesPerSecond, "bwlimit", 0, "bytes per second, before compression; 0 is no limit")
+	zfsLimitFlag(c.Flags(), &fl.save.BytesPerSecond, "before compression")
 	return c
 }
 
@@ -120,15 +121,37 @@ func (a *app) zfsPointsCmd(o *mirrorOptions) *cobra.Command {
 	return &cobra.Command{
 		Use: "points WHERE", Args: cobra.ExactArgs(1),
 		Short: "List what can be restored from an archive",
+		Long: `List what can be restored from the archive WHERE, or, where archive --recursive has put
+one for each dataset there, from each of them.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.withArchive(cmd.Context(), args[0], func(archive *zfs.Archive) error {
+			return a.withArchives(cmd.Context(), o, args[0], func(p *zfsPrinter, where string, archive *zfs.Archive) (printed, err error) {
 				points, err := archive.Points(cmd.Context())
 				if err != nil && !isDamaged(err) {
-					return zfsExit(err)
+					return nil, zfsExit(err)
 				}
-				err = asArchived(points, err)
-				p := a.zfsPrinter(o)
-				return p.end(p.points(points, err), err)
+				err = asArchived(where, points, err)
+				return p.points(where, points, err), err
+			})
+		},
+	}
+}
+
+func (a *app) zfsCheckCmd(o *mirrorOptions) *cobra.Command {
+	return &cobra.Command{
+		Use: "check WHERE", Args: cobra.ExactArgs(1),
+		Short: "Read an archive and prove that all of it can be restored",
+		Long: `Read every part of every point, compare all hashes, and see that each point leads back to
+a whole one. It needs no ZFS, and changes nothing. Where archive --recursive has put an
+archive for each dataset at WHERE, all of them are checked.`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.withArchives(cmd.Context(), o, args[0], func(p *zfsPrinter, where string, archive *zfs.Archive) (printed, err error) {
+				c, err := archive.CheckAll(cmd.Context(), p.progress)
+				p.clear()
+				if err != nil {
+					return nil, interrupted(cmd.Context(), "nothing was changed, and nothing is known", zfsExit(err))
+				}
+				err = asChecked(where, c)
+				return p.checked(where, c, err), err
 			})
 		},
 	}
@@ -141,14 +164,14 @@ func isDamaged(err error) bool {
 
 // asArchived says whether what is archived is as it should be: each point can be
 // restored, as far as the indexes tell.
-func asArchived(points []zfs.Point, damaged error) error {
+func asArchived(where string, points []zfs.Point, damaged error) error {
 	if lost := len(points) - len(zfs.Restorable(points)); lost > 0 {
 		damaged = errors.Join(damaged, fmt.Errorf("%s cannot be restored: what they are increments to is not there", fold.Plural(lost, "point")))
 	}
 	if damaged == nil {
 		return nil
 	}
-	return &exitError{code: run.Fail, err: damaged}
+	return &exitError{code: run.Fail, err: fmt.Errorf("%s: %w", where, damaged)}
 }
 
 // asChecked says whether all of an archive can be restored.
@@ -164,96 +187,34 @@ func asChecked(where string, c zfs.Checked) error {
 	return nil
 }
 
-// withArchive opens an archive for reading.
-func (a *app) withArchive(ctx context.Context, where string, do func(*zfs.Archive) error) error {
+// withArchives does something with the archive at a location, or with each of those that
+// lie there, and ends the command: do returns whether its result could not be printed, and
+// why it failed.
+func (a *app) withArchives(ctx context.Context, o *mirrorOptions, where string, do func(p *zfsPrinter, where string, archive *zfs.Archive) (printed, err error)) error {
 	l, err := reach.Bucket(where)
 	if err != nil {
 		return err
 	}
-	archive, done, err := a.openArchive(ctx, l, true)
+	found, err := a.archivesAt(ctx, l)
 	if err != nil {
 		return err
 	}
-	defer done()
-	return do(archive)
-}
-
-func (a *app) zfsRestoreCmd(o *mirrorOptions) *cobra.Command {
-	var via, point string
-	var restore zfs.RestoreOptions
-	c := &cobra.Command{
-		Use: "restore WHERE TO", Args: cobra.ExactArgs(2),
-		Short: "Make a dataset of what an archive holds",
-		Long: `Receive a point of the archive, and those that it builds on, into the dataset TO, which
-does not exist yet, or which an interrupted restore has left. Every part is verified before
-ZFS gets it; of a damaged one nothing is received. TO is not mounted.`,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			dataset, err := reach.Dataset(args[1])
-			if err != nil {
-				return fmt.Errorf("TO: %w", err)
-			}
-			l, err := reach.Bucket(args[0])
-			if err != nil {
-				return err
-			}
-			// What is being read must not be let go.
-			release, err := snapshots.Share(a.locks(), snapshots.Job(l.String(), ""))
-			if err != nil {
-				return failure(err)
-			}
-			defer release()
-			return a.withArchive(cmd.Context(), args[0], func(archive *zfs.Archive) error {
-				return a.restore(cmd.Context(), o, archive, via, dataset, point, restore)
-			})
-		},
-	}
-	viaFlag(c.Flags(), &via, "via", "TO")
-	c.Flags().StringVar(&point, "point", "", "snapshot to restore, by its name or guid as `firedrill zfs points` lists them; default: the newest")
-	c.Flags().BoolVar(&restore.Whole, "whole", false, "where the point cannot be restored, do not leave those before it either")
-	c.Flags().Int64Var(&restore.BytesPerSecond, "bwlimit", 0, "bytes per second, after unpacking; 0 is no limit")
-	return c
-}
-
-func (a *app) restore(ctx context.Context, o *mirrorOptions, archive *zfs.Archive, via, dataset, name string, r zfs.RestoreOptions) error {
-	points, err := archive.Points(ctx)
-	if err != nil && !isDamaged(err) {
-		return zfsExit(err)
-	}
-	point, unknown := zfs.Choose(points, name)
-	switch {
-	case unknown != nil && (err != nil || name == ""):
-		return &exitError{code: run.Fail, err: errors.Join(unknown, err)}
-	case unknown != nil:
-		return fmt.Errorf("--point: %w; `firedrill zfs points` lists them", unknown)
-	}
-	h, err := reach.Host(ctx, via)
-	if err != nil {
-		return failure(err)
-	}
 	p := a.zfsPrinter(o)
-	r.Watch = p.progress
-	received, err := archive.Restore(ctx, h, dataset, point.GUID, r)
-	p.clear()
-	return p.end(p.restored(dataset, point, received, err), interrupted(ctx, goesOn, zfsExit(err)))
-}
-
-func (a *app) zfsCheckCmd(o *mirrorOptions) *cobra.Command {
-	return &cobra.Command{
-		Use: "check WHERE", Args: cobra.ExactArgs(1),
-		Short: "Read an archive and prove that all of it can be restored",
-		Long: `Read every part of every point, compare all hashes, and see that each point leads back to
-a whole one. It needs no ZFS, and changes nothing.`,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.withArchive(cmd.Context(), args[0], func(archive *zfs.Archive) error {
-				p := a.zfsPrinter(o)
-				c, err := archive.CheckAll(cmd.Context(), p.progress)
-				p.clear()
-				if err != nil {
-					return interrupted(cmd.Context(), "nothing was changed, and nothing is known", zfsExit(err))
-				}
-				err = asChecked(args[0], c)
-				return p.end(p.checked(args[0], c, err), err)
-			})
-		},
+	one := func(l location.Location) (printed, err error) {
+		archive, done, err := a.openArchive(ctx, l, true)
+		if err != nil {
+			return nil, err
+		}
+		defer done()
+		return do(p, l.String(), archive)
 	}
+	if len(found) == 0 {
+		return p.end(one(l))
+	}
+	archives := map[string]location.Location{}
+	var names []string
+	for _, own := range found {
+		archives[own.String()], names = own, append(names, own.String())
+	}
+	return p.each(ctx, names, func(name string) (printed, err error) { return one(archives[name]) })
 }

@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/firedrill/firedrill/services/mirror/bucket"
 	"github.com/firedrill/firedrill/services/mirror/engine/enginetest"
 )
 
@@ -92,7 +93,7 @@ func (w *zfsWorld) recursive() {
 	w.write("tank/tree/c", "file", "new")
 	w.write("tank/tree/a/b", "file", "changed")
 	send(1)
-	w.has(r.Error, "tank/tree/a@firedrill-", "the target was changed", "--rollback")
+	w.has(r.Error, "replicate tank/tree/a", "the target was changed", "--rollback")
 	if len(r.Datasets) != 4 || len(r.Datasets[1].Sent) != 0 || len(r.Datasets[2].Sent) != 1 || r.Datasets[2].Sent[0].Since == "" || r.Datasets[3].Sent[0].Since != "" {
 		w.Fatalf("%+v", r)
 	}
@@ -101,13 +102,14 @@ func (w *zfsWorld) recursive() {
 	_, errs = w.run(255, "replicate", "zfs:tank/nothing", "zfs:vault/nothing", "--recursive")
 	w.has(errs, "no such dataset")
 
-	_, where := w.bucket()
+	c, where := w.bucket()
 	for _, archived := range []string{"3 snapshots archived", "1 snapshot archived"} {
 		w.has(first(w.run(0, "archive", "zfs:tank/tree", where, "--recursive")),
 			"tank/tree -> "+where+"/tank=tree: "+archived, "tank/tree/a/b -> "+where+"/tank=tree=a=b: "+archived)
 	}
 	w.has(first(w.run(0, "check", where+"/tank=tree=c")), "whole: 3 points")
 	w.has(first(w.run(0, "restore", where+"/tank=tree=a=b", "zfs:vault/b")), "restored to tank/tree/a/b@")
+	w.folder(c, where)
 	_, errs = w.run(254, "archive", "zfs:tank/tree", where+"/tank=tree=c", "--recursive")
 	w.has(errs, "is the archive of tank/tree/c")
 	// What was not printed is said as every error is.
@@ -117,6 +119,49 @@ func (w *zfsWorld) recursive() {
 	}
 	w.into(&failed, 255, "archive", "zfs:tank/tree", "s3+http://127.0.0.1:1/bucket")
 	w.has(failed.Error, "the server does not answer")
+}
+
+// folder is a place at which there is an archive for each dataset of tank/tree.
+func (w *zfsWorld) folder(c bucket.Config, where string) {
+	out, _ := w.run(0, "points", where)
+	w.has(out, where+"/tank=tree:\nPOINT", where+"/tank=tree=a=b:\nPOINT")
+	var listed struct {
+		Datasets []struct {
+			Where  string
+			Points []struct{ Name string }
+		}
+	}
+	w.into(&listed, 0, "points", where)
+	if len(listed.Datasets) != 4 || listed.Datasets[1].Where != where+"/tank=tree=a" || len(listed.Datasets[1].Points) == 0 {
+		w.Errorf("%+v", listed)
+	}
+	out, _ = w.run(0, "check", where)
+	w.has(out, where+"/tank=tree: whole: ", where+"/tank=tree=a=b: whole: ", where+"/tank=tree=c: whole: 3 points")
+	_, errs := w.run(254, "restore", where, "zfs:vault/all")
+	w.has(errs, "it has one for each dataset, such as "+where+"/tank=tree:", "--recursive")
+	_, errs = w.run(254, "restore", where+"/tank=tree=a", "zfs:vault/all", "--recursive")
+	w.has(errs, "no place at which there are archives of several datasets")
+	_, errs = w.run(254, "restore", where, "zfs:vault/all", "--recursive", "--point", "x")
+	w.has(errs, "--point: ")
+	out, _ = w.run(0, "restore", where, "zfs:vault/all", "--recursive")
+	w.has(out, "vault/all: restored to tank/tree@", "vault/all/a/b: restored to tank/tree/a/b@", "vault/all/c: restored to tank/tree/c@")
+	w.has(w.do("list", "-H", "-o", "name", "-r", "vault/all"), "vault/all\nvault/all/a\nvault/all/a/b\nvault/all/c\n")
+	// Another dataset's archive beside them lies in none of theirs.
+	w.run(0, "archive", "zfs:tank/tree-top", where, "--recursive")
+	_, errs = w.run(254, "restore", where, "zfs:vault/more", "--recursive")
+	w.has(errs, "tank/tree and tank/tree-top lie in no dataset that is archived there")
+	// What is damaged in one of them keeps nobody from seeing the others.
+	c.Prefix += "tank=tree=c/"
+	b, err := bucket.Open(w.Context(), c)
+	w.must(err)
+	defer b.Close()
+	for o, err := range b.List(w.Context(), bucket.ListOptions{Prefix: "parts/"}) {
+		w.must(err)
+		w.must(b.Delete(w.Context(), []string{o.Key}))
+	}
+	out, errs = w.run(1, "check", where)
+	w.has(out, "DAMAGED tank/tree/c@", where+"/tank=tree-top: whole: 1 point")
+	w.has(errs, where+"/tank=tree=c: NOT whole")
 }
 
 // scheduled are mirrors of the inventory that bring over snapshots: when they are asked
@@ -181,4 +226,52 @@ spec:
 		w.Errorf("up: exit code %d: %s", code, up)
 	}
 	w.has(first(w.plain(0, append([]string{"zfs", "check", "s3:lab/" + c.Bucket + "/vaulted"}, flags...)...)), "each point leads back to a whole one")
+}
+
+func (w *zfsWorld) refusals() {
+	_, where := w.bucket()
+	before := len(w.snapshots("tank/a"))
+	for _, c := range []struct {
+		args []string
+		code int
+		want string
+	}{
+		{[]string{"replicate", "tank/a", "zfs:vault/a"}, 254, "write scheme:path"},
+		{[]string{"replicate", "zfs:tank/a", "dir:/x"}, 254, "write zfs:pool/dataset"},
+		{[]string{"replicate", "zfs:tank/a", "zfs:tank/a"}, 254, "name another dataset"},
+		{[]string{"replicate", "zfs:tank/a", "zfs:vault/a", "--keep", "yearly=1"}, 254, "write hourly, daily, weekly or monthly"},
+		{[]string{"replicate", "zfs:tank/nothing", "zfs:vault/a"}, 255, "no such dataset"},
+		{[]string{"replicate", "zfs:tank/a", "zfs:nopool/a"}, 255, "name a dataset in a pool that is there"},
+		{[]string{"replicate", "zfs:tank/a", "zfs:nopool/a", "--dry-run"}, 255, "name a dataset in a pool that is there"},
+		{[]string{"replicate", "zfs:tank/a", "zfs:vault/none/a"}, 255, "zfs create -p vault/none"},
+		{[]string{"replicate", "zfs:tank/a", "zfs:vault/none/a", "--recursive"}, 255, "zfs create -p vault/none"},
+		{[]string{"replicate", "zfs:tank/a", "zfs:vault/a", "--bwlimit", "x"}, 254, "10M (10,000,000)"},
+		{[]string{"prune", "zfs:vault/a"}, 254, "--keep is missing"},
+		{[]string{"prune", "zfs:vault/a", "--keep", "hourly=0"}, 254, "keeps nothing"},
+		{[]string{"prune", where, "--keep", "daily=1", "--via", "ssh b --"}, 254, "--via: "},
+		{[]string{"prune", "zfs:vault/a", "--keep", "daily=1", "--read"}, 254, "--read: "},
+		{[]string{"archive", "zfs:tank/a", where, "--keep-points", "daily=1"}, 254, "--whole-every 168h"},
+		{[]string{"archive", "zfs:tank/a", where, "--keep-points", "daily=x", "--whole-every", "1h"}, 254, "--keep-points: "},
+		{[]string{"archive", "zfs:tank/a", "zfs:vault/a"}, 254, "an archive lies in a bucket"},
+		{[]string{"archive", "zfs:tank/a", "s3:backup/bucket"}, 254, `the inventory has no store "backup"`},
+		{[]string{"points", "s3+http://127.0.0.1:1/bucket"}, 255, "the server does not answer"},
+		{[]string{"points", where + "x/../y"}, 254, "the prefix must be clean"},
+		{[]string{"restore", where, "zfs:vault/new"}, 1, "no point that can be restored"},
+	} {
+		_, errs := w.run(c.code, c.args...)
+		w.has(errs, c.want)
+	}
+	if after := w.snapshots("tank/a"); len(after) != before {
+		w.Errorf("runs that were refused took %v", after[before:])
+	}
+	far := strings.Join(w.zfs.Argv(), " ")
+	for via, want := range map[string]string{
+		"env -i PATH=/nonexistent": "install zfsutils-linux",
+		"false":                    "no ZFS answers",
+		"/does/not/exist":          "see that `/does/not/exist true` works",
+		far + " setpriv --reuid=65534 --regid=65534 --clear-groups --": "run it as root",
+	} {
+		_, errs := w.plain(255, "zfs", "prune", "zfs:tank/a", "--keep", "daily=1", "--via", via)
+		w.has(errs, want)
+	}
 }

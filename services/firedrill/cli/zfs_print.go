@@ -202,7 +202,7 @@ func (p *zfsPrinter) planned(r zfs.Replication, u zfs.UpdatePlan, err error) err
 		Error       string         `json:"error,omitempty"`
 	}{true, r.From, r.To, u.Take, snapshotsJSON(u.Send), snapshotsJSON(u.Ahead), snapshotsJSON(u.PruneSource), snapshotsJSON(u.PruneTarget), errorText(err)}
 	return p.print(out, func(line func(string, ...any)) {
-		if err != nil {
+		if err != nil && u.Take == "" {
 			return
 		}
 		line("%s -> %s: nothing is done in a dry run; it would have:", r.From, r.To)
@@ -342,13 +342,17 @@ func pointsJSON(points []zfs.Point, restorable map[uint64]bool) []pointJSON {
 	return out
 }
 
-func (p *zfsPrinter) points(points []zfs.Point, err error) error {
+func (p *zfsPrinter) points(where string, points []zfs.Point, err error) error {
 	all := pointsJSON(points, zfs.Restorable(points))
 	out := struct {
+		Where  string      `json:"where"`
 		Points []pointJSON `json:"points"`
 		Error  string      `json:"error,omitempty"`
-	}{all, errorText(err)}
+	}{where, all, errorText(err)}
 	return p.print(out, func(line func(string, ...any)) {
+		if p.several != nil {
+			line("%s:", where)
+		}
 		if len(all) == 0 {
 			line("nothing is archived there")
 			return

@@ -28,17 +28,18 @@ func (a *app) zfsReplicateCmd(o *mirrorOptions) *cobra.Command {
 		Use: "replicate FROM TO", Args: cobra.ExactArgs(2),
 		Short: "Take a snapshot and bring the second dataset on to it",
 		Long: `Take a snapshot of FROM, and send it to TO with all others that TO lacks, each as the
-increment from the one before it. TO is made by the first run, below a dataset that is
-there, and stays read-only and unmounted. Each snapshot is verified by its guid when it has arrived, and the newest that
-both have is held on FROM, so that nobody prunes it away. A run that was broken off is gone
-on with by the next one.
+increment from the one before it. TO is made by the first run, in a dataset that is there,
+and stays read-only and unmounted. Each snapshot is verified by its guid when it has
+arrived, and the newest that both have is held on FROM, so that nobody prunes it away. The
+next run goes on with one that was broken off.
 
-With --recursive all datasets below FROM are sent as well, each with its own chain, to
-where below TO they are below FROM. Each is taken at a moment of its own. What is not below
-FROM any more stays below TO.
+With --recursive all datasets below FROM are sent as well, each with its own chain, to the
+place below TO that it has below FROM. Each is taken at a moment of its own. What does not
+exist below FROM any more stays below TO.
 
 Where TO was changed, or has newer snapshots that FROM does not know, nothing is done
-without --rollback.`,
+without --rollback. Before a snapshot is taken it is looked, as far as that can be known,
+whether it could be sent, so that a run that fails leaves none behind.`,
 	}
 	keep := keepFlag(c.Flags(), "what stays, such as hourly=24,daily=7,weekly=4,monthly=12; default: all. On FROM it is for what this command took for TO, on TO for all that firedrill took; other snapshots stay anyway")
 	c.RunE = func(cmd *cobra.Command, args []string) (err error) {
@@ -50,11 +51,11 @@ without --rollback.`,
 	f := c.Flags()
 	viaFlag(f, &fl.fromVia, "from-via", "FROM")
 	viaFlag(f, &fl.toVia, "to-via", "TO")
-	f.BoolVar(&fl.dryRun, "dry-run", false, "do nothing, and print what would be taken, sent and destroyed")
+	f.BoolVar(&fl.dryRun, "dry-run", false, "do nothing, print what would be taken, sent and destroyed, and exit as the run would")
 	f.BoolVar(&fl.recursive, "recursive", false, "all datasets below FROM, too")
 	f.BoolVar(&fl.update.NoSnapshot, "no-snapshot", false, "take none, and send what there is")
 	f.BoolVar(&fl.replication.Rollback, "rollback", false, "destroy what TO has, or was changed by, after the newest snapshot that both have")
-	f.Int64Var(&fl.replication.BytesPerSecond, "bwlimit", 0, "bytes per second; 0 is no limit")
+	zfsLimitFlag(f, &fl.replication.BytesPerSecond, "of each stream")
 	return c
 }
 
@@ -91,7 +92,7 @@ func (a *app) replicate(ctx context.Context, o *mirrorOptions, fl replicateFlags
 	}
 	return p.each(ctx, datasets, func(dataset string) (printed, err error) {
 		one := r
-		one.From, one.To = dataset, snapshots.Below(dataset, r.From, r.To)
+		one.Root, one.From, one.To = r.To, dataset, snapshots.Below(dataset, r.From, r.To)
 		return a.replicateOne(ctx, p, fl, one)
 	})
 }

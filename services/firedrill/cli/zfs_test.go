@@ -285,7 +285,9 @@ func (w *zfsWorld) retention() {
 	w.do("hold", "mine", "vault/r@"+w.snapshots("vault/r")[1])
 	cloned := "vault/r@" + w.snapshots("vault/r")[2]
 	w.do("clone", cloned, "vault/clone")
-	_, errs := w.run(1, "prune", "zfs:vault/r", "--keep", "daily=1")
+	_, errs := w.run(1, "prune", "zfs:vault/r", "--keep", "daily=1", "--dry-run")
+	w.has(errs, cloned, "the snapshot has clones")
+	_, errs = w.run(1, "prune", "zfs:vault/r", "--keep", "daily=1")
 	w.has(errs, cloned, "the snapshot has clones")
 	w.do("destroy", "vault/clone")
 	w.has(first(w.run(0, "prune", "zfs:vault/r", "--keep", "daily=1")), "vault/r: 1 snapshot pruned")
@@ -548,44 +550,4 @@ func (w *zfsWorld) part(b *bucket.Bucket, guid string) string {
 	}
 	w.Fatalf("%s has no part", guid)
 	return ""
-}
-
-func (w *zfsWorld) refusals() {
-	_, where := w.bucket()
-	for _, c := range []struct {
-		args []string
-		code int
-		want string
-	}{
-		{[]string{"replicate", "tank/a", "zfs:vault/a"}, 254, "write scheme:path"},
-		{[]string{"replicate", "zfs:tank/a", "dir:/x"}, 254, "write zfs:pool/dataset"},
-		{[]string{"replicate", "zfs:tank/a", "zfs:tank/a"}, 254, "name another dataset"},
-		{[]string{"replicate", "zfs:tank/a", "zfs:vault/a", "--keep", "yearly=1"}, 254, "write hourly, daily, weekly or monthly"},
-		{[]string{"replicate", "zfs:tank/nothing", "zfs:vault/a"}, 255, "no such dataset"},
-		{[]string{"replicate", "zfs:tank/a", "zfs:nopool/a"}, 255, "no such dataset"},
-		{[]string{"prune", "zfs:vault/a"}, 254, "--keep is missing"},
-		{[]string{"prune", "zfs:vault/a", "--keep", "hourly=0"}, 254, "keeps nothing"},
-		{[]string{"prune", where, "--keep", "daily=1", "--via", "ssh b --"}, 254, "--via: "},
-		{[]string{"prune", "zfs:vault/a", "--keep", "daily=1", "--read"}, 254, "--read: "},
-		{[]string{"archive", "zfs:tank/a", where, "--keep-points", "daily=1"}, 254, "--whole-every 168h"},
-		{[]string{"archive", "zfs:tank/a", where, "--keep-points", "daily=x", "--whole-every", "1h"}, 254, "--keep-points: "},
-		{[]string{"archive", "zfs:tank/a", "zfs:vault/a"}, 254, "an archive lies in a bucket"},
-		{[]string{"archive", "zfs:tank/a", "s3:backup/bucket"}, 254, `the inventory has no store "backup"`},
-		{[]string{"points", "s3+http://127.0.0.1:1/bucket"}, 255, "the server does not answer"},
-		{[]string{"points", where + "x/../y"}, 254, "the prefix must be clean"},
-		{[]string{"restore", where, "zfs:vault/new"}, 1, "no point that can be restored"},
-	} {
-		_, errs := w.run(c.code, c.args...)
-		w.has(errs, c.want)
-	}
-	far := strings.Join(w.zfs.Argv(), " ")
-	for via, want := range map[string]string{
-		"env -i PATH=/nonexistent": "install zfsutils-linux",
-		"false":                    "no ZFS answers",
-		"/does/not/exist":          "see that `/does/not/exist true` works",
-		far + " setpriv --reuid=65534 --regid=65534 --clear-groups --": "run it as root",
-	} {
-		_, errs := w.plain(255, "zfs", "prune", "zfs:tank/a", "--keep", "daily=1", "--via", via)
-		w.has(errs, want)
-	}
 }

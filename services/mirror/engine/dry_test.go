@@ -54,7 +54,7 @@ func dryAndReal(t *testing.T, w *world, seed uint64) {
 		w.to.took()
 		w.from.took()
 		w.job.DryRun = true
-		dry, _ := w.told()
+		dry, would := w.told()
 		if did := append(w.to.took(), w.from.took()...); len(did) > 0 {
 			t.Fatalf("the dry run did %q", did)
 		}
@@ -65,6 +65,9 @@ func dryAndReal(t *testing.T, w *world, seed uint64) {
 		real, r := w.told()
 		if r.Failed > 0 {
 			t.Fatalf("it failed: %v", r.Failures)
+		}
+		if would.Whole() != r.Whole() {
+			t.Fatalf("seed %d, round %d: the dry run was whole: %t, the run: %t", seed, round, would.Whole(), r.Whole())
 		}
 		if !slices.Equal(dry, real) {
 			t.Fatalf("seed %d, round %d: the dry run said\n%s\nand the run did\n%s", seed, round, strings.Join(dry, "\n"), strings.Join(real, "\n"))

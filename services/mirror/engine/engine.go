@@ -45,7 +45,7 @@ func ParseCheck(s string) (Check, error) {
 	case "audit":
 		return CheckAudit, nil
 	}
-	return 0, fmt.Errorf("%q is none: use auto, state, listing or audit", s)
+	return 0, fmt.Errorf("%q is unknown: use auto, state, listing or audit", s)
 }
 
 // DefaultListEvery is how old a listing may be before CheckAuto asks for another.
@@ -64,9 +64,11 @@ type Store interface {
 	// Sync makes the notes so far durable; Commit makes them the past.
 	Sync() error
 	Commit() error
-	// Load and Save keep small documents; Load is false where there is none.
+	// Load and Save keep small documents; Load is false where there is none. Remove
+	// forgets one; that there is none is fine.
 	Load(name string, v any) (bool, error)
 	Save(name string, v any) error
+	Remove(name string) error
 }
 
 // Pool carries items out, wherever its workers are. It may be used concurrently.
@@ -196,8 +198,30 @@ type Report struct {
 	// HeldBack counts the deletes, and what needs the place of something deleted,
 	// that were not carried out because something before them had failed.
 	HeldBack int64
+	// LeftUploads are unfinished uploads of earlier runs in a place that is no longer the
+	// mirror's, as another one was accepted: nobody frees what they hold.
+	LeftUploads []LeftUpload
 	// Changed says that the run changed what is remembered.
 	Changed bool
+}
+
+// LeftUpload is an unfinished upload in parts that remains where this mirror does not
+// reach any more.
+type LeftUpload struct {
+	// Key is what it was to become, Place the identity of the place that it is in; either
+	// may be "" where it is not known.
+	Key, Place string
+	Began      time.Time
+}
+
+// String says what remains where, and what to do about it.
+func (u LeftUpload) String() string {
+	where := u.Place
+	if where == "" {
+		where = "the place before this one"
+	}
+	return fmt.Sprintf("an upload of %q, begun %s, was never finished and remains in %s, which is no longer this mirror's: abort it there, or leave that to a lifecycle rule",
+		u.Key, u.Began.UTC().Format(time.RFC3339), where)
 }
 
 // Failure is an action that could not be carried out.

@@ -22,7 +22,7 @@ const DefaultSplit = 4 << 30
 
 // splitItems is how many items a file that is just large enough to be split becomes.
 // Larger ones become more of the same size, which is what is lost with a worker, up to
-// mostItems: each result is remembered with all those before.
+// mostItems: each result is remembered with those before it of the same file.
 const (
 	splitItems = 16
 	mostItems  = 1000
@@ -83,7 +83,8 @@ func (s *split) put(ctx context.Context, a *plan.Action, write place.Write) erro
 	if !ok {
 		return ErrNoParts
 	}
-	if u := s.uploads.resume(a.To, write.Entry); u != nil {
+	identity := s.Places[a.To].Traits().Identity
+	if u := s.uploads.resume(a.To, identity, write.Entry); u != nil {
 		if err := s.finish(ctx, a, write, to, u); !errors.Is(err, place.ErrNoUpload) {
 			return err
 		}
@@ -93,7 +94,7 @@ func (s *split) put(ctx context.Context, a *plan.Action, write place.Write) erro
 	if err != nil {
 		return err
 	}
-	u, err := s.uploads.begin(a.To, write.Entry, token, size, s.Now())
+	u, err := s.uploads.begin(a.To, identity, write.Entry, token, size, s.Now())
 	if err != nil {
 		return errors.Join(err, to.AbortParts(context.WithoutCancel(ctx), token))
 	}

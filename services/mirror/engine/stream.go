@@ -6,6 +6,7 @@ import (
 	"io"
 
 	"github.com/firedrill/firedrill/services/mirror/entry"
+	"github.com/firedrill/firedrill/services/mirror/pace"
 	"github.com/firedrill/firedrill/services/mirror/place"
 	"github.com/firedrill/firedrill/services/mirror/plan"
 	"golang.org/x/time/rate"
@@ -91,14 +92,8 @@ func (s *stream) wait(n int) error {
 }
 
 // NewLimit bounds the bytes of content that are read per second; 0 or less is no
-// limit.
-func NewLimit(bytesPerSecond int64) *rate.Limiter {
-	if bytesPerSecond <= 0 {
-		return nil
-	}
-	// A tenth of a second at once, so that short reads are not each waited for.
-	return rate.NewLimiter(rate.Limit(bytesPerSecond), int(max(bytesPerSecond/10, buffer)))
-}
+// limit. See [pace.NewLimit].
+func NewLimit(bytesPerSecond int64) *rate.Limiter { return pace.NewLimit(bytesPerSecond) }
 
 // Close closes the content.
 func (s *stream) Close() error { return s.content.Close() }

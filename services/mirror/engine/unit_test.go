@@ -16,6 +16,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/minio/minio-go/v7"
@@ -206,8 +207,8 @@ func (p piece) Unchanged() error           { return p.unchanged }
 // What is paid for is what was read, whatever the buffer holds.
 func TestTheLimitCountsWhatWasRead(t *testing.T) {
 	const size = 64 << 10
-	limit := NewLimit(1) // a burst, and then a byte each second: nothing else comes back
-	burst := limit.Burst()
+	const burst = 1 << 20
+	limit := rate.NewLimiter(1, burst) // a burst, and then a byte each second: nothing else comes back
 	s := &stream{ctx: t.Context(), content: piece{strings.NewReader(strings.Repeat("x", size)), nil}, limit: limit, left: size}
 	if n, err := io.CopyBuffer(io.Discard, struct{ io.Reader }{s}, make([]byte, buffer)); err != nil || n != size {
 		t.Fatalf("%d bytes, %v", n, err)
@@ -224,6 +225,24 @@ func TestTheLimitCountsWhatWasRead(t *testing.T) {
 	if NewLimit(0) != nil || NewLimit(-1) != nil {
 		t.Error("no limit limits")
 	}
+}
+
+// What is shorter than all that is read at once takes its time, too.
+func TestTheLimitBoundsShortRuns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const perSecond = 10_000
+		limit, began := NewLimit(perSecond), time.Now()
+		for range 10 { // files of a run
+			const size = 2_500
+			s := &stream{ctx: t.Context(), content: piece{strings.NewReader(strings.Repeat("x", size)), nil}, limit: limit, left: size}
+			if n, err := io.CopyBuffer(io.Discard, struct{ io.Reader }{s}, make([]byte, buffer)); err != nil || n != size {
+				t.Fatalf("%d bytes, %v", n, err)
+			}
+		}
+		if took := time.Since(began).Round(time.Millisecond); took != 2500*time.Millisecond {
+			t.Errorf("25,000 bytes took %v", took)
+		}
+	})
 }
 
 func TestTheLimitIsThatOfAllTheWorkersReads(t *testing.T) {
@@ -302,6 +321,7 @@ func (forgetful) Sync() error                       { return nil }
 func (forgetful) Commit() error                     { return nil }
 func (forgetful) Load(string, any) (bool, error)    { return false, nil }
 func (forgetful) Save(string, any) error            { return nil }
+func (forgetful) Remove(string) error               { return nil }
 
 // Planning and carrying out must not hold the tree.
 func TestMemoryDoesNotGrowWithTheTree(t *testing.T) {

@@ -327,7 +327,7 @@ func TestRequestsThatCannotBeMetAreRejectedWithTheReason(t *testing.T) {
 		return r.Seq
 	}
 	for body, want := range map[string]string{
-		`{"check": "maybe"}`:  `check: "maybe" is none: use auto`,
+		`{"check": "maybe"}`:  `check: "maybe" is unknown: use auto`,
 		`{"Chek": "listing"}`: `unknown field "Chek"`,
 		`[]`:                  `the request is not as it should be`,
 		`{} {}`:               `goes on behind its end`,

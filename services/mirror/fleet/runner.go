@@ -192,7 +192,7 @@ func (r *runner) sync(ctx context.Context, h *held, m drill.Mirror, e Event, o j
 		return r.snapshots(ctx, m, e, o)
 	}
 	began := r.Env.Now()
-	j, err := r.Env.Open(ctx, m, !o.DryRun)
+	j, err := r.Env.OpenRun(ctx, m, o.DryRun)
 	if errors.Is(err, state.ErrLocked) {
 		return job.Result{}, err
 	}

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/firedrill/firedrill/pkg/control"
 	"github.com/firedrill/firedrill/pkg/drill"
 	"github.com/firedrill/firedrill/services/mirror/engine"
@@ -74,6 +76,41 @@ func (e Env) Open(ctx context.Context, m drill.Mirror, write bool) (*Job, error)
 	return e.openJob(ctx, m, func(s spec) [2]bool {
 		return [2]bool{plan.Source: write && s.mode == plan.TwoWay, plan.Dest: write}
 	})
+}
+
+// OpenRun is Open for a run, which a dry one writes nothing in: it is refused where the
+// real one would be, as far as that can be known without writing.
+func (e Env) OpenRun(ctx context.Context, m drill.Mirror, dry bool) (*Job, error) {
+	j, err := e.Open(ctx, m, !dry)
+	if err != nil || !dry {
+		return j, err
+	}
+	if err := j.mayWrite(); err != nil {
+		return nil, errors.Join(err, j.Close(ctx))
+	}
+	return j, nil
+}
+
+// mayWrite tells why places that are open for reading would not be opened for writing.
+func (j *Job) mayWrite() error {
+	if err := j.settable(); err != nil {
+		return err
+	}
+	for _, side := range []plan.Side{plan.Source, plan.Dest} {
+		path := j.roots[side]
+		if path == "" || side == plan.Source && j.spec.mode != plan.TwoWay {
+			continue
+		}
+		var st unix.Statfs_t
+		err := unix.Statfs(path, &st)
+		if err == nil && st.Flags&unix.ST_RDONLY != 0 {
+			err = unix.EROFS
+		}
+		if err != nil {
+			return fmt.Errorf("mirror %s: open the %s: %w", j.spec.Name, side, &local.Error{Op: "open", Path: path, Err: err})
+		}
+	}
+	return nil
 }
 
 // OpenBoth is Open, and both places may be written to: what has rotted is repaired

@@ -85,7 +85,8 @@ func TestWhatWasNeverReadIsNobodysTruth(t *testing.T) {
 	}
 }
 
-// Two sides that were never read are clean once an audit has read both, and only then.
+// What no run has read can be equal on both sides and is not clean all the same: the
+// manifest has no hash that either side was shown to hold. A run that audits gives it one.
 func TestAnAuditComparesBothSides(t *testing.T) {
 	w := between(t, drill.MirrorMirror, false)
 	w.write("a", "content")
@@ -93,8 +94,18 @@ func TestAnAuditComparesBothSides(t *testing.T) {
 	w.whole()
 	w.env.StateDir = t.TempDir()
 	w.whole()
-	if a := w.audit(AuditOptions{}); !a.Clean() || a.Checked != 2 || a.Contents != 2 || a.Unchecked.Count != 0 {
+	a := w.audit(AuditOptions{})
+	if a.Checked != 2 || a.Contents != 2 || a.Unchecked.Count != 0 {
 		t.Errorf("got %+v", a)
+	}
+	if a.Clean() || a.Sides[plan.Source].Verified() || a.Sides[plan.Dest].Verified() {
+		t.Errorf("clean without a hash in the manifest: %+v", a)
+	}
+	if res := w.sync(SyncOptions{Check: engine.CheckAudit}); !res.Whole() {
+		t.Errorf("the run that audits: %+v", res)
+	}
+	if a := w.audit(AuditOptions{}); !a.Clean() || a.Checked != 2 {
+		t.Errorf("then: %+v", a)
 	}
 	w.with(func(j *Job) {
 		j.places[plan.Dest] = unreadable{j.places[plan.Dest], "b", errors.New("a bad sector")}

@@ -177,7 +177,7 @@ func (r *Run) end(res job.Result, err error, at time.Time) {
 		return
 	}
 	r.Problems = Left(&res.Report)
-	if all := Problems(&res.Report); len(all) > 0 {
+	if all := Problems(&res.Report); r.Problems > 0 && len(all) > 0 {
 		r.Problem = all[0]
 	}
 }

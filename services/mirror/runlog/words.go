@@ -24,7 +24,8 @@ func (r *Run) Words() string {
 	return text + fmt.Sprintf("%d copied, %d deleted", r.Copied, r.Deleted)
 }
 
-// Problems are, in words, the first of what a run left undone.
+// Problems are, in words, the first of what a run left undone, and at their end what it
+// left for others to clear away, which [Left] does not count.
 func Problems(r *engine.Report) []string {
 	var out []string
 	for _, f := range r.Failures {
@@ -44,6 +45,9 @@ func Problems(r *engine.Report) []string {
 	}
 	if r.HeldBack > 0 {
 		out = append(out, fmt.Sprintf("%d deletes held back: something before them failed", r.HeldBack))
+	}
+	for _, u := range r.LeftUploads {
+		out = append(out, u.String())
 	}
 	return out
 }

@@ -140,6 +140,25 @@ func (s *Store) Load(name string, v any) (bool, error) {
 	return load(s.dir, name, v)
 }
 
+// Remove removes what Save or Create wrote under a name, durably; that there is nothing
+// is fine. It is ErrName if the state keeps the name for itself.
+func (s *Store) Remove(name string) error {
+	if err := s.named("remove", name); err != nil {
+		return err
+	}
+	err := os.Remove(s.Path(name))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err == nil {
+		err = syncDir(s.dir)
+	}
+	if err != nil {
+		return fmt.Errorf("remove %s: %w", s.Path(name), err)
+	}
+	return nil
+}
+
 // LoadFrom is Load from the state of a directory, also while a process has it open.
 func LoadFrom(dir, name string, v any) (bool, error) {
 	if err := allowed("read", dir, name); err != nil {

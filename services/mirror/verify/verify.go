@@ -102,7 +102,7 @@ func (r Result) String() string {
 	case r.Read == 0 || r.Verdict.Asked >= proof.L4:
 		return r.Verdict.String()
 	}
-	return fmt.Sprintf("%v; %d contents were read here, of which the place has no checksum for %v", r.Verdict, r.Read, r.Verdict.Asked)
+	return fmt.Sprintf("%v; contents read because nothing else tells of them at %v: %d", r.Verdict, r.Verdict.Asked, r.Read)
 }
 
 // Verified reports whether the place was shown to hold what the manifest says and

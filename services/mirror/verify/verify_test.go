@@ -169,7 +169,7 @@ func TestWhatWasJustCopiedIsVerified(t *testing.T) {
 				t.Errorf("%s at %v: %v: %s", into, l, r.Verdict, found(r))
 			} else if r.Verdict.Level != l {
 				t.Errorf("%s at %v: reached %v", into, l, r.Verdict.Level)
-			} else if told := strings.Contains(r.String(), "were read here"); told != (into == "directory" && l == proof.L2) {
+			} else if told := strings.Contains(r.String(), "contents read because"); told != (into == "directory" && l == proof.L2) {
 				t.Errorf("%s at %v: %v", into, l, r)
 			}
 		}
@@ -283,7 +283,7 @@ func TestWhatABatchBroughtIsReadForL2(t *testing.T) {
 	t.Cleanup(func() { must(t, errors.Join(p.Close(), q.Close())) })
 	w.from, w.to = &enginetest.Rotten{Place: p}, &enginetest.Rotten{Place: q}
 	w.sync()
-	if r := w.check(proof.L2); !r.Verified() || r.Verdict.Level != proof.L2 || r.Read != 20 || !strings.Contains(r.String(), "20 contents were read here") {
+	if r := w.check(proof.L2); !r.Verified() || r.Verdict.Level != proof.L2 || r.Read != 20 || !strings.HasSuffix(r.String(), "at L2: 20") {
 		t.Errorf("got %v", r)
 	}
 	server.Rot(t, w.bucket.Bucket, "07", "MARK")

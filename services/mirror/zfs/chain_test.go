@@ -54,15 +54,16 @@ func TestCompareIsWhatReceiveWants(t *testing.T) {
 func TestParseSnapshotsRefusesNonsense(t *testing.T) {
 	t.Parallel()
 	const good = "d@a\tguid\t1\t-\nd@a\tcreatetxg\t2\t-\nd@a\tcreation\t3\t-\nd@a\tuserrefs\t0\t-\nd@a\tfiredrill:job\tj\tinherited from d\n"
-	found, err := parseSnapshots("d", []byte(good))
-	if err != nil || len(found) != 1 || found[0].GUID != 1 || found[0].Job != "" {
-		t.Fatalf("%+v, %v", found, err)
+	found, now, err := parseSnapshots("d", []byte(good+"d\treferenced\t7\t-\nd/e\treferenced\t8\t-\nd@a\treferenced\t6\t-\n"))
+	if err != nil || len(found) != 1 || found[0].GUID != 1 || found[0].Job != "" || found[0].Refers != 6 || now != 7 {
+		t.Fatalf("%+v, %d, %v", found, now, err)
 	}
 	for _, bad := range []string{
 		"d@a\tguid\t1\n", "d@a\tguid\tone\t-\n", strings.Replace(good, "guid\t1", "guid\t0", 1), "d@a\tuserrefs\t-1x\t-\n",
 		strings.Replace(good, "createtxg", "createtxx", 1), "d@a\tcreation\t\t-\n",
+		"d\treferenced\t1K\t-\n", "d@a\treferenced\t1K\t-\n",
 	} {
-		if found, err := parseSnapshots("d", []byte(bad)); err == nil {
+		if found, _, err := parseSnapshots("d", []byte(bad)); err == nil {
 			t.Errorf("%q: %+v", bad, found)
 		}
 	}
@@ -71,7 +72,7 @@ func TestParseSnapshotsRefusesNonsense(t *testing.T) {
 func FuzzParseSnapshots(f *testing.F) {
 	f.Add([]byte("d@a\tguid\t1\t-\nd@a\tcreatetxg\t2\t-\nd/e@b\tguid\t1\t-\n"))
 	f.Fuzz(func(t *testing.T, out []byte) {
-		found, err := parseSnapshots("d", out)
+		found, _, err := parseSnapshots("d", out)
 		if err == nil && !slices.IsSortedFunc(found, inOrder) {
 			t.Fatalf("%+v", found)
 		}

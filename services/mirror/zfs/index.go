@@ -69,6 +69,10 @@ const (
 	partPrefix  = "parts/"
 )
 
+// IsArchiveDir reports whether what lies right in an archive may have the name, which ends
+// with '/': where such a thing is, an archive is, or its parts are.
+func IsArchiveDir(name string) bool { return name == pointPrefix || name == partPrefix }
+
 func (p Point) key() string {
 	return fmt.Sprintf("%s%s-%016x.json", pointPrefix, p.Created.UTC().Format("20060102T150405Z"), p.GUID)
 }

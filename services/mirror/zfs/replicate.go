@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 )
 
 // Replication brings a dataset's snapshots to another, on the same machine or on
@@ -14,6 +15,9 @@ type Replication struct {
 	// From and To are the datasets. To does not exist before the first run, but what
 	// is above it does.
 	From, To string
+	// Root, if not "", is the dataset at the target that a run for several datasets begins
+	// with: a plan takes what lies between it and To for made by that run.
+	Root string
 	// Job names the hold on the source's last common snapshot. It belongs to this
 	// pair of datasets alone.
 	Job string
@@ -58,6 +62,9 @@ func (r Replication) Plan(ctx context.Context) (Chain, error) {
 type sides struct {
 	source, target []Snapshot
 	chain          Chain
+	// exists says that the target is there, and now what it refers to, in bytes.
+	exists bool
+	now    int64
 }
 
 // look sees what both sides have. What is wrong with the target comes before what the
@@ -69,14 +76,13 @@ func (r Replication) look(ctx context.Context) (both sides, err error) {
 	if both.source, err = r.Source.Snapshots(ctx, r.From); err != nil {
 		return sides{}, err
 	}
-	var exists bool
-	if both.target, exists, err = r.targetSnapshots(ctx); err != nil {
+	if err = r.lookAtTarget(ctx, &both); err != nil {
 		return sides{}, err
 	}
 	both.chain = Compare(both.source, both.target)
 	wrong := &ChainError{Source: r.From, Target: r.To, Common: both.chain.Common, Ahead: both.chain.Ahead}
 	switch {
-	case exists && both.chain.Common == nil:
+	case both.exists && both.chain.Common == nil:
 		wrong.Reason = ErrNoCommon
 	case len(both.chain.Ahead) > 0 && !r.Rollback:
 		wrong.Reason = ErrDiverged
@@ -88,24 +94,71 @@ func (r Replication) look(ctx context.Context) (both sides, err error) {
 	return both, wrong
 }
 
-// targetSnapshots also tells whether the target exists. One without snapshots is
-// what a receive leaves for a moment after its command was killed.
-func (r Replication) targetSnapshots(ctx context.Context) (found []Snapshot, exists bool, err error) {
+// lookAtTarget also tells whether the target exists. One without snapshots is what a
+// receive leaves for a moment after its command was killed.
+func (r Replication) lookAtTarget(ctx context.Context, both *sides) error {
 	errEmpty := errors.New("it is there without a snapshot")
-	err = r.Target.retry(ctx, func() error {
-		found, err = r.Target.Snapshots(ctx, r.To)
-		if err == nil && len(found) == 0 {
+	err := r.Target.retry(ctx, func() (err error) {
+		both.target, both.now, err = r.Target.list(ctx, r.To)
+		if err == nil && len(both.target) == 0 {
 			return fmt.Errorf("%w: %w", ErrBusy, errEmpty)
 		}
 		return err
 	})
 	switch {
 	case errors.Is(err, ErrNotExist):
-		return nil, false, nil
+		both.target = nil
+		return nil
 	case errors.Is(err, errEmpty) && ctx.Err() == nil:
-		return nil, true, nil
+		both.target, both.exists = nil, true
+		return nil
 	}
-	return found, err == nil, err
+	both.exists = err == nil
+	return err
+}
+
+// ready is look before a snapshot is taken: it finds, as far as that can be known without
+// sending anything, why what was taken could not be received, so that a run that fails
+// each time leaves nothing each time. above is the dataset in which a target is to be made
+// that does not exist; "" is none.
+func (r Replication) ready(ctx context.Context, o UpdateOptions, above string) (sides, error) {
+	both, err := r.look(ctx)
+	switch none := errors.Is(err, ErrNoSnapshots); {
+	case err != nil && (!none || o.NoSnapshot):
+		return both, err
+	case !both.exists:
+		return both, r.receivable(ctx, above)
+	case o.NoSnapshot && len(both.chain.Send) == 0:
+		return both, nil // nothing is sent
+	}
+	newest := both.target[len(both.target)-1]
+	if len(both.chain.Ahead) == 0 && !r.Rollback && both.now != newest.Refers {
+		return both, fmt.Errorf("replicate %s to %s: %w, %s: it refers to %d bytes and not to %d; %w",
+			r.From, r.To, ErrTouched, newest, both.now, newest.Refers, errAllowRollback)
+	}
+	return both, nil
+}
+
+// receivable refuses a target that could not be made, as what it is to lie in is not there.
+func (r Replication) receivable(ctx context.Context, above string) error {
+	err, fix := ErrNotExist, "name a dataset in a pool that is there"
+	if above != "" {
+		if _, err = r.Target.property(ctx, above, "type"); err == nil {
+			return nil
+		}
+	}
+	if strings.Contains(above, "/") {
+		fix = fmt.Sprintf("make that with `zfs create -p %s`, or name another target", above)
+	}
+	if errors.Is(err, ErrNotExist) {
+		err = fmt.Errorf("%w; a target is made only in a dataset that is there: %s", err, fix)
+	}
+	return fmt.Errorf("replicate %s to %s: %w", r.From, r.To, err)
+}
+
+// parent is the dataset that another one lies in; "" of a pool's own.
+func parent(dataset string) string {
+	return dataset[:max(0, strings.LastIndexByte(dataset, '/'))]
 }
 
 // Run sends what the target does not have, one snapshot after the other, each
@@ -200,6 +253,9 @@ func (r Replication) rollBack(ctx context.Context, common Snapshot, done *Replic
 	return fmt.Errorf("roll %s back to %s: %w: it went meanwhile", r.To, common, ErrNotExist)
 }
 
+// errAllowRollback is what to do about a target that was changed.
+var errAllowRollback = errors.New("allow a rollback, which loses the change")
+
 // step brings one snapshot over.
 func (r Replication) step(ctx context.Context, from *Snapshot, to Snapshot, watch func(int64), done *Replicated) (Step, error) {
 	// Held before it is sent: what is common afterwards must not go in between.
@@ -214,7 +270,7 @@ func (r Replication) step(ctx context.Context, from *Snapshot, to Snapshot, watc
 		stream, err = r.transfer(ctx, from, to, watch)
 	}
 	if errors.Is(err, ErrTouched) {
-		err = fmt.Errorf("%w; allow a rollback, which loses the change", err)
+		err = fmt.Errorf("%w; %w", err, errAllowRollback)
 	}
 	if err != nil {
 		return Step{}, err

@@ -318,7 +318,7 @@ func TestReplicateBounded(t *testing.T) {
 	done, err := r.Run(t.Context())
 	must(t, err)
 	bytes := done.Steps[0].Stream.Bytes
-	if want := time.Duration(float64(bytes-burst) / float64(4<<20) * float64(time.Second)); time.Since(began) < want {
+	if want := time.Duration(0.9 * float64(bytes) / float64(r.BytesPerSecond) * float64(time.Second)); time.Since(began) < want {
 		t.Errorf("%d bytes took %v, less than %v", bytes, time.Since(began), want)
 	}
 }

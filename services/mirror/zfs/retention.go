@@ -113,7 +113,7 @@ type PruneOptions struct {
 	// Common are guids that another side needs to go on from, such as that of
 	// Replicated.Common where it is not this side that holds it.
 	Common []uint64
-	// DryRun only says what would go.
+	// DryRun only says what would go, and as an error what could not.
 	DryRun bool
 }
 
@@ -143,7 +143,7 @@ func (h *Host) Prune(ctx context.Context, dataset string, o PruneOptions) ([]Sna
 	}
 	expired := o.expired(all)
 	if o.DryRun {
-		return expired, nil
+		return h.uncloned(ctx, dataset, expired)
 	}
 	var gone []Snapshot
 	var errs []error
@@ -159,4 +159,31 @@ func (h *Host) Prune(ctx context.Context, dataset string, o PruneOptions) ([]Sna
 		gone = append(gone, s)
 	}
 	return gone, errors.Join(errs...)
+}
+
+// uncloned are those of a dataset's snapshots of which no clones are made. The error says
+// of the others, as Destroy would, that they cannot go.
+func (h *Host) uncloned(ctx context.Context, dataset string, snapshots []Snapshot) (free []Snapshot, err error) {
+	if len(snapshots) == 0 {
+		return nil, nil
+	}
+	// A clone lies in the pool of its snapshot. zfs-fuse has no property that lists them.
+	pool, _, _ := strings.Cut(dataset, "/")
+	out, err := h.zfs(ctx, "list", "-H", "-r", "-t", "filesystem,volume", "-o", "origin", pool)
+	if err != nil {
+		return snapshots, fmt.Errorf("look for clones in %s: %w", pool, err)
+	}
+	origins := map[string]bool{}
+	for line := range strings.Lines(string(out)) {
+		origins[strings.TrimSuffix(line, "\n")] = true
+	}
+	var errs []error
+	for _, s := range snapshots {
+		if origins[s.String()] {
+			errs = append(errs, fmt.Errorf("destroy snapshot %s: %w", s, ErrCloned))
+			continue
+		}
+		free = append(free, s)
+	}
+	return free, errors.Join(errs...)
 }

@@ -81,13 +81,14 @@ func (a *Archive) Save(ctx context.Context, h *Host, dataset string, o SaveOptio
 }
 
 // Lacks lists what Save would archive, oldest first, and changes nothing. The error is
-// what Save would fail with, as far as that can be known.
+// what Save would fail with, as far as that can be known: where it wraps ErrCorrupt, all
+// that is listed would be archived all the same.
 func (a *Archive) Lacks(ctx context.Context, h *Host, dataset string) ([]Snapshot, error) {
 	if err := checkDataset(dataset); err != nil {
 		return nil, err
 	}
-	l, _, err := a.behind(ctx, h, dataset)
-	return l.send, err
+	l, damaged, err := a.behind(ctx, h, dataset)
+	return l.send, errors.Join(err, damaged)
 }
 
 // lag is what an archive lacks of a dataset.

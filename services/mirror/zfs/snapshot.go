@@ -25,6 +25,8 @@ type Snapshot struct {
 	TXG uint64
 	// Created is when it was taken on the machine where it was first, in seconds.
 	Created time.Time
+	// Refers is how many bytes it refers to.
+	Refers int64
 	// Holds is how many holds keep it from being destroyed.
 	Holds int
 	// Job is the job that took it, if firedrill took it here; else "".
@@ -37,20 +39,28 @@ func (s Snapshot) String() string { return s.Dataset + "@" + s.Name }
 // Snapshots lists the snapshots of a dataset, oldest first, without those of the
 // datasets below it. The error wraps ErrNotExist if there is no such dataset.
 func (h *Host) Snapshots(ctx context.Context, dataset string) ([]Snapshot, error) {
+	found, _, err := h.list(ctx, dataset)
+	return found, err
+}
+
+// snapshotProperties are those that a Snapshot is made of.
+const snapshotProperties = "guid,createtxg,creation,referenced,userrefs," + jobProperty
+
+// list is Snapshots, and gives how many bytes the dataset itself refers to now: no longer
+// as many as its newest snapshot, and it was written to since.
+func (h *Host) list(ctx context.Context, dataset string) (found []Snapshot, now int64, err error) {
 	if err := checkDataset(dataset); err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	// zfs-fuse lists guids shortened; only get gives them whole.
-	out, err := h.zfs(ctx, "get", "-Hp", "-r", "-d", "1", "-o", "name,property,value,source",
-		"guid,createtxg,creation,userrefs,"+jobProperty, dataset)
-	if err != nil {
-		return nil, fmt.Errorf("list the snapshots of %s: %w", dataset, err)
+	out, err := h.zfs(ctx, "get", "-Hp", "-r", "-d", "1", "-o", "name,property,value,source", snapshotProperties, dataset)
+	if err == nil {
+		found, now, err = parseSnapshots(dataset, out)
 	}
-	found, err := parseSnapshots(dataset, out)
 	if err != nil {
-		return nil, fmt.Errorf("list the snapshots of %s: %w", dataset, err)
+		return nil, 0, fmt.Errorf("list the snapshots of %s: %w", dataset, err)
 	}
-	return found, nil
+	return found, now, nil
 }
 
 // Datasets lists a dataset and all file systems and volumes below it, each after the one
@@ -79,15 +89,21 @@ func (h *Host) Datasets(ctx context.Context, root string) ([]string, error) {
 	return all, nil
 }
 
-// parseSnapshots reads the lines of zfs get.
-func parseSnapshots(dataset string, out []byte) ([]Snapshot, error) {
+// parseSnapshots reads the lines of zfs get; now is how many bytes the dataset itself
+// refers to, if it is among them.
+func parseSnapshots(dataset string, out []byte) (all []Snapshot, now int64, err error) {
 	byName := map[string]*Snapshot{}
 	for line := range bytes.Lines(out) {
 		f := strings.Split(strings.TrimSuffix(string(line), "\n"), "\t")
 		if len(f) != 4 {
-			return nil, fmt.Errorf("zfs answers %q: want a name, a property, its value and its source", line)
+			return nil, 0, fmt.Errorf("zfs answers %q: want a name, a property, its value and its source", line)
 		}
 		of, name, ok := strings.Cut(f[0], "@")
+		if of == dataset && !ok && f[1] == "referenced" {
+			if now, err = strconv.ParseInt(f[2], 10, 64); err != nil {
+				return nil, 0, fmt.Errorf("zfs answers %q: %w", line, err)
+			}
+		}
 		if !ok || of != dataset {
 			continue // the dataset itself, or one below it
 		}
@@ -97,18 +113,17 @@ func parseSnapshots(dataset string, out []byte) ([]Snapshot, error) {
 			byName[name] = s
 		}
 		if err := s.set(f[1], f[2], f[3]); err != nil {
-			return nil, fmt.Errorf("zfs answers %q: %w", line, err)
+			return nil, 0, fmt.Errorf("zfs answers %q: %w", line, err)
 		}
 	}
-	var all []Snapshot
 	for name, s := range byName {
 		if s.GUID == 0 || s.TXG == 0 {
-			return nil, fmt.Errorf("zfs answers without the guid or the createtxg of %s@%s", dataset, name)
+			return nil, 0, fmt.Errorf("zfs answers without the guid or the createtxg of %s@%s", dataset, name)
 		}
 		all = append(all, *s)
 	}
 	slices.SortFunc(all, inOrder)
-	return all, nil
+	return all, now, nil
 }
 
 // inOrder sorts by age. Snapshots that one command took have one txg.
@@ -126,6 +141,8 @@ func (s *Snapshot) set(property, value, source string) (err error) {
 		var seconds int64
 		seconds, err = strconv.ParseInt(value, 10, 64)
 		s.Created = time.Unix(seconds, 0).UTC()
+	case "referenced":
+		s.Refers, err = strconv.ParseInt(value, 10, 64)
 	case "userrefs":
 		s.Holds, err = strconv.Atoi(value)
 	case jobProperty:
@@ -157,12 +174,11 @@ func checkSnapshot(name string) error {
 
 // look asks for one snapshot.
 func (h *Host) look(ctx context.Context, dataset, name string) (Snapshot, error) {
-	out, err := h.zfs(ctx, "get", "-Hp", "-o", "name,property,value,source",
-		"guid,createtxg,creation,userrefs,"+jobProperty, dataset+"@"+name)
+	out, err := h.zfs(ctx, "get", "-Hp", "-o", "name,property,value,source", snapshotProperties, dataset+"@"+name)
 	if err != nil {
 		return Snapshot{}, fmt.Errorf("look at snapshot %s@%s: %w", dataset, name, err)
 	}
-	found, err := parseSnapshots(dataset, out)
+	found, _, err := parseSnapshots(dataset, out)
 	if err == nil && len(found) != 1 {
 		err = fmt.Errorf("zfs answers with %d snapshots", len(found))
 	}

@@ -10,6 +10,8 @@ import (
 
 	"github.com/zeebo/blake3"
 	"golang.org/x/time/rate"
+
+	"github.com/firedrill/firedrill/services/mirror/pace"
 )
 
 // Hash is a BLAKE3 hash.
@@ -69,16 +71,9 @@ type meter struct {
 	watch func(int64)
 }
 
-// burst is how much passes at once where a rate is given; at most a second's worth.
-const burst = 1 << 20
-
 // newMeter lets bytesPerSecond through, or all if that is 0. ctx ends its waiting.
 func newMeter(ctx context.Context, to io.Writer, bytesPerSecond int64, watch func(int64)) *meter {
-	m := &meter{ctx: ctx, to: to, hash: blake3.New(), watch: watch}
-	if bytesPerSecond > 0 {
-		m.limiter = rate.NewLimiter(rate.Limit(bytesPerSecond), int(min(burst, bytesPerSecond)))
-	}
-	return m
+	return &meter{ctx: ctx, to: to, hash: blake3.New(), limiter: pace.NewLimit(bytesPerSecond), watch: watch}
 }
 
 // Write implements io.Writer.

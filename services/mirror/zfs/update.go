@@ -1,6 +1,7 @@
 package zfs
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -60,14 +61,15 @@ type Updated struct {
 }
 
 // Update does what is done regularly: it takes a snapshot of the source, sends what
-// the target lacks as Run does, and prunes both sides. Where Run could not go on,
-// nothing is taken. What could not be pruned makes the error wrap ErrBusy or
+// the target lacks as Run does, and prunes both sides. Where Run could not go on, as far
+// as that can be known before, nothing is taken: the target was changed, or the dataset
+// that it is to be made in does not exist, which is ErrNotExist. What could not be pruned makes the error wrap ErrBusy or
 // ErrCloned, as of Prune, after all has been sent.
 func (r Replication) Update(ctx context.Context, o UpdateOptions) (done Updated, err error) {
 	if err := o.validate(); err != nil {
 		return done, err
 	}
-	if _, err := r.Plan(ctx); err != nil && (o.NoSnapshot || !errors.Is(err, ErrNoSnapshots)) {
+	if _, err := r.ready(ctx, o, parent(r.To)); err != nil {
 		return done, err
 	}
 	if !o.NoSnapshot {
@@ -114,9 +116,9 @@ func (r Replication) PlanUpdate(ctx context.Context, o UpdateOptions) (UpdatePla
 	if err := o.validate(); err != nil {
 		return UpdatePlan{}, err
 	}
-	both, err := r.look(ctx)
+	both, err := r.ready(ctx, o, parent(cmp.Or(r.Root, r.To)))
 	plan := UpdatePlan{Chain: both.chain}
-	if err != nil && (o.NoSnapshot || !errors.Is(err, ErrNoSnapshots)) {
+	if err != nil {
 		return plan, err
 	}
 	send := slices.Clone(both.chain.Send)
@@ -128,7 +130,7 @@ func (r Replication) PlanUpdate(ctx context.Context, o UpdateOptions) (UpdatePla
 	if o.Keep == nil {
 		return plan, nil
 	}
-	source, target := both.after(send)
+	source, target := both.after(send, r.To)
 	var common uint64
 	switch n := len(send); {
 	case n > 0:
@@ -137,14 +139,16 @@ func (r Replication) PlanUpdate(ctx context.Context, o UpdateOptions) (UpdatePla
 		common = both.chain.Common.GUID
 	}
 	atSource, atTarget := r.policies(*o.Keep, common)
-	plan.PruneSource, plan.PruneTarget = atSource.expired(source), atTarget.expired(target)
-	return plan, nil
+	var serr, terr error
+	plan.PruneTarget, terr = r.Target.uncloned(ctx, r.To, atTarget.expired(target))
+	plan.PruneSource, serr = r.Source.uncloned(ctx, r.From, atSource.expired(source))
+	return plan, errors.Join(terr, serr)
 }
 
 // after is what both sides would have when the last of send has arrived. Of the holds
 // on a source's snapshot one may be the job's own, which it would let go by then: what
-// may go is named rather too often than too seldom.
-func (s sides) after(send []Snapshot) (source, target []Snapshot) {
+// may go is named rather too often than too seldom. to is the target's name.
+func (s sides) after(send []Snapshot, to string) (source, target []Snapshot) {
 	source = slices.Clone(s.source)
 	for i := range source {
 		source[i].Holds = max(0, source[i].Holds-1)
@@ -158,7 +162,7 @@ func (s sides) after(send []Snapshot) (source, target []Snapshot) {
 		last = target[n-1].TXG
 	}
 	for i, arrived := range send {
-		arrived.Holds, arrived.TXG = 0, last+uint64(i)+1
+		arrived.Dataset, arrived.Holds, arrived.TXG = to, 0, last+uint64(i)+1
 		target = append(target, arrived)
 	}
 	return source, target

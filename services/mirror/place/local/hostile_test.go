@@ -206,7 +206,18 @@ func TestWhatCrashedRunsLeftIsSwept(t *testing.T) {
 	if got := litter(t, dir); len(got) != 2 {
 		t.Fatalf("what is new, or in a place for reading, was swept: %q is left", got)
 	}
+	must(t, p.Finish(t.Context()))
+	if got := litter(t, dir); len(got) != 2 {
+		t.Fatalf("what is new was swept: %q is left", got)
+	}
+	holds(p, theirs, "d")
 	p.stale = 0
+	must(t, p.Finish(t.Context())) // It has grown old while the run went on.
+	if got := litter(t, dir); len(got) != 0 {
+		t.Fatalf("the end of a run left %q", got)
+	}
+	must(t, os.WriteFile(left[0], []byte("torn"), 0o600))
+	must(t, os.Symlink("x", left[1]))
 	holding, err := os.Open(left[0])
 	must(t, err)
 	must(t, unix.Flock(int(holding.Fd()), unix.LOCK_EX))

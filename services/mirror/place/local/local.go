@@ -62,6 +62,7 @@ type Place struct {
 	written atomic.Bool // since the last Finish
 	buffers sync.Pool   // of *[]byte, for contents
 	stale   time.Duration
+	left    leftovers
 	plain   bool // does without the flags of renameat2(2)
 }
 
@@ -139,9 +140,13 @@ func (p *Place) Traits() place.Traits {
 	}
 }
 
-// Finish gives the directories that were made their times and modes, and waits
-// until everything is on the disk.
+// Finish gives the directories that were made their times and modes, removes what
+// crashed runs left and was too young for that before, and waits until everything is on
+// the disk.
 func (p *Place) Finish(ctx context.Context) error {
+	for _, path := range p.left.take() {
+		p.sweep(path)
+	}
 	if !p.written.Swap(false) {
 		return nil
 	}

@@ -3,6 +3,7 @@ package local
 import (
 	"crypto/rand"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/firedrill/firedrill/services/mirror/entry"
@@ -47,7 +48,37 @@ func (p *Place) sweep(path string) {
 	defer d.close()
 	if d.isStale(name, p.stale) {
 		_ = d.unlink(name) // If not now, then the next time.
+		return
 	}
+	p.left.add(path)
+}
+
+// leftovers are the first temporary files that a walk has left alone: of a run that was
+// killed a moment ago nobody could tell that it does not go on. They are looked at again
+// when the run ends, as the next one may not walk at all. It may be used concurrently.
+type leftovers struct {
+	mu    sync.Mutex
+	paths []string
+}
+
+// mostLeftovers bounds the memory of leftovers.
+const mostLeftovers = 1000
+
+func (l *leftovers) add(path string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.paths) < mostLeftovers {
+		l.paths = append(l.paths, path)
+	}
+}
+
+// take gives all, and keeps none.
+func (l *leftovers) take() []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	paths := l.paths
+	l.paths = nil
+	return paths
 }
 
 // isStale reports whether nobody is at work on a temporary file.

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/firedrill/firedrill/pkg/control"
@@ -54,6 +55,45 @@ func Bucket(s string) (location.Location, error) {
 		err = fmt.Errorf("%w: %s: an archive lies in a bucket: write s3:store/bucket/prefix or s3+https://host:port/bucket/prefix", ErrLocation, l)
 	}
 	return l, err
+}
+
+// Archives finds the archives that lie right below a location, each named like its
+// dataset, in the order of their names; none where the location is an archive itself, or
+// nothing is archived there. Keys and errors are as of [Archive].
+func Archives(ctx context.Context, l location.Location, inventory []drill.Store, ownKeys bool) ([]location.Location, error) {
+	c, err := stores.Config(l, inventory, ownKeys)
+	if err != nil {
+		return nil, err
+	}
+	c.ReadOnly = true
+	b, err := bucket.Open(ctx, c)
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", l, stores.NoKeys(l, c, err))
+	}
+	defer b.Close()
+	there, err := b.Children(ctx, "")
+	if err != nil {
+		return nil, fmt.Errorf("look for archives in %s: %w", l, err)
+	}
+	if slices.ContainsFunc(there.Dirs, zfs.IsArchiveDir) {
+		return nil, nil
+	}
+	if !there.All {
+		return nil, fmt.Errorf("look for archives in %s: %w: more than a thousand things lie there: name one archive", l, ErrLocation)
+	}
+	var found []location.Location
+	for _, dir := range there.Dirs {
+		below, err := b.Children(ctx, dir)
+		if err != nil {
+			return nil, fmt.Errorf("look for archives in %s: %w", l, err)
+		}
+		if slices.ContainsFunc(below.Dirs, func(d string) bool { return zfs.IsArchiveDir(strings.TrimPrefix(d, dir)) }) {
+			own := l
+			own.Prefix += dir
+			found = append(found, own)
+		}
+	}
+	return found, nil
 }
 
 // Archive opens an archive in a bucket, with the keys that the inventory's stores name,
