@@ -23,7 +23,6 @@ import (
 	"github.com/minio/minio-go/v7"
 	"github.com/minio/minio-go/v7/pkg/credentials"
 	"github.com/minio/minio-go/v7/pkg/s3utils"
-	"golang.org/x/sync/errgroup"
 )
 
 // Config says where a bucket is and how to talk to it.
@@ -100,6 +99,7 @@ type Bucket struct {
 	readOnly  bool
 	attempts  int
 	caps      Capabilities
+	created   time.Time
 	creds     *credentials.Credentials
 	transport *http.Transport
 	client    *http.Client
@@ -240,81 +240,4 @@ func newTransport(config *tls.Config, l Limits) *http.Transport {
 		WriteBufferSize: 64 << 10,
 		ReadBufferSize:  64 << 10,
 	}
-}
-
-// discover asks the server what it is and what it can do.
-func (b *Bucket) discover(ctx context.Context) error {
-	var p page
-	err := b.do(ctx, "list", "", repeatable, func(ctx context.Context, x *exchange) error {
-		defer func() { b.caps.Server = x.header.Get("Server") }()
-		return b.fetchPage(ctx, pageRequest{max: 1}, &p)
-	})
-	if err != nil {
-		return err
-	}
-	minIO := b.caps.Server == "MinIO"
-	b.caps.ListMetadata = minIO
-	// Each has fields of its own.
-	var g errgroup.Group
-	g.Go(func() error { return b.discoverVersions(ctx, minIO) })
-	g.Go(func() error { return b.discoverLock(ctx) })
-	if !b.readOnly {
-		b.caps.Snowball = minIO
-		g.Go(func() (err error) {
-			b.caps.CRC32C, err = b.probeChecksums(ctx)
-			return err
-		})
-	}
-	if err := g.Wait(); err != nil || b.readOnly {
-		return err
-	}
-	b.core, err = b.newCore(b.core.EndpointURL().Host, b.caps.CRC32C)
-	return err
-}
-
-func (b *Bucket) discoverVersions(ctx context.Context, minIO bool) error {
-	var versions minio.BucketVersioningConfiguration
-	err := b.do(ctx, "ask for the versioning of", "", repeatable, func(ctx context.Context, _ *exchange) (err error) {
-		versions, err = b.core.GetBucketVersioning(ctx, b.name)
-		return err
-	})
-	if err != nil {
-		return cannotSay(err)
-	}
-	b.caps.Versioning = versions.Status == minio.Enabled
-	b.caps.SetMTime = minIO && versions.Status == ""
-	return nil
-}
-
-func (b *Bucket) discoverLock(ctx context.Context) error {
-	return cannotSay(b.do(ctx, "ask for the object lock of", "", repeatable, func(ctx context.Context, _ *exchange) error {
-		state, _, _, _, err := b.core.GetObjectLockConfig(ctx, b.name)
-		b.caps.ObjectLock = err == nil && state == "Enabled"
-		return err
-	}))
-}
-
-// probeChecksums starts an upload in parts with a checksum of the whole object,
-// looks whether the server takes it, and gives the upload up.
-func (b *Bucket) probeChecksums(ctx context.Context) (bool, error) {
-	key, id, ok := b.prefix+".firedrill-probe", "", false
-	err := b.do(ctx, "ask for the checksums of", "", repeatable, func(ctx context.Context, x *exchange) (err error) {
-		id, err = b.core.NewMultipartUpload(ctx, b.name, key, minio.PutObjectOptions{UserMetadata: wholeCRC32C()})
-		ok = x.header.Get("X-Amz-Checksum-Algorithm") == "CRC32C" && x.header.Get("X-Amz-Checksum-Type") == "FULL_OBJECT"
-		return err
-	})
-	if err != nil {
-		return false, cannotSay(err)
-	}
-	// Where giving up is not allowed the server drops it after a day.
-	return ok, cannotSay(b.AbortParts(ctx, Upload{Key: ".firedrill-probe", ID: id}))
-}
-
-// cannotSay drops the errors that only mean that a capability is not known, and
-// so not there.
-func cannotSay(err error) error {
-	if e, ok := errors.AsType[*RequestError](err); ok && e.Status >= 400 && e.Status != http.StatusServiceUnavailable && e.Status != http.StatusTooManyRequests {
-		return nil
-	}
-	return err
 }

@@ -143,19 +143,3 @@ func (b *Bucket) copyAll(ctx context.Context, full string, u Upload, o SetMetaOp
 	workers.Wait()
 	return parts, context.Cause(ctx)
 }
-
-// Created is when the bucket was made, from the list of buckets; zero if these
-// credentials are not shown it.
-func (b *Bucket) Created(ctx context.Context) (time.Time, error) {
-	var at time.Time
-	err := b.do(ctx, "ask for the age of", "", repeatable, func(ctx context.Context, _ *exchange) error {
-		buckets, err := b.core.ListBuckets(ctx)
-		for _, one := range buckets {
-			if one.Name == b.name {
-				at = one.CreationDate
-			}
-		}
-		return err
-	})
-	return at, cannotSay(err)
-}

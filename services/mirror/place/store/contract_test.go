@@ -59,9 +59,7 @@ func plain(t testing.TB, p *Place) *Place {
 	t.Helper()
 	caps := p.caps
 	caps.ListMetadata, caps.Snowball = false, false
-	out, err := newPlace(t.Context(), p.b, p.o, caps)
-	must(t, err)
-	return out
+	return newPlace(p.b, p.o, caps)
 }
 
 // under puts the world around a place.

@@ -45,8 +45,7 @@ func TestForeignObjects(t *testing.T) {
 	if got := all["rclone"].MTime; got != 1_500_000_000_123_456_789 {
 		t.Errorf("rclone's time is %d", got)
 	}
-	other, err := New(t.Context(), p.b, Options{Foreign: &Foreign{0o600, 0o700, 7, 8}})
-	must(t, err)
+	other := New(p.b, Options{Foreign: &Foreign{0o600, 0o700, 7, 8}})
 	all, _ = listed(t, other)
 	if f, d := all["file"], all["dir/"]; f.Mode != 0o600 || d.Mode != 0o700 || f.UID != 7 || d.GID != 8 {
 		t.Errorf("got %+v and %+v", f, d)

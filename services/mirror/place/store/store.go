@@ -72,28 +72,17 @@ func Open(ctx context.Context, c bucket.Config, o Options) (*Place, error) {
 	if err != nil {
 		return nil, err
 	}
-	p, err := New(ctx, b, o)
-	if err != nil {
-		b.Close()
-		return nil, err
-	}
-	return p, nil
+	return New(b, o), nil
 }
 
-// New makes a place of an open bucket, which the place's Close closes. It asks for
-// the bucket's age, which is part of its identity where these credentials are told.
-func New(ctx context.Context, b *bucket.Bucket, o Options) (*Place, error) {
-	return newPlace(ctx, b, o, b.Capabilities())
-}
+// New makes a place of an open bucket, which the place's Close closes. The bucket's age
+// is part of its identity where these credentials are told.
+func New(b *bucket.Bucket, o Options) *Place { return newPlace(b, o, b.Capabilities()) }
 
-func newPlace(ctx context.Context, b *bucket.Bucket, o Options, caps bucket.Capabilities) (*Place, error) {
+func newPlace(b *bucket.Bucket, o Options, caps bucket.Capabilities) *Place {
 	o.Name = cmp.Or(o.Name, b.String())
 	o.PartsAbove = cmp.Or(max(o.PartsAbove, 0), 64<<20)
 	o.Batch = min(cmp.Or(max(o.Batch, 0), 500), bucket.MaxBatchItems)
-	created, err := b.Created(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("open %s: %w", o.Name, err)
-	}
 	p := &Place{b: b, o: o, caps: caps, copyAbove: bucket.MaxCopy}
 	if caps.Server == minIO {
 		p.copyAbove = 1 << 62
@@ -102,8 +91,8 @@ func newPlace(ctx context.Context, b *bucket.Bucket, o Options, caps bucket.Capa
 	if o.Foreign != nil {
 		p.foreign = *o.Foreign
 	}
-	p.traits = p.findTraits(created)
-	return p, nil
+	p.traits = p.findTraits(b.Created())
+	return p
 }
 
 // minIO is what such a server calls itself. Alone among those that are known it

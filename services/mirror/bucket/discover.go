@@ -1,0 +1,129 @@
+package bucket
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"time"
+
+	"github.com/minio/minio-go/v7"
+	"golang.org/x/sync/errgroup"
+)
+
+// discover asks the server what it is and what it can do, all at once: each question
+// alone is a round trip that every run would wait for.
+func (b *Bucket) discover(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var g errgroup.Group
+	var refused error
+	g.Go(func() error {
+		if refused = b.discoverServer(ctx); refused != nil {
+			cancel() // the other questions have no better answer
+		}
+		return nil
+	})
+	var unversioned bool
+	// Each has fields of its own.
+	g.Go(func() (err error) {
+		unversioned, err = b.discoverVersions(ctx)
+		return err
+	})
+	g.Go(func() error { return b.discoverLock(ctx) })
+	g.Go(func() error { return b.discoverAge(ctx) })
+	if !b.readOnly {
+		g.Go(func() (err error) {
+			b.caps.CRC32C, err = b.probeChecksums(ctx)
+			return err
+		})
+	}
+	err := g.Wait()
+	if refused != nil {
+		return refused
+	}
+	if err != nil {
+		return err
+	}
+	minIO := b.caps.Server == "MinIO"
+	b.caps.ListMetadata, b.caps.SetMTime = minIO, minIO && unversioned
+	if b.readOnly {
+		return nil
+	}
+	b.caps.Snowball = minIO
+	b.core, err = b.newCore(b.core.EndpointURL().Host, b.caps.CRC32C)
+	return err
+}
+
+// discoverServer lists, which tells who answers, and whether there is a bucket that
+// these credentials may use.
+func (b *Bucket) discoverServer(ctx context.Context) error {
+	var p page
+	return b.do(ctx, "list", "", repeatable, func(ctx context.Context, x *exchange) error {
+		defer func() { b.caps.Server = x.header.Get("Server") }()
+		return b.fetchPage(ctx, pageRequest{max: 1}, &p)
+	})
+}
+
+// discoverAge asks when the bucket was made. It stays zero where these credentials are
+// not shown the list of buckets.
+func (b *Bucket) discoverAge(ctx context.Context) error {
+	return cannotSay(b.do(ctx, "ask for the age of", "", repeatable, func(ctx context.Context, _ *exchange) error {
+		buckets, err := b.core.ListBuckets(ctx)
+		for _, one := range buckets {
+			if one.Name == b.name {
+				b.created = one.CreationDate
+			}
+		}
+		return err
+	}))
+}
+
+// Created is when the bucket was made; zero where these credentials are not shown it.
+func (b *Bucket) Created() time.Time { return b.created }
+
+// discoverVersions gives whether the bucket never had versions.
+func (b *Bucket) discoverVersions(ctx context.Context) (unversioned bool, err error) {
+	var versions minio.BucketVersioningConfiguration
+	err = b.do(ctx, "ask for the versioning of", "", repeatable, func(ctx context.Context, _ *exchange) (err error) {
+		versions, err = b.core.GetBucketVersioning(ctx, b.name)
+		return err
+	})
+	if err != nil {
+		return false, cannotSay(err)
+	}
+	b.caps.Versioning = versions.Status == minio.Enabled
+	return versions.Status == "", nil
+}
+
+func (b *Bucket) discoverLock(ctx context.Context) error {
+	return cannotSay(b.do(ctx, "ask for the object lock of", "", repeatable, func(ctx context.Context, _ *exchange) error {
+		state, _, _, _, err := b.core.GetObjectLockConfig(ctx, b.name)
+		b.caps.ObjectLock = err == nil && state == "Enabled"
+		return err
+	}))
+}
+
+// probeChecksums starts an upload in parts with a checksum of the whole object,
+// looks whether the server takes it, and gives the upload up.
+func (b *Bucket) probeChecksums(ctx context.Context) (bool, error) {
+	key, id, ok := b.prefix+".firedrill-probe", "", false
+	err := b.do(ctx, "ask for the checksums of", "", repeatable, func(ctx context.Context, x *exchange) (err error) {
+		id, err = b.core.NewMultipartUpload(ctx, b.name, key, minio.PutObjectOptions{UserMetadata: wholeCRC32C()})
+		ok = x.header.Get("X-Amz-Checksum-Algorithm") == "CRC32C" && x.header.Get("X-Amz-Checksum-Type") == "FULL_OBJECT"
+		return err
+	})
+	if err != nil {
+		return false, cannotSay(err)
+	}
+	// Where giving up is not allowed the server drops it after a day.
+	return ok, cannotSay(b.AbortParts(ctx, Upload{Key: ".firedrill-probe", ID: id}))
+}
+
+// cannotSay drops the errors that only mean that a capability is not known, and
+// so not there.
+func cannotSay(err error) error {
+	if e, ok := errors.AsType[*RequestError](err); ok && e.Status >= 400 && e.Status != http.StatusServiceUnavailable && e.Status != http.StatusTooManyRequests {
+		return nil
+	}
+	return err
+}
