@@ -35,6 +35,9 @@ var (
 	ErrNoSigner = errors.New("this identity has no signing key")
 	// ErrDenied means that the server refuses a subject that this service needs.
 	ErrDenied = errors.New("permission denied by the NATS server")
+	// ErrTLS means that client and server found no TLS connection that both accept:
+	// one does not trust the other's certificate, or the server speaks no TLS.
+	ErrTLS = errors.New("no TLS connection that both sides accept")
 	// ErrUntrusted means that a stored message is not a verified event.
 	ErrUntrusted = errors.New("not a verified event")
 	// ErrUnavailable means that nobody answers on the endpoint.

@@ -28,6 +28,7 @@ type node struct {
 	url    string
 	config string
 	store  string
+	env    []string // besides this process's own
 	cmd    *exec.Cmd
 }
 
@@ -35,6 +36,7 @@ func (n *node) start(t *testing.T) {
 	t.Helper()
 	n.cmd = exec.Command(os.Args[0], "-test.run=^TestHelperNode$")
 	n.cmd.Env = append(os.Environ(), "FIREDRILL_HELPER_NODE="+n.config, "FIREDRILL_HELPER_STORE_DIR="+n.store)
+	n.cmd.Env = append(n.cmd.Env, n.env...)
 	if err := n.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -60,7 +62,7 @@ func TestHelperNode(t *testing.T) {
 	if config == "" {
 		return
 	}
-	startServer(t, bus.EmbeddedOptions{ConfigFile: config, StoreDir: os.Getenv("FIREDRILL_HELPER_STORE_DIR")})
+	startServer(t, bus.EmbeddedOptions{ConfigFile: config, StoreDir: os.Getenv("FIREDRILL_HELPER_STORE_DIR"), Listen: os.Getenv("FIREDRILL_HELPER_LISTEN")})
 	<-t.Context().Done()
 }
 
@@ -103,6 +105,27 @@ func freePorts(t *testing.T, n int) []int {
 	return out
 }
 
+// bootstrapCluster makes the streams with three replicas, once the cluster takes any.
+func bootstrapCluster(t *testing.T, js jetstream.JetStream, b *bus.Bus) {
+	t.Helper()
+	// Without a leader nobody answers, and Bootstrap would wait for a whole try of its own.
+	eventually(t, 60*time.Second, "cluster with a leader", func() bool {
+		ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+		defer cancel()
+		_, err := js.AccountInfo(ctx)
+		return err == nil
+	})
+	eventually(t, 60*time.Second, "cluster that takes streams", func() bool {
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		defer cancel()
+		err := b.Bootstrap(ctx, bus.BootstrapOptions{Replicas: 3})
+		if err != nil {
+			t.Logf("bootstrap: %v", err)
+		}
+		return err == nil
+	})
+}
+
 func leader(t *testing.T, js jetstream.JetStream) string {
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 	defer cancel()
@@ -139,17 +162,9 @@ func TestClusterSurvivesItsLeader(t *testing.T) {
 	dial := func(service, instance string) *bus.Bus {
 		return connect(t, bus.Options{URL: strings.Join(urls, ","), Identity: s.identity(service, instance), Keyring: s.ring})
 	}
-	boot := dial("bootstrap", "b")
-	eventually(t, 60*time.Second, "cluster that takes streams", func() bool {
-		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-		defer cancel()
-		err := boot.Bootstrap(ctx, bus.BootstrapOptions{Replicas: 3})
-		if err != nil {
-			t.Logf("bootstrap: %v", err)
-		}
-		return err == nil
-	})
+	boot := dial("bootstrap", "b") // Waits until they listen.
 	js := plainJS(t, strings.Join(urls, ","))
+	bootstrapCluster(t, js, boot)
 	followed := make(chan string, 100000)
 	follower := dial("cli", "f")
 	spawn(t, func(ctx context.Context) error {

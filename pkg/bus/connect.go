@@ -37,8 +37,13 @@ type Options struct {
 	// CredentialsFile (JWT) or NKeySeedFile log in; at most one may be set.
 	CredentialsFile string
 	NKeySeedFile    string
-	// CAFile holds the certificates that the server's is checked against.
-	CAFile string
+	// CAFile holds the certificates (PEM) that the server's is checked against; empty
+	// means those of the system. ClientCertFile and ClientKeyFile, both or none, are
+	// shown to a server that asks for them. A connection with any of the three is
+	// made by TLS or not at all. They are read again with every connection.
+	CAFile         string
+	ClientCertFile string
+	ClientKeyFile  string
 	// Log receives the connection's ups and downs; nil means slog.Default.
 	Log *slog.Logger
 }
@@ -60,8 +65,8 @@ type Bus struct {
 }
 
 // Connect connects, waiting up to 15 s (or for ctx, if that ends sooner) for a
-// server that is not up yet. Once connected it reconnects for ever. The caller
-// must Close the Bus.
+// server that is not up yet; ErrTLS and refused credentials end that at once. Once
+// connected it reconnects for ever. The caller must Close the Bus.
 func Connect(ctx context.Context, o Options) (*Bus, error) {
 	if o.Identity.Service == "" || o.Identity.Instance == "" || o.Identity.Clock == nil {
 		return nil, errors.New("connect to NATS: the identity needs a service, an instance and a clock")
@@ -91,7 +96,8 @@ func Connect(ctx context.Context, o Options) (*Bus, error) {
 	return b, nil
 }
 
-// dial tries until the server is there. Refused credentials end it at once.
+// dial tries until the server is there. Refused credentials and certificates end it
+// at once.
 func dial(ctx context.Context, url string, options []nats.Option) (*nats.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, connectWait)
 	defer cancel()
@@ -102,6 +108,9 @@ func dial(ctx context.Context, url string, options []nats.Option) (*nats.Conn, e
 		}
 		if errors.Is(err, nats.ErrAuthorization) || errors.Is(err, nats.ErrAuthExpired) || errors.Is(err, nats.ErrAuthRevoked) {
 			return nil, err
+		}
+		if refused := tlsRefusal(err); refused != nil {
+			return nil, refused
 		}
 		if pause(ctx, backoff(try)) != nil {
 			return nil, fmt.Errorf("%w (gave up after %d tries)", err, try+1)
@@ -149,10 +158,11 @@ func (b *Bus) options(o Options) ([]nats.Option, error) {
 		}
 		options = append(options, nkey)
 	}
-	if o.CAFile != "" {
-		options = append(options, nats.RootCAs(o.CAFile))
+	certificates, err := o.tlsOptions()
+	if err != nil {
+		return nil, err
 	}
-	return options, nil
+	return append(options, certificates...), nil
 }
 
 // Identity returns who this Bus writes as.

@@ -17,53 +17,59 @@ import (
 	"github.com/firedrill/firedrill/pkg/keys"
 )
 
-// guarded is a server that runs deploy/nats/firedrill.conf.
+// guarded is a server that runs deploy/nats/firedrill.conf, or what includes it.
 type guarded struct {
-	t      *testing.T
-	server *bus.Embedded
-	seeds  string
-	ring   event.Keyring
+	t *testing.T
+	// options are the URL and the certificates of whoever connects.
+	options bus.Options
+	seeds   string
+	ring    event.Keyring
+	// env is what the configuration asks for.
+	env map[string]string
 }
 
 const deployedConfig = "../../deploy/nats/firedrill.conf"
 
 func newGuarded(t *testing.T) *guarded {
 	t.Helper()
-	g := &guarded{t: t, seeds: t.TempDir()}
-	set, err := keys.LoadOrCreate(g.seeds)
-	if err != nil {
-		t.Fatal(err)
+	g := newIdentities(t)
+	g.start(deployedConfig)
+	must(t, "bootstrap", g.connect("bootstrap").Bootstrap(t.Context(), bus.BootstrapOptions{}))
+	return g
+}
+
+// start runs a configuration in this process.
+func (g *guarded) start(config string) {
+	g.t.Helper()
+	for name, value := range g.env {
+		g.t.Setenv(name, value)
 	}
+	g.options.URL = startServer(g.t, bus.EmbeddedOptions{ConfigFile: config, StoreDir: g.t.TempDir(), Listen: "127.0.0.1:0"}).URL()
+}
+
+// newIdentities makes everybody's keys, and no server yet.
+func newIdentities(t *testing.T) *guarded {
+	t.Helper()
+	g := &guarded{t: t, seeds: t.TempDir(), env: map[string]string{
+		"FIREDRILL_NATS_NAME": "test", "FIREDRILL_PASSWORD_CI": `"ci secret"`, "FIREDRILL_PASSWORD_ALERTS": `"12345"`,
+	}}
+	set, err := keys.LoadOrCreate(g.seeds)
+	must(t, "keys", err)
 	g.ring = set.Keyring
 	for _, service := range event.Services() {
 		s, err := set.Signer(service)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Setenv("FIREDRILL_NKEY_"+strings.ToUpper(service), s.Public())
+		must(t, "key of "+service, err)
+		g.env["FIREDRILL_NKEY_"+strings.ToUpper(service)] = s.Public()
 	}
 	for _, other := range []string{"bootstrap", "cli"} {
 		// The package makes seeds for services only; take one of a second directory.
 		dir := filepath.Join(t.TempDir(), other)
 		more, err := keys.LoadOrCreate(dir)
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, "keys", err)
 		s, err := more.Signer(event.Injector)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := os.Rename(keys.SeedFile(dir, event.Injector), keys.SeedFile(g.seeds, other)); err != nil {
-			t.Fatal(err)
-		}
-		t.Setenv("FIREDRILL_NKEY_"+strings.ToUpper(other), s.Public())
-	}
-	t.Setenv("FIREDRILL_NATS_NAME", "test")
-	t.Setenv("FIREDRILL_PASSWORD_CI", `"ci secret"`)
-	t.Setenv("FIREDRILL_PASSWORD_ALERTS", `"12345"`)
-	g.server = startServer(t, bus.EmbeddedOptions{ConfigFile: deployedConfig, StoreDir: t.TempDir(), Listen: "127.0.0.1:0"})
-	if err := g.connect("bootstrap").Bootstrap(t.Context(), bus.BootstrapOptions{}); err != nil {
-		t.Fatal(err)
+		must(t, "key of "+other, err)
+		must(t, "take the key", os.Rename(keys.SeedFile(dir, event.Injector), keys.SeedFile(g.seeds, other)))
+		g.env["FIREDRILL_NKEY_"+strings.ToUpper(other)] = s.Public()
 	}
 	return g
 }
@@ -80,10 +86,9 @@ func (g *guarded) connectAs(login, play string) *bus.Bus {
 		g.t.Fatal(err)
 	}
 	w.by[play] = s
-	return connect(g.t, bus.Options{
-		URL: g.server.URL(), Identity: w.identity(play, play+"-1"), Keyring: g.ring,
-		NKeySeedFile: keys.SeedFile(g.seeds, login),
-	})
+	o := g.options
+	o.Identity, o.Keyring, o.NKeySeedFile = w.identity(play, play+"-1"), g.ring, keys.SeedFile(g.seeds, login)
+	return connect(g.t, o)
 }
 
 // requester is a plain NATS client in the account REQUESTERS.
@@ -91,7 +96,7 @@ func (g *guarded) requester(user, password string) (*nats.Conn, chan error) {
 	g.t.Helper()
 	refused := make(chan error, 100)
 	closed := make(chan struct{})
-	nc, err := nats.Connect(g.server.URL(), nats.UserInfo(user, password), nats.CustomInboxPrefix("_INBOX_"+user),
+	nc, err := nats.Connect(g.options.URL, nats.UserInfo(user, password), nats.CustomInboxPrefix("_INBOX_"+user),
 		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { refused <- err }),
 		nats.ClosedHandler(func(*nats.Conn) { close(closed) }))
 	if err != nil {
@@ -419,7 +424,7 @@ func TestServiceCannotBeAnother(t *testing.T) {
 }
 
 // login is a plain client with a service's key.
-func (g *guarded) login(service string) (*nats.Conn, chan error) {
+func (g *guarded) login(service string, more ...nats.Option) (*nats.Conn, chan error) {
 	g.t.Helper()
 	nkey, err := nats.NkeyOptionFromSeed(keys.SeedFile(g.seeds, service))
 	if err != nil {
@@ -427,9 +432,9 @@ func (g *guarded) login(service string) (*nats.Conn, chan error) {
 	}
 	refused := make(chan error, 100)
 	closed := make(chan struct{})
-	nc, err := nats.Connect(g.server.URL(), nkey, nats.CustomInboxPrefix("_INBOX_"+service),
+	nc, err := nats.Connect(g.options.URL, append(more, nkey, nats.CustomInboxPrefix("_INBOX_"+service),
 		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { refused <- err }),
-		nats.ClosedHandler(func(*nats.Conn) { close(closed) }))
+		nats.ClosedHandler(func(*nats.Conn) { close(closed) }))...)
 	if err != nil {
 		g.t.Fatal(err)
 	}
@@ -441,7 +446,7 @@ func (g *guarded) login(service string) (*nats.Conn, chan error) {
 func TestWrongLoginIsRefusedAtOnce(t *testing.T) {
 	g := newGuarded(t)
 	began := time.Now()
-	_, err := bus.Connect(t.Context(), bus.Options{URL: g.server.URL(), Identity: newSigners(t).identity("cli", "c"), Log: quiet()})
+	_, err := bus.Connect(t.Context(), bus.Options{URL: g.options.URL, Identity: newSigners(t).identity("cli", "c"), Log: quiet()})
 	if !errors.Is(err, nats.ErrAuthorization) || time.Since(began) > 5*time.Second {
 		t.Errorf("without credentials: %v after %s", err, time.Since(began))
 	}

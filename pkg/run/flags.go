@@ -20,6 +20,8 @@ type Flags struct {
 	Creds           string
 	NKeySeedFile    string
 	CAFile          string
+	ClientCertFile  string
+	ClientKeyFile   string
 	SigningSeedFile string
 	Keyring         string
 	Instance        string
@@ -33,6 +35,8 @@ func (f *Flags) register(fs *flag.FlagSet) {
 	fs.StringVar(&f.Creds, "creds", "", "NATS credentials file")
 	fs.StringVar(&f.NKeySeedFile, "nkey-seed-file", "", "file with the NATS nkey seed")
 	fs.StringVar(&f.CAFile, "ca-file", "", "file with the certificate authority of the NATS servers")
+	fs.StringVar(&f.ClientCertFile, "client-cert-file", "", "file with the certificate to show to NATS servers that ask for one")
+	fs.StringVar(&f.ClientKeyFile, "client-key-file", "", "file with the private key of --client-cert-file")
 	fs.StringVar(&f.SigningSeedFile, "signing-seed-file", "", "file with the nkey seed (SU...) that signs this service's events")
 	fs.StringVar(&f.Keyring, "keyring", "", "JSON file with the public keys of all services")
 	fs.StringVar(&f.Instance, "instance", hostInstance(), "name of this process; the same after a restart, unlike any other of this service")

@@ -120,7 +120,8 @@ func (s *shell) options(f Flags, log *slog.Logger) (bus.Options, error) {
 		return bus.Options{}, err
 	}
 	return bus.Options{
-		URL: f.NATSURL, CredentialsFile: f.Creds, NKeySeedFile: f.NKeySeedFile, CAFile: f.CAFile,
+		URL: f.NATSURL, CredentialsFile: f.Creds, NKeySeedFile: f.NKeySeedFile,
+		CAFile: f.CAFile, ClientCertFile: f.ClientCertFile, ClientKeyFile: f.ClientKeyFile,
 		Identity: bus.Identity{Service: s.name, Instance: f.Instance, Signer: signer, Clock: clock.System()},
 		Keyring:  keyring, Log: log,
 	}, nil
@@ -142,7 +143,7 @@ func (s *shell) serve(ctx context.Context, o bus.Options, p Process) error {
 	defer cancel()
 	p.Bus, err = s.connect(connecting, o)
 	if err != nil {
-		return fmt.Errorf("connect to NATS at %s: %w; check --nats-url and the credentials", p.NATSURL, err)
+		return fmt.Errorf("connect to NATS at %s: %w; check --nats-url, the credentials and the certificates", p.NATSURL, err)
 	}
 	p.Log.Info("started", "nats", p.NATSURL, "version", version())
 	err = s.bounded(ctx, p)

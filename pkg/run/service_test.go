@@ -53,8 +53,10 @@ func TestServiceConnectsAndEnds(t *testing.T) {
 		p.Log.Info("working", "url", p.NATSURL)
 		return nil
 	})
-	code := x.run("--nats-url", "nats://example:1", "--instance", "o-1", "--creds", "c", "--nkey-seed-file", "n", "--ca-file", "ca", "--log-format", "json")
-	if code != OK || !x.closed || x.got.URL != "nats://example:1" || x.got.CredentialsFile != "c" || x.got.NKeySeedFile != "n" || x.got.CAFile != "ca" {
+	code := x.run("--nats-url", "nats://example:1", "--instance", "o-1", "--creds", "c", "--nkey-seed-file", "n", "--ca-file", "ca",
+		"--client-cert-file", "cert", "--client-key-file", "key", "--log-format", "json")
+	if code != OK || !x.closed || x.got.URL != "nats://example:1" || x.got.CredentialsFile != "c" || x.got.NKeySeedFile != "n" ||
+		x.got.CAFile != "ca" || x.got.ClientCertFile != "cert" || x.got.ClientKeyFile != "key" {
 		t.Fatalf("%d, %+v\n%s", code, x.got, x.errs.String())
 	}
 	id := x.got.Identity

@@ -18,6 +18,7 @@ func TestAbortPutsBackAndShowsIt(t *testing.T) {
 	p := startLab(t, lab.PostgresOptions{Synchronous: true})
 	stack, rec, _ := startAllInOne(t, p)
 	publish(t, rec.NATSURL, "cut-short", quickDrill(t, "cut-short", func(phase map[string]any) {
+		hurried(phase)
 		phase["faults"] = []any{map[string]any{"name": "freeze", "target": "orders", "fault": "freeze"}}
 		delete(phase, "recovery")
 	}))
@@ -59,6 +60,7 @@ func TestUndoThatFailsIsSettledLater(t *testing.T) {
 	a, _ := p.Node("a")
 	away := a.DataDir + ".away"
 	publish(t, rec.NATSURL, "stuck", quickDrill(t, "stuck", func(phase map[string]any) {
+		hurried(phase)
 		// Nobody promotes: the way back has the dead primary to start.
 		delete(phase, "recovery")
 		phase["stable"] = map[string]any{"window": "1s", "timeout": "1s"}
@@ -78,7 +80,7 @@ func TestUndoThatFailsIsSettledLater(t *testing.T) {
 	if fin := finished(history); len(fin.Outstanding) == 0 || foldReport(t, history, stack.Keyring).Verdict == verdict.Pass {
 		t.Fatalf("finished %+v\n%s", fin, outline(history))
 	}
-	publish(t, rec.NATSURL, "blocked", quickDrill(t, "blocked", nil))
+	publish(t, rec.NATSURL, "blocked", quickDrill(t, "blocked", hurried))
 	blocked := await(t.Context(), t, stack.Bus, accepted(t, stack.Bus, "blocked"), nil)
 	for _, h := range blocked {
 		if h.Event.Type == event.TypeFaultIntended {

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -40,7 +41,7 @@ func testLog(t *testing.T) *slog.Logger {
 // startLab starts a real primary and standby and stops them with the test.
 func startLab(t *testing.T, o lab.PostgresOptions) *lab.Postgres {
 	t.Helper()
-	o.Log = slog.New(slog.DiscardHandler)
+	o.Log, o.Dir = slog.New(slog.DiscardHandler), inMemory(t)
 	p, err := lab.StartPostgres(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)
@@ -50,7 +51,42 @@ func startLab(t *testing.T, o lab.PostgresOptions) *lab.Postgres {
 			t.Error(err)
 		}
 	})
+	keepLittleWAL(t, p)
 	return p
+}
+
+// inMemory is a directory in memory for a lab, or "" where there is little: whether the
+// machine's disk is busy is not what these tests are about. Servers are killed here,
+// never the power cut, so nothing differs otherwise.
+func inMemory(t *testing.T) string {
+	t.Helper()
+	const memory, enough = "/dev/shm", 2 << 30
+	var room syscall.Statfs_t
+	if err := syscall.Statfs(memory, &room); err != nil || room.Bavail*uint64(room.Bsize) < enough {
+		return ""
+	}
+	dir, err := os.MkdirTemp(memory, "firedrill-lab-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// keepLittleWAL has both nodes drop old WAL, all of which pg_rewind would copy.
+func keepLittleWAL(t *testing.T, p *lab.Postgres) {
+	t.Helper()
+	for _, node := range []string{"a", "b"} {
+		conn, err := p.Connect(t.Context(), node)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close(context.WithoutCancel(t.Context()))
+		for _, sql := range []string{"ALTER SYSTEM SET wal_keep_size = '64MB'", "ALTER SYSTEM SET min_wal_size = '32MB'", "SELECT pg_reload_conf()"} {
+			if _, err := conn.Exec(t.Context(), sql); err != nil {
+				t.Fatalf("node %s: %s: %v", node, sql, err)
+			}
+		}
+	}
 }
 
 // quickDrill is the standard failover drill with short windows.
@@ -87,6 +123,12 @@ func quickDrill(t *testing.T, name string, change func(phase map[string]any)) []
 		t.Fatal(err)
 	}
 	return raw
+}
+
+// hurried makes the windows short, for drills whose measurement nothing judges.
+func hurried(phase map[string]any) {
+	phase["steadyState"] = map[string]any{"window": "500ms", "timeout": "1m"}
+	phase["stable"] = map[string]any{"window": "500ms", "timeout": "1m"}
 }
 
 // inventory lets drills have the lab as the entry "lab", and nothing else.

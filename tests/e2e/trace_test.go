@@ -44,7 +44,7 @@ func TestTimelineInJaeger(t *testing.T) {
 	}
 	p := startLab(t, lab.PostgresOptions{Synchronous: true})
 	stack, rec, _ := startAllInOne(t, p)
-	publish(t, rec.NATSURL, "traced", quickDrill(t, "traced", nil))
+	publish(t, rec.NATSURL, "traced", quickDrill(t, "traced", hurried))
 	id := accepted(t, stack.Bus, "traced")
 	history := await(t.Context(), t, stack.Bus, id, nil)
 	if err := flush(t.Context()); err != nil {

@@ -8,6 +8,44 @@ app.kubernetes.io/instance: {{ .root.Release.Name }}
 app.kubernetes.io/component: {{ .service }}
 {{- end -}}
 
+{{/* How to reach NATS, as arguments: .root, .service. */}}
+{{- define "firedrill.natsArgs" -}}
+- --nats-url={{ .root.Values.nats.url }}
+{{- if .root.Values.nats.nkeys }}
+- --nkey-seed-file=/keys/{{ .service }}.nk
+{{- end }}
+{{- if .root.Values.nats.tls.secret }}
+- --ca-file=/nats-tls/ca.crt
+{{- if .root.Values.nats.tls.clientCert }}
+- --client-cert-file=/nats-tls/tls.crt
+- --client-key-file=/nats-tls/tls.key
+{{- end }}
+{{- else if .root.Values.nats.tls.clientCert }}
+{{- fail "nats.tls.clientCert needs nats.tls.secret, which holds the certificate" }}
+{{- end }}
+{{- end -}}
+
+{{/* The Secret with NATS's certificates, as a volume and as a mount. */}}
+{{- define "firedrill.natsVolume" -}}
+{{- with .root.Values.nats.tls }}{{ if .secret -}}
+- name: nats-tls
+  secret:
+    secretName: {{ .secret }}
+    defaultMode: 0440
+    items:
+      - {key: ca.crt, path: ca.crt}
+      {{- if .clientCert }}
+      - {key: tls.crt, path: tls.crt}
+      - {key: tls.key, path: tls.key}
+      {{- end }}
+{{- end }}{{ end }}
+{{- end -}}
+{{- define "firedrill.natsMount" -}}
+{{- if .root.Values.nats.tls.secret -}}
+- {name: nats-tls, mountPath: /nats-tls, readOnly: true}
+{{- end }}
+{{- end -}}
+
 {{/* A service's container: .root, .service, .args (further arguments) and .mounts. */}}
 {{- define "firedrill.container" -}}
 - name: {{ .service }}
@@ -15,14 +53,11 @@ app.kubernetes.io/component: {{ .service }}
   imagePullPolicy: {{ .root.Values.image.pullPolicy }}
   command: [firedrill-{{ .service }}]
   args:
-    - --nats-url={{ .root.Values.nats.url }}
+    {{- include "firedrill.natsArgs" . | nindent 4 }}
     # The pod's name is stable over restarts: a restarted instance goes on at once.
     - --instance=$(POD_NAME)
     - --signing-seed-file=/keys/{{ .service }}.nk
     - --keyring=/keys/keyring.json
-    {{- if .root.Values.nats.nkeys }}
-    - --nkey-seed-file=/keys/{{ .service }}.nk
-    {{- end }}
     - --log-format=json
     {{- range .args }}
     - {{ . | quote }}
@@ -50,12 +85,14 @@ app.kubernetes.io/component: {{ .service }}
   volumeMounts:
     - {name: keys, mountPath: /keys, readOnly: true}
     - {name: tmp, mountPath: /tmp}
+    {{- include "firedrill.natsMount" . | nindent 4 }}
     {{- range .mounts }}
     - {{ toJson . }}
     {{- end }}
 {{- end -}}
 
-{{/* The volumes of every service: its own key, the keyring, scratch space. */}}
+{{/* The volumes of every service: its own key, the keyring, NATS's certificates, scratch
+space. */}}
 {{- define "firedrill.volumes" -}}
 - name: keys
   secret:
@@ -66,4 +103,5 @@ app.kubernetes.io/component: {{ .service }}
       - {key: keyring.json, path: keyring.json}
 - name: tmp
   emptyDir: {}
+{{ include "firedrill.natsVolume" . }}
 {{- end -}}

@@ -130,7 +130,7 @@ func (a *app) awaitEnd(ctx context.Context, s *session) bool {
 		case <-ended:
 			return true
 		case <-tick.C:
-			if _, up := allinone.ReadRecord(a.stateDir); s.own == nil && a.natsURL == "" && !up {
+			if _, up := allinone.ReadRecord(a.stateDir); s.own == nil && a.nats.URL == "" && !up {
 				return true
 			}
 		}

@@ -35,8 +35,9 @@ type app struct {
 	Streams
 	registry target.Registry
 	stateDir string
-	natsURL  string
-	creds    string
+	// nats says where the NATS servers are and how to log in to them; without a URL
+	// they are those of the `up` of the state directory.
+	nats bus.Options
 	// inventory is the file with the systems that may be drilled.
 	inventory string
 	keyring   string
@@ -106,8 +107,12 @@ Exit codes: 0 pass, 1 fail, 2 inconclusive or invalid, 254 bad arguments, 255 fi
 	}
 	f := c.PersistentFlags()
 	f.StringVar(&a.stateDir, "state-dir", envOr("FIREDRILL_STATE_DIR", defaultStateDir), "event store, signing keys and the record of a running firedrill up")
-	f.StringVar(&a.natsURL, "nats-url", os.Getenv("FIREDRILL_NATS_URL"), "NATS servers; default: those of the firedrill up of the state directory")
-	f.StringVar(&a.creds, "creds", os.Getenv("FIREDRILL_CREDS"), "NATS credentials file")
+	f.StringVar(&a.nats.URL, "nats-url", os.Getenv("FIREDRILL_NATS_URL"), "NATS servers; default: those of the firedrill up of the state directory")
+	f.StringVar(&a.nats.CredentialsFile, "creds", os.Getenv("FIREDRILL_CREDS"), "NATS credentials file")
+	f.StringVar(&a.nats.NKeySeedFile, "nkey-seed-file", os.Getenv("FIREDRILL_NKEY_SEED_FILE"), "file with the NATS nkey seed")
+	f.StringVar(&a.nats.CAFile, "ca-file", os.Getenv("FIREDRILL_CA_FILE"), "file with the certificate authority of the NATS servers")
+	f.StringVar(&a.nats.ClientCertFile, "client-cert-file", os.Getenv("FIREDRILL_CLIENT_CERT_FILE"), "file with the certificate to show to NATS servers that ask for one")
+	f.StringVar(&a.nats.ClientKeyFile, "client-key-file", os.Getenv("FIREDRILL_CLIENT_KEY_FILE"), "file with the private key of --client-cert-file")
 	f.StringVar(&a.keyring, "keyring", os.Getenv("FIREDRILL_KEYRING"), "public keys of the services; default: keys/keyring.json in the state directory")
 	f.StringVar(&a.logLevel, "log-level", envOr("FIREDRILL_LOG_LEVEL", "warn"), "debug, info, warn or error")
 	c.AddCommand(a.upCmd(), a.validateCmd(), a.planCmd(), a.runCmd(), a.statusCmd(), a.watchCmd(), a.abortCmd(), a.undoCmd(), a.approveCmd(),
@@ -189,13 +194,13 @@ var errNoServer = errors.New("no firedrill is running here: start one with `fire
 
 // connect joins a running firedrill.
 func (a *app) connect(ctx context.Context) (*session, error) {
-	url, out := a.natsURL, ""
-	if url == "" {
+	o, out := a.nats, ""
+	if o.URL == "" {
 		rec, ok := allinone.ReadRecord(a.stateDir)
 		if !ok {
 			return nil, errNoServer
 		}
-		url, out = rec.NATSURL, rec.OutDir
+		o.URL, out = rec.NATSURL, rec.OutDir
 	}
 	log, err := a.log()
 	if err != nil {
@@ -205,10 +210,11 @@ func (a *app) connect(ctx context.Context) (*session, error) {
 	if err != nil {
 		return nil, fmt.Errorf("keyring: %w", err)
 	}
-	b, err := bus.Connect(ctx, bus.Options{URL: url, Keyring: ring, CredentialsFile: a.creds, Log: log,
-		Identity: bus.Identity{Service: "cli", Instance: "cli", Clock: clock.System()}})
+	o.Keyring, o.Log = ring, log
+	o.Identity = bus.Identity{Service: "cli", Instance: "cli", Clock: clock.System()}
+	b, err := bus.Connect(ctx, o)
 	if err != nil {
-		return nil, failure(fmt.Errorf("connecting to %s: %w", url, err))
+		return nil, failure(err)
 	}
 	return &session{bus: b, keyring: ring, outDir: out}, nil
 }

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"fmt"
-	"os"
 
 	"github.com/spf13/cobra"
 
@@ -40,15 +39,16 @@ func (a *app) bootstrapCmd() *cobra.Command {
 		Long:  "Create firedrill's streams and consumers, with the identity that alone may. `firedrill up` does this by itself.",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if a.natsURL == "" {
+			if a.nats.URL == "" {
 				return fmt.Errorf("--nats-url: name the NATS servers")
 			}
 			log, err := a.log()
 			if err != nil {
 				return err
 			}
-			b, err := bus.Connect(cmd.Context(), bus.Options{URL: a.natsURL, CredentialsFile: a.creds, NKeySeedFile: os.Getenv("FIREDRILL_NKEY_SEED_FILE"), Log: log,
-				Identity: bus.Identity{Service: "bootstrap", Instance: "bootstrap", Clock: clock.System()}})
+			o := a.nats
+			o.Log, o.Identity = log, bus.Identity{Service: "bootstrap", Instance: "bootstrap", Clock: clock.System()}
+			b, err := bus.Connect(cmd.Context(), o)
 			if err != nil {
 				return failure(err)
 			}
