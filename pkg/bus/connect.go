@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"net/url"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -57,6 +59,8 @@ type Bus struct {
 	log     *slog.Logger
 	closed  chan struct{}
 	tails   tailCache
+	// lost is the connection once it was lost, for those who try to get it back.
+	lost atomic.Pointer[nats.Conn]
 
 	mu     sync.Mutex
 	denied []string
@@ -82,12 +86,12 @@ func Connect(ctx context.Context, o Options) (*Bus, error) {
 	if err != nil {
 		return nil, fmt.Errorf("connect to NATS: %w", err)
 	}
-	url := o.URL
+	servers := o.URL
 	if o.Embedded != nil {
-		url = o.Embedded.URL()
+		servers = o.Embedded.URL()
 	}
-	if b.nc, err = dial(ctx, url, options); err != nil {
-		return nil, fmt.Errorf("connect to NATS at %s as %s: %w", redact(url), o.Identity.Service, err)
+	if b.nc, err = dial(ctx, servers, options); err != nil {
+		return nil, fmt.Errorf("connect to NATS at %s as %s: %w", Redact(servers), o.Identity.Service, err)
 	}
 	if b.js, err = jetstream.New(b.nc); err != nil {
 		b.nc.Close()
@@ -98,11 +102,11 @@ func Connect(ctx context.Context, o Options) (*Bus, error) {
 
 // dial tries until the server is there. Refused credentials and certificates end it
 // at once.
-func dial(ctx context.Context, url string, options []nats.Option) (*nats.Conn, error) {
+func dial(ctx context.Context, servers string, options []nats.Option) (*nats.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, connectWait)
 	defer cancel()
 	for try := 0; ; try++ {
-		nc, err := nats.Connect(url, options...)
+		nc, err := nats.Connect(servers, options...)
 		if err == nil {
 			return nc, nil
 		}
@@ -112,10 +116,25 @@ func dial(ctx context.Context, url string, options []nats.Option) (*nats.Conn, e
 		if refused := tlsRefusal(err); refused != nil {
 			return nil, refused
 		}
+		if unread, ok := errors.AsType[*url.Error](err); ok {
+			return nil, fmt.Errorf("the URL cannot be read: %w", unread.Err) // without the URL, which may hold a password
+		}
 		if pause(ctx, backoff(try)) != nil {
 			return nil, fmt.Errorf("%w (gave up after %d tries)", err, try+1)
 		}
 	}
+}
+
+// reconnectDelay is how long a lost connection waits before its next try. It tells of a
+// handshake that failed, of which nats.go tells nobody: a certificate that has run out
+// would look like a server that is down.
+func (b *Bus) reconnectDelay(tries int) time.Duration {
+	if nc := b.lost.Load(); nc != nil {
+		if refused := tlsRefusal(nc.LastError()); refused != nil {
+			b.log.Warn("NATS cannot be reached again", "error", refused)
+		}
+	}
+	return backoff(tries)
 }
 
 func (b *Bus) options(o Options) ([]nats.Option, error) {
@@ -124,7 +143,7 @@ func (b *Bus) options(o Options) ([]nats.Option, error) {
 		// Each service may subscribe below its own inbox only.
 		nats.CustomInboxPrefix("_INBOX_" + o.Identity.Service),
 		nats.MaxReconnects(-1),
-		nats.CustomReconnectDelay(backoff),
+		nats.CustomReconnectDelay(b.reconnectDelay),
 		// An account being changed must not end a service for good.
 		nats.IgnoreAuthErrorAbort(),
 		// Without a connection a publish fails at once and is retried here, where
@@ -133,7 +152,8 @@ func (b *Bus) options(o Options) ([]nats.Option, error) {
 		nats.PingInterval(pingInterval), nats.MaxPingsOutstanding(maxPings),
 		nats.DrainTimeout(drainWait),
 		nats.ErrorHandler(b.onError),
-		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
+		nats.DisconnectErrHandler(func(nc *nats.Conn, err error) {
+			b.lost.Store(nc)
 			if err != nil {
 				b.log.Warn("NATS connection lost; reconnecting", "error", err)
 			}

@@ -152,13 +152,23 @@ func (g *guarded) refused(o bus.Options, want error, words string) {
 	}
 }
 
-// tooOld: a client that speaks no more than TLS 1.1 is refused.
+// tooOld: a client that has all it needs and speaks no more than TLS 1.1 is refused.
 func (g *guarded) tooOld() {
 	g.t.Helper()
-	nc, err := nats.Connect(g.options.URL, nats.Secure(&tls.Config{MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11, InsecureSkipVerify: true}))
+	c := &tls.Config{MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11, InsecureSkipVerify: true}
+	if g.options.ClientCertFile != "" {
+		own, err := tls.LoadX509KeyPair(g.options.ClientCertFile, g.options.ClientKeyFile)
+		must(g.t, "load the certificate", err)
+		c.Certificates = []tls.Certificate{own}
+	}
+	login, err := nats.NkeyOptionFromSeed(keys.SeedFile(g.seeds, "cli"))
+	must(g.t, "read the seed", err)
+	nc, err := nats.Connect(g.options.URL, login, nats.Secure(c))
 	if err == nil {
 		nc.Close()
 		g.t.Error("a client with TLS 1.1 got through")
+	} else if !strings.Contains(err.Error(), "protocol version") {
+		g.t.Errorf("it was refused for another reason: %v", err)
 	}
 }
 

@@ -213,8 +213,8 @@ func notFound(err error) bool {
 	return errors.Is(err, jetstream.ErrStreamNotFound) || errors.Is(err, jetstream.ErrConsumerNotFound)
 }
 
-// redact removes users, passwords and tokens from a list of URLs, for errors.
-func redact(urls string) string {
+// Redact removes users, passwords and tokens from a list of URLs, for errors and logs.
+func Redact(urls string) string {
 	parts := strings.Split(urls, ",")
 	for i, p := range parts {
 		if u, err := url.Parse(strings.TrimSpace(p)); err == nil {

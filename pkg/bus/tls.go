@@ -46,7 +46,7 @@ func tlsRefusal(err error) error {
 		return explain("the server's certificate must be signed by the certificate authority file and be for the URL's host")
 	}
 	if alert, ok := errors.AsType[*net.OpError](err); ok && alert.Op == "remote error" {
-		return explain("the server refuses this client: give the client certificate and key that it asks for")
+		return explain("the server refuses this client: give the client certificate and key if it asks for them; else its log says why")
 	}
 	return nil
 }

@@ -1,6 +1,9 @@
 // Package filelock locks open files by flock(2), against everybody else who opens the
 // same file, in this process or another. Such a lock is advisory: it keeps out only
 // those who ask for it, too. It goes with the process at the latest.
+//
+// All functions are safe for concurrent use. Whoever removes a file that is locked lets
+// the next one lock another file of that name beside its holder.
 package filelock
 
 import (
@@ -16,12 +19,10 @@ import (
 var ErrHeld = errors.New("somebody else has the lock")
 
 // Try takes the lock of a file for its holder alone, and does not wait: the error is
-// ErrHeld if somebody else has it, shared or not. Any other one says
-// why it cannot be told, such as that the file is closed, and does not name the file.
-// The lock is kept until LetGo.
-//
-// The functions of this package are safe for concurrent use. Whoever removes a file
-// that is locked lets the next one lock another file of that name beside its holder.
+// ErrHeld if somebody else has it, shared or not. Any other one says why it cannot be
+// told, such as that the file is closed, and does not name the file. The lock is kept
+// until LetGo. A file that has the lock shared gives that up first, also when ErrHeld is
+// returned.
 func Try(f *os.File) error { return flock(f, unix.LOCK_EX|unix.LOCK_NB) }
 
 // TryShared is Try for a lock that any number may have at once, while nobody has it

@@ -143,9 +143,9 @@ func (s *shell) serve(ctx context.Context, o bus.Options, p Process) error {
 	defer cancel()
 	p.Bus, err = s.connect(connecting, o)
 	if err != nil {
-		return fmt.Errorf("connect to NATS at %s: %w; check --nats-url, the credentials and the certificates", p.NATSURL, err)
+		return fmt.Errorf("%w; check --nats-url, the credentials and the certificates", err)
 	}
-	p.Log.Info("started", "nats", p.NATSURL, "version", version())
+	p.Log.Info("started", "nats", bus.Redact(p.NATSURL), "version", version())
 	err = s.bounded(ctx, p)
 	var late *lateError
 	if errors.As(err, &late) {

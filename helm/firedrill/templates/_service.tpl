@@ -10,17 +10,18 @@ app.kubernetes.io/component: {{ .service }}
 
 {{/* How to reach NATS, as arguments: .root, .service. */}}
 {{- define "firedrill.natsArgs" -}}
+{{- $tls := .root.Values.nats.tls | default dict -}}
 - --nats-url={{ .root.Values.nats.url }}
 {{- if .root.Values.nats.nkeys }}
 - --nkey-seed-file=/keys/{{ .service }}.nk
 {{- end }}
-{{- if .root.Values.nats.tls.secret }}
+{{- if $tls.secret }}
 - --ca-file=/nats-tls/ca.crt
-{{- if .root.Values.nats.tls.clientCert }}
+{{- if $tls.clientCert }}
 - --client-cert-file=/nats-tls/tls.crt
 - --client-key-file=/nats-tls/tls.key
 {{- end }}
-{{- else if .root.Values.nats.tls.clientCert }}
+{{- else if $tls.clientCert }}
 {{- fail "nats.tls.clientCert needs nats.tls.secret, which holds the certificate" }}
 {{- end }}
 {{- end -}}
@@ -41,7 +42,7 @@ app.kubernetes.io/component: {{ .service }}
 {{- end }}{{ end }}
 {{- end -}}
 {{- define "firedrill.natsMount" -}}
-{{- if .root.Values.nats.tls.secret -}}
+{{- if (.root.Values.nats.tls | default dict).secret -}}
 - {name: nats-tls, mountPath: /nats-tls, readOnly: true}
 {{- end }}
 {{- end -}}

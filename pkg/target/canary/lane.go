@@ -1,6 +1,7 @@
 package canary
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -20,7 +21,7 @@ type Book struct {
 // LaneOptions say how a lane works.
 type LaneOptions struct {
 	// Slots is how many attempts may be under way, at least 1. One that finds none
-	// free fails with Full, which says which parameter to raise.
+	// free fails with Full, which says which parameter to raise; nil means ErrFull.
 	Slots int
 	Full  error
 	// Drop lets go of what the lane keeps for its next attempt, such as connections;
@@ -31,7 +32,7 @@ type LaneOptions struct {
 
 // Open opens a lane. That of a book that is closed is closed.
 func (b *Book) Open(o LaneOptions) *Lane {
-	l := &Lane{book: b, slots: make(chan struct{}, max(1, o.Slots)), full: o.Full, drop: o.Drop}
+	l := &Lane{book: b, slots: make(chan struct{}, max(1, o.Slots)), full: cmp.Or(o.Full, ErrFull), drop: o.Drop}
 	if l.drop == nil {
 		l.drop = func() {}
 	}
@@ -78,6 +79,10 @@ type Lane struct {
 	closed bool
 	busy   sync.WaitGroup
 }
+
+// ErrFull is the error of attempts that find no free slot, where the driver has none of
+// its own.
+var ErrFull = errors.New("as many attempts as may be are under way")
 
 // ErrClosed is the error of attempts on a lane that is closed.
 var ErrClosed = errors.New("the probe is closed")

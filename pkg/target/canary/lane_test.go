@@ -6,6 +6,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 
 	"go.uber.org/goleak"
 
@@ -102,28 +103,31 @@ func TestNothingIsSentWhenItIsTooLate(t *testing.T) {
 func TestCloseWaitsForAttempts(t *testing.T) {
 	for name, do := range kinds() {
 		t.Run(name, func(t *testing.T) {
-			var b canary.Book
-			dropped := make(chan struct{}, 1)
-			l := b.Open(canary.LaneOptions{Slots: 1, Full: errFull, Drop: func() { dropped <- struct{}{} }})
-			h := hold(t.Context(), do, l)
-			closed := make(chan error, 1)
-			go func() { closed <- l.Close() }()
-			<-dropped // it is at it
-			select {
-			case err := <-closed:
-				t.Fatalf("it is closed while an attempt is under way: %v", err)
-			default:
-			}
-			if !l.Closed() {
-				t.Error("it takes more attempts")
-			}
-			close(h.release)
-			if err := <-closed; err != nil {
-				t.Error(err)
-			}
-			if o := <-h.out; o.Result != target.OK {
-				t.Errorf("%+v", o)
-			}
+			synctest.Test(t, func(t *testing.T) {
+				var b canary.Book
+				dropped := make(chan struct{}, 1)
+				l := b.Open(canary.LaneOptions{Slots: 1, Full: errFull, Drop: func() { dropped <- struct{}{} }})
+				h := hold(t.Context(), do, l)
+				closed := make(chan error, 1)
+				go func() { closed <- l.Close() }()
+				<-dropped
+				synctest.Wait() // it has gone as far as it can
+				select {
+				case err := <-closed:
+					t.Fatalf("it is closed while an attempt is under way: %v", err)
+				default:
+				}
+				if !l.Closed() {
+					t.Error("it takes more attempts")
+				}
+				close(h.release)
+				if err := <-closed; err != nil {
+					t.Error(err)
+				}
+				if o := <-h.out; o.Result != target.OK {
+					t.Errorf("%+v", o)
+				}
+			})
 		})
 	}
 }

@@ -189,8 +189,10 @@ func (s *store) checkCanaries(ctx context.Context, spec target.CheckSpec, _ chec
 	}
 	err = s.readAll(ctx, all)
 	var t canary.Tally
-	for _, f := range all {
-		t.Add(f.key, f.size, f.damaged)
+	if err == nil { // else some were not read
+		for _, f := range all {
+			t.Add(f.key, f.size, f.damaged)
+		}
 	}
 	return []event.Property{t.Property(err)}, nil
 }

@@ -46,6 +46,7 @@ func (m Marker) Leave(ctx context.Context, op target.Operation, token string, li
 // descriptor 9, which is the lock.
 func (m Marker) Mend(script string) string {
 	return `marker=$1 token=$2; shift 2; ` + locked + script + `
+[ $? = 0 ] || exit 1
 [ ! -e "$marker" ] || { read -r is <"$marker" && [ "$is" != "$token" ] || rm -f -- "$marker"; }`
 }
 

@@ -75,6 +75,9 @@ func TestOnlyTheFaultsOwnMendTakesItsMarkerAway(t *testing.T) {
 	if _, err := mend(t, m, token, "echo no >&2; exit 1"); err == nil || text(t, m) == "" {
 		t.Errorf("a mend that failed: %q, %v", text(t, m), err)
 	}
+	if _, err := mend(t, m, token, "false"); err == nil || text(t, m) == "" {
+		t.Errorf("what failed last was taken for mended: %v, %q", err, text(t, m))
+	}
 }
 
 func TestAnOlderConductorLeavesNoMarker(t *testing.T) {

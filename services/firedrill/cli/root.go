@@ -200,7 +200,8 @@ func (a *app) connect(ctx context.Context) (*session, error) {
 		if !ok {
 			return nil, errNoServer
 		}
-		o.URL, out = rec.NATSURL, rec.OutDir
+		// Its server knows neither logins nor TLS: what is set for others is not for it.
+		o, out = bus.Options{URL: rec.NATSURL}, rec.OutDir
 	}
 	log, err := a.log()
 	if err != nil {

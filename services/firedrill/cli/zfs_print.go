@@ -202,8 +202,8 @@ func (p *zfsPrinter) planned(r zfs.Replication, u zfs.UpdatePlan, err error) err
 		Error       string         `json:"error,omitempty"`
 	}{true, r.From, r.To, u.Take, snapshotsJSON(u.Send), snapshotsJSON(u.Ahead), snapshotsJSON(u.PruneSource), snapshotsJSON(u.PruneTarget), errorText(err)}
 	return p.print(out, func(line func(string, ...any)) {
-		if err != nil && u.Take == "" {
-			return
+		if err != nil && u.Take == "" && !errors.Is(err, zfs.ErrCloned) {
+			return // there is no plan
 		}
 		line("%s -> %s: nothing is done in a dry run; it would have:", r.From, r.To)
 		if u.Take != "" {

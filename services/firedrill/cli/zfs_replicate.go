@@ -38,8 +38,8 @@ place below TO that it has below FROM. Each is taken at a moment of its own. Wha
 exist below FROM any more stays below TO.
 
 Where TO was changed, or has newer snapshots that FROM does not know, nothing is done
-without --rollback. Before a snapshot is taken it is looked, as far as that can be known,
-whether it could be sent, so that a run that fails leaves none behind.`,
+without --rollback. Whether a snapshot could be sent is looked at, as far as that can be
+known, before it is taken, so that a run that fails leaves none behind.`,
 	}
 	keep := keepFlag(c.Flags(), "what stays, such as hourly=24,daily=7,weekly=4,monthly=12; default: all. On FROM it is for what this command took for TO, on TO for all that firedrill took; other snapshots stay anyway")
 	c.RunE = func(cmd *cobra.Command, args []string) (err error) {

@@ -466,6 +466,16 @@ func (w *zfsWorld) archive() {
 	w.has(errs, `none of its 4 points is named "missing"`)
 	_, errs = w.run(1, "restore", where, "zfs:tank/stranger")
 	w.has(errs, "choose a dataset that does not exist")
+	// It is found among more than a listing of its directory shows at once.
+	b, err := bucket.Open(w.Context(), c)
+	w.must(err)
+	defer b.Close()
+	for i := range 1001 {
+		_, err := b.Put(w.Context(), fmt.Sprintf("a%04d", i), strings.NewReader(""), 0, bucket.PutOptions{})
+		w.must(err)
+	}
+	out, _ = w.run(0, "points", where)
+	w.has(out, p.Points[2].GUID)
 }
 
 // damage is a part with a flipped bit, and then one that is gone.

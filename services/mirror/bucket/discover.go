@@ -13,12 +13,12 @@ import (
 // discover asks the server what it is and what it can do, all at once: each question
 // alone is a round trip that every run would wait for.
 func (b *Bucket) discover(ctx context.Context) error {
-	ctx, cancel := context.WithCancel(ctx)
+	asking, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var g errgroup.Group
 	var refused error
 	g.Go(func() error {
-		if refused = b.discoverServer(ctx); refused != nil {
+		if refused = b.discoverServer(asking); refused != nil {
 			cancel() // the other questions have no better answer
 		}
 		return nil
@@ -26,13 +26,14 @@ func (b *Bucket) discover(ctx context.Context) error {
 	var unversioned bool
 	// Each has fields of its own.
 	g.Go(func() (err error) {
-		unversioned, err = b.discoverVersions(ctx)
+		unversioned, err = b.discoverVersions(asking)
 		return err
 	})
-	g.Go(func() error { return b.discoverLock(ctx) })
-	g.Go(func() error { return b.discoverAge(ctx) })
+	g.Go(func() error { return b.discoverLock(asking) })
+	g.Go(func() error { return b.discoverAge(asking) })
 	if !b.readOnly {
 		g.Go(func() (err error) {
+			// Not cut off by a refusal: what it begins it has to give up.
 			b.caps.CRC32C, err = b.probeChecksums(ctx)
 			return err
 		})
@@ -116,7 +117,7 @@ func (b *Bucket) probeChecksums(ctx context.Context) (bool, error) {
 		return false, cannotSay(err)
 	}
 	// Where giving up is not allowed the server drops it after a day.
-	return ok, cannotSay(b.AbortParts(ctx, Upload{Key: ".firedrill-probe", ID: id}))
+	return ok, cannotSay(b.AbortParts(context.WithoutCancel(ctx), Upload{Key: ".firedrill-probe", ID: id}))
 }
 
 // cannotSay drops the errors that only mean that a capability is not known, and

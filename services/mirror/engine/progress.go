@@ -14,7 +14,8 @@ type Progress struct {
 	// Planned says that all is planned: until then Actions and Bytes are what is
 	// known so far.
 	Planned bool
-	// Seen counts the actions that were planned, those included that do nothing.
+	// Seen counts the entries that were decided about, those included of which nothing is
+	// to be done.
 	Seen int64
 	// Actions and Bytes are what has to be done, DoneActions and DoneBytes what of
 	// it is done, Failed what failed.

@@ -243,6 +243,7 @@ func (r *run) carryOut(p *plan.Plan) error {
 			return err
 		}
 	}
+	r.countLeft()
 	r.watch.allPlanned()
 	if err := r.barrier(); err != nil {
 		return err

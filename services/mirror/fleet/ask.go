@@ -41,7 +41,7 @@ func Ask(ctx context.Context, b *bus.Bus, m bus.MirrorRequest, id string, r Requ
 		return nil, fmt.Errorf("mirror %s: %w", m.Mirror, ErrCancelled)
 	case kind != KindFinished || last.Result == nil:
 		return nil, fmt.Errorf("mirror %s: %s: %s", m.Mirror, kind, last.Reason)
-	case !last.Result.Whole && !last.Result.DryRun:
+	case !last.Result.Whole:
 		return last.Result, fmt.Errorf("mirror %s: %w: %s", m.Mirror, ErrNotWhole, last.Result.undone())
 	}
 	return last.Result, nil

@@ -73,23 +73,24 @@ type sealing struct {
 // Commit is the store's. A manifest that cannot be written keeps nothing from being
 // remembered: manifest says then what is wrong with it.
 func (s *sealing) Commit() error {
-	if err := s.close(); err != nil {
-		return err
-	}
+	before := s.close()
 	file, err := s.Create(manifestName)
 	if err != nil {
-		return s.Store.Commit()
+		return errors.Join(s.Store.Commit(), before)
 	}
 	failed := errNotWritten
 	err = s.CommitRead(func(past iter.Seq2[plan.Past, error]) error {
 		s.root, failed = verify.Manifest(file, past)
 		return nil
 	})
-	if err != nil || failed != nil {
-		return errors.Join(err, file.Close())
+	if err != nil { // perhaps there was no room for both
+		return errors.Join(file.Close(), s.Store.Commit(), before)
+	}
+	if failed != nil {
+		return errors.Join(file.Close(), before)
 	}
 	s.file = file
-	return nil
+	return before
 }
 
 // errNotWritten stands for a commit that had nothing to do.

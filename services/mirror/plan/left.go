@@ -1,7 +1,7 @@
 package plan
 
 import (
-	"cmp"
+	"errors"
 	"strings"
 
 	"github.com/firedrill/firedrill/services/mirror/entry"
@@ -30,7 +30,10 @@ func (m *merger) passOver() (bool, error) {
 	m.left.number++
 	m.left.bytes += size
 	m.rules.AsLeft(size)
-	return true, cmp.Or(source.advance(), past.advance(), m.settleLate())
+	if err := errors.Join(source.advance(), past.advance()); err != nil {
+		return true, err
+	}
+	return true, m.settleLate()
 }
 
 // left counts what was passed over.

@@ -1,13 +1,17 @@
 package plan_test
 
 import (
+	"errors"
+	"iter"
 	"maps"
 	"reflect"
 	"slices"
 	"testing"
+	"time"
 
 	"pgregory.net/rapid"
 
+	"github.com/firedrill/firedrill/services/mirror/entry"
 	"github.com/firedrill/firedrill/services/mirror/plan"
 )
 
@@ -25,10 +29,24 @@ func TestWhatIsAsItWasLeftIsOnlyCounted(t *testing.T) {
 			w.run()
 			edits(t, w, plan.Source, plan.Dest)
 		}
-		whole, report := w.plan(believed(w))
+		w.rules.Both[plan.Dest] = rapid.Bool().Draw(t, "the destination can hold a file and a directory of one name")
+		faults := [2]int{rapid.IntRange(-1, 30).Draw(t, "fault of the source"), rapid.IntRange(-1, 30).Draw(t, "fault of the past")}
+		twice := rapid.IntRange(-1, 30).Draw(t, "twice in the source")
+		input := func() plan.Input {
+			in := w.input()
+			in.Dest, in.Source = nil, again(in.Source, twice)
+			if faults[0] >= 0 && faults[0] < 20 {
+				in.Source = failing(in.Source, faults[0])
+			}
+			if faults[1] >= 0 && faults[1] < 10 {
+				in.Past = failing(in.Past, faults[1])
+			}
+			return in
+		}
+		whole, report := w.plan(input())
 		number, bytes := 0, int64(0)
 		w.rules.AsLeft = func(size int64) { number, bytes = number+1, bytes+size }
-		short, shortReport := w.planAt(believed(w))
+		short, shortReport := w.planAt(input())
 		passedOver += number
 		silent := func(a plan.Action) bool {
 			next, keep := w.rules.Next(a, true)
@@ -49,6 +67,41 @@ func TestWhatIsAsItWasLeftIsOnlyCounted(t *testing.T) {
 	})
 	if passedOver == 0 {
 		t.Fatal("nothing was ever passed over")
+	}
+}
+
+// again yields the n-th entry twice.
+func again(in iter.Seq2[entry.Entry, error], n int) iter.Seq2[entry.Entry, error] {
+	return func(yield func(entry.Entry, error) bool) {
+		for e, err := range in {
+			if !yield(e, err) || n == 0 && !yield(e, err) {
+				return
+			}
+			n--
+		}
+	}
+}
+
+// A stream that is out of order ends the plan at once, also behind what is passed over.
+func TestNothingFollowsAnErrorBehindWhatIsPassedOver(t *testing.T) {
+	w := newWorld(t, plan.Mirror)
+	w.file(plan.Source, "a", "")
+	w.file(plan.Source, "0", "")
+	w.run()
+	in := believed(w)
+	a, zero := w.look(plan.Source, "a"), w.look(plan.Source, "0")
+	in.Source, in.Past = seq([]entry.Entry{a, a, zero}), seq([]plan.Past{w.past["a"]})
+	w.rules.AsLeft = func(int64) {}
+	w.rules.ScanStart = time.Unix(0, w.tick())
+	p, err := plan.New(in, w.rules, &plan.MemorySpill{Limit: 1 << 20})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for a, err := range p.Actions() {
+		if !errors.Is(err, plan.ErrOrder) {
+			t.Errorf("%v, %v", a.Op, err)
+		}
+		break
 	}
 }
 

@@ -36,7 +36,8 @@ const maxErrors = 100
 
 // Report is what a plan came to.
 type Report struct {
-	// Ops counts the actions by operation, Bytes the content that they concern.
+	// Ops counts the actions by operation, Bytes the content that they concern. What
+	// [Rules.AsLeft] was told of is added when the actions end.
 	Ops   map[Op]int64
 	Bytes map[Op]int64
 	// Seen counts, by side, the entries that took part.

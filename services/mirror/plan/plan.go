@@ -120,10 +120,11 @@ type Rules struct {
 	// be comparable with like. It is called by whoever ranges over the actions. Where
 	// it is nil or fails, the content is taken for changed.
 	Hash func(s Side, e entry.Entry, like entry.Sum) (entry.Sum, error)
-	// AsLeft, if not nil, is told of each file that is on the source what the last run
-	// left there, and of whose destination the same is only believed, by the size of its
-	// content. It is called by whoever ranges over the actions, which then hold no Equal
-	// of those files: there is nothing in it that was not remembered before.
+	// AsLeft, if not nil, is told of files that are on the source what the last run left
+	// there, and of whose destination the same is only believed, by the size of their
+	// content: not of all such files, but of nearly all. The actions hold no Equal of
+	// those that it was told of, as there is nothing in it that was not remembered before.
+	// It is called by whoever ranges over the actions.
 	AsLeft func(size int64)
 }
 

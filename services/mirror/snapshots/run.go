@@ -194,7 +194,7 @@ func (r *running) archive(ctx context.Context, dataset string) error {
 // what was archived.
 func (r *running) archivePlan(ctx context.Context, a *zfs.Archive, dataset string) error {
 	send, err := a.Lacks(ctx, r.source, dataset)
-	if errors.Is(err, zfs.ErrNoSnapshots) {
+	if errors.Is(err, zfs.ErrNoSnapshots) && !errors.Is(err, zfs.ErrCorrupt) {
 		err = nil
 	}
 	if err == nil || errors.Is(err, zfs.ErrCorrupt) {

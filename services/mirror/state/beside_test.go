@@ -103,7 +103,7 @@ func TestCommitReadTellsItsReaderOfAFailure(t *testing.T) {
 		return told
 	})
 	b.add(&plan.Past{Key: "k"})
-	if err := b.end(broken); err != broken && !errors.Is(err, broken) {
+	if err := b.end(broken); !errors.Is(err, broken) {
 		t.Fatalf("%v", err)
 	} else if errors.Is(err, errCutOff) {
 		t.Fatalf("%v names what follows from it", err)

@@ -225,8 +225,8 @@ func (s *Store) sync() error {
 func (s *Store) Commit() error { return s.CommitRead(nil) }
 
 // CommitRead is Commit, and has read given what the state holds then, sorted by key, as
-// it is written, in a goroutine that has ended when it returns. An error of read is one
-// of the commit. Where nothing was noted read is not called.
+// it is written, in a goroutine that has ended when it returns. read must not note,
+// sync, commit or close, which would wait for it. An error of read is one of the commit. Where nothing was noted read is not called.
 func (s *Store) CommitRead(read func(iter.Seq2[plan.Past, error]) error) error {
 	s.syncing.Lock()
 	defer s.syncing.Unlock()

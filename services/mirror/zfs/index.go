@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"regexp"
+	"slices"
 	"time"
 )
 
@@ -71,7 +72,10 @@ const (
 
 // IsArchiveDir reports whether what lies right in an archive may have the name, which ends
 // with '/': where such a thing is, an archive is, or its parts are.
-func IsArchiveDir(name string) bool { return name == pointPrefix || name == partPrefix }
+func IsArchiveDir(name string) bool { return slices.Contains(ArchiveDirs(), name) }
+
+// ArchiveDirs are the names of all that lies right in an archive, ending with '/'.
+func ArchiveDirs() []string { return []string{pointPrefix, partPrefix} }
 
 func (p Point) key() string {
 	return fmt.Sprintf("%s%s-%016x.json", pointPrefix, p.Created.UTC().Format("20060102T150405Z"), p.GUID)

@@ -63,8 +63,8 @@ type Updated struct {
 // Update does what is done regularly: it takes a snapshot of the source, sends what
 // the target lacks as Run does, and prunes both sides. Where Run could not go on, as far
 // as that can be known before, nothing is taken: the target was changed, or the dataset
-// that it is to be made in does not exist, which is ErrNotExist. What could not be pruned makes the error wrap ErrBusy or
-// ErrCloned, as of Prune, after all has been sent.
+// that it is to be made in does not exist, which is ErrNotExist. What could not be pruned
+// makes the error wrap ErrBusy or ErrCloned, as of Prune, after all has been sent.
 func (r Replication) Update(ctx context.Context, o UpdateOptions) (done Updated, err error) {
 	if err := o.validate(); err != nil {
 		return done, err

@@ -55,7 +55,8 @@ func (p *Place) sweep(path string) {
 
 // leftovers are the first temporary files that a walk has left alone: of a run that was
 // killed a moment ago nobody could tell that it does not go on. They are looked at again
-// when the run ends, as the next one may not walk at all. It may be used concurrently.
+// when a run that wrote something ends, as the next one may not walk at all; what is too
+// young even then the next listing finds. It may be used concurrently.
 type leftovers struct {
 	mu    sync.Mutex
 	paths []string

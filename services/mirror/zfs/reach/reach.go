@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/firedrill/firedrill/pkg/control"
@@ -71,29 +70,45 @@ func Archives(ctx context.Context, l location.Location, inventory []drill.Store,
 		return nil, fmt.Errorf("open %s: %w", l, stores.NoKeys(l, c, err))
 	}
 	defer b.Close()
-	there, err := b.Children(ctx, "")
+	itself, err := isArchive(ctx, b, "")
 	if err != nil {
 		return nil, fmt.Errorf("look for archives in %s: %w", l, err)
 	}
-	if slices.ContainsFunc(there.Dirs, zfs.IsArchiveDir) {
+	if itself {
 		return nil, nil
+	}
+	there, err := b.Children(ctx, "")
+	if err != nil {
+		return nil, fmt.Errorf("look for archives in %s: %w", l, err)
 	}
 	if !there.All {
 		return nil, fmt.Errorf("look for archives in %s: %w: more than a thousand things lie there: name one archive", l, ErrLocation)
 	}
 	var found []location.Location
 	for _, dir := range there.Dirs {
-		below, err := b.Children(ctx, dir)
+		holds, err := isArchive(ctx, b, dir)
 		if err != nil {
 			return nil, fmt.Errorf("look for archives in %s: %w", l, err)
 		}
-		if slices.ContainsFunc(below.Dirs, func(d string) bool { return zfs.IsArchiveDir(strings.TrimPrefix(d, dir)) }) {
+		if holds {
 			own := l
 			own.Prefix += dir
 			found = append(found, own)
 		}
 	}
 	return found, nil
+}
+
+// isArchive asks for what an archive has, as a listing of a directory that holds much else
+// would not come to it.
+func isArchive(ctx context.Context, b *bucket.Bucket, dir string) (bool, error) {
+	for _, own := range zfs.ArchiveDirs() {
+		c, err := b.Children(ctx, dir+own)
+		if err != nil || len(c.Objects)+len(c.Dirs) > 0 {
+			return err == nil, err
+		}
+	}
+	return false, nil
 }
 
 // Archive opens an archive in a bucket, with the keys that the inventory's stores name,
