@@ -6,7 +6,6 @@ import (
 	"io"
 
 	"github.com/firedrill/firedrill/services/mirror/entry"
-	"github.com/firedrill/firedrill/services/mirror/pace"
 	"github.com/firedrill/firedrill/services/mirror/place"
 	"github.com/firedrill/firedrill/services/mirror/plan"
 	"golang.org/x/time/rate"
@@ -90,10 +89,6 @@ func (s *stream) wait(n int) error {
 	}
 	return nil
 }
-
-// NewLimit bounds the bytes of content that are read per second; 0 or less is no
-// limit. See [pace.NewLimit].
-func NewLimit(bytesPerSecond int64) *rate.Limiter { return pace.NewLimit(bytesPerSecond) }
 
 // Close closes the content.
 func (s *stream) Close() error { return s.content.Close() }

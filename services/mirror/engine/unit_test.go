@@ -26,6 +26,7 @@ import (
 
 	"github.com/firedrill/firedrill/services/mirror/engine/enginetest"
 	"github.com/firedrill/firedrill/services/mirror/entry"
+	"github.com/firedrill/firedrill/services/mirror/pace"
 	"github.com/firedrill/firedrill/services/mirror/place"
 	"github.com/firedrill/firedrill/services/mirror/place/store"
 	"github.com/firedrill/firedrill/services/mirror/plan"
@@ -222,7 +223,7 @@ func TestTheLimitCountsWhatWasRead(t *testing.T) {
 	if _, err := io.Copy(io.Discard, s); !errors.Is(err, context.Canceled) {
 		t.Errorf("while it waited: %v", err)
 	}
-	if NewLimit(0) != nil || NewLimit(-1) != nil {
+	if pace.NewLimit(0) != nil || pace.NewLimit(-1) != nil {
 		t.Error("no limit limits")
 	}
 }
@@ -231,7 +232,7 @@ func TestTheLimitCountsWhatWasRead(t *testing.T) {
 func TestTheLimitBoundsShortRuns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const perSecond = 10_000
-		limit, began := NewLimit(perSecond), time.Now()
+		limit, began := pace.NewLimit(perSecond), time.Now()
 		for range 10 { // files of a run
 			const size = 2_500
 			s := &stream{ctx: t.Context(), content: piece{strings.NewReader(strings.Repeat("x", size)), nil}, limit: limit, left: size}

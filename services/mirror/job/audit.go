@@ -12,6 +12,7 @@ import (
 	"github.com/firedrill/firedrill/services/mirror/bucket"
 	"github.com/firedrill/firedrill/services/mirror/engine"
 	"github.com/firedrill/firedrill/services/mirror/entry"
+	"github.com/firedrill/firedrill/services/mirror/pace"
 	"github.com/firedrill/firedrill/services/mirror/place"
 	"github.com/firedrill/firedrill/services/mirror/plan"
 	"github.com/firedrill/firedrill/services/mirror/proof"
@@ -193,7 +194,7 @@ func damaged(err error) bool { return errors.Is(err, place.ErrCorrupt) || errors
 // lost reads again what could not be read, and reports whether it is damaged.
 func (j *Job) lost(ctx context.Context, p *plan.Past, side plan.Side) bool {
 	want := p.Source.Sum.Shared(p.Dest.Sum)
-	got, err := engine.Hash(ctx, j.places[side], p.At(side), want, engine.NewLimit(j.spec.BytesPerSecond))
+	got, err := engine.Hash(ctx, j.places[side], p.At(side), want, pace.NewLimit(j.spec.BytesPerSecond))
 	switch {
 	case err == nil:
 		return unlike(got, want)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/firedrill/firedrill/services/mirror/engine"
 	"github.com/firedrill/firedrill/services/mirror/entry"
+	"github.com/firedrill/firedrill/services/mirror/pace"
 	"github.com/firedrill/firedrill/services/mirror/place"
 	"github.com/firedrill/firedrill/services/mirror/plan"
 	"github.com/firedrill/firedrill/services/mirror/proof"
@@ -104,7 +105,7 @@ func bootID() string {
 
 // Worker is one that carries out items of this job in this process.
 func (j *Job) Worker() *engine.Worker {
-	w := &engine.Worker{Places: j.places, Limit: engine.NewLimit(j.spec.BytesPerSecond)}
+	w := &engine.Worker{Places: j.places, Limit: pace.NewLimit(j.spec.BytesPerSecond)}
 	if j.env.Pace != nil {
 		w.Pace = j.env.Pace
 	}
@@ -243,7 +244,7 @@ func (j *Job) VerifySides(ctx context.Context, sides []plan.Side, o VerifyOption
 		return nil, err
 	}
 	defer func() { _ = done() }() // opened for reading
-	limit := engine.NewLimit(j.spec.BytesPerSecond)
+	limit := pace.NewLimit(j.spec.BytesPerSecond)
 	var seen sync.Mutex
 	var g sync.WaitGroup
 	all, errs := make([]Verified, len(sides)), make([]error, len(sides))

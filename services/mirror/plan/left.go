@@ -10,8 +10,8 @@ import (
 // passOver counts the next key, and moves on, where nothing is to be decided or to be
 // remembered of it: the source holds the very file that the last run left, and the
 // destination is believed. Nearly all keys of nearly all runs are such, and this is the
-// short way through next, leave and visit for them. It has done nothing where it
-// gives false.
+// short way through next, leave and visit for them. Where it gives false, those have
+// everything left to do.
 func (m *merger) passOver() (bool, error) {
 	source, past := m.sides[Source], m.past
 	if m.rules.AsLeft == nil || m.in.Dest != nil || source.ended || past.ended || source.failed || past.failed ||
@@ -64,22 +64,18 @@ func (r *Rules) asLeft(now *entry.Entry, past *Past) bool {
 }
 
 // passes reports whether nothing is open that the key at hand, a file's on both sides,
-// could have a part in, and closes what ends before it.
+// could have a part in. What ends before it and needs no more closing is closed, as leave
+// would.
 func (t *tree) passes(key string) bool {
 	if len(t.frames) > 0 || len(t.held) > 0 {
 		return false
 	}
-	for _, files := range t.files {
-		for n := len(files); n > 0 && !strings.HasPrefix(key, files[n-1].key); n-- {
+	for s, files := range t.files {
+		n := len(files)
+		for ; n > 0 && !strings.HasPrefix(key, files[n-1].key); n-- {
 			if files[n-1].missing != nil {
 				return false
 			}
-		}
-	}
-	for s, files := range t.files {
-		n := len(files)
-		for n > 0 && !strings.HasPrefix(key, files[n-1].key) {
-			n--
 		}
 		t.files[s] = files[:n]
 	}
