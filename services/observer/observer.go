@@ -31,10 +31,14 @@ type Config struct {
 // at most 20 s in which it publishes the last attempts and removes the canaries of
 // drills whose report is out. A drill whose session breaks is taken up again after
 // a pause; it never takes the others with it.
+//
+// It raises the process's GOMAXPROCS to 16, unless the environment sets it, and has
+// the kernel run its threads in short slices.
 func Run(ctx context.Context, c Config) error {
 	if c.Silence == 0 {
 		c.Silence = DefaultSilence
 	}
+	beOnTime()
 	w := &watcher{c: c, known: map[string]bool{}}
 	defer w.wg.Wait()
 	ctx, cancel := context.WithCancel(ctx)

@@ -4,9 +4,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
+	"runtime"
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
 	"pgregory.net/rapid"
 
 	"github.com/firedrill/firedrill/pkg/bus"
@@ -164,5 +167,30 @@ func TestSameTarget(t *testing.T) {
 	}
 	if got := sameTarget(all, at("db", "postgres"), "bystander"); len(got) != 0 {
 		t.Fatalf("got %v for a target that no drill probed", got)
+	}
+}
+
+// TestOnTime: with as many threads as cores, and slices like any other's, attempts are
+// late by the time slices of whatever else runs.
+func TestOnTime(t *testing.T) {
+	if set := os.Getenv("GOMAXPROCS"); set != "" {
+		t.Fatalf("GOMAXPROCS is set to %s: run the tests without", set)
+	}
+	beOnTime()
+	if n := runtime.GOMAXPROCS(0); n < minProcs {
+		t.Errorf("%d threads may run Go code", n)
+	}
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	shorten(unix.Gettid())
+	want, err := unix.SchedGetAttr(unix.Gettid(), 0) // a kernel may take no notice
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tid := range threads() {
+		got, err := unix.SchedGetAttr(tid, 0)
+		if err == nil && got.Runtime != want.Runtime { // it may have ended
+			t.Errorf("thread %d asks for slices of %d ns, not %d", tid, got.Runtime, want.Runtime)
+		}
 	}
 }
