@@ -46,6 +46,9 @@ type ProbeBatch struct {
 	Outcomes string `json:"outcomes"`
 	// ObservedSeq is, for read lanes, the highest canary seen (0 when not ok).
 	ObservedSeq []int64 `json:"observed_seq,omitempty"`
+	// Extra are the sequence numbers of attempts that were made besides the
+	// schedule: they show whether the service worked, and count as no slot.
+	Extra []int64 `json:"extra,omitempty"`
 	// Deadline is D, after which an attempt counts as unknown.
 	DeadlineUS int64 `json:"deadline_us"`
 	// Errors are the distinct error texts, each with its first sequence number.

@@ -58,6 +58,9 @@ func NewBatch(m BatchMeta, attempts []Attempt) event.ProbeBatch {
 		b.LateUS = append(b.LateUS, late)
 		b.TookUS = append(b.TookUS, took)
 		outcomes = append(outcomes, byte(a.Outcome))
+		if a.Extra {
+			b.Extra = append(b.Extra, a.Seq)
+		}
 		if m.Kind != kindWrite {
 			b.ObservedSeq = append(b.ObservedSeq, a.Observed)
 		}
@@ -149,6 +152,8 @@ func malformed(b *event.ProbeBatch) string {
 		return fmt.Sprintf("its columns have %d, %d, %d and %d rows", len(b.ScheduledUS), len(b.LateUS), len(b.TookUS), n)
 	case len(b.ObservedSeq) != 0 && len(b.ObservedSeq) != n:
 		return fmt.Sprintf("it has %d observed numbers for %d attempts", len(b.ObservedSeq), n)
+	case !slices.IsSorted(b.Extra) || len(b.Extra) > 0 && (b.Extra[0] < b.FirstSeq || b.Extra[len(b.Extra)-1]-b.FirstSeq >= int64(n)):
+		return "its extra attempts are not in order, or not all its own"
 	case b.FirstSeq < 0 || b.FirstSeq > maxSeq:
 		return "its first number is out of range"
 	case b.Origin.Mono < -maxMono || b.Origin.Mono > maxMono:
@@ -217,7 +222,8 @@ func same(x, y *event.ProbeBatch) bool {
 	return x.FirstSeq == y.FirstSeq && x.Outcomes == y.Outcomes && x.Origin.Mono == y.Origin.Mono && x.Origin.Clock == y.Origin.Clock &&
 		x.Target == y.Target && x.Kind == y.Kind && x.DeadlineUS == y.DeadlineUS &&
 		slices.Equal(x.ScheduledUS, y.ScheduledUS) && slices.Equal(x.LateUS, y.LateUS) &&
-		slices.Equal(x.TookUS, y.TookUS) && slices.Equal(x.ObservedSeq, y.ObservedSeq)
+		slices.Equal(x.TookUS, y.TookUS) && slices.Equal(x.ObservedSeq, y.ObservedSeq) &&
+		slices.Equal(x.Extra, y.Extra)
 }
 
 // unpack appends a batch's attempts. The lane's deadline is the largest that
@@ -234,6 +240,7 @@ func (l *Lane) unpack(b *event.ProbeBatch) {
 		if len(b.ObservedSeq) > 0 {
 			a.Observed = b.ObservedSeq[i]
 		}
+		_, a.Extra = slices.BinarySearch(b.Extra, a.Seq)
 		l.Attempts = append(l.Attempts, a)
 	}
 }

@@ -33,6 +33,9 @@ func drawAttempts(t *rapid.T, kind string) []Attempt {
 		if a.Outcome == Skipped {
 			a.Started, a.Completed = at, at
 		}
+		if a.Outcome != Skipped {
+			a.Extra = rapid.Bool().Draw(t, "extra")
+		}
 		if kind != kindWrite {
 			a.Observed = rapid.Int64Range(0, 1e9).Draw(t, "observed")
 		}
@@ -87,7 +90,7 @@ func TestBatchRoundTrip(t *testing.T) {
 			early("schedule", got.Scheduled, w.Scheduled)
 			early("start", got.Started, w.Started)
 			early("completion", w.Completed, got.Completed)
-			if got.Seq != w.Seq || got.Outcome != w.Outcome || got.Observed != w.Observed {
+			if got.Seq != w.Seq || got.Outcome != w.Outcome || got.Observed != w.Observed || got.Extra != w.Extra {
 				t.Fatalf("%+v became %+v", w, got)
 			}
 		}

@@ -35,11 +35,11 @@ func latency(oks []int64, n int) Latency {
 	}
 }
 
-// okLatencies are the ok attempts' latencies from the schedule.
+// okLatencies are the scheduled ok attempts' latencies from the schedule.
 func okLatencies(as []Attempt) []int64 {
 	out := make([]int64, 0, len(as))
 	for _, a := range as {
-		if a.Outcome == OK {
+		if a.Outcome == OK && !a.Extra {
 			out = append(out, a.Completed-a.Scheduled)
 		}
 	}
@@ -53,7 +53,7 @@ func baseline(as []Attempt, firstFault int64) Latency {
 		if a.Scheduled > firstFault {
 			break
 		}
-		if a.Outcome == OK && a.Completed <= firstFault {
+		if a.Outcome == OK && !a.Extra && a.Completed <= firstFault {
 			oks = append(oks, a.Completed-a.Scheduled)
 		}
 	}
@@ -82,6 +82,9 @@ func (r *LaneResult) count(as []Attempt, from, deadline int64) {
 	}
 	var jitter []int64
 	for _, a := range as {
+		if a.Extra {
+			continue
+		}
 		if b := (a.Scheduled - from) / int64(time.Second); b != bucket {
 			closeBucket()
 			bucket = b
@@ -115,7 +118,7 @@ func (r *LaneResult) count(as []Attempt, from, deadline int64) {
 	slices.Sort(jitter)
 	r.JitterP99 = percentile(jitter, len(jitter), 99)
 	oks := okLatencies(as)
-	r.Latency = latency(oks, len(as))
+	r.Latency = latency(oks, int(r.Scheduled))
 	r.LatencyOK = latency(oks, len(oks))
 }
 

@@ -99,8 +99,8 @@ func newWorld(seed uint64) *world {
 		at = w.slowTo
 	}
 	w.end = max(at, w.fault) + w.window + 900*ms
-	w.pooled = w.probe(lanePooled)
-	w.fresh = w.probe("fresh")
+	w.pooled = w.probe(lanePooled, w.slots(lanePooled))
+	w.fresh = w.probe("fresh", w.withExtra(w.slots("fresh")))
 	return w
 }
 
@@ -115,11 +115,11 @@ func (w *world) starting(from, to int64) int {
 }
 
 // slots are a lane's schedule.
-func (w *world) slots(lane string) []int64 {
-	var out []int64
+func (w *world) slots(lane string) []Attempt {
+	var out []Attempt
 	t := between(w.rng, 0, 50*ms)
 	for t < w.end {
-		out = append(out, t)
+		out = append(out, Attempt{Scheduled: t})
 		switch {
 		case lane != lanePooled:
 			t += 200 * ms
@@ -130,6 +130,25 @@ func (w *world) slots(lane string) []int64 {
 		}
 	}
 	return out
+}
+
+// withExtra adds, in most worlds, the extra attempts that are made while the pooled
+// lane is down and fails at once.
+func (w *world) withExtra(slots []Attempt) []Attempt {
+	if w.rng.IntN(4) == 0 {
+		return slots
+	}
+	for i, a := range w.pooled {
+		if a.Bad() && a.Outcome != Skipped && a.Completed-a.Started < 3*ms && w.rng.IntN(10) > 0 {
+			at := a.Completed
+			if i > 0 && w.pooled[i-1].Bad() {
+				at = max(at, a.Scheduled+5*ms)
+			}
+			slots = append(slots, Attempt{Scheduled: at, Extra: true})
+		}
+	}
+	slices.SortStableFunc(slots, func(x, y Attempt) int { return cmp.Compare(x.Scheduled, y.Scheduled) })
+	return slots
 }
 
 // pool is the client's connections on the pooled lane.
@@ -167,13 +186,17 @@ func (p *pool) take(a int64, r *rand.Rand) int64 {
 }
 
 // probe makes all of a lane's attempts.
-func (w *world) probe(lane string) []simAttempt {
+func (w *world) probe(lane string, slots []Attempt) []simAttempt {
 	r := w.rng
 	var out []simAttempt
 	var p pool
 	var busy []int64
-	for i, s := range w.slots(lane) {
-		a := simAttempt{Attempt: Attempt{Seq: int64(i + 1), Scheduled: s, Started: s + between(r, 0, 2*ms)}, met: -1}
+	for i, slot := range slots {
+		a, s := simAttempt{Attempt: slot, met: -1}, slot.Scheduled
+		a.Seq, a.Started = int64(i+1), s
+		if !a.Extra {
+			a.Started += between(r, 0, 2*ms)
+		}
 		busy = slices.DeleteFunc(busy, func(c int64) bool { return c <= a.Started })
 		if len(busy) >= 24 || (s < w.end-w.window-700*ms && r.IntN(1000) == 0) {
 			a.Started, a.Completed, a.Outcome = s, s, Skipped

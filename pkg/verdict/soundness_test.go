@@ -1,6 +1,7 @@
 package verdict
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -153,5 +154,40 @@ func (w *world) checkVerdicts(t *testing.T, in Input, lag int64, seen *tally) {
 				seen.inconclusive++
 			}
 		}
+	}
+}
+
+// TestExtraAttemptsAreNoSlots: they leave alone all that counts slots, and bound the
+// recovery no worse.
+func TestExtraAttemptsAreNoSlots(t *testing.T) {
+	narrower := 0
+	for seed := range uint64(1000) {
+		w := newWorld(seed)
+		if !slices.ContainsFunc(w.fresh, func(a simAttempt) bool { return a.Extra }) {
+			continue
+		}
+		with := w.input(t)
+		without := with
+		without.Lanes = slices.Clone(with.Lanes)
+		for i, l := range without.Lanes {
+			without.Lanes[i].Attempts = slices.DeleteFunc(slices.Clone(l.Attempts), func(a Attempt) bool { return a.Extra })
+			for j := range without.Lanes[i].Attempts {
+				without.Lanes[i].Attempts[j].Seq = int64(j + 1)
+			}
+		}
+		a, b := Measure(with), Measure(without)
+		for i := range a.Lanes {
+			x, y := a.Lanes[i], b.Lanes[i]
+			if x.Availability != y.Availability || x.MinAvailability != y.MinAvailability || x.Scheduled != y.Scheduled ||
+				x.RateShare != y.RateShare || x.JitterP99 != y.JitterP99 || x.Latency != y.Latency || x.LatencyOK != y.LatencyOK {
+				t.Fatalf("world %d, lane %s: extra attempts count:\n%+v\n%+v", seed, x.Lane, x, y)
+			}
+		}
+		if len(a.Faults) == 1 && len(b.Faults) == 1 && a.Faults[0].TTFS.Width() < b.Faults[0].TTFS.Width() {
+			narrower++
+		}
+	}
+	if narrower < 15 {
+		t.Errorf("extra attempts made only %d recoveries narrower", narrower)
 	}
 }

@@ -42,6 +42,10 @@ type Attempt struct {
 	Outcome   Outcome
 	// Observed is, for read lanes, the highest canary seen.
 	Observed int64
+	// Extra says that it was made besides the schedule, because the service was
+	// down. It is evidence like any other, and no slot: availability, rate, latency
+	// and jitter leave it out, which would else depend on how often was asked.
+	Extra bool
 }
 
 // Bad reports whether the attempt counts as down: anything but OK.

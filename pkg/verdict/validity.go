@@ -80,7 +80,7 @@ func (m *measuring) checkLanes() {
 			m.problem("lane %s: its attempts end %s before the measured window does", id, show(gap))
 		}
 		for _, a := range v.all {
-			if a.Outcome != Skipped {
+			if a.Outcome != Skipped && !a.Extra {
 				jitter = append(jitter, a.Started-a.Scheduled)
 			}
 		}

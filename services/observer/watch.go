@@ -219,8 +219,9 @@ func (s *session) admit(ctx context.Context, o openedLane) {
 	}
 	fresh := w.fresh[o.id.probe]
 	if c.Pooled {
-		// A stale connection says little about the service: ask on a new one at once.
-		c.OnTurn = func() {
+		// A stale connection says little about the service: ask on a new one at once,
+		// and then between the slots, which halves how long a recovery goes unseen.
+		c.AskExtra = func() {
 			if f := fresh.Load(); f != nil {
 				f.Extra()
 			}

@@ -85,7 +85,7 @@ func (b *failoverBench) lanes(ctx context.Context, run string, every time.Durati
 		}
 		c := probe.Config{Probe: p, Clock: clock.System(), Interval: every, Deadline: deadline, Pooled: lane == target.LanePooled}
 		if c.Pooled {
-			c.OnTurn = func() { freshLane.Extra() }
+			c.AskExtra = func() { freshLane.Extra() }
 		}
 		return probe.Start(ctx, c), nil
 	}

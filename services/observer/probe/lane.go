@@ -23,7 +23,7 @@ import (
 // context ended and the probe was closed. Their goroutines are left behind.
 var ErrStuck = errors.New("attempts did not return after the probe was closed")
 
-// Config describes a lane. All fields but FirstSeq, Pooled and OnTurn are required.
+// Config describes a lane. All fields but FirstSeq, Pooled and AskExtra are required.
 type Config struct {
 	// Probe makes the attempts; Stop closes it.
 	Probe target.Probe
@@ -37,9 +37,11 @@ type Config struct {
 	// Pooled says that attempts share connections, which are dropped when one
 	// of them turns out to be bad.
 	Pooled bool
-	// OnTurn is called when an attempt is bad after one was good. It runs on the
-	// attempt's goroutine and must not block.
-	OnTurn func()
+	// AskExtra asks another lane for an extra attempt: at once when an attempt is
+	// bad after one was good, and from then on halfway between any two slots, as
+	// long as attempts fail at once. Attempts that the target takes pains over are
+	// not made more. It must not block.
+	AskExtra func()
 }
 
 // Record is an attempt with what only the observer needs of it.
@@ -62,6 +64,7 @@ type Lane struct {
 
 	mu       sync.Mutex
 	timer    *time.Timer // runs fire at the next slot
+	halfway  *time.Timer // runs AskExtra, nil until it did once
 	stopped  bool
 	interval int64
 	deadline time.Duration
@@ -146,23 +149,22 @@ func (l *Lane) due() []flight {
 func (l *Lane) issueDue(now int64) []flight {
 	var todo []flight
 	for l.next <= now {
-		todo = l.issue(todo, l.next, now)
+		todo = l.issue(todo, verdict.Attempt{Scheduled: l.next, Started: now})
 		l.last = l.next
 		l.next += l.interval
 	}
 	return todo
 }
 
-// issue adds one attempt to those to be made, or records the slot as skipped when
-// too many are under way.
-func (l *Lane) issue(todo []flight, scheduled, now int64) []flight {
+// issue numbers an attempt and adds it to those to be made, or records it as skipped
+// when too many are under way.
+func (l *Lane) issue(todo []flight, a verdict.Attempt) []flight {
 	l.seq++
-	s := slot{Record: Record{Deadline: l.deadline, Attempt: verdict.Attempt{
-		Seq: l.seq, Scheduled: scheduled, Started: now, Completed: now, Outcome: verdict.Unknown,
-	}}}
+	a.Seq, a.Completed, a.Outcome = l.seq, a.Started, verdict.Unknown
+	s := slot{Record: Record{Deadline: l.deadline, Attempt: a}}
 	if l.flying >= l.maxFlying() {
 		s.settled = true
-		s.Started, s.Completed, s.Outcome = scheduled, scheduled, verdict.Skipped
+		s.Started, s.Completed, s.Outcome = s.Scheduled, s.Scheduled, verdict.Skipped
 		s.Err = fmt.Sprintf("skipped: %d attempts under way", l.flying)
 		l.slots = append(l.slots, s)
 		return todo
@@ -218,8 +220,27 @@ func (l *Lane) settle(seq, started, completed int64, o target.Outcome) {
 		s.Err = text(o.Err)
 	}
 	turned, reset := l.turn.see(started, completed, s.Bad())
+	if s.Bad() && !turned {
+		l.askHalfway(s.Attempt)
+	}
 	l.mu.Unlock()
 	l.react(turned, reset)
+}
+
+// askHalfway has another lane make an extra attempt between this slot and the next,
+// unless the bad attempt took a while.
+func (l *Lane) askHalfway(bad verdict.Attempt) {
+	if l.c.AskExtra == nil || l.stopped || bad.Completed-bad.Started > l.interval/4 {
+		return
+	}
+	in := time.Duration(bad.Scheduled + l.interval/2 - bad.Completed)
+	switch {
+	case in <= 0:
+	case l.halfway == nil:
+		l.halfway = time.AfterFunc(in, l.c.AskExtra)
+	default:
+		l.halfway.Reset(in)
+	}
 }
 
 // see notes an attempt and says what is to be done about it. Only an attempt
@@ -246,8 +267,8 @@ func (l *Lane) react(turned, reset bool) {
 		// A pool that cannot be dropped shows as more bad attempts.
 		_ = guard(func() error { l.c.Probe.Reset(); return nil })
 	}
-	if turned && l.c.OnTurn != nil {
-		l.c.OnTurn()
+	if turned && l.c.AskExtra != nil {
+		l.c.AskExtra()
 	}
 }
 
@@ -300,7 +321,7 @@ func (l *Lane) Extra() {
 	}
 	now := l.now()
 	todo := l.issueDue(now) // keeps sequence numbers in the order of the schedule
-	l.launch(l.issue(todo, now, now))
+	l.launch(l.issue(todo, verdict.Attempt{Scheduled: now, Started: now, Extra: true}))
 }
 
 // SetInterval changes the distance between slots, counted from the last one.
@@ -369,6 +390,9 @@ func (l *Lane) shutDown(ctx context.Context) error {
 	l.mu.Lock() // whoever issues attempts looks at stopped under the lock
 	l.stopped = true
 	l.timer.Stop()
+	if l.halfway != nil {
+		l.halfway.Stop()
+	}
 	l.mu.Unlock()
 	returned := make(chan struct{})
 	go func() { l.wg.Wait(); close(returned) }()
