@@ -198,6 +198,9 @@ func failover(t *testing.T, r *rig, fault, method string) (lost event.Ranges) {
 	commits := check(t, tg, postgres.CheckForensics, nil, nil)["commits that did not survive"]
 	if fault == postgres.FaultKill && !r.synchronous {
 		wantResult(t, check(t, tg, postgres.CheckForensics, map[string]any{"maxCommits": 0}, nil), commits.Name, event.ResultFail)
+		r.withUsedAgain(t, func() {
+			wantResult(t, check(t, tg, postgres.CheckForensics, map[string]any{"maxCommits": 0}, nil), commits.Name, event.ResultInconclusive)
+		})
 	}
 	for name, p := range check(t, tg, postgres.CheckTables, nil, tables) {
 		if p.Result != event.ResultPass {
@@ -263,6 +266,30 @@ func (r *rig) evidenceKept(t *testing.T) {
 		if out, err := cmd.CombinedOutput(); err != nil {
 			t.Errorf("%s: %v\n%s", dir, err, out)
 		}
+	}
+}
+
+// withUsedAgain does something while the log files of the dead primary have names
+// further on, as a server gives them that uses them again.
+func (r *rig) withUsedAgain(t *testing.T, do func()) {
+	t.Helper()
+	wal := filepath.Join(r.Nodes[0].DataDir, "pg_wal")
+	files, err := filepath.Glob(filepath.Join(wal, "000000010000000000??????"))
+	if err != nil || len(files) == 0 {
+		t.Fatalf("%s: no log (%v)", wal, err)
+	}
+	later := func(name string) string { return name[:len(name)-6] + "00FF" + name[len(name)-2:] }
+	move := func(from, to string) {
+		if err := os.Rename(from, to); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, f := range files {
+		move(f, later(f))
+	}
+	do()
+	for _, f := range files {
+		move(later(f), f)
 	}
 }
 

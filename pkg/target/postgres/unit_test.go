@@ -306,3 +306,28 @@ func FuzzConfig(f *testing.F) {
 		}
 	})
 }
+
+// TestEndOfLog: a file that is missing is the end only behind the last one.
+func TestEndOfLog(t *testing.T) {
+	const missing = `pg_waldump: error: could not find file "0000000100000001000000FF": No such file or directory`
+	for name, c := range map[string]struct {
+		message string
+		files   []string
+		want    bool
+	}{
+		"nothing follows":        {"pg_waldump: error: error in WAL record at 0/3000148: invalid record length at 0/3000180: wanted 24, got 0", nil, true},
+		"nothing said":           {"", []string{"000000010000000100000001"}, false},
+		"not found":              {"sh: 1: pg_waldump: not found", nil, false},
+		"behind the last":        {missing, []string{"0000000100000001000000FD", "0000000100000001000000FE"}, true},
+		"the next four GiB":      {`could not find file "000000010000000200000000"`, []string{"0000000100000001000000FF"}, true},
+		"before others":          {missing, []string{"000000010000000200000000"}, false},
+		"used again":             {missing, []string{"0000000100000001000000FD", "000000010000000200000003"}, false},
+		"far behind the last":    {missing, []string{"0000000100000001000000F0"}, false},
+		"no files":               {missing, []string{"00000001????????????????"}, false},
+		"another timeline's end": {missing, []string{"0000000200000001000000FE"}, false},
+	} {
+		if got := endOfLog(c.message, c.files); got != c.want {
+			t.Errorf("%s: %t", name, got)
+		}
+	}
+}
