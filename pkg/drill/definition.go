@@ -147,6 +147,18 @@ type Probe struct {
 	Deadline event.Duration `json:"deadline,omitempty"`
 }
 
+// Of is params.of: in every driver the name of the write probe whose canaries a probe
+// reads, at the same target. It is empty for a probe that reads none.
+func (p Probe) Of() string {
+	var params struct {
+		Of string `json:"of"`
+	}
+	if json.Unmarshal(p.Params, &params) != nil {
+		return ""
+	}
+	return params.Of
+}
+
 // SteadyState is what must hold before the first fault and after the restore.
 type SteadyState struct {
 	// Window is how long it must hold; 0 means 5 s.

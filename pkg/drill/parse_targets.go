@@ -96,7 +96,9 @@ func (c *targetChecker) config(at, driver string, config json.RawMessage, lookup
 
 func (c *targetChecker) phase(at string, p Phase) {
 	for i, q := range p.Probes {
-		c.operation(fmt.Sprintf("%s.probes[%d]", at, i), "probe", q.Target, q.Probe, q.Params)
+		at := fmt.Sprintf("%s.probes[%d]", at, i)
+		c.operation(at, "probe", q.Target, q.Probe, q.Params)
+		c.of(at+".params.of", q, p.Probes)
 	}
 	for i, f := range p.Faults {
 		c.operation(fmt.Sprintf("%s.faults[%d]", at, i), "fault", f.Target, f.Fault, f.Params)
@@ -144,6 +146,27 @@ func (c *targetChecker) operation(at, kind, target, name string, params json.Raw
 		c.node(at+".params.node", target, t.nodes, params)
 	case len(params) > 0 && string(params) != "{}":
 		c.addf(at+".params", "", "%s %s takes no params: remove them", kind, name)
+	}
+}
+
+// of checks the probe whose canaries another reads. With a misspelt one, every read
+// would look stale.
+func (c *targetChecker) of(path string, p Probe, probes []Probe) {
+	if p.Of() == "" {
+		return
+	}
+	var others []string
+	for _, q := range probes {
+		if q.Name != p.Name && q.Target == p.Target {
+			others = append(others, q.Name)
+		}
+	}
+	switch {
+	case slices.Contains(others, p.Of()):
+	case len(others) == 0:
+		c.addf(path, p.Of(), "no other probe of this phase watches target %s: add the write probe whose canaries are to be read", p.Target)
+	default:
+		c.addf(path, p.Of(), "no other probe of this phase that watches target %s has this name: %s", p.Target, suggest(p.Of(), others))
 	}
 }
 

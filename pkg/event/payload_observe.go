@@ -30,6 +30,8 @@ type ProbeBatch struct {
 	Kind string `json:"kind"`
 	// Lane is pooled or fresh.
 	Lane string `json:"lane"`
+	// Reads names, for read lanes, the write probe whose pooled lane's canaries are read.
+	Reads string `json:"reads,omitempty"`
 	// Epoch is the observer claim that the sequence numbers belong to.
 	Epoch int64 `json:"epoch"`
 	// Origin is the zero of ScheduledUS of the first attempt.

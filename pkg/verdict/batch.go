@@ -17,7 +17,9 @@ type BatchMeta struct {
 	Target string
 	Kind   string
 	Lane   string
-	Epoch  int64
+	// Reads is as in event.ProbeBatch.
+	Reads string
+	Epoch int64
 	// Clock is any reading of the observer's clock: it gives the origin its
 	// clock's name and, by the distance on the monotonic clock, its wall time.
 	Clock event.Reading
@@ -34,7 +36,7 @@ const microsecond = int64(time.Microsecond)
 // each; a schedule time moves down with its start and never above it.
 func NewBatch(m BatchMeta, attempts []Attempt) event.ProbeBatch {
 	b := event.ProbeBatch{
-		Phase: m.Phase, Probe: m.Probe, Target: m.Target, Kind: m.Kind, Lane: m.Lane, Epoch: m.Epoch,
+		Phase: m.Phase, Probe: m.Probe, Target: m.Target, Kind: m.Kind, Lane: m.Lane, Reads: m.Reads, Epoch: m.Epoch,
 		DeadlineUS: m.Deadline / microsecond, Errors: m.Errors,
 		Origin: event.Reading{Clock: m.Clock.Clock},
 	}
@@ -191,6 +193,9 @@ func join(bs []*event.ProbeBatch) (Lane, error) {
 	slices.SortStableFunc(bs, func(x, y *event.ProbeBatch) int { return cmp.Compare(x.FirstSeq, y.FirstSeq) })
 	b0 := bs[0]
 	l := Lane{Phase: b0.Phase, Target: b0.Target, Clock: b0.Origin.Clock, Probe: b0.Probe, Kind: b0.Kind, Name: b0.Lane, Epoch: b0.Epoch}
+	if b0.Reads != "" {
+		l.Reads = b0.Reads + "/" + lanePooled
+	}
 	var errs []error
 	next := b0.FirstSeq
 	var last *event.ProbeBatch
@@ -198,8 +203,8 @@ func join(bs []*event.ProbeBatch) (Lane, error) {
 		switch {
 		case last != nil && same(last, b):
 			continue
-		case b.Target != l.Target || b.Kind != l.Kind || b.Origin.Clock != l.Clock:
-			errs = append(errs, batchError(b, "its target, kind or clock differs from the lane's"))
+		case b.Target != l.Target || b.Kind != l.Kind || b.Origin.Clock != l.Clock || b.Reads != b0.Reads:
+			errs = append(errs, batchError(b, "its target, kind, clock or source of reads differs from the lane's"))
 			continue
 		case b.FirstSeq < next:
 			errs = append(errs, batchError(b, "it overlaps the one before, which ends at %d", next-1))
@@ -220,7 +225,7 @@ func join(bs []*event.ProbeBatch) (Lane, error) {
 // same reports whether two batches say the same about the same attempts.
 func same(x, y *event.ProbeBatch) bool {
 	return x.FirstSeq == y.FirstSeq && x.Outcomes == y.Outcomes && x.Origin.Mono == y.Origin.Mono && x.Origin.Clock == y.Origin.Clock &&
-		x.Target == y.Target && x.Kind == y.Kind && x.DeadlineUS == y.DeadlineUS &&
+		x.Target == y.Target && x.Kind == y.Kind && x.Reads == y.Reads && x.DeadlineUS == y.DeadlineUS &&
 		slices.Equal(x.ScheduledUS, y.ScheduledUS) && slices.Equal(x.LateUS, y.LateUS) &&
 		slices.Equal(x.TookUS, y.TookUS) && slices.Equal(x.ObservedSeq, y.ObservedSeq) &&
 		slices.Equal(x.Extra, y.Extra)

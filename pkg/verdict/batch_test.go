@@ -15,7 +15,11 @@ import (
 )
 
 func metaOf(kind string) BatchMeta {
-	return BatchMeta{Phase: "p", Probe: "orders", Target: "db", Kind: kind, Lane: lanePooled, Epoch: 2, Deadline: 250 * ms,
+	reads := ""
+	if kind != kindWrite {
+		reads = "writes"
+	}
+	return BatchMeta{Phase: "p", Probe: "orders", Target: "db", Kind: kind, Lane: lanePooled, Reads: reads, Epoch: 2, Deadline: 250 * ms,
 		Clock: event.Reading{Clock: "obs", Mono: 5_000_000_123, Wall: time.Unix(1_700_000_000, 0).UTC()}}
 }
 
@@ -74,7 +78,7 @@ func TestBatchRoundTrip(t *testing.T) {
 			return lanes[0]
 		}
 		lane := trip(want)
-		if lane.ID() != "orders/pooled" || lane.Kind != kind || lane.Epoch != 2 || lane.Deadline != 250*ms || lane.Clock != "obs" || lane.Phase != "p" || lane.Target != "db" {
+		if lane.ID() != "orders/pooled" || lane.Kind != kind || (lane.Reads == "writes/pooled") != (kind != kindWrite) || lane.Epoch != 2 || lane.Deadline != 250*ms || lane.Clock != "obs" || lane.Phase != "p" || lane.Target != "db" {
 			t.Fatalf("%+v", lane)
 		}
 		if len(lane.Attempts) != len(want) {

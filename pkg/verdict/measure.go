@@ -142,8 +142,7 @@ func (m *measuring) measureFaults() {
 	}
 }
 
-// staleReads counts the ok reads that missed a canary acknowledged before the
-// read began.
+// staleReads is LaneResult.StaleReads.
 func (m *measuring) staleReads(reader *Lane, reads []Attempt) int64 {
 	if reader.Kind == kindWrite {
 		return 0
@@ -160,12 +159,12 @@ func (m *measuring) staleReads(reader *Lane, reads []Attempt) int64 {
 			continue
 		}
 		if source != nil {
-			return 0
+			return -1
 		}
 		source = l
 	}
-	if source == nil {
-		return 0
+	if source == nil || !slices.ContainsFunc(reads, func(a Attempt) bool { return a.Outcome == OK }) {
+		return -1
 	}
 	acked := make([]Attempt, 0, len(source.Attempts))
 	for _, a := range source.Attempts {

@@ -385,8 +385,13 @@ func TestStaleReads(t *testing.T) {
 	check(t, "an unacknowledged write need not be seen", stale(func(w, r *Lane) { w.Attempts[49].Outcome = Unknown; r.Attempts[50].Observed = 49 }), 0)
 	check(t, "named source", stale(func(w, r *Lane) { w.Name, r.Reads = "fresh", "orders/fresh"; r.Attempts[50].Observed = 1 }), 1)
 	check(t, "a fresh reader reads the pooled writes", stale(func(_, r *Lane) { r.Name = "fresh"; r.Attempts[50].Observed = 1 }), 1)
-	check(t, "and not the fresh ones", stale(func(w, r *Lane) { w.Name, r.Name = "fresh", "fresh"; r.Attempts[50].Observed = 1 }), 0)
-	check(t, "another target's writes", stale(func(w, r *Lane) { w.Target = "other"; r.Attempts[50].Observed = 1 }), 0)
+	check(t, "and not the fresh ones", stale(func(w, r *Lane) { w.Name, r.Name = "fresh", "fresh"; r.Attempts[50].Observed = 1 }), -1)
+	check(t, "another target's writes", stale(func(w, r *Lane) { w.Target = "other"; r.Attempts[50].Observed = 1 }), -1)
+	check(t, "no read was ok", stale(func(_, r *Lane) {
+		for i := range r.Attempts {
+			r.Attempts[i].Outcome = Failed
+		}
+	}), -1)
 }
 
 func TestTotal(t *testing.T) {

@@ -172,9 +172,12 @@ type LaneResult struct {
 	// Downtime is the sum of the outages' lengths.
 	Downtime event.Interval `json:"downtime"`
 	// RateShare is achieved/scheduled attempts; JitterP99 is started-scheduled.
-	RateShare  float64 `json:"rate_share"`
-	JitterP99  int64   `json:"jitter_p99_ns"`
-	StaleReads int64   `json:"stale_reads,omitempty"`
+	RateShare float64 `json:"rate_share"`
+	JitterP99 int64   `json:"jitter_p99_ns"`
+	// StaleReads are the ok reads that missed a canary acknowledged before they
+	// began; -1 when that cannot be said: no read was ok, or nobody knows which
+	// canaries were read.
+	StaleReads int64 `json:"stale_reads,omitempty"`
 }
 
 // FaultResult is the achieved recovery after one fault.

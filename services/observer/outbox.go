@@ -141,7 +141,7 @@ func (s *session) drain() {
 		l.taken = recs[len(recs)-1].Seq
 		s.outbox.add(l.id, verdict.BatchMeta{
 			Phase: w.phase.Name, Probe: l.id.probe, Target: l.probe.Target,
-			Kind: l.key.Kind, Lane: l.id.lane, Epoch: l.key.Epoch,
+			Kind: l.key.Kind, Lane: l.id.lane, Reads: l.probe.Of(), Epoch: l.key.Epoch,
 		}, recs)
 	}
 }

@@ -216,10 +216,14 @@ func (s *stepRun) staleReads(lanes []verdict.Lane, at string, lost int64) (event
 	}
 	var stale int64
 	var samples []string
+	var unknown []string
 	for _, r := range verdict.Measure(verdict.Input{Lanes: mine, From: math.MinInt64 / 2, Until: math.MaxInt64 / 2}).Lanes {
-		if r.StaleReads > 0 {
+		switch {
+		case r.StaleReads > 0:
 			stale += r.StaleReads
 			samples = append(samples, fmt.Sprintf("%s/%s: %d", r.Probe, r.Lane, r.StaleReads))
+		case r.StaleReads < 0:
+			unknown = append(unknown, r.Probe+"/"+r.Lane)
 		}
 	}
 	p := event.Property{Name: propStale, Result: event.ResultPass, Wanted: "0", Samples: samples,
@@ -230,6 +234,9 @@ func (s *stepRun) staleReads(lanes []verdict.Lane, at string, lost int64) (event
 		p.Found += "; writes were lost, so they had to"
 	case stale > 0:
 		p.Result = event.ResultFail
+	case len(unknown) > 0:
+		p.Result = event.ResultInconclusive
+		p.Found = fmt.Sprintf("%s: no read was ok, or it is not known whose writes were read", strings.Join(unknown, ", "))
 	}
 	return p, true
 }

@@ -140,18 +140,20 @@ func TestLedgerWithoutAttempts(t *testing.T) {
 func TestStaleReads(t *testing.T) {
 	cases := map[string]struct {
 		present event.Ranges
+		reads   string
 		seen    []int64
 		want    string
 	}{
-		"fresh":            {event.Ranges{{1, 5}}, []int64{1, 1, 2, 3, 4}, event.ResultPass},
-		"stale":            {event.Ranges{{1, 5}}, []int64{0, 1, 1, 1, 4}, event.ResultFail},
-		"shadow of a loss": {event.Ranges{{1, 3}}, []int64{0, 1, 1, 1, 3}, event.ResultInfo},
+		"fresh":            {event.Ranges{{1, 5}}, "kkkkk", []int64{1, 1, 2, 3, 4}, event.ResultPass},
+		"stale":            {event.Ranges{{1, 5}}, "kkkkk", []int64{0, 1, 1, 1, 4}, event.ResultFail},
+		"shadow of a loss": {event.Ranges{{1, 3}}, "kkkkk", []int64{0, 1, 1, 1, 3}, event.ResultInfo},
+		"nothing was read": {event.Ranges{{1, 5}}, "ffuff", []int64{0, 0, 0, 0, 0}, event.ResultInconclusive},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
 			p := newPlay(t, phase(drill.Check{Check: "ledger"}))
 			p.attempts("w", "write", "pooled", 1, 1, "kkkkk")
-			p.attempts("r", "read", "pooled", 1, 1, "kkkkk", c.seen...)
+			p.attempts("r", "read", "pooled", 1, 1, c.reads, c.seen...)
 			p.holds("w", "pooled", 1, c.present, nil)
 			p.cut(event.LaneCut{Probe: "w", Lane: "pooled", Epoch: 1, UpTo: 5})
 			p.validate("v1")

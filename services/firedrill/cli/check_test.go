@@ -60,10 +60,11 @@ spec:
 
 // TestValidateReportsEverythingAtOnce, wherever the inventory comes from.
 func TestValidateReportsEverythingAtOnce(t *testing.T) {
-	inventory, file := write(t, "inventory.yaml", orders(`["true"]`)), write(t, "drill.yaml", promoteC)
+	inventory, file := write(t, "inventory.yaml", orders(`["true"]`)), write(t, "drill.yaml", strings.Replace(promoteC,
+		"name: w, target: orders, probe: write}", "name: writes, target: orders, probe: write}, {name: r, target: orders, probe: read, params: {of: wrties}}", 1))
 	code, out, errs := invoke(t, "", "validate", "--inventory", inventory, file)
 	for _, want := range []string{
-		`it has 3 problems`, `3:18: metadata.name: "Failover"`, `10:52: spec.phases[0].faults[0].fault: "kil": the driver of target orders has no such fault: did you mean "kill"?`,
+		`it has 4 problems`, `9:114: spec.phases[0].probes[1].params.of: "wrties": no other probe of this phase that watches target orders has this name: did you mean "writes"?`, `3:18: metadata.name: "Failover"`, `10:52: spec.phases[0].faults[0].fault: "kil": the driver of target orders has no such fault: did you mean "kill"?`,
 		`11:82: spec.phases[0].recovery[0].params.node: "c": target orders has no such node: known are a, b`,
 	} {
 		if code != run.BadArguments || !strings.Contains(errs, want) {

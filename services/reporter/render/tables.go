@@ -196,9 +196,17 @@ func copyRows(p fold.Phase) [][]string {
 func observerRows(p fold.Phase) [][]string {
 	var rows [][]string
 	for _, l := range p.Availability {
-		rows = append(rows, []string{l.Probe + "/" + l.Lane, fold.ShowPercent(100 * l.RateShare), fold.ShowLatency(l.JitterP99), fold.ShowCount(l.Skipped), fold.ShowCount(l.StaleReads)})
+		rows = append(rows, []string{l.Probe + "/" + l.Lane, fold.ShowPercent(100 * l.RateShare), fold.ShowLatency(l.JitterP99), fold.ShowCount(l.Skipped), staleReads(l.StaleReads)})
 	}
 	return rows
+}
+
+// staleReads shows a lane's stale reads; that cannot always be said.
+func staleReads(n int64) string {
+	if n < 0 {
+		return fold.Never
+	}
+	return fold.ShowCount(n)
 }
 
 func conductRows(r fold.Report) [][]string {
