@@ -7,7 +7,7 @@ cd "$(dirname "$0")/../.."
 fd=out/bin/firedrill
 work=out/demo-lab
 mkdir -p out/demo
-down() { for l in sync async; do [ -e "$work/$l/lab.json" ] && "$fd" lab down --dir "$work/$l" || true; done; }
+down() { for l in sync async; do [ -e "$work/$l/lab.json" ] && "$fd" lab down --force --dir "$work/$l" || true; done; }
 trap down EXIT
 down
 rm -rf "$work"
@@ -28,7 +28,7 @@ for kind in sync async; do
     # Honest figures need an observer that kept its schedule.
     echo "This measurement does not count (see above), most likely because the machine is busy."
   done
-  "$fd" lab down --dir "$work/$kind"
+  "$fd" lab down --force --dir "$work/$kind"
   # The synchronous drill must pass; the asynchronous one really loses writes,
   # which its objective of 0 records does not allow: FAIL is the right answer.
   case "$kind:$code" in
@@ -40,4 +40,5 @@ echo
 echo "Reports:"
 find out/demo -maxdepth 2 -name 'report.*' | sort
 echo "Evidence: $evidence"
+echo "Proof that a history is whole: $fd --state-dir out/demo-state verify --file out/demo/postgres-sync-1/events.jsonl"
 exit "$status"

@@ -5,6 +5,7 @@ import (
 	"context"
 	_ "embed"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -14,9 +15,11 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/firedrill/firedrill/pkg/bus"
 	"github.com/firedrill/firedrill/pkg/lab"
 	"github.com/firedrill/firedrill/pkg/lab/relay"
 	"github.com/firedrill/firedrill/schemas"
+	"github.com/firedrill/firedrill/services/firedrill/allinone"
 )
 
 //go:embed drills/postgres-kill-primary.yaml
@@ -135,10 +138,19 @@ func compact(raw json.RawMessage) []byte {
 
 func (a *app) labDownCmd() *cobra.Command {
 	var dir string
+	var force bool
 	c := &cobra.Command{
 		Use: "down", Short: "Stop a lab and remove its files", Args: cobra.NoArgs,
+		Long: `Stop a lab and remove its files, with the evidence in it. While a drill of the
+firedrill of this state directory is not at its end, that is refused: the drill could
+not put back what it broke, and what it kept would be gone.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			rec, err := lab.Read(dir)
+			if err == nil && !force {
+				if err := a.nothingUnderWay(cmd.Context()); err != nil {
+					return err
+				}
+			}
 			if err == nil {
 				err = lab.Down(cmd.Context(), dir)
 			}
@@ -155,7 +167,45 @@ func (a *app) labDownCmd() *cobra.Command {
 		},
 	}
 	c.Flags().StringVar(&dir, "dir", "out/lab", "directory of the lab")
+	c.Flags().BoolVar(&force, "force", false, "stop it although a drill may need it")
 	return c
+}
+
+// nothingUnderWay refuses while a drill of this state directory is not at its end.
+func (a *app) nothingUnderWay(ctx context.Context) error {
+	drills, err := a.drills(ctx)
+	if errors.Is(err, bus.ErrStoreLocked) {
+		return errors.New("a drill of `firedrill run` is under way in this state directory: let it end, or stop it with Ctrl-C; --force stops the lab all the same")
+	}
+	if err != nil {
+		return fmt.Errorf("looking for drills that need the lab: %w; --force stops it all the same", err)
+	}
+	for _, d := range drills {
+		if d.Finished == nil {
+			return fmt.Errorf("drill %s is not at its end: stop it with %s and wait, or start %s if none runs, which brings it to its end; --force stops the lab all the same",
+				d.Drill, a.command("abort "+d.Drill), a.command("up"))
+		}
+	}
+	return nil
+}
+
+// drills lists those of the firedrill that runs with this state directory, or ran last.
+func (a *app) drills(ctx context.Context) ([]bus.Summary, error) {
+	if _, up := allinone.ReadRecord(a.stateDir); !up {
+		log, err := a.log()
+		if err != nil {
+			return nil, err
+		}
+		return a.stored(ctx, log)
+	}
+	here := *a
+	here.nats = bus.Options{}
+	s, err := here.connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer s.close()
+	return s.bus.List(ctx)
 }
 
 func (a *app) labRelayCmd() *cobra.Command {

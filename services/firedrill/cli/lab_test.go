@@ -2,6 +2,7 @@ package cli
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/firedrill/firedrill/pkg/drill"
 	"github.com/firedrill/firedrill/pkg/lab"
+	"github.com/firedrill/firedrill/pkg/run"
 )
 
 // TestLabDrillsKeepEvidenceWhereTheLabDoes, not in the lab's directory, which goes
@@ -37,5 +39,52 @@ func TestLabDrillsKeepEvidenceWhereTheLabDoes(t *testing.T) {
 		if err != nil || d.Spec.Phases[0].Keep[0].To != "dir:/srv/evidence/{drill}/old-wal" {
 			t.Errorf("%s: %+v, %v", file, d.Spec.Phases, err)
 		}
+	}
+}
+
+// TestLabDownIsRefusedWhileADrillNeedsIt, whoever conducts it or left it.
+func TestLabDownIsRefusedWhileADrillNeedsIt(t *testing.T) {
+	running := t.TempDir()
+	server, b := openStore(t, running, "")
+	t.Cleanup(server.Shutdown)
+	t.Cleanup(b.Close)
+	for name, c := range map[string]struct{ stateDir, want string }{
+		"of a firedrill that is up":  {serve(t), "drill " + somebodysDrill + " is not at its end"},
+		"left before its end":        {leave(t), "drill " + somebodysDrill + " is not at its end"},
+		"of a run in another window": {running, "a drill of `firedrill run` is under way"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			record := filepath.Join(dir, lab.RecordFile)
+			if err := os.WriteFile(record, fmt.Appendf(nil, `{"dir":%q}`, dir), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			code, out, errs := invoke(t, "", "--state-dir", c.stateDir, "lab", "down", "--dir", dir)
+			if _, err := os.Stat(record); err != nil || code != run.BadArguments || !strings.Contains(errs, c.want) || !strings.Contains(errs, "--force") {
+				t.Errorf("exit %d, %s%s (%v)", code, out, errs, err)
+			}
+		})
+	}
+}
+
+// TestOneRunAtATime: a second one says what it waits for.
+func TestOneRunAtATime(t *testing.T) {
+	dir := t.TempDir()
+	server, b := openStore(t, dir, "")
+	t.Cleanup(server.Shutdown)
+	t.Cleanup(b.Close)
+	inventory := write(t, "inventory.yaml", orders(`["true"]`))
+	file := write(t, "drill.yaml", strings.NewReplacer("Failover", "failover", "fault: kil}", "fault: kill}", "node: c", "node: b").Replace(promoteC))
+	code, out, errs := invoke(t, "", "--state-dir", dir, "run", "--inventory", inventory, file)
+	if code != run.BadArguments || !strings.Contains(errs, "another `firedrill run` is under way here") {
+		t.Errorf("exit %d, %s%s", code, out, errs)
+	}
+}
+
+// TestFilesWithoutAnEnd are refused, not read until there is no memory left.
+func TestFilesWithoutAnEnd(t *testing.T) {
+	code, out, errs := invoke(t, "", "validate", "/dev/zero")
+	if code != run.BadArguments || !strings.Contains(errs, "/dev/zero: it has more than") {
+		t.Errorf("exit %d, %s%s", code, out, errs)
 	}
 }

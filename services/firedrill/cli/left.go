@@ -22,6 +22,9 @@ import (
 // whoever repeats a request goes on with its own drill.
 func (a *app) refuseLeft(ctx context.Context, log *slog.Logger, msgID string) error {
 	drills, err := a.stored(ctx, log)
+	if errors.Is(err, bus.ErrStoreLocked) {
+		return fmt.Errorf("another `firedrill run` is under way here, and one runs at a time: wait for its end, or take another --state-dir (%w)", err)
+	}
 	if err != nil {
 		return failure(fmt.Errorf("looking for drills that were left: %w", err))
 	}

@@ -18,11 +18,25 @@ import (
 
 // readFile reads a drill from a file, or from standard input for "-".
 func (a *app) readFile(path string) ([]byte, error) {
-	if path == "-" {
-		return io.ReadAll(a.In)
+	in := a.In
+	if path != "-" {
+		f, err := os.Open(path)
+		if err != nil {
+			return nil, err
+		}
+		defer f.Close()
+		in = f
 	}
-	return os.ReadFile(path)
+	// Some files have no end, and what is larger is refused anyway.
+	raw, err := io.ReadAll(io.LimitReader(in, maxFile+1))
+	if len(raw) > maxFile {
+		return nil, fmt.Errorf("%s: it has more than %d bytes: no drill is that long", path, maxFile)
+	}
+	return raw, err
 }
+
+// maxFile is the longest file that is read as a drill or an inventory, in bytes.
+const maxFile = 16 << 20
 
 // ownInventory is what the caller may drill with a firedrill of his own: the
 // entries of --inventory, and whatever a drill brings itself.
