@@ -150,6 +150,9 @@ func (w *world) perform(st Step) {
 	w.broken[st.ID] = true
 	if st.Kind == StepFault {
 		w.performed[st.ID]++
+		if before := w.state.Steps[StepID(st.Phase, StepSteady, Before)]; before.Status != Done {
+			w.t.Fatalf("%s is carried out though its phase's steady state is %q", st.ID, before.Status)
+		}
 	}
 	if w.aborts && w.chance(10, "abort meanwhile") {
 		w.decide(Abort{By: "op", Reason: "enough", Cause: CauseOperator})

@@ -60,8 +60,12 @@ func baseline(as []Attempt, firstFault int64) Latency {
 	return latency(oks, len(oks))
 }
 
-// slowLimit is the highest p95 that counts as recovered.
+// slowLimit is the highest p95 that counts as recovered. Without a baseline there is
+// nothing to compare with: only failures count then, and the measurement is INVALID.
 func slowLimit(base Latency) int64 {
+	if base.P95 == 0 {
+		return math.MaxInt64
+	}
 	return max(2*base.P95, base.P95+int64(LatencySlack))
 }
 

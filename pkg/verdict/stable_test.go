@@ -71,3 +71,19 @@ func TestSlowLimit(t *testing.T) {
 	check(t, "double", slowLimit(Latency{P95: 20 * ms}), 40*ms)
 	check(t, "slack for quick services", slowLimit(Latency{P95: 1 * ms}), 6*ms)
 }
+
+// TestNothingIsSlowWithoutABaseline: an observer that took over in the midst of an
+// outage has none, and must not keep the service failed over because of that.
+func TestNothingIsSlowWithoutABaseline(t *testing.T) {
+	k := LaneKey{Probe: "w", Kind: kindWrite, Name: "fresh", Epoch: 2}
+	live := NewLive()
+	live.Open(k, 1, int64(250*ms))
+	for i := range int64(40) {
+		at := 10_000*ms + i*200*ms
+		live.Add(k, Attempt{Seq: i + 1, Scheduled: at, Started: at, Completed: at + 30*ms, Outcome: OK})
+	}
+	got := live.Stable(StableQuery{From: 0, FirstFault: 5_000 * ms, Since: 5_000 * ms, Window: 2_000 * ms})
+	if !got.Stable {
+		t.Errorf("%+v", got)
+	}
+}
