@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"math"
 	"regexp"
 	"slices"
 	"strconv"
@@ -114,12 +115,14 @@ func endOfLog(message string, files []string) bool {
 // follows reports whether next is the name of the log file after last. The low half of
 // the last 16 digits starts again at zero after as many files as 4 GiB hold.
 func follows(last, next string) bool {
-	parse := func(s string) (timeline string, high, low uint64) {
-		high, _ = strconv.ParseUint(s[8:16], 16, 64)
-		low, _ = strconv.ParseUint(s[16:], 16, 64)
-		return s[:8], high, low
+	half := func(s string) uint64 {
+		n, err := strconv.ParseUint(s, 16, 32)
+		if err != nil {
+			return math.MaxUint64 - 1 // a shell pattern that met no file: nothing follows it
+		}
+		return n
 	}
-	lt, lh, ll := parse(last)
-	nt, nh, nl := parse(next)
-	return lt == nt && (nh == lh && nl == ll+1 || nh == lh+1 && nl == 0)
+	lh, ll := half(last[8:16]), half(last[16:])
+	nh, nl := half(next[8:16]), half(next[16:])
+	return last[:8] == next[:8] && (nh == lh && nl == ll+1 || nh == lh+1 && nl == 0)
 }

@@ -324,6 +324,7 @@ func TestEndOfLog(t *testing.T) {
 		"used again":             {missing, []string{"0000000100000001000000FD", "000000010000000200000003"}, false},
 		"far behind the last":    {missing, []string{"0000000100000001000000F0"}, false},
 		"no files":               {missing, []string{"00000001????????????????"}, false},
+		"no files, the first":    {`could not find file "000000010000000000000001"`, []string{"00000001????????????????"}, false},
 		"another timeline's end": {missing, []string{"0000000200000001000000FE"}, false},
 	} {
 		if got := endOfLog(c.message, c.files); got != c.want {
