@@ -2,12 +2,16 @@ package control
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/firedrill/firedrill/pkg/filelock"
 )
 
 // Timer is a script that a host runs by itself later, also when whoever set it
@@ -25,34 +29,94 @@ type Timer struct {
 	Args   []string
 }
 
-// Arm sets the timer. It is set when Arm returns; arming a token again replaces
-// its timer.
-func (h *Host) Arm(ctx context.Context, t Timer) error {
-	secs := int64((t.After + time.Second - 1) / time.Second)
-	// The watcher looks at its token each second, and ends when it is gone or
-	// another timer's: cancelling needs no pid, which might be another process's
-	// by then. Only removing the token, which one of two racers can do, fires.
-	// The clock is read in whole seconds, so one more is waited than was asked.
-	// It fires under a lock that Disarm takes too: see there.
-	const watch = `t=$1 n=$2 e=$3 s=$4; shift 4
+// watcher is the script that waits. It looks at its token each second, and ends when that is gone
+// or another timer's: cancelling needs no pid, which might be another process's by
+// then. Only removing the token, which one of two racers can do, fires, and that
+// happens under a lock that Disarm takes too: see there.
+const watcher = `t=$1 n=$2 e=$3 s=$4; shift 4
 while [ "$(date +%s)" -lt "$e" ]; do [ "$(cat "$t" 2>/dev/null)" = "$n" ] || exit 0; sleep 1; done
 exec 8<"${t%/*}/timers.lock" && flock 8 || exit 1
 [ "$(cat "$t" 2>/dev/null)" = "$n" ] && rm -- "$t" && exec sh -c "$s" sh "$@"`
+
+// seconds is how many whole ones a timer's watcher has to wait, from the second that
+// the clock shows: that one has begun, so one more is counted.
+func (t Timer) seconds() int64 { return int64((t.After+time.Second-1)/time.Second) + 1 }
+
+// Arm sets the timer. It is set when Arm returns; arming a token again replaces
+// its timer.
+func (h *Host) Arm(ctx context.Context, t Timer) error {
+	err := h.arm(ctx, t)
+	if err != nil {
+		return fmt.Errorf("arm timer %s: %w", t.Token, err)
+	}
+	return nil
+}
+
+func (h *Host) arm(ctx context.Context, t Timer) error {
+	if h.Local() {
+		return t.armHere(ctx)
+	}
 	_, err := h.Run(ctx, Command{
-		// Few processes are started here: this stands right before the fault.
+		What: "arm a timer",
 		Script: `w=$1 t=$2 secs=$3 d=${2%/*}; shift 3
 { [ -d "$d" ] || mkdir -p -m 0755 -- "$d"; } && : >>"$d/timers.lock" || exit 1
 exec 8<"$d/timers.lock" && flock -w 30 8 || { echo "a timer's script did not end within 30 s" >&2; exit 1; }
 now=$(date +%s.%N) && n="$$-$now"
 printf '%s\n' "$n" >"$t" || exit 1
-setsid sh -c "$w" firedrill-timer "$t" "$n" "$((${now%.*} + secs + 1))" "$@" </dev/null >/dev/null 2>&1 8<&- &
+setsid sh -c "$w" firedrill-timer "$t" "$n" "$((${now%.*} + secs))" "$@" </dev/null >/dev/null 2>&1 8<&- &
 exit 0`,
-		Args: append([]string{watch, t.Token, strconv.FormatInt(secs, 10), t.Script}, t.Args...),
+		Args: append([]string{watcher, t.Token, strconv.FormatInt(t.seconds(), 10), t.Script}, t.Args...),
 	})
+	return err
+}
+
+// armHere does on this machine what the script does elsewhere, and starts one process
+// instead of six: it stands right before the fault.
+func (t Timer) armHere(ctx context.Context) error {
+	dir := filepath.Dir(t.Token)
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	lock, err := openPlain(filepath.Join(dir, "timers.lock"), os.O_RDWR|os.O_CREATE)
 	if err != nil {
-		return fmt.Errorf("arm timer %s: %w", t.Token, err)
+		return err
+	}
+	defer func() { _ = filelock.LetGo(lock) }() // nothing was written to it
+	ctx, cancel := context.WithTimeoutCause(ctx, 30*time.Second, errors.New("a timer's script did not end within 30 s"))
+	defer cancel()
+	if err := filelock.Wait(ctx, lock, time.Millisecond); err != nil {
+		return err
+	}
+	now := time.Now()
+	id := fmt.Sprintf("%d-%d", os.Getpid(), now.UnixNano())
+	if err := t.note(id); err != nil {
+		return err
+	}
+	if err := t.start(ctx, id, now.Unix()+t.seconds()); err != nil {
+		return errors.Join(err, os.Remove(t.Token)) // without a watcher nothing is armed
 	}
 	return nil
+}
+
+// note writes which timer the token belongs to.
+func (t Timer) note(id string) error {
+	f, err := openPlain(t.Token, os.O_WRONLY|os.O_CREATE|os.O_TRUNC)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(id + "\n")
+	return errors.Join(err, f.Close())
+}
+
+// start starts the watcher in a session of its own. A shell does so and ends: the
+// watcher outlives firedrill, and is nobody's child to wait for.
+func (t Timer) start(ctx context.Context, id string, end int64) error {
+	cmd := (&Host{}).prepare(ctx, Command{
+		Script: `sh -c "$@" &`,
+		Args:   append([]string{watcher, "firedrill-timer", t.Token, id, strconv.FormatInt(end, 10), t.Script}, t.Args...),
+	})
+	cmd.SysProcAttr.Setsid = true
+	return cmd.Run()
 }
 
 // Disarm cancels a timer; one that ran or never was is no error. When it
