@@ -73,9 +73,40 @@ func (w *world) decide(c Command) {
 	if err != nil && !errors.Is(err, ErrOver) {
 		w.t.Fatalf("decide %T: %v", c, err)
 	}
+	if _, aborts := c.(Abort); !aborts { // which may come while something is under way
+		drafts = w.onward(drafts)
+	}
 	if len(drafts) > 0 {
 		w.append(event.Injector, drafts...)
 	}
+}
+
+// onward stores more at once, sometimes, than was decided on. That must not change what
+// comes of it: one by one the very same would follow.
+func (w *world) onward(drafts []event.Draft) []event.Draft {
+	if len(drafts) == 0 || !w.chance(2, "onward") {
+		return drafts
+	}
+	out := Onward(w.state, drafts, w.reading())
+	s, next := w.state, drafts
+	for i, d := range out {
+		if len(next) == 0 {
+			m := Next(s, w.reading())
+			if m.Kind != MoveAppend {
+				w.t.Fatalf("%s was stored in advance, but the next move is %s", d.Type, m.Kind)
+			}
+			next = m.Drafts
+		}
+		if !reflect.DeepEqual(d, next[0]) {
+			w.t.Fatalf("stored in advance: %+v, one by one: %+v", d, next[0])
+		}
+		next = next[1:]
+		s = Apply(s, testEvent(event.Injector, s.Lease.Holder, int32(len(w.history)+i+1), w.reading(), d))
+	}
+	if m := Next(s, w.reading()); len(next) > 0 || m.Kind == MoveAppend {
+		w.t.Fatalf("%s was left for later", m.Kind)
+	}
+	return out
 }
 
 // chance is true in about one of n draws.
@@ -107,7 +138,7 @@ func (w *world) run() {
 		case MoveEnd:
 			return
 		case MoveAppend:
-			w.append(event.Injector, m.Drafts...)
+			w.append(event.Injector, w.onward(m.Drafts)...)
 		case MovePlan:
 			w.decide(Planned{})
 		case MoveResolve:

@@ -71,7 +71,7 @@ type Guards struct {
 	// Protect lists glob patterns of parts that no fault may hit. Recovery and
 	// restore actions act on what they need: a protected standby can be promoted.
 	Protect []string `json:"protect,omitempty"`
-	// MaxParts caps how many parts one fault may hit; 0 means 1.
+	// MaxParts caps how many parts one fault may hit, 1 unless it says more.
 	MaxParts int `json:"maxParts,omitempty"`
 	// Deadline ends the drill and starts the clean-up; 0 means 1 h.
 	Deadline event.Duration `json:"deadline,omitempty"`

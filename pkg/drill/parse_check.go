@@ -108,7 +108,7 @@ func (c *checker) checkGuards(g Guards) {
 			c.add(p, "", "this pattern is empty and would protect nothing: write the part's id, with * where anything may stand")
 		}
 	}
-	if g.MaxParts < 0 || g.MaxParts > maxParts {
+	if zero := g.MaxParts == 0 && c.given("spec.guards.maxParts"); zero || g.MaxParts < 0 || g.MaxParts > maxParts {
 		c.addf("spec.guards.maxParts", strconv.Itoa(g.MaxParts), "this must lie between 1 and %d", maxParts)
 	}
 	if g.Deadline != 0 && g.Deadline.D() < time.Second {

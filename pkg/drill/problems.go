@@ -135,6 +135,12 @@ func (f *findings) where(path string) position {
 	}
 }
 
+// given reports whether the document has a value at path.
+func (f *findings) given(path string) bool {
+	_, ok := f.places[path]
+	return ok
+}
+
 // covered reports whether path, or something that encloses it, is known to be wrong.
 func (f *findings) covered(path string) bool {
 	for i := range f.list {

@@ -118,7 +118,7 @@ func drillRules() map[string]Rule {
 func guardRules() map[string]Rule {
 	return map[string]Rule{
 		"drill.Guards.protect":  itemsPattern(`\S`),
-		"drill.Guards.maxParts": between(0, 1000),
+		"drill.Guards.maxParts": between(1, 1000),
 		"drill.Guards.windows":  entries(0, 100),
 		"drill.Window.days":     days,
 		"drill.Window.from":     pattern(drill.ClockPattern),

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/firedrill/firedrill/pkg/bus"
 	"github.com/firedrill/firedrill/pkg/drill"
@@ -45,7 +46,7 @@ func (s *service) handleRequest(ctx context.Context, m bus.Message) error {
 	if who == "" {
 		return bus.Poison(fmt.Errorf("request subject %q: nobody can be answered; %s", m.Subject, requestForm))
 	}
-	if over, err := s.rejectedBefore(ctx, who, name, m.Seq); over || err != nil {
+	if over, err := s.rejectedBefore(ctx, who, name, m.Seq, m.Stored); over || err != nil {
 		return err
 	}
 	id, err := "", badSubject(m.Subject)
@@ -69,15 +70,11 @@ func (s *service) handleRequest(ctx context.Context, m bus.Message) error {
 // look like a first delivery, so the stored answers are asked each time; they
 // outlive the requests. What has changed since must not make a drill of what its
 // requester knows to be rejected.
-func (s *service) rejectedBefore(ctx context.Context, who, name string, seq uint64) (bool, error) {
-	answers, err := s.Bus.ResultsOf(ctx, who, name)
-	if err != nil {
-		return false, err
-	}
-	return slices.ContainsFunc(answers, func(raw []byte) bool {
+func (s *service) rejectedBefore(ctx context.Context, who, name string, seq uint64, stored time.Time) (bool, error) {
+	return s.Bus.AnswersTo(ctx, who, name, stored, func(raw []byte) bool {
 		var r Result
 		return json.Unmarshal(raw, &r) == nil && r.Request.Sequence == seq && r.State == "rejected"
-	}), nil
+	})
 }
 
 // readRequest turns a request into the first event of its drill. Its errors are

@@ -215,7 +215,7 @@ func (c *conductor) step(ctx context.Context) (time.Duration, error) {
 			}
 			return c.prepare(ctx, wait), nil
 		case drill.MoveAppend:
-			moved, err := c.append(ctx, m.Drafts)
+			moved, err := c.append(ctx, c.onward(m.Drafts))
 			if err != nil {
 				return 0, err
 			}
@@ -290,7 +290,7 @@ func (c *conductor) command(ctx context.Context, cmd drill.Command) error {
 		if err != nil {
 			return err
 		}
-		moved, err := c.append(ctx, drafts)
+		moved, err := c.append(ctx, c.onward(drafts))
 		if moved || err != nil {
 			return err
 		}
@@ -299,6 +299,15 @@ func (c *conductor) command(ctx context.Context, cmd drill.Command) error {
 		}
 	}
 	return nil
+}
+
+// onward adds to drafts what is due right after them. While an effect is under way
+// nothing is: its outcome has to be in the history first.
+func (c *conductor) onward(drafts []event.Draft) []event.Draft {
+	if c.running != nil {
+		return drafts
+	}
+	return drill.Onward(c.state, drafts, c.Clock.Now())
 }
 
 // append stores drafts at the tail that was folded. It reports false when the

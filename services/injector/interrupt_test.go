@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/firedrill/firedrill/pkg/bus"
+	"github.com/firedrill/firedrill/pkg/clock"
 	"github.com/firedrill/firedrill/pkg/drill"
 	"github.com/firedrill/firedrill/pkg/event"
 	"github.com/firedrill/firedrill/pkg/target"
@@ -130,7 +131,7 @@ func TestACommandOutlivesALostLease(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := newConductor(Config{Bus: b}, "d-1", r.log())
+	c := newConductor(Config{Bus: b, Clock: clock.System()}, "d-1", r.log())
 	c.apply(history[0])
 	c.apply(history[1])
 	c.epoch, c.halted, c.pending = 1, &bus.Halt{}, []drill.Command{drill.Abort{By: "me", Reason: "enough", Cause: drill.CauseOperator}}
