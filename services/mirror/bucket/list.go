@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"maps"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -178,11 +179,16 @@ func (b *Bucket) fetchPage(ctx context.Context, q pageRequest, p *page) error {
 	if q.flat {
 		query.Set("delimiter", "/")
 	}
-	answer, err := b.get(ctx, query)
+	u := *b.base
+	u.RawQuery = strings.ReplaceAll(query.Encode(), "+", "%20")
+	answer, err := b.get(ctx, u.String(), nil)
 	if err != nil {
 		return err
 	}
 	defer answer.Body.Close()
+	if answer.StatusCode != http.StatusOK {
+		return readError(answer)
+	}
 	p.body.Reset()
 	n, err := p.body.ReadFrom(io.LimitReader(answer.Body, maxPage+1))
 	if err != nil {
@@ -200,32 +206,24 @@ func (b *Bucket) fetchPage(ctx context.Context, q pageRequest, p *page) error {
 // emptySHA256 is the hash of a request without a body.
 const emptySHA256 = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 
-// get sends a signed GET for the bucket, past minio-go, whose answers come parsed.
-func (b *Bucket) get(ctx context.Context, query url.Values) (*http.Response, error) {
+// get sends a signed GET, past minio-go, which parses answers to the last header, needed
+// or not. The caller looks at the status and closes the answer's body.
+func (b *Bucket) get(ctx context.Context, url string, header http.Header) (*http.Response, error) {
 	from := b.core.CredContext()
 	from.Context = ctx
 	keys, err := b.creds.GetWithContext(from)
 	if err != nil {
 		return nil, fmt.Errorf("%w: none can be had: %w", ErrCredentials, err)
 	}
-	u := *b.base
-	u.RawQuery = strings.ReplaceAll(query.Encode(), "+", "%20")
-	q, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
+	q, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return nil, err
 	}
 	q.Header.Set("X-Amz-Content-Sha256", emptySHA256)
+	maps.Copy(q.Header, header)
 	// Anonymous keys are empty, and leave the request unsigned.
 	q = signer.SignV4(*q, keys.AccessKeyID, keys.SecretAccessKey, keys.SessionToken, b.region)
-	answer, err := b.client.Do(q)
-	if err != nil {
-		return nil, err
-	}
-	if answer.StatusCode == http.StatusOK {
-		return answer, nil
-	}
-	defer answer.Body.Close()
-	return nil, readError(answer)
+	return b.client.Do(q)
 }
 
 // readError reads an S3 error as minio-go does.

@@ -5,11 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"mime"
 	"net/http"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/minio/minio-go/v7"
+	"github.com/minio/minio-go/v7/pkg/s3utils"
 )
 
 // Get opens the content of an object from byte off on, n bytes of it or, if n is
@@ -29,42 +32,113 @@ func (b *Bucket) Get(ctx context.Context, key string, off, n int64) (io.ReadClos
 	if err != nil {
 		return nil, Object{}, &RequestError{Op: "get", Where: b.String(), Key: key, Err: err}
 	}
-	var opts minio.GetObjectOptions
+	header := http.Header{"X-Amz-Checksum-Mode": {"ENABLED"}}
 	whole := off == 0 && n < 0
 	if !whole {
 		value := "bytes=" + strconv.FormatInt(off, 10) + "-"
 		if n > 0 {
 			value += strconv.FormatInt(off+n-1, 10)
 		}
-		opts.Set("Range", value)
+		header["Range"] = []string{value}
 	}
-	// Not opts.Checksum: minio-go would check the content a second time.
-	opts.Set("X-Amz-Checksum-Mode", "ENABLED")
 	var content io.ReadCloser
 	var o Object
 	err = b.do(ctx, "get", key, repeatable, func(ctx context.Context, x *exchange) error {
-		body, info, _, err := b.core.GetObject(ctx, b.name, full, opts)
+		answer, err := b.get(ctx, b.base.String()+s3utils.EncodePath(full), header)
 		if err != nil {
 			return err
 		}
-		content, o = body, object(key, info, x)
-		if whole {
-			return nil
+		if o, err = got(key, whole, answer, x); err != nil {
+			answer.Body.Close()
+			return err
 		}
-		o.CRC32C = nil
-		if x.status != http.StatusPartialContent {
-			body.Close()
-			return fmt.Errorf("%w: the server answers a request for a range with %d", ErrUnsupported, x.status)
-		}
-		if o.Size, err = sizeOf(x.header.Get("Content-Range")); err != nil {
-			body.Close()
-		}
-		return err
+		content = answer.Body
+		return nil
 	})
 	if err != nil {
 		return nil, Object{}, err
 	}
 	return content, o, nil
+}
+
+// got reads what the answer to a GET says of the object. Its body is the caller's to
+// close.
+func got(key string, whole bool, answer *http.Response, x *exchange) (o Object, err error) {
+	if answer.StatusCode != http.StatusOK && answer.StatusCode != http.StatusPartialContent {
+		return o, objectError(answer)
+	}
+	info := minio.ObjectInfo{
+		Size: answer.ContentLength, ETag: strings.Trim(answer.Header.Get("Etag"), `"`), VersionID: answer.Header.Get("X-Amz-Version-Id"),
+		UserMetadata: userMetadata(answer.Header), ChecksumCRC32C: answer.Header.Get("X-Amz-Checksum-Crc32c"),
+	}
+	if info.LastModified, err = lastModified(answer.Header); err != nil {
+		return o, err
+	}
+	o = object(key, info, x)
+	if whole {
+		return o, nil
+	}
+	o.CRC32C = nil
+	if answer.StatusCode != http.StatusPartialContent {
+		return o, fmt.Errorf("%w: the server answers a request for a range with %d", ErrUnsupported, answer.StatusCode)
+	}
+	o.Size, err = sizeOf(answer.Header.Get("Content-Range"))
+	return o, err
+}
+
+// objectError reads the error that a request for an object was answered with, which
+// proxies may leave without a body.
+func objectError(answer *http.Response) error {
+	err := readError(answer)
+	e, ok := errors.AsType[minio.ErrorResponse](err)
+	if !ok || e.Code != answer.Status {
+		return err
+	}
+	switch answer.StatusCode {
+	case http.StatusNotFound:
+		e.Code = "NoSuchKey"
+	case http.StatusForbidden:
+		e.Code = "AccessDenied"
+	}
+	return e
+}
+
+const metaHeader = "X-Amz-Meta-"
+
+// userMetadata gives the metadata that an object was written with. Values that are not
+// ASCII may come as encoded words.
+func userMetadata(h http.Header) map[string]string {
+	m := map[string]string{}
+	for name, values := range h {
+		name, ok := strings.CutPrefix(name, metaHeader)
+		if !ok || len(values) == 0 {
+			continue
+		}
+		value := values[0]
+		if strings.HasPrefix(value, "=?") {
+			var words mime.WordDecoder
+			if text, err := words.DecodeHeader(value); err == nil {
+				value = text
+			}
+		}
+		m[name] = value
+	}
+	return m
+}
+
+// lastModified is when an object was written, as its server says: MinIO keeps the time
+// of one that was brought from elsewhere in a header of its own.
+func lastModified(h http.Header) (at time.Time, err error) {
+	source, text := h.Get("X-Minio-Source-Mtime"), h.Get("Last-Modified")
+	if source != "" {
+		at, err = time.Parse(time.RFC3339Nano, source)
+	} else if at, err = http.ParseTime(text); err != nil {
+		at, err = time.Parse("Mon, _2 Jan 2006 15:04:05 GMT", text)
+	}
+	if err != nil {
+		return at, fmt.Errorf("%w: the server says in no known way when it was written: %w", ErrUnsupported, err)
+	}
+	return at, nil
 }
 
 // sizeOf reads the size of the whole from "bytes 0-9/100".

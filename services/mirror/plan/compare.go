@@ -33,7 +33,7 @@ func (r *Rules) since(now, past entry.Entry, s Side, dirty bool) verdict {
 		return doubtful
 	case r.Lists[s]&AttrMTime == 0:
 		return doubtful
-	case !r.sameTime(now, past):
+	case !r.sameTime(now.MTime, past.MTime):
 		return changed
 	case dirty:
 		return doubtful
@@ -63,7 +63,7 @@ func (r *Rules) between(source, dest entry.Entry) verdict {
 	case attrs&AttrMTime == 0:
 		return doubtful
 	}
-	return choose(r.sameTime(source, dest), same, changed)
+	return choose(r.sameTime(source.MTime, dest.MTime), same, changed)
 }
 
 // rotten reports whether a side's content, which was read, is not what both sides were
@@ -114,8 +114,8 @@ func choose(cond bool, yes, no verdict) verdict {
 	return no
 }
 
-func (r *Rules) sameTime(a, b entry.Entry) bool {
-	low, high := min(a.MTime, b.MTime), max(a.MTime, b.MTime)
+func (r *Rules) sameTime(a, b int64) bool {
+	low, high := min(a, b), max(a, b)
 	// Unsigned, as the distance of two int64 may not fit into one.
 	gap := uint64(high) - uint64(low)
 	return gap == 0 || gap < uint64(max(r.Grain, 0))
@@ -154,9 +154,9 @@ func hashless(s entry.Sum) bool {
 // differ reports whether any of the attributes differs. A directory's time is no
 // attribute: it says that its list of names changed, and the plan sees that for
 // itself.
-func (r *Rules) differ(a, b entry.Entry, attrs Attr) bool {
+func (r *Rules) differ(a, b *entry.Entry, attrs Attr) bool {
 	switch {
-	case attrs&AttrMTime != 0 && a.Kind != entry.Dir && !r.sameTime(a, b):
+	case attrs&AttrMTime != 0 && a.Kind != entry.Dir && !r.sameTime(a.MTime, b.MTime):
 	case attrs&AttrMode != 0 && a.Kind != entry.Symlink && a.Mode != b.Mode:
 	case attrs&AttrOwner != 0 && (a.UID != b.UID || a.GID != b.GID):
 	case attrs&AttrXattrs != 0 && !maps.EqualFunc(a.Xattrs, b.Xattrs, bytes.Equal):

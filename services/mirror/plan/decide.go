@@ -176,9 +176,9 @@ func (r *Rules) oneWay(f *found, settled bool) Action {
 		return create(f, Dest)
 	case v == doubtful:
 		return f.doubt(Dest, source, dest)
-	case r.differ(f.source, f.dest, r.Lists[Source]&r.Lists[Dest]):
+	case r.differ(&f.source, &f.dest, r.Lists[Source]&r.Lists[Dest]):
 		return f.action(Meta, Dest)
-	case Present(f.past.Source) && r.differ(f.source, f.past.Source, r.Lists[Source]&^r.Lists[Dest]):
+	case Present(f.past.Source) && r.differ(&f.source, &f.past.Source, r.Lists[Source]&^r.Lists[Dest]):
 		// The destination does not list these, but keeps them.
 		return f.action(Meta, Dest)
 	}
@@ -233,7 +233,7 @@ func (r *Rules) shift(f *found, s Side) shift {
 	case doubtful:
 		return unclear
 	}
-	if r.differ(now, past, r.Lists[s]) {
+	if r.differ(&now, &past, r.Lists[s]) {
 		return attrsChanged
 	}
 	return stayed
@@ -270,7 +270,7 @@ func (r *Rules) twoWay(f *found, settled bool) (Action, bool) {
 		return carry(f, Source, dest), true
 	}
 	if source == attrsChanged && dest == attrsChanged {
-		if r.differ(f.source, f.dest, r.Lists[Source]&r.Lists[Dest]) {
+		if r.differ(&f.source, &f.dest, r.Lists[Source]&r.Lists[Dest]) {
 			return f.because(Conflict, Dest, ConflictChanged), true
 		}
 		return f.action(Equal, Dest), true
@@ -304,8 +304,8 @@ func (r *Rules) vanished(f *found, on Side, there shift) Action {
 	if there != stayed {
 		return f.because(Conflict, on, ConflictDeleted)
 	}
-	a := r.remove(f, on)
-	if a.Op == Delete && read && r.dirty(f.at(on)) {
+	a, e := r.remove(f, on), f.at(on)
+	if a.Op == Delete && read && r.dirty(&e) {
 		// What is written into it from now on might be deleted unseen.
 		a.Op, a.Reason = Keep, KeepYoung
 	}
@@ -375,11 +375,11 @@ func (r *Rules) sameContent(f *found, why Reason) Action {
 	attrs := r.Lists[Source] & r.Lists[Dest]
 	source, dest := f.source.Change != entry.Change{}, f.dest.Change != entry.Change{}
 	switch {
-	case !r.differ(f.source, f.dest, attrs):
+	case !r.differ(&f.source, &f.dest, attrs):
 		return f.action(Equal, Dest)
 	case dest && !source:
 		return f.action(Meta, Source)
-	case source == dest && r.differ(f.source, f.dest, attrs&^AttrMTime):
+	case source == dest && r.differ(&f.source, &f.dest, attrs&^AttrMTime):
 		return f.because(Conflict, Dest, why)
 	}
 	return f.action(Meta, Dest)

@@ -15,7 +15,7 @@ import (
 func (m *merger) passOver() (bool, error) {
 	source, past := m.sides[Source], m.past
 	if m.rules.AsLeft == nil || m.in.Dest != nil || source.ended || past.ended || source.failed || past.failed ||
-		source.headKey != past.headKey || !m.rules.asLeft(&source.head, &past.head) || !m.tree.passes(source.headKey) {
+		source.headKey != past.headKey || !m.rules.asLeft(source.head, past.head) || !m.tree.passes(source.headKey) {
 		return false, nil
 	}
 	for s := range m.tally.seen {
@@ -59,8 +59,8 @@ func (r *Rules) asLeft(now *entry.Entry, past *Past) bool {
 		past.Missing == [2]uint8{} && past.Dirty == [2]bool{} &&
 		now.Sum.Has == 0 && len(now.Xattrs) == 0 && len(then.Xattrs) == 0 &&
 		r.Mode != TwoWay && !r.Audit && r.Lists[Source]&(AttrKind|AttrMTime) == AttrKind|AttrMTime &&
-		past.Dest.Size == now.Size && ascii(now.Path) && !r.dirty(*now) &&
-		!r.differ(*now, past.Dest, r.Lists[Source]&r.Lists[Dest])
+		past.Dest.Size == now.Size && ascii(now.Path) && !r.dirty(now) &&
+		!r.differ(now, &past.Dest, r.Lists[Source]&r.Lists[Dest])
 }
 
 // passes reports whether nothing is open that the key at hand, a file's on both sides,

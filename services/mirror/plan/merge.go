@@ -100,15 +100,15 @@ type merger struct {
 func (m *merger) open() (stop func()) {
 	for _, s := range []Side{Source, Dest} {
 		m.sides[s] = &stream[entry.Entry]{
-			name: s.String(), key: entry.Entry.Key, skip: m.skips, fault: m.fault,
-			again: func(e entry.Entry, key string) { m.again(s, e, key) },
+			name: s.String(), key: func(e *entry.Entry) string { return e.Key() }, skip: m.skips, fault: m.fault,
+			again: func(e *entry.Entry, key string) { m.again(s, *e, key) },
 		}
 	}
 	m.past = &stream[Past]{
 		name: "last run", fault: m.fault,
-		key:  func(p Past) string { return p.Key },
-		skip: func(p Past) bool { return p.Key == "" || m.skips(either(p)) },
-		again: func(_ Past, key string) {
+		key:  func(p *Past) string { return p.Key },
+		skip: func(p *Past) bool { return p.Key == "" || m.skips(either(p)) },
+		again: func(_ *Past, key string) {
 			m.fault(&StreamError{"last run", key, fmt.Errorf("%w: %q comes twice", ErrOrder, key)})
 		},
 	}
@@ -126,15 +126,15 @@ func (m *merger) open() (stop func()) {
 	}
 }
 
-func either(p Past) entry.Entry {
+func either(p *Past) *entry.Entry {
 	if Present(p.Source) {
-		return p.Source
+		return &p.Source
 	}
-	return p.Dest
+	return &p.Dest
 }
 
-func (m *merger) skips(e entry.Entry) bool {
-	return !Present(e) || m.rules.Filter != nil && !m.rules.Filter(e.Path, e.Kind)
+func (m *merger) skips(e *entry.Entry) bool {
+	return !Present(*e) || m.rules.Filter != nil && !m.rules.Filter(e.Path, e.Kind)
 }
 
 func (m *merger) fault(err error) {

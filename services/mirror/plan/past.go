@@ -66,7 +66,8 @@ func (r *Rules) Next(a Action, done bool) (Past, bool) {
 		// Of what this very run wrote, the times are known to be its own.
 		written := a.To == s && a.Op != Equal
 		looked := s == Source || r.Mode == TwoWay
-		p.Dirty[s] = looked && !written && r.dirty(a.At(s))
+		e := a.At(s)
+		p.Dirty[s] = looked && !written && r.dirty(&e)
 	}
 	return p, true
 }
@@ -86,7 +87,7 @@ func (a *Action) missed() Past {
 }
 
 // dirty reports whether the entry was modified within two seconds of the scan.
-func (r *Rules) dirty(e entry.Entry) bool {
+func (r *Rules) dirty(e *entry.Entry) bool {
 	if e.Kind != entry.File {
 		return false
 	}

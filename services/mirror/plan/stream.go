@@ -30,23 +30,57 @@ func (e *StreamError) Unwrap() error { return e.Err }
 // stream is one of the plan's inputs with its next element at hand.
 type stream[T any] struct {
 	name string
-	key  func(T) string
+	key  func(*T) string
 	// skip reports what takes no part.
-	skip func(T) bool
+	skip func(*T) bool
 	// again is told of an element whose key is that of the one before.
-	again func(T, string)
+	again func(*T, string)
 	// fault is told of errors that do not end the stream.
 	fault func(error)
 
-	pull func() (T, error, bool)
+	pull func() ([]element[T], bool)
 	stop func()
+	// batch is what was pulled and not yet moved on to.
+	batch []element[T]
 
-	head    T
+	// head is valid until the stream moves on.
+	head    *T
 	headKey string
 	last    string
 	began   bool
 	ended   bool
 	failed  bool
+}
+
+// element is what a stream gives at once.
+type element[T any] struct {
+	value T
+	err   error
+}
+
+// mostAtOnce is how many elements are pulled together: to pull each alone, and to hand
+// it on as often as that takes, would cost as much as deciding about it.
+const mostAtOnce = 128
+
+// batches gives what seq gives, several at a time, each batch valid until the next is
+// asked for. The first are small, so that work begins before much was read.
+func batches[T any](seq iter.Seq2[T, error]) iter.Seq[[]element[T]] {
+	return func(yield func([]element[T]) bool) {
+		var batch []element[T]
+		most := 1
+		for value, err := range seq {
+			if batch = append(batch, element[T]{value, err}); len(batch) < most {
+				continue
+			}
+			if !yield(batch) {
+				return
+			}
+			batch, most = batch[:0], min(2*most, mostAtOnce)
+		}
+		if len(batch) > 0 {
+			yield(batch)
+		}
+	}
 }
 
 func (s *stream[T]) open(seq iter.Seq2[T, error]) {
@@ -55,21 +89,36 @@ func (s *stream[T]) open(seq iter.Seq2[T, error]) {
 		s.stop = func() {}
 		return
 	}
-	s.pull, s.stop = iter.Pull2(seq)
+	s.pull, s.stop = iter.Pull(batches(seq))
+}
+
+// next gives the next element, valid until the call after; false at the end.
+func (s *stream[T]) next() (*element[T], bool) {
+	if len(s.batch) == 0 {
+		batch, ok := s.pull()
+		if !ok {
+			return nil, false
+		}
+		s.batch = batch
+	}
+	e := &s.batch[0]
+	s.batch = s.batch[1:]
+	return e, true
 }
 
 // advance moves to the next element. Its error is fatal.
 func (s *stream[T]) advance() error {
 	for !s.ended {
-		e, err, ok := s.pull()
-		switch {
-		case !ok:
-			var none T
-			s.head, s.headKey, s.ended = none, "", true
+		got, ok := s.next()
+		if !ok {
+			s.head, s.headKey, s.ended = nil, "", true
 			return nil
-		case err != nil:
+		}
+		e := &got.value
+		switch {
+		case got.err != nil:
 			s.failed = true
-			s.fault(&StreamError{s.name, s.last, err})
+			s.fault(&StreamError{s.name, s.last, got.err})
 			continue
 		case s.skip(e):
 			continue
@@ -93,6 +142,6 @@ func (s *stream[T]) take(key string) (e T, err error) {
 	if s.ended || s.headKey != key {
 		return e, nil
 	}
-	e = s.head
+	e = *s.head
 	return e, s.advance()
 }

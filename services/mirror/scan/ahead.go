@@ -28,6 +28,7 @@ type reader struct {
 	running sync.WaitGroup
 	ahead   int       // directories that are read ahead and not yet taken
 	buffers sync.Pool // of *[]byte, for names
+	looks   sync.Pool // of *[]seen, of directories of which everything was taken
 }
 
 // bufferSize is what one call lists names into: about a thousand names.
@@ -63,15 +64,13 @@ func (w *walker) list(d *dir, most int) error {
 func (w *walker) lookAll(d *dir) {
 	d.base = d.next
 	n := min(len(d.items)-d.base, window)
-	if cap(d.seen) < n {
-		d.seen = make([]seen, n)
-	}
-	d.seen = d.seen[:n]
+	d.seen = w.room(d.seen, n)
 	look := func(from, to int) {
+		var paths entry.Texts
 		for i := from; i < to; i++ {
-			s := &d.seen[i]
-			s.entry, s.err = d.look(d.items[d.base+i], w.o.Xattrs)
-			s.ahead = nil
+			s, it := &d.seen[i], &d.items[d.base+i]
+			*s = seen{entry: entry.Entry{Path: paths.Path(d.path, it.name), Kind: it.kind}}
+			s.err = d.look(&s.entry, it, w.o.Xattrs)
 		}
 	}
 	workers := min(runtime.GOMAXPROCS(0), aheadOfEach, n/worthSharing)
@@ -84,6 +83,19 @@ func (w *walker) lookAll(d *dir) {
 		all.Go(func() { look(n*i/workers, n*(i+1)/workers) })
 	}
 	all.Wait()
+}
+
+// room gives room for n looks, as had has it or another directory had it.
+func (r *reader) room(had []seen, n int) []seen {
+	if cap(had) < n {
+		if used, ok := r.looks.Get().(*[]seen); ok {
+			had = *used
+		}
+	}
+	if cap(had) < n {
+		had = make([]seen, n)
+	}
+	return had[:n]
 }
 
 // worthSharing is how many looks are worth a goroutine.

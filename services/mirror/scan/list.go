@@ -157,6 +157,9 @@ func (d *dir) sort(keep func(path string, kind entry.Kind) bool) {
 // compare orders items as their keys do, whose '/' is not stored: it would have
 // cost a string for each directory.
 func compare(a, b item) int {
+	if a.kind != entry.Dir && b.kind != entry.Dir {
+		return strings.Compare(a.key, b.key)
+	}
 	n := min(len(a.key), len(b.key))
 	if c := strings.Compare(a.key[:n], b.key[:n]); c != 0 {
 		return c

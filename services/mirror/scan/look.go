@@ -46,17 +46,17 @@ func fill(e *entry.Entry, st *unix.Stat_t, fs entry.FSID) {
 }
 
 // look learns everything of one name in a directory except a directory's
-// entries. What it could not learn is in the error, and the entry has the rest.
-func (d *dir) look(it item, withXattrs bool) (e entry.Entry, err error) {
-	e.Path, e.Kind = join(d.path, it.name), it.kind
+// entries. The entry has its path and kind before. What could not be learnt is in the
+// error, and the entry has the rest.
+func (d *dir) look(e *entry.Entry, it *item, withXattrs bool) (err error) {
 	var st unix.Stat_t
 	if err := lstatat(d.fd, it.name, &st); err != nil {
-		return e, &Error{"look at", e.Path, err}
+		return &Error{"look at", e.Path, err}
 	}
-	fill(&e, &st, d.fs)
+	fill(e, &st, d.fs)
 	if (e.Kind == entry.Dir) != (it.kind == entry.Dir) {
 		// Its place in the order is another one now.
-		return e, &Error{"look at", e.Path, ErrChanged}
+		return &Error{"look at", e.Path, ErrChanged}
 	}
 	if e.Kind == entry.Symlink {
 		e.Target, err = readlinkat(d.fd, it.name, st.Size)
@@ -64,7 +64,7 @@ func (d *dir) look(it item, withXattrs bool) (e entry.Entry, err error) {
 			err = ErrChanged // It is a link no more.
 		}
 		if err != nil {
-			return e, &Error{"read the link", e.Path, err}
+			return &Error{"read the link", e.Path, err}
 		}
 		e.Size = int64(len(e.Target))
 	}
@@ -72,10 +72,10 @@ func (d *dir) look(it item, withXattrs bool) (e entry.Entry, err error) {
 		// Through the descriptor's own link nothing but the last name is looked up,
 		// and that is not followed. There is no listxattrat(2) before Linux 6.13.
 		if e.Xattrs, err = xattrs(fmt.Sprintf("/proc/self/fd/%d/%s", d.fd, it.name)); err != nil {
-			return e, &Error{"read the extended attributes of", e.Path, err}
+			return &Error{"read the extended attributes of", e.Path, err}
 		}
 	}
-	return e, nil
+	return nil
 }
 
 func join(dir, name string) string {

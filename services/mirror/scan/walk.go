@@ -185,10 +185,14 @@ func (w *walker) open(parent *dir, at int, name, path string) (*dir, entry.Entry
 	return d, e, nil
 }
 
-// pop closes the innermost directory.
+// pop closes the innermost directory, of which everything was taken.
 func (w *walker) pop() {
 	last := len(w.stack) - 1
-	w.stack[last].close()
+	d := w.stack[last]
+	d.close()
+	if cap(d.seen) > 0 {
+		w.looks.Put(&d.seen)
+	}
 	w.stack[last] = nil
 	w.stack = w.stack[:last]
 }

@@ -184,8 +184,9 @@ func (m *merging) block(old *pastReader, block *dataBlock) error {
 	if err := old.open(); err != nil {
 		return err
 	}
+	var p plan.Past
 	for {
-		p, ok, err := old.next()
+		ok, err := old.next(&p)
 		if err != nil {
 			return err
 		}
@@ -206,8 +207,9 @@ func (m *merging) show(old *pastReader) error {
 	if err := old.open(); err != nil {
 		return err
 	}
+	var p plan.Past
 	for {
-		p, ok, err := old.next()
+		ok, err := old.next(&p)
 		if err != nil || !ok {
 			return err
 		}

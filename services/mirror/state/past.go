@@ -255,27 +255,28 @@ func (r *pastReader) open() (err error) {
 	return nil
 }
 
-// next gives the next record of the block that was opened; false at its end.
-func (r *pastReader) next() (p plan.Past, ok bool, err error) {
+// next reads the next record of the block that was opened into p; false at its end.
+func (r *pastReader) next(p *plan.Past) (ok bool, err error) {
 	if r.left == 0 {
 		if len(r.rest) > 0 || r.last != r.block.last {
 			err = r.blocks.corrupt("the block before holds other records than it says", nil)
 		}
-		return p, false, err
+		return false, err
 	}
-	if p, r.rest, err = r.dec.ReadPast(r.rest); err != nil {
-		return p, false, r.blocks.corrupt("a record in the block before", err)
+	if r.rest, err = r.dec.PastInto(p, r.rest); err != nil {
+		return false, r.blocks.corrupt("a record in the block before", err)
 	}
 	if p.Key <= r.last {
-		return p, false, r.blocks.corrupt("the records in the block before are not sorted by key", nil)
+		return false, r.blocks.corrupt("the records in the block before are not sorted by key", nil)
 	}
 	r.last = p.Key
 	r.left--
-	return p, true, nil
+	return true, nil
 }
 
-// each gives every record to yield until that says false.
-func (r *pastReader) each(yield func(plan.Past) bool) error {
+// each gives every record to yield, valid until that returns, until it says false.
+func (r *pastReader) each(yield func(*plan.Past) bool) error {
+	var p plan.Past
 	for {
 		if _, err := r.nextBlock(); err != nil {
 			if errors.Is(err, io.EOF) {
@@ -287,14 +288,14 @@ func (r *pastReader) each(yield func(plan.Past) bool) error {
 			return err
 		}
 		for {
-			p, ok, err := r.next()
+			ok, err := r.next(&p)
 			if err != nil {
 				return err
 			}
 			if !ok {
 				break
 			}
-			if !yield(p) {
+			if !yield(&p) {
 				return nil
 			}
 		}

@@ -110,13 +110,13 @@ func (s *Store) Empty() bool { return !s.committed.Load() }
 // damaged, ends it. The extended attributes of what it yields must not be changed.
 func (s *Store) Past() iter.Seq2[plan.Past, error] {
 	return func(yield func(plan.Past, error) bool) {
-		if err := s.each(func(p plan.Past) bool { return yield(p, nil) }); err != nil {
+		if err := s.each(func(p *plan.Past) bool { return yield(*p, nil) }); err != nil {
 			yield(plan.Past{}, err)
 		}
 	}
 }
 
-func (s *Store) each(yield func(plan.Past) bool) (err error) {
+func (s *Store) each(yield func(*plan.Past) bool) (err error) {
 	if s.closed.Load() {
 		return fmt.Errorf("read the state %s: %w", s.dir, ErrClosed)
 	}
@@ -128,7 +128,7 @@ func (s *Store) each(yield func(plan.Past) bool) (err error) {
 		return err
 	}
 	stopped := false
-	err = past.each(func(p plan.Past) bool {
+	err = past.each(func(p *plan.Past) bool {
 		stopped = !yield(p)
 		return !stopped
 	})

@@ -1,6 +1,10 @@
 package wire
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+
+	"github.com/firedrill/firedrill/services/mirror/entry"
+)
 
 // zigzag makes small numbers of small distances in either direction.
 func zigzag(n int64) uint64 { return uint64(n)<<1 ^ uint64(n>>63) }
@@ -84,7 +88,7 @@ func (c *cursor) bytes(n uint64) []byte {
 	return v
 }
 
-func (c *cursor) text(base string) string {
+func (c *cursor) text(base string, t *entry.Texts) string {
 	n := c.uvarint()
 	rest := c.bytes(c.uvarint())
 	if n > uint64(len(base)) {
@@ -96,5 +100,5 @@ func (c *cursor) text(base string) string {
 	case len(rest) == 0:
 		return base[:n]
 	}
-	return base[:n] + string(rest)
+	return t.Join(base[:n], rest)
 }

@@ -78,17 +78,17 @@ func differences(e, base *entry.Entry) (f field) {
 	return f
 }
 
-// appendEntry writes e as a difference to base.
-func appendEntry(b []byte, e *entry.Entry, base entry.Entry) []byte {
+// appendEntry writes e as a difference to base, which it may change.
+func appendEntry(b []byte, e, base *entry.Entry) []byte {
 	var f field
 	if e.Path == "" {
-		base, f = entry.Entry{}, fromNothing
+		*base, f = entry.Entry{}, fromNothing
 	}
 	if e.Sum.BLAKE3 == [32]byte{} && base.Sum.BLAKE3 != [32]byte{} {
 		base.Sum = entry.Sum{}
 		f |= noSum
 	}
-	f |= differences(e, &base)
+	f |= differences(e, base)
 	b = binary.AppendUvarint(b, uint64(f))
 	if f&hasPath != 0 {
 		b = appendText(b, e.Path, base.Path)
@@ -109,7 +109,7 @@ func appendEntry(b []byte, e *entry.Entry, base entry.Entry) []byte {
 		b = appendNear(b, e.Change.CTime-e.MTime)
 	}
 	if f&(hasKind|hasMode|hasOwner|hasFS|hasTarget|hasDevice|hasXattrs) != 0 {
-		b = appendRare(b, e, &base, f)
+		b = appendRare(b, e, base, f)
 	}
 	return appendSum(b, &e.Sum, f)
 }
@@ -203,22 +203,21 @@ func nibble(c byte) byte {
 	return 16
 }
 
-// entry reads what appendEntry wrote with the same base.
-func (c *cursor) entry(side string, base entry.Entry) entry.Entry {
+// entry reads what appendEntry wrote with the same base, which is in e.
+func (c *cursor) entry(side string, e *entry.Entry, t *entry.Texts) {
 	c.field = side
 	f := field(c.uvarint())
 	if f > allFields {
 		c.fail("it has fields that are not known")
 	}
-	e := base
 	if f&fromNothing != 0 {
-		e = entry.Entry{}
+		*e = entry.Entry{}
 	}
 	if f&noSum != 0 {
 		e.Sum = entry.Sum{}
 	}
 	if f&hasPath != 0 {
-		e.Path = c.text(e.Path)
+		e.Path = c.text(e.Path, t)
 	}
 	if f&hasSize != 0 {
 		e.Size = int64(c.uvarint())
@@ -236,13 +235,12 @@ func (c *cursor) entry(side string, base entry.Entry) entry.Entry {
 		e.Change.CTime = e.MTime + c.near()
 	}
 	if f&(hasKind|hasMode|hasOwner|hasFS|hasTarget|hasDevice|hasXattrs) != 0 {
-		c.rare(&e, f)
+		c.rare(e, f, t)
 	}
-	c.sum(&e.Sum, f)
-	return e
+	c.sum(&e.Sum, f, t)
 }
 
-func (c *cursor) rare(e *entry.Entry, f field) {
+func (c *cursor) rare(e *entry.Entry, f field, t *entry.Texts) {
 	if f&hasKind != 0 {
 		e.Kind = entry.Kind(c.byte())
 	}
@@ -256,7 +254,7 @@ func (c *cursor) rare(e *entry.Entry, f field) {
 		copy(e.Change.FS[:], c.bytes(uint64(len(e.Change.FS))))
 	}
 	if f&hasTarget != 0 {
-		e.Target = c.text(e.Target)
+		e.Target = c.text(e.Target, t)
 	}
 	if f&hasDevice != 0 {
 		e.Device = c.uvarint()
@@ -285,7 +283,7 @@ func (c *cursor) xattrs() map[string][]byte {
 	return m
 }
 
-func (c *cursor) sum(s *entry.Sum, f field) {
+func (c *cursor) sum(s *entry.Sum, f field, t *entry.Texts) {
 	if f&hasHas != 0 {
 		s.Has = entry.Has(c.byte())
 	}
@@ -298,19 +296,23 @@ func (c *cursor) sum(s *entry.Sum, f field) {
 		}
 	}
 	if f&hasETag != 0 {
-		s.ETag = c.etag()
+		s.ETag = c.etag(t)
 	}
 	if f&hasPartSize != 0 {
 		s.PartSize = int64(c.uvarint())
 	}
 }
 
-func (c *cursor) etag() string {
+func (c *cursor) etag(t *entry.Texts) string {
 	n := c.uvarint()
 	if n&1 == 0 {
-		return string(c.bytes(n >> 1))
+		return t.Join("", c.bytes(n>>1))
 	}
 	var digits [2 * md5Size]byte
 	hex.Encode(digits[:], c.bytes(md5Size))
-	return string(digits[:]) + string(c.bytes(n>>1))
+	rest := c.bytes(n >> 1)
+	if len(rest) == 0 {
+		return t.Join("", digits[:])
+	}
+	return t.Join(string(digits[:]), rest)
 }

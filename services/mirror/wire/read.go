@@ -40,8 +40,9 @@ func PastKey(b []byte) (key, rest []byte, err error) {
 // the items: the maps must not be changed. After an error it reads nothing more.
 // It is used by one goroutine.
 type Decoder struct {
-	m   memory
-	err error
+	m     memory
+	texts entry.Texts
+	err   error
 }
 
 // ReadEntry reads an entry from the beginning of b, and gives what follows it. The
@@ -51,7 +52,8 @@ func (r *Decoder) ReadEntry(b []byte) (e entry.Entry, rest []byte, err error) {
 	if err != nil {
 		return e, nil, err
 	}
-	e = c.entry("entry", r.m.before(plan.Source, r.m.sides[plan.Source].Path))
+	r.m.before(&e, plan.Source, r.m.sides[plan.Source].Path)
+	c.entry("entry", &e, &r.texts)
 	if rest, err = r.end(&c); err != nil {
 		return entry.Entry{}, nil, err
 	}
@@ -61,17 +63,27 @@ func (r *Decoder) ReadEntry(b []byte) (e entry.Entry, rest []byte, err error) {
 
 // ReadPast reads what [Encoder.AppendPast] wrote; see ReadEntry.
 func (r *Decoder) ReadPast(b []byte) (p plan.Past, rest []byte, err error) {
+	rest, err = r.PastInto(&p, b)
+	return p, rest, err
+}
+
+// PastInto is ReadPast into p, whatever that held: it is large, and a run reads one for
+// each entry.
+func (r *Decoder) PastInto(p *plan.Past, b []byte) (rest []byte, err error) {
 	c, err := r.begin(b, itemPast)
 	if err != nil {
-		return p, nil, err
+		*p = plan.Past{}
+		return nil, err
 	}
 	p.Key = r.key(&c)
-	c.counts(&p, 0)
+	p.Missing = [2]uint8{}
+	c.counts(p, 0)
 	r.sides(&c, p.Key, &p.Source, &p.Dest)
 	if rest, err = r.end(&c); err != nil {
-		return plan.Past{}, nil, err
+		*p = plan.Past{}
+		return nil, err
 	}
-	return p, rest, nil
+	return rest, nil
 }
 
 // ReadAction reads what [Encoder.AppendAction] wrote; see ReadEntry. An Err has the
@@ -87,15 +99,15 @@ func (r *Decoder) ReadAction(b []byte) (a plan.Action, rest []byte, err error) {
 	flags := c.flags(actionFlags)
 	a.Doubt = [2]bool{flags&doubtSource != 0, flags&doubtDest != 0}
 	r.sides(&c, a.Key, &a.Source, &a.Dest)
-	c.then(&a)
+	c.then(&a, &r.texts)
 	if flags&withReason != 0 {
 		c.field = "reason"
-		r.m.reason = c.text(r.m.reason)
+		r.m.reason = c.text(r.m.reason, &r.texts)
 		a.Reason = plan.Reason(r.m.reason)
 	}
 	if flags&withTwin != 0 {
 		c.field = "twin"
-		a.Twin = c.text(a.Key)
+		a.Twin = c.text(a.Key, &r.texts)
 	}
 	if flags&withErr != 0 {
 		c.field = "error"
@@ -130,14 +142,16 @@ func (r *Decoder) end(c *cursor) (rest []byte, err error) {
 
 func (r *Decoder) key(c *cursor) string {
 	c.field = "key"
-	r.m.key = c.text(r.m.key)
+	r.m.key = c.text(r.m.key, &r.texts)
 	return r.m.key
 }
 
 func (r *Decoder) sides(c *cursor, key string, source, dest *entry.Entry) {
 	path := pathOf(key)
-	*source = c.entry("source", r.m.before(plan.Source, path))
-	*dest = c.entry("destination", r.m.beside(source, path))
+	r.m.before(source, plan.Source, path)
+	c.entry("source", source, &r.texts)
+	r.m.beside(dest, source, path)
+	c.entry("destination", dest, &r.texts)
 	r.m.keep(plan.Source, source)
 	r.m.keep(plan.Dest, dest)
 }
@@ -178,15 +192,17 @@ func (c *cursor) counts(p *plan.Past, known byte) (flags byte) {
 	return flags
 }
 
-func (c *cursor) then(a *plan.Action) {
+func (c *cursor) then(a *plan.Action, t *entry.Texts) {
 	p := &a.Past
 	if c.counts(p, sameKey)&sameKey != 0 {
 		p.Key = a.Key
 	} else {
 		c.field = "key of the past"
-		p.Key = c.text(a.Key)
+		p.Key = c.text(a.Key, t)
 	}
 	path := pathOf(a.Key)
-	p.Source = c.entry("past of the source", then(&a.Source, &a.Dest, path))
-	p.Dest = c.entry("past of the destination", then(&a.Dest, &a.Source, path))
+	p.Source = then(&a.Source, &a.Dest, path)
+	c.entry("past of the source", &p.Source, t)
+	p.Dest = then(&a.Dest, &a.Source, path)
+	c.entry("past of the destination", &p.Dest, t)
 }

@@ -93,25 +93,25 @@ type memory struct {
 	sides [2]entry.Entry
 }
 
-// before is what an entry of the side is written as a difference to. Of the last
-// entry there only that is kept which neighbours have in common.
-func (m *memory) before(s plan.Side, path string) entry.Entry {
-	b := m.sides[s]
+// before sets b to what an entry of the side is written as a difference to. Of the
+// last entry there only that is kept which neighbours have in common.
+func (m *memory) before(b *entry.Entry, s plan.Side, path string) {
+	*b = m.sides[s]
 	b.Path, b.Target, b.Device = path, "", 0
 	b.Sum = entry.Sum{Has: b.Sum.Has, PartSize: b.Sum.PartSize}
-	return b
 }
 
 // beside is the same for what the destination holds beside the source: it has all
 // in common with it but the inode, and which hashes are known, in which it
 // resembles its neighbour.
-func (m *memory) beside(source *entry.Entry, path string) entry.Entry {
-	if !plan.Present(*source) {
-		return m.before(plan.Dest, path)
+func (m *memory) beside(b, source *entry.Entry, path string) {
+	if source.Path == "" {
+		m.before(b, plan.Dest, path)
+		return
 	}
-	b, last := *source, &m.sides[plan.Dest]
+	last := &m.sides[plan.Dest]
+	*b = *source
 	b.Change, b.Sum.Has = last.Change, last.Sum.Has
-	return b
 }
 
 // then is the same for what the last run left: what is there now, on that side or
@@ -131,7 +131,7 @@ func pathOf(key string) string { return strings.TrimSuffix(key, "/") }
 
 // keep remembers what one side holds, if it does.
 func (m *memory) keep(s plan.Side, e *entry.Entry) {
-	if plan.Present(*e) {
+	if e.Path != "" {
 		m.sides[s] = *e
 	}
 }

@@ -24,7 +24,9 @@ type Encoder struct{ m memory }
 // AppendEntry appends an entry to b.
 func (w *Encoder) AppendEntry(b []byte, e entry.Entry) []byte {
 	b = w.begin(b, itemEntry)
-	b = appendEntry(b, &e, w.m.before(plan.Source, w.m.sides[plan.Source].Path))
+	var base entry.Entry
+	w.m.before(&base, plan.Source, w.m.sides[plan.Source].Path)
+	b = appendEntry(b, &e, &base)
 	w.m.keep(plan.Source, &e)
 	return b
 }
@@ -103,8 +105,11 @@ func (w *Encoder) key(b []byte, key string) []byte {
 // sides writes what both sides hold at the key.
 func (w *Encoder) sides(b []byte, key string, source, dest *entry.Entry) []byte {
 	path := pathOf(key)
-	b = appendEntry(b, source, w.m.before(plan.Source, path))
-	b = appendEntry(b, dest, w.m.beside(source, path))
+	var base entry.Entry
+	w.m.before(&base, plan.Source, path)
+	b = appendEntry(b, source, &base)
+	w.m.beside(&base, source, path)
+	b = appendEntry(b, dest, &base)
 	w.m.keep(plan.Source, source)
 	w.m.keep(plan.Dest, dest)
 	return b
@@ -139,6 +144,8 @@ func appendThen(b []byte, a *plan.Action) []byte {
 		b = appendText(b, p.Key, a.Key)
 	}
 	path := pathOf(a.Key)
-	b = appendEntry(b, &p.Source, then(&a.Source, &a.Dest, path))
-	return appendEntry(b, &p.Dest, then(&a.Dest, &a.Source, path))
+	base := then(&a.Source, &a.Dest, path)
+	b = appendEntry(b, &p.Source, &base)
+	base = then(&a.Dest, &a.Source, path)
+	return appendEntry(b, &p.Dest, &base)
 }
