@@ -68,18 +68,19 @@ func (b *Bus) AppendAt(ctx context.Context, drill string, at Tail, drafts ...eve
 // events do not depend on what others wrote meanwhile. It repeats on conflict
 // until ctx ends, or 10 s have passed with at least 20 tries: one conflict after
 // a long election is no reason to give up. The end of the history is remembered, so
-// that a writer in a row does not read it each time.
+// that a writer in a row does not read it each time, and after a conflict only what
+// others wrote is read.
 func (b *Bus) Append(ctx context.Context, drill string, drafts ...event.Draft) ([]Stored, error) {
 	ids := newIDs(len(drafts))
 	give := time.Now().Add(storeBudget)
 	at, cached := b.tails.get(drill)
-	for try := 0; ; try++ {
-		if !cached {
-			var err error
-			if at, err = b.tail(ctx, drill); err != nil {
-				return nil, err
-			}
+	if !cached {
+		var err error
+		if at, err = b.tail(ctx, drill); err != nil {
+			return nil, err
 		}
+	}
+	for try := 0; ; try++ {
 		events, err := b.seal(ctx, drill, at, drafts, ids)
 		if err != nil {
 			return nil, err
@@ -88,12 +89,13 @@ func (b *Bus) Append(ctx context.Context, drill string, drafts ...event.Draft) (
 		if !errors.Is(err, ErrConflict) || (try >= minConflicts && time.Now().After(give)) {
 			return out, err
 		}
-		cached = false
-		b.tails.drop(drill, at)
 		if try > 1 {
 			if e := pause(ctx, backoff(0)/4); e != nil {
 				return nil, err
 			}
+		}
+		if at, err = b.tailAfter(ctx, drill, at); err != nil {
+			return nil, err
 		}
 	}
 }

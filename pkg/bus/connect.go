@@ -39,6 +39,8 @@ type Options struct {
 	// CredentialsFile (JWT) or NKeySeedFile log in; at most one may be set.
 	CredentialsFile string
 	NKeySeedFile    string
+	// Seed logs in to a private server of another process, and stands alone.
+	Seed Seed
 	// CAFile holds the certificates (PEM) that the server's is checked against; empty
 	// means those of the system. ClientCertFile and ClientKeyFile, both or none, are
 	// shown to a server that asks for them. A connection with any of the three is
@@ -166,7 +168,17 @@ func (b *Bus) options(o Options) ([]nats.Option, error) {
 	if o.Embedded != nil {
 		options = append(options, nats.InProcessServer(o.Embedded.server))
 	}
+	seed := o.Seed
+	if o.Embedded != nil {
+		seed = o.Embedded.seed
+	}
 	switch {
+	case seed != "":
+		login, err := seed.login()
+		if err != nil {
+			return nil, err
+		}
+		options = append(options, login)
 	case o.CredentialsFile != "" && o.NKeySeedFile != "":
 		return nil, errors.New("a credentials file and an nkey seed file are both given; use one")
 	case o.CredentialsFile != "":

@@ -36,7 +36,7 @@ var ErrNoDeadLetter = errors.New("no such dead letter")
 
 // DeadLetter is a message that a durable's workers could not process.
 type DeadLetter struct {
-	// Seq names the dead letter, for ReplayDead.
+	// Seq names the dead letter, for ReplayDead and DropDead.
 	Seq     uint64
 	Durable string
 	// Reason is the last error.
@@ -133,14 +133,45 @@ func (b *Bus) DeadLetters(ctx context.Context) ([]DeadLetter, error) {
 	return out, nil
 }
 
+// DeadLetterAt returns a dead letter. ErrNoDeadLetter says that there is none with that
+// sequence, or not any more.
+func (b *Bus) DeadLetterAt(ctx context.Context, seq uint64) (DeadLetter, error) {
+	rec, err := b.deadRecord(ctx, seq)
+	if err != nil {
+		return DeadLetter{}, fmt.Errorf("dead letter %d: %w", seq, err)
+	}
+	return readDead(rec), nil
+}
+
+func (b *Bus) deadRecord(ctx context.Context, seq uint64) (record, error) {
+	if seq == 0 {
+		return record{}, ErrNoDeadLetter
+	}
+	rec, err := b.get(ctx, StreamDead, getRequest{Seq: seq})
+	if errors.Is(err, errNoRecord) {
+		return record{}, ErrNoDeadLetter
+	}
+	return rec, err
+}
+
+// DropDead takes a dead letter off the list. Its message stays in the stream that it
+// came from. ErrNoDeadLetter says that there is none with that sequence, or not any more.
+func (b *Bus) DropDead(ctx context.Context, seq uint64) error {
+	_, err := b.deadRecord(ctx, seq)
+	if err == nil {
+		err = b.deleteDead(ctx, seq)
+	}
+	if err != nil {
+		return fmt.Errorf("drop dead letter %d: %w", seq, err)
+	}
+	return nil
+}
+
 // ReplayDead hands a dead letter to its durable's workers again and takes it off
 // the list. If it fails again, it becomes a new dead letter. ErrNoDeadLetter
 // says that there is none with that sequence, or not any more.
 func (b *Bus) ReplayDead(ctx context.Context, seq uint64) error {
-	rec, err := b.get(ctx, StreamDead, getRequest{Seq: seq})
-	if errors.Is(err, errNoRecord) || seq == 0 {
-		return fmt.Errorf("replay dead letter %d: %w", seq, ErrNoDeadLetter)
-	}
+	rec, err := b.deadRecord(ctx, seq)
 	if err != nil {
 		return fmt.Errorf("replay dead letter %d: %w", seq, err)
 	}

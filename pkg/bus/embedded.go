@@ -35,6 +35,9 @@ type EmbeddedOptions struct {
 	// ConfigFile is a nats-server configuration, for accounts, TLS or a cluster.
 	// StoreDir and Listen, where given, have precedence over it.
 	ConfigFile string
+	// Private lets in only who has the server's Seed. It does not go with ConfigFile,
+	// which says itself who is let in.
+	Private bool
 	// Log receives the server's warnings and errors; nil means slog.Default.
 	Log *slog.Logger
 }
@@ -44,6 +47,7 @@ type EmbeddedOptions struct {
 type Embedded struct {
 	server *server.Server
 	lock   *os.File
+	seed   Seed
 	once   sync.Once
 }
 
@@ -53,6 +57,12 @@ func StartEmbedded(o EmbeddedOptions) (*Embedded, error) {
 	opts, err := serverOptions(o)
 	if err != nil {
 		return nil, fmt.Errorf("embedded NATS server: %w", err)
+	}
+	var seed Seed
+	if o.Private {
+		if seed, err = onlyWith(opts); err != nil {
+			return nil, fmt.Errorf("embedded NATS server: %w", err)
+		}
 	}
 	lock, err := lockStore(opts.StoreDir)
 	if err != nil {
@@ -67,7 +77,7 @@ func StartEmbedded(o EmbeddedOptions) (*Embedded, error) {
 		log = slog.Default()
 	}
 	s.SetLogger(serverLog{log}, false, false)
-	e := &Embedded{server: s, lock: lock}
+	e := &Embedded{server: s, lock: lock, seed: seed}
 	s.Start()
 	if !s.ReadyForConnections(startWait) || !s.JetStreamEnabled() {
 		e.Shutdown()
@@ -77,6 +87,9 @@ func StartEmbedded(o EmbeddedOptions) (*Embedded, error) {
 }
 
 func serverOptions(o EmbeddedOptions) (*server.Options, error) {
+	if o.Private && o.ConfigFile != "" {
+		return nil, fmt.Errorf("configuration %s: it says who is let in, which a private server does itself: give only one", o.ConfigFile)
+	}
 	opts := &server.Options{}
 	if o.ConfigFile != "" {
 		var err error
@@ -171,6 +184,10 @@ func (e *StoreLockedError) Unwrap() error { return ErrStoreLocked }
 // URL is where clients of other processes connect; without Listen it is only a
 // name, and Options.Embedded is the way in.
 func (e *Embedded) URL() string { return e.server.ClientURL() }
+
+// Seed is the login that clients of a private server need; "" of any other one. A Bus
+// that is given the Embedded itself needs none.
+func (e *Embedded) Seed() Seed { return e.seed }
 
 // Shutdown stops the server and gives the store directory free. Close every Bus
 // first. Calling it again does nothing.

@@ -13,3 +13,7 @@ func (e *Embedded) InMsgs() int64 {
 	}
 	return v.InMsgs
 }
+
+// Sent and Received count the messages of this connection.
+func (b *Bus) Sent() uint64     { return b.nc.Stats().OutMsgs }
+func (b *Bus) Received() uint64 { return b.nc.Stats().InMsgs }

@@ -187,29 +187,67 @@ type Summary struct {
 	Published *Stored
 }
 
-// List returns every drill with a trusted opening event, oldest first.
+// List returns every drill with a trusted opening event, oldest first. However many
+// there are, it makes a few requests. What was acknowledged before the call is in it.
 func (b *Bus) List(ctx context.Context) ([]Summary, error) {
+	// The ends are read first: a drill whose report is seen is then seen to be
+	// finished, and no end is looked for of a drill that was not there yet.
+	published, err := b.lastOfAll(ctx, event.TypeReportPublished)
+	if err != nil {
+		return nil, fmt.Errorf("list drills: %w", err)
+	}
+	finished, err := b.lastOfAll(ctx, event.TypeDrillFinished)
+	if err != nil {
+		return nil, fmt.Errorf("list drills: %w", err)
+	}
 	var out []Summary
 	seen := map[string]bool{}
-	err := b.readAll(ctx, feed{stream: StreamDrills, filter: acceptedFilter}, func(r record) error {
+	err = b.readStored(ctx, acceptedFilter, func(r record) {
 		if s := open(r, b.keyring); s.Trust == nil && !seen[s.Event.Subject] {
-			seen[s.Event.Subject] = true
-			out = append(out, Summary{Drill: s.Event.Subject, Accepted: &s})
+			id := s.Event.Subject
+			seen[id] = true
+			out = append(out, Summary{Drill: id, Accepted: &s, Finished: finished[id], Published: published[id]})
 		}
-		return nil
 	})
-	for i := range out {
-		if err != nil {
-			break
-		}
-		if out[i].Finished, err = b.lastOf(ctx, out[i].Drill, event.TypeDrillFinished); err == nil {
-			out[i].Published, err = b.lastOf(ctx, out[i].Drill, event.TypeReportPublished)
-		}
-	}
 	if err != nil {
 		return nil, fmt.Errorf("list drills: %w", err)
 	}
 	return out, nil
+}
+
+// lastOfAll returns the last event of a type of each drill that has a trusted one.
+func (b *Bus) lastOfAll(ctx context.Context, t event.Type) (map[string]*Stored, error) {
+	info, ok := event.Lookup(t)
+	if !ok {
+		return nil, fmt.Errorf("type %q is not in the table of types", t)
+	}
+	out := map[string]*Stored{}
+	err := b.readStored(ctx, EventSubject("*", info.Service, t), func(r record) {
+		if s := open(r, b.keyring); s.Trust == nil {
+			out[s.Event.Subject] = &s
+		}
+	})
+	return out, err
+}
+
+// readStored calls fn for each message of DRILLS on the subjects of a filter that was
+// acknowledged before the call, and maybe later ones, in order.
+func (b *Bus) readStored(ctx context.Context, filter string, fn func(record)) error {
+	// A consumer may be on a server that lags; the leader says how far to read.
+	last, err := b.get(ctx, StreamDrills, getRequest{LastFor: filter})
+	if errors.Is(err, errNoRecord) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return b.read(ctx, feed{stream: StreamDrills, filter: filter}, func(r record) error {
+		fn(r)
+		if r.Seq >= last.Seq {
+			return Stop
+		}
+		return nil
+	})
 }
 
 // token reports whether s can stand as one token of a subject.

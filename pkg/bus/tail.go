@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 
 	"github.com/firedrill/firedrill/pkg/event"
@@ -49,13 +50,11 @@ func (c *tailCache) put(drill string, s Stored) {
 	c.m[drill] = s.tail
 }
 
-// drop forgets a place that turned out to be stale.
-func (c *tailCache) drop(drill string, stale Tail) {
+// forget drops what is known of a drill.
+func (c *tailCache) forget(drill string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.m[drill] == stale {
-		delete(c.m, drill)
-	}
+	delete(c.m, drill)
 }
 
 // tail reads where the drill's history ends. The last message alone would not
@@ -73,6 +72,22 @@ func (b *Bus) tail(ctx context.Context, drill string) (Tail, error) {
 		return Tail{}, err
 	}
 	return history[len(history)-1].tail, nil
+}
+
+// tailAfter is tail for who knows a place where the history ended earlier: only what
+// follows is read. Where nothing does, although an append there conflicted, or not all
+// of it continues that place, as after a restore of the server, all is read.
+func (b *Bus) tailAfter(ctx context.Context, drill string, at Tail) (Tail, error) {
+	more, err := b.HistoryAfter(ctx, drill, at)
+	if err != nil {
+		return Tail{}, err
+	}
+	foreign := func(s Stored) bool { return s.Trust != nil }
+	if len(more) > 0 && !slices.ContainsFunc(more, foreign) {
+		return more[len(more)-1].tail, nil
+	}
+	b.tails.forget(drill)
+	return b.tail(ctx, drill)
 }
 
 // open turns a message of DRILLS into an event, without looking at its place in

@@ -192,10 +192,7 @@ func malformed(b *event.ProbeBatch) string {
 func join(bs []*event.ProbeBatch) (Lane, error) {
 	slices.SortStableFunc(bs, func(x, y *event.ProbeBatch) int { return cmp.Compare(x.FirstSeq, y.FirstSeq) })
 	b0 := bs[0]
-	l := Lane{Phase: b0.Phase, Target: b0.Target, Clock: b0.Origin.Clock, Probe: b0.Probe, Kind: b0.Kind, Name: b0.Lane, Epoch: b0.Epoch}
-	if b0.Reads != "" {
-		l.Reads = b0.Reads + "/" + lanePooled
-	}
+	l := Lane{Phase: b0.Phase, Target: b0.Target, Clock: b0.Origin.Clock, Probe: b0.Probe, Kind: b0.Kind, Name: b0.Lane, Epoch: b0.Epoch, Reads: b0.Reads}
 	var errs []error
 	next := b0.FirstSeq
 	var last *event.ProbeBatch
@@ -203,7 +200,7 @@ func join(bs []*event.ProbeBatch) (Lane, error) {
 		switch {
 		case last != nil && same(last, b):
 			continue
-		case b.Target != l.Target || b.Kind != l.Kind || b.Origin.Clock != l.Clock || b.Reads != b0.Reads:
+		case b.Target != l.Target || b.Kind != l.Kind || b.Origin.Clock != l.Clock || b.Reads != l.Reads:
 			errs = append(errs, batchError(b, "its target, kind, clock or source of reads differs from the lane's"))
 			continue
 		case b.FirstSeq < next:

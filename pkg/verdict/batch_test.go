@@ -78,7 +78,7 @@ func TestBatchRoundTrip(t *testing.T) {
 			return lanes[0]
 		}
 		lane := trip(want)
-		if lane.ID() != "orders/pooled" || lane.Kind != kind || (lane.Reads == "writes/pooled") != (kind != kindWrite) || lane.Epoch != 2 || lane.Deadline != 250*ms || lane.Clock != "obs" || lane.Phase != "p" || lane.Target != "db" {
+		if lane.ID() != "orders/pooled" || lane.Kind != kind || (lane.Reads == "writes") != (kind != kindWrite) || lane.Epoch != 2 || lane.Deadline != 250*ms || lane.Clock != "obs" || lane.Phase != "p" || lane.Target != "db" {
 			t.Fatalf("%+v", lane)
 		}
 		if len(lane.Attempts) != len(want) {

@@ -2,7 +2,9 @@ package verdict
 
 import (
 	"fmt"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/firedrill/firedrill/pkg/event"
 )
@@ -21,8 +23,12 @@ const (
 func (m *measuring) judge() {
 	m.checkLanes()
 	j := &m.out.Judgements
-	if len(m.problems) > 0 {
-		*j = append(*j, Judgement{Of: OfValidity, Verdict: Invalid, Why: strings.Join(m.problems, "; ")})
+	if m.invalid() {
+		whys := slices.Clone(m.in.Invalidities)
+		for _, p := range m.out.Problems {
+			whys = append(whys, p.String())
+		}
+		*j = append(*j, Judgement{Of: OfValidity, Verdict: Invalid, Why: strings.Join(whys, "; ")})
 	} else {
 		*j = append(*j, Judgement{Of: OfValidity, Verdict: Pass, Why: "the observer kept its schedule and every fault is proven"})
 	}
@@ -45,7 +51,7 @@ func (m *measuring) judge() {
 	for _, x := range *j {
 		m.out.Verdict = worse(m.out.Verdict, x.Verdict)
 	}
-	if len(m.problems) > 0 {
+	if m.invalid() {
 		m.out.Verdict = Invalid
 	}
 }
@@ -72,13 +78,19 @@ func against(i event.Interval, objective int64) Verdict {
 }
 
 // Show writes an interval of nanoseconds for people: "1.2s to 1.3s", or "> 1.2s"
-// when it is open.
+// when it is open. The lower end is rounded down and the upper end up, so that what
+// is shown still contains the truth.
 func Show(i event.Interval) string {
+	lo := i.Lo - ((i.Lo%grain)+grain)%grain
 	if i.Open {
-		return "> " + show(i.Lo)
+		return "> " + time.Duration(lo).String()
 	}
-	return show(i.Lo) + " to " + show(i.Hi)
+	hi := i.Hi + ((-i.Hi%grain)+grain)%grain
+	return time.Duration(lo).String() + " to " + time.Duration(hi).String()
 }
+
+// grain is how finely Show writes, in nanoseconds.
+const grain = int64(100 * time.Microsecond)
 
 func (m *measuring) judgeRTO() Judgement {
 	out := Judgement{Of: OfRTO, Verdict: Pass}
@@ -102,9 +114,26 @@ func (m *measuring) judgeRTO() Judgement {
 		}
 		out.Verdict = worse(out.Verdict, v)
 		whys = append(whys, why)
+		if len(f.Slow) > 0 {
+			whys = append(whys, "until then too slow: "+joinSlow(f.Slow))
+		}
 	}
 	out.Why = fmt.Sprintf("objective %s; %s", show(m.in.RTO), strings.Join(whys, "; "))
 	return out
+}
+
+// String says which lane was slow, how slow, and what counts as recovered.
+func (s Slowness) String() string {
+	return fmt.Sprintf("%s/%s (p95 over %s up to %s, at most %s is stable, baseline %s)",
+		s.Probe, s.Lane, show(s.Window), show(s.P95), show(s.Limit), show(s.Baseline))
+}
+
+func joinSlow(all []Slowness) string {
+	var out []string
+	for _, s := range all {
+		out = append(out, s.String())
+	}
+	return strings.Join(out, ", ")
 }
 
 // chain bounds a censored fault's recovery by that of the fault which ended the
@@ -165,15 +194,23 @@ func (m *measuring) judgeRPOTime() Judgement {
 
 // unread names the write lanes of which no ledger was compared, or "".
 func (m *measuring) unread() string {
-	read := map[string]bool{}
+	read, claims := map[LaneKey]bool{}, map[int64]bool{}
 	for _, l := range m.out.Ledgers {
-		read[l.Probe+"/"+l.Lane] = true
+		read[LaneKey{l.Probe, kindWrite, l.Lane, l.Epoch}] = true
+	}
+	for _, l := range m.in.Lanes {
+		claims[l.Epoch] = true
 	}
 	var without []string
 	for _, l := range m.in.Lanes {
-		if l.Kind == kindWrite && !read[l.ID()] {
-			without = append(without, l.ID())
+		if l.Kind != kindWrite || read[LaneKey{l.Probe, kindWrite, l.Name, l.Epoch}] {
+			continue
 		}
+		id := l.ID()
+		if len(claims) > 1 {
+			id += fmt.Sprintf(" of the observer's claim %d", l.Epoch)
+		}
+		without = append(without, id)
 	}
 	switch {
 	case len(without) > 0:

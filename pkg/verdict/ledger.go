@@ -172,14 +172,15 @@ func lastBefore(as []Attempt, t int64) (int64, bool) {
 // compareLedgers compares every ledger with its lane.
 func (m *measuring) compareLedgers() {
 	for _, led := range m.in.Ledgers {
-		i := slices.IndexFunc(m.in.Lanes, func(l Lane) bool {
+		all := slices.Concat(m.in.Lanes, m.in.Outside)
+		i := slices.IndexFunc(all, func(l Lane) bool {
 			return l.Probe == led.Probe && l.Name == led.Lane && l.Epoch == led.Epoch
 		})
 		if i < 0 {
 			m.problem("ledger of %s/%s epoch %d: no such lane was measured", led.Probe, led.Lane, led.Epoch)
 			continue
 		}
-		r, err := CompareLedger(m.in.Lanes[i], led, m.in.Faults)
+		r, err := CompareLedger(all[i], led, m.in.Faults)
 		if err != nil {
 			m.problem("%v", err)
 			continue

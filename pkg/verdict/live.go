@@ -183,7 +183,7 @@ func (l *liveLane) stable(q StableQuery) (int64, string) {
 	case s.found:
 		return s.first.Completed, ""
 	case s.wasSlow:
-		return 0, fmt.Sprintf("slow: p95 over %s is above %s", show(q.Window), show(slowLimit(l.baseline(q))))
+		return 0, fmt.Sprintf("slow: p95 over %s is above %s (baseline %s)", show(q.Window), show(slowLimit(l.baseline(q))), show(l.baseline(q).P95))
 	}
 	return 0, fmt.Sprintf("the window of %s after its first success is not over", show(q.Window))
 }

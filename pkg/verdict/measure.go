@@ -2,6 +2,7 @@ package verdict
 
 import (
 	"cmp"
+	"math"
 	"slices"
 	"time"
 
@@ -53,9 +54,12 @@ type measuring struct {
 	lanes []*Lane
 	views []view
 	bases []Latency
-	// problems make the measurement INVALID.
-	problems []string
-	out      Measurement
+	// joined are the lanes with those of an observer's claims that followed each
+	// other made one, for which claim an attempt was made under is all the same.
+	joined      []*Lane
+	joinedViews []view
+	joinedBases []Latency
+	out         Measurement
 }
 
 // survey gathers the whole window's evidence.
@@ -63,6 +67,23 @@ func (m *measuring) survey() {
 	m.views = survey(m.lanes, m.in.From, m.in.Until)
 	for _, v := range m.views {
 		m.bases = append(m.bases, baseline(v.all, m.firstFault))
+	}
+	m.joined, m.joinedViews, m.joinedBases = m.lanes, m.views, m.bases
+	joined := joinClaims(m.lanes)
+	if len(joined) == len(m.lanes) {
+		return
+	}
+	// Observers that followed each other asked the same service in the same way:
+	// the recovery is seen by all of them together, and one that took over after
+	// the fault goes by the baseline of those before it.
+	m.joined, m.joinedViews, m.joinedBases = joined, survey(joined, m.in.From, m.in.Until), nil
+	for _, v := range m.joinedViews {
+		m.joinedBases = append(m.joinedBases, baseline(v.all, m.firstFault))
+	}
+	for i, l := range m.lanes {
+		if j := slices.IndexFunc(joined, func(o *Lane) bool { return sameLane(o, l) }); m.bases[i].Max == 0 {
+			m.bases[i] = m.joinedBases[j]
+		}
 	}
 }
 
@@ -72,7 +93,9 @@ func survey(lanes []*Lane, from, until int64) []view {
 	views := make([]view, len(lanes))
 	for i, l := range lanes {
 		views[i].evidence = gather(l, from, until)
-		views[i].outages = views[i].evidence.outages(from)
+	}
+	for i, l := range lanes {
+		views[i].outages = views[i].evidence.outages(workedBy(l, from, lanes, views))
 	}
 	for i, l := range lanes {
 		var probe []*evidence
@@ -89,11 +112,51 @@ func survey(lanes []*Lane, from, until int64) []view {
 	return views
 }
 
+// workedBy is when the service is known to have worked before the lane's first
+// attempt, by the lanes of earlier claims; from stands in for that.
+func workedBy(l *Lane, from int64, lanes []*Lane, views []view) int64 {
+	for j, o := range lanes {
+		if o.Epoch < l.Epoch && sameLane(o, l) && len(l.Attempts) > 0 {
+			if at, ok := views[j].lastOKStart(l.Attempts[0].Started); ok {
+				from = max(from, at)
+			}
+		}
+	}
+	return from
+}
+
+// sameLane reports whether two lanes are one lane's under different claims.
+func sameLane(a, b *Lane) bool {
+	return a.Probe == b.Probe && a.Kind == b.Kind && a.Name == b.Name && a.Clock == b.Clock && a.Target == b.Target
+}
+
+// joinClaims makes one lane of those of different claims: its attempts in the
+// order of their schedule, with numbers and an epoch of their own.
+func joinClaims(lanes []*Lane) []*Lane {
+	var out []*Lane
+	for _, l := range lanes {
+		i := slices.IndexFunc(out, func(o *Lane) bool { return sameLane(o, l) })
+		if i < 0 {
+			out = append(out, l)
+			continue
+		}
+		one := *out[i]
+		one.Epoch, one.Deadline = 0, max(one.Deadline, l.Deadline)
+		one.Attempts = slices.Concat(one.Attempts, l.Attempts)
+		slices.SortStableFunc(one.Attempts, func(x, y Attempt) int { return cmp.Compare(x.Scheduled, y.Scheduled) })
+		for n := range one.Attempts {
+			one.Attempts[n].Seq = int64(n)
+		}
+		out[i] = &one
+	}
+	return out
+}
+
 func (m *measuring) measureLanes() {
 	var all []outage
 	for i, v := range m.views {
 		l := m.lanes[i]
-		r := LaneResult{Probe: l.Probe, Kind: l.Kind, Lane: l.Name, Baseline: m.bases[i]}
+		r := LaneResult{Probe: l.Probe, Kind: l.Kind, Lane: l.Name, Epoch: l.Epoch, Baseline: m.bases[i]}
 		r.count(v.all, m.in.From, l.Deadline)
 		followed := map[string]int{}
 		for _, o := range v.outages {
@@ -108,7 +171,11 @@ func (m *measuring) measureLanes() {
 			r.Outages = append(r.Outages, o.Outage)
 		}
 		r.Downtime = downtime(v.outages, m.in.Until)
-		r.StaleReads = m.staleReads(l, v.all)
+		if l.Kind != kindWrite {
+			reader := *l
+			reader.Attempts = v.all
+			r.StaleReads, _ = StaleReads(reader, m.in.Lanes)
+		}
 		all = append(all, v.outages...)
 		m.out.Lanes = append(m.out.Lanes, r)
 	}
@@ -119,16 +186,18 @@ func (m *measuring) measureLanes() {
 // fault is measured up to that fault only.
 func (m *measuring) measureFaults() {
 	for i, f := range m.faults {
-		views, last := m.views, i+1 == len(m.faults)
+		views, last := m.joinedViews, i+1 == len(m.faults)
 		if !last {
-			views = survey(m.lanes, m.in.From, m.faults[i+1].F0)
+			views = survey(m.joined, m.in.From, m.faults[i+1].F0)
 		}
 		r := FaultResult{Step: f.Step, TTFS: noInterval(), TTStable: noInterval(), NeverFailed: len(views) > 0}
+		recs := make([]recovery, len(views))
 		for j := range views {
-			rec := views[j].recover(f, m.in.StableWindow, slowLimit(m.bases[j]))
+			rec := views[j].recover(f, m.in.StableWindow, slowLimit(m.joinedBases[j]))
+			recs[j] = rec
 			stable := since(rec.stable, f)
 			if r.Decisive == "" || later(stable, r.TTStable) {
-				r.Decisive = m.lanes[j].ID()
+				r.Decisive = m.joined[j].ID()
 			}
 			r.TTFS = slowest(r.TTFS, since(rec.first, f))
 			r.TTStable = slowest(r.TTStable, stable)
@@ -137,60 +206,28 @@ func (m *measuring) measureFaults() {
 		if len(views) == 0 {
 			r.TTFS, r.TTStable = event.Interval{Open: true}, event.Interval{Open: true}
 		}
+		r.Slow = m.slow(recs)
 		r.Censored = !last && r.TTStable.Open
 		m.out.Faults = append(m.out.Faults, r)
 	}
 }
 
-// staleReads is LaneResult.StaleReads.
-func (m *measuring) staleReads(reader *Lane, reads []Attempt) int64 {
-	if reader.Kind == kindWrite {
-		return 0
+// slow lists the lanes that were too slow for longer than anything else lasted.
+// recs are the lanes' recoveries from one fault.
+func (m *measuring) slow(recs []recovery) []Slowness {
+	soon := int64(math.MinInt64)
+	for _, r := range recs {
+		soon = max(soon, r.soon)
 	}
-	var source *Lane
-	for _, l := range m.lanes {
-		if l.Kind != kindWrite || l.Epoch != reader.Epoch {
-			continue
-		}
-		if reader.Reads != "" && l.ID() != reader.Reads {
-			continue
-		}
-		if reader.Reads == "" && (l.Name != lanePooled || l.Target != reader.Target) {
-			continue
-		}
-		if source != nil {
-			return -1
-		}
-		source = l
-	}
-	if source == nil || !slices.ContainsFunc(reads, func(a Attempt) bool { return a.Outcome == OK }) {
-		return -1
-	}
-	acked := make([]Attempt, 0, len(source.Attempts))
-	for _, a := range source.Attempts {
-		if a.Outcome == OK {
-			acked = append(acked, a)
+	var out []Slowness
+	for j, r := range recs {
+		if r.slow != nil && r.slowUntil > soon {
+			s := *r.slow
+			s.Baseline = m.joinedBases[j].P95
+			out = append(out, s)
 		}
 	}
-	slices.SortStableFunc(acked, func(x, y Attempt) int { return cmp.Compare(x.Completed, y.Completed) })
-	newest := make([]int64, len(acked))
-	for i, a := range acked {
-		newest[i] = a.Seq
-		if i > 0 {
-			newest[i] = max(a.Seq, newest[i-1])
-		}
-	}
-	var stale int64
-	for _, r := range reads {
-		if r.Outcome != OK {
-			continue
-		}
-		n, _ := slices.BinarySearchFunc(acked, r.Started, func(a Attempt, t int64) int { return cmp.Compare(a.Completed, t) })
-		if n > 0 && r.Observed < newest[n-1] {
-			stale++
-		}
-	}
-	return stale
+	return out
 }
 
 // Kinds of lanes, as in event.ProbeBatch.

@@ -361,39 +361,6 @@ func TestInvalid(t *testing.T) {
 	}
 }
 
-func TestStaleReads(t *testing.T) {
-	write := laneOf(t, lanePooled, 10*ms, "600k")
-	read := laneOf(t, lanePooled, 10*ms, "600k")
-	read.Probe, read.Kind = "look", "read"
-	for i := range read.Attempts {
-		// The write of the slot before was acknowledged 8 ms before this read began.
-		read.Attempts[i].Observed = int64(i)
-	}
-	stale := func(edit func(w, r *Lane)) int64 {
-		w, r := write, read
-		w.Attempts, r.Attempts = slices.Clone(write.Attempts), slices.Clone(read.Attempts)
-		edit(&w, &r)
-		return Measure(inputOf(w, r)).Lanes[1].StaleReads
-	}
-	check(t, "right reads", stale(func(_, _ *Lane) {}), 0)
-	check(t, "three stale", stale(func(_, r *Lane) {
-		for _, i := range []int{50, 300, 599} {
-			r.Attempts[i].Observed--
-		}
-	}), 3)
-	check(t, "a failed read shows nothing", stale(func(_, r *Lane) { r.Attempts[50].Outcome, r.Attempts[50].Observed = Failed, 0 }), 0)
-	check(t, "an unacknowledged write need not be seen", stale(func(w, r *Lane) { w.Attempts[49].Outcome = Unknown; r.Attempts[50].Observed = 49 }), 0)
-	check(t, "named source", stale(func(w, r *Lane) { w.Name, r.Reads = "fresh", "orders/fresh"; r.Attempts[50].Observed = 1 }), 1)
-	check(t, "a fresh reader reads the pooled writes", stale(func(_, r *Lane) { r.Name = "fresh"; r.Attempts[50].Observed = 1 }), 1)
-	check(t, "and not the fresh ones", stale(func(w, r *Lane) { w.Name, r.Name = "fresh", "fresh"; r.Attempts[50].Observed = 1 }), -1)
-	check(t, "another target's writes", stale(func(w, r *Lane) { w.Target = "other"; r.Attempts[50].Observed = 1 }), -1)
-	check(t, "no read was ok", stale(func(_, r *Lane) {
-		for i := range r.Attempts {
-			r.Attempts[i].Outcome = Failed
-		}
-	}), -1)
-}
-
 func TestTotal(t *testing.T) {
 	cases := []struct {
 		in   []Verdict

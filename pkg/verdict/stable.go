@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"math"
 	"slices"
+	"sort"
 
 	"github.com/firedrill/firedrill/pkg/event"
 )
@@ -61,10 +62,10 @@ func findStable(all []Attempt, q stableQuery) stability {
 		if k.Scheduled+q.window > q.reach {
 			break
 		}
-		if k.Outcome != OK || k.Completed < q.since || k.Completed+q.window > q.reach {
+		if !q.candidate(k) {
 			continue
 		}
-		end, _ := slices.BinarySearchFunc(tail, k.Completed+q.window+1, func(a Attempt, t int64) int { return cmp.Compare(a.Scheduled, t) })
+		end := q.end(tail, k)
 		if slow[end]-slow[i] <= allowedSlow(oks[end]-oks[i]) {
 			s.found, s.first = true, k
 			return s
@@ -74,10 +75,69 @@ func findStable(all []Attempt, q stableQuery) stability {
 	return s
 }
 
+// candidate reports whether a stretch may begin with k.
+func (q stableQuery) candidate(k Attempt) bool {
+	return k.Outcome == OK && k.Completed >= q.since && k.Completed+q.window <= q.reach
+}
+
+// end is the index of the first attempt after the window that begins with k.
+func (q stableQuery) end(tail []Attempt, k Attempt) int {
+	end, _ := slices.BinarySearchFunc(tail, k.Completed+q.window+1, func(a Attempt, t int64) int { return cmp.Compare(a.Scheduled, t) })
+	return end
+}
+
+// worstP95 is the highest 95th percentile among the windows that findStable
+// turned down; s is its answer about the same attempts. It is 0 when none was.
+func (q stableQuery) worstP95(all []Attempt, s stability) int64 {
+	tail := all[s.lastBad+1:]
+	var windows [][2]int
+	var reach int
+	for i, k := range tail {
+		if s.found && k.Seq >= s.first.Seq {
+			break
+		}
+		if q.candidate(k) {
+			windows = append(windows, [2]int{i, q.end(tail, k)})
+			reach = max(reach, windows[len(windows)-1][1])
+		}
+	}
+	if len(windows) == 0 {
+		return 0
+	}
+	// It is one of the latencies: the smallest that no window exceeds too often.
+	var took []int64
+	for _, a := range tail[windows[0][0]:reach] {
+		if a.Outcome == OK {
+			took = append(took, a.Completed-a.Scheduled)
+		}
+	}
+	slices.Sort(took)
+	oks, above := make([]int64, len(tail)+1), make([]int64, len(tail)+1)
+	i := sort.Search(len(took)-1, func(n int) bool {
+		for j, a := range tail {
+			oks[j+1], above[j+1] = oks[j], above[j]
+			if a.Outcome == OK {
+				oks[j+1]++
+				if a.Completed-a.Scheduled > took[n] {
+					above[j+1]++
+				}
+			}
+		}
+		return !slices.ContainsFunc(windows, func(w [2]int) bool {
+			return above[w[1]]-above[w[0]] > allowedSlow(oks[w[1]]-oks[w[0]])
+		})
+	})
+	return took[i]
+}
+
 // recovery is when one lane was served again and stable after a fault, as
 // moments on the observer's clock.
 type recovery struct {
 	first, stable event.Interval
+	// slow is what put stability off, if latency did; else stability would have
+	// come at soon, and until slowUntil it had surely not.
+	slow            *Slowness
+	soon, slowUntil int64
 	// never: the lane saw no bad attempt; first and stable then run from the
 	// fault (f0) on.
 	never bool
@@ -103,8 +163,11 @@ func (v *view) recover(f FaultTime, window, limit int64) recovery {
 		r.stable = last.End
 	}
 	// Where slowness put stability off, it begins after the last ok turned down.
+	r.soon = r.stable.Lo
 	if lax.wasSlow {
 		r.stable.Lo = max(r.stable.Lo, lax.slow)
+		r.slowUntil = lax.slow
+		r.slow = &Slowness{Probe: e.lane.Probe, Lane: e.lane.Name, Limit: limit, P95: q.worstP95(e.all, lax), Window: window}
 	}
 	switch {
 	case !strict.found:

@@ -3,11 +3,15 @@ package verdict
 import (
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
+
+	"github.com/firedrill/firedrill/pkg/event"
 )
 
-// naive is findStable by its definition, in the plainest words.
-func naive(all []Attempt, q stableQuery) (Attempt, bool) {
+// naive is findStable by its definition, in the plainest words, with the worst
+// p95 of the windows turned down.
+func naive(all []Attempt, q stableQuery) (first Attempt, worst int64, ok bool) {
 	bad := func(a Attempt) bool { return a.Bad() && !(q.ignoreSkips && a.Outcome == Skipped) }
 	for i, k := range all {
 		if k.Outcome != OK || k.Completed < q.since || k.Completed+q.window > q.reach || slices.ContainsFunc(all[i:], bad) {
@@ -19,16 +23,18 @@ func naive(all []Attempt, q stableQuery) (Attempt, bool) {
 				lats = append(lats, a.Completed-a.Scheduled)
 			}
 		}
-		if latency(lats, len(lats)).P95 <= q.limit {
-			return k, true
+		p95 := latency(lats, len(lats)).P95
+		if p95 <= q.limit {
+			return k, worst, true
 		}
+		worst = max(worst, p95)
 	}
-	return Attempt{}, false
+	return Attempt{}, worst, false
 }
 
 // TestFindStableAgainstItsDefinition compares on random histories.
 func TestFindStableAgainstItsDefinition(t *testing.T) {
-	found, missing := 0, 0
+	found, missing, slowed := 0, 0, 0
 	for seed := range uint64(4000) {
 		r := rand.New(rand.NewPCG(seed, 3))
 		var all []Attempt
@@ -52,9 +58,15 @@ func TestFindStableAgainstItsDefinition(t *testing.T) {
 		}
 		q := stableQuery{since: between(r, 0, at), window: between(r, 50*ms, 600*ms), limit: 10 * ms, reach: at, ignoreSkips: r.IntN(2) == 0}
 		got := findStable(all, q)
-		want, ok := naive(all, q)
+		want, worst, ok := naive(all, q)
 		if got.found != ok || got.first != want {
 			t.Fatalf("seed %d: got %+v, want %v %+v", seed, got, ok, want)
+		}
+		if p := q.worstP95(all, got); p != worst || got.wasSlow != (worst > 0) {
+			t.Fatalf("seed %d: worst p95 %d, want %d", seed, p, worst)
+		}
+		if worst > 0 {
+			slowed++
 		}
 		if ok {
 			found++
@@ -62,8 +74,8 @@ func TestFindStableAgainstItsDefinition(t *testing.T) {
 			missing++
 		}
 	}
-	if found < 300 || missing < 300 {
-		t.Fatalf("%d found, %d missing: the comparison proves little", found, missing)
+	if found < 300 || missing < 300 || slowed < 300 {
+		t.Fatalf("%d found, %d missing, %d slow: the comparison proves little", found, missing, slowed)
 	}
 }
 
@@ -86,4 +98,43 @@ func TestNothingIsSlowWithoutABaseline(t *testing.T) {
 	if !got.Stable {
 		t.Errorf("%+v", got)
 	}
+}
+
+// TestSlowLanesAreNamed: who put stability off by latency alone is named with its
+// figures, and nobody else is.
+func TestSlowLanesAreNamed(t *testing.T) {
+	quick := laneOf(t, lanePooled, 10*ms, "100k 50f 450k")
+	late := laneOf(t, lanePooled, 10*ms, "100k 150f 350k")
+	slow := laneOf(t, "fresh", 10*ms, "100k 50f 100K 350k")
+	never := laneOf(t, "fresh", 10*ms, "100k 50f 450K")
+	said := Slowness{Probe: "orders", Lane: "fresh", Baseline: 2 * ms, Limit: 7 * ms, P95: 40 * ms, Window: 1000 * ms}
+	const words = "; until then too slow: orders/fresh (p95 over 1s up to 40ms, at most 7ms is stable, baseline 2ms)"
+	for _, c := range []struct {
+		name  string
+		lanes []Lane
+		want  []Slowness
+	}{
+		{"nobody", []Lane{quick}, nil},
+		{"late, and stable in the end", []Lane{quick, slow}, []Slowness{said}},
+		{"to the end", []Lane{quick, never}, []Slowness{said}},
+		{"slow for less long than another lane was down", []Lane{late, laneOf(t, "fresh", 10*ms, "100k 50f 30K 420k")}, nil},
+	} {
+		in := inputOf(c.lanes...)
+		in.RTO = 100 * ms
+		m := Measure(in)
+		if !slices.Equal(m.Faults[0].Slow, c.want) {
+			t.Errorf("%s: %+v", c.name, m.Faults[0].Slow)
+		}
+		if why := m.Judgements[1].Why; strings.Contains(why, words) != (len(c.want) > 0) {
+			t.Errorf("%s: %s", c.name, why)
+		}
+	}
+}
+
+// TestShowContainsTheTruth: what is shown of an interval is no narrower than it.
+func TestShowContainsTheTruth(t *testing.T) {
+	check(t, "closed", Show(event.Interval{Lo: 79_550_000, Hi: 108_610_000}), "79.5ms to 108.7ms")
+	check(t, "on the grain", Show(ival(100, 200)), "100ms to 200ms")
+	check(t, "long", Show(event.Interval{Lo: 11_984_190_000, Open: true}), "> 11.9841s")
+	check(t, "none", Show(event.Interval{}), "0s to 0s")
 }

@@ -7,7 +7,11 @@
 // measured figure is an interval that contains the truth.
 package verdict
 
-import "github.com/firedrill/firedrill/pkg/event"
+import (
+	"fmt"
+
+	"github.com/firedrill/firedrill/pkg/event"
+)
 
 // Verdict is the judgement of a phase or a drill.
 type Verdict string
@@ -67,10 +71,8 @@ type Lane struct {
 	Epoch int64
 	// Deadline is D: an ok attempt that took longer, from its schedule, misses it.
 	Deadline int64
-	// Reads is, for read lanes, the ID of the write lane whose canaries
-	// Observed numbers. Empty means the pooled one of the same target and epoch,
-	// whose canaries drivers read on either lane, if there is exactly one;
-	// otherwise stale reads are not counted.
+	// Reads is as in event.ProbeBatch: for read lanes, the probe whose pooled
+	// lane's canaries Observed numbers. StaleReads says what empty means.
 	Reads    string
 	Attempts []Attempt
 }
@@ -91,6 +93,9 @@ type FaultTime struct {
 type Input struct {
 	Lanes  []Lane
 	Faults []FaultTime
+	// Outside are lanes without an attempt in the window, such as those of an
+	// observer that was replaced before it: only their ledgers are compared.
+	Outside []Lane
 	// BaselineFrom to the first fault is the baseline; From to Until is the
 	// window that is measured (steady state to the end of settling, before any
 	// restore begins).
@@ -152,6 +157,7 @@ type LaneResult struct {
 	Probe     string `json:"probe"`
 	Kind      string `json:"kind"`
 	Lane      string `json:"lane"`
+	Epoch     int64  `json:"epoch"`
 	Scheduled int64  `json:"scheduled"`
 	OK        int64  `json:"ok"`
 	Failed    int64  `json:"failed"`
@@ -194,6 +200,24 @@ type FaultResult struct {
 	Censored bool `json:"censored,omitempty"`
 	// Decisive names the lane that decided, "probe/lane".
 	Decisive string `json:"decisive,omitempty"`
+	// Slow are the lanes whose latency alone put TTStable off: they answered, and
+	// all else was over before they did so in time.
+	Slow []Slowness `json:"slow,omitempty"`
+}
+
+// Slowness is what kept a lane unstable although its attempts succeeded. All
+// figures are nanoseconds.
+type Slowness struct {
+	Probe string `json:"probe"`
+	Lane  string `json:"lane"`
+	// Baseline is the lane's 95th percentile of successes before the first fault,
+	// Limit the highest one that counts as recovered.
+	Baseline int64 `json:"baseline_p95_ns"`
+	Limit    int64 `json:"limit_p95_ns"`
+	// P95 is the highest 95th percentile of a stable window that an ok attempt
+	// after the fault, and after the lane's last bad one, would else have begun.
+	P95    int64 `json:"p95_ns"`
+	Window int64 `json:"window_ns"`
 }
 
 // LedgerResult compares one lane's acknowledgements with what was found.
@@ -224,9 +248,30 @@ type Judgement struct {
 	Why     string  `json:"why"`
 }
 
+// Problem is one thing that makes a measurement INVALID.
+type Problem struct {
+	// Probe, Lane and Epoch name the lane that it is about; of the whole
+	// measurement, they are empty.
+	Probe string `json:"probe,omitempty"`
+	Lane  string `json:"lane,omitempty"`
+	Epoch int64  `json:"epoch,omitempty"`
+	Text  string `json:"text"`
+}
+
+// String names the lane and the problem.
+func (p Problem) String() string {
+	if p.Probe == "" {
+		return p.Text
+	}
+	return fmt.Sprintf("lane %s/%s: %s", p.Probe, p.Lane, p.Text)
+}
+
 // Measurement is a phase's result.
 type Measurement struct {
-	Verdict    Verdict        `json:"verdict"`
+	Verdict Verdict `json:"verdict"`
+	// Problems are those that the measurement itself found, beyond the
+	// invalidities it was given.
+	Problems   []Problem      `json:"problems,omitempty"`
 	Judgements []Judgement    `json:"judgements"`
 	Faults     []FaultResult  `json:"faults"`
 	Lanes      []LaneResult   `json:"lanes"`

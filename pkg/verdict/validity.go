@@ -10,7 +10,6 @@ import (
 // measurement invalid.
 func (m *measuring) admit() {
 	in := m.in
-	m.problems = append(m.problems, in.Invalidities...)
 	if in.Until <= in.From {
 		m.problem("the measured window is empty")
 	}
@@ -41,7 +40,7 @@ func (m *measuring) admit() {
 		}
 		seen[id] = true
 		if why := badLane(l); why != "" {
-			m.problem("lane %s: %s", l.ID(), why)
+			m.laneProblem(l, "%s", why)
 			continue
 		}
 		m.lanes = append(m.lanes, l)
@@ -56,8 +55,15 @@ func because(how string) string {
 }
 
 func (m *measuring) problem(format string, args ...any) {
-	m.problems = append(m.problems, fmt.Sprintf(format, args...))
+	m.out.Problems = append(m.out.Problems, Problem{Text: fmt.Sprintf(format, args...)})
 }
+
+func (m *measuring) laneProblem(l *Lane, format string, args ...any) {
+	m.out.Problems = append(m.out.Problems, Problem{Probe: l.Probe, Lane: l.Name, Epoch: l.Epoch, Text: fmt.Sprintf(format, args...)})
+}
+
+// invalid reports whether anything makes the measurement INVALID.
+func (m *measuring) invalid() bool { return len(m.in.Invalidities)+len(m.out.Problems) > 0 }
 
 // checkLanes notes where the observer did not keep its schedule. Rates are
 // judged lane by lane, jitter over the run: it is the process's, and a sparse
@@ -65,19 +71,19 @@ func (m *measuring) problem(format string, args ...any) {
 func (m *measuring) checkLanes() {
 	var jitter []int64
 	for i, v := range m.views {
-		r, id := m.out.Lanes[i], m.lanes[i].ID()
+		r, l := m.out.Lanes[i], m.lanes[i]
 		if r.Scheduled == 0 {
-			m.problem("lane %s: no attempts in the measured window", id)
+			m.laneProblem(l, "no attempts in the measured window")
 			continue
 		}
 		if len(m.faults) > 0 && m.bases[i].Max == 0 {
-			m.problem("lane %s: no ok attempt before the first fault, so there is no baseline", id)
+			m.laneProblem(l, "no ok attempt before the first fault, so there is no baseline")
 		}
 		if r.RateShare < MinRate {
-			m.problem("lane %s: %.1f %% of the scheduled attempts were made, %.0f %% are needed", id, 100*r.RateShare, 100*MinRate)
+			m.laneProblem(l, "%.1f %% of the scheduled attempts were made, %.0f %% are needed", 100*r.RateShare, 100*MinRate)
 		}
 		if gap := m.tail(v.evidence); gap > 0 {
-			m.problem("lane %s: its attempts end %s before the measured window does", id, show(gap))
+			m.laneProblem(l, "its attempts end %s before the measured window does", show(gap))
 		}
 		for _, a := range v.all {
 			if a.Outcome != Skipped && !a.Extra {

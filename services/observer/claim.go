@@ -39,6 +39,9 @@ func (c *claim) set(p *event.ObserverClaimed) {
 
 func (c *claim) atStart(me string) { c.restarted = c.holder == me }
 
+// renew gives the claim up, for another one by the same session.
+func (c *claim) renew() { c.own, c.restarted = 0, true }
+
 func (c *claim) hear(e event.Event, now int64) {
 	if e.Service() == event.Observer {
 		c.heard = now
@@ -78,10 +81,10 @@ func (s *session) stepClaim(ctx context.Context) {
 		return
 	}
 	epoch := s.claim.epoch + 1
-	if s.append(ctx, event.Draft{Type: event.TypeObserverClaimed, Data: event.ObserverClaimed{Instance: s.me, Epoch: epoch}}) {
+	s.append(ctx, func() {
 		s.claim.own = epoch
 		s.log.InfoContext(ctx, "observing the drill", "epoch", epoch)
-	}
+	}, event.Draft{Type: event.TypeObserverClaimed, Data: event.ObserverClaimed{Instance: s.me, Epoch: epoch}})
 }
 
 // quiet is how long a healthy observer of the phase may have nothing to publish:

@@ -25,6 +25,9 @@ type Config struct {
 	// Silence is how long a claimed observer may be silent in an open phase
 	// before another instance takes over; 0 means 5 s.
 	Silence time.Duration
+
+	// hold is how many attempts may wait for the server; 0 means maxHeld.
+	hold int
 }
 
 // Run watches every unfinished drill until ctx ends, and returns nil then, after
@@ -32,13 +35,12 @@ type Config struct {
 // drills whose report is out. A drill whose session breaks is taken up again after
 // a pause; it never takes the others with it.
 //
-// It raises the process's GOMAXPROCS to 16, unless the environment sets it, and has
-// the kernel run its threads in short slices.
+// While a phase is watched it raises the process's GOMAXPROCS to 16, unless the
+// environment sets it, and has the kernel run its threads in short slices.
 func Run(ctx context.Context, c Config) error {
 	if c.Silence == 0 {
 		c.Silence = DefaultSilence
 	}
-	beOnTime()
 	w := &watcher{c: c, known: map[string]bool{}}
 	defer w.wg.Wait()
 	ctx, cancel := context.WithCancel(ctx)

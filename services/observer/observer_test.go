@@ -60,6 +60,14 @@ func TestDrill(t *testing.T) {
 		defer r.fake.mu.Unlock()
 		return slices.Equal(r.fake.dropped, []string{"d-1", "d-1"}) && r.fake.opens == r.fake.closes
 	})
+	began := map[string]int{}
+	for _, s := range p.history() {
+		if o, ok := s.Payload.(*event.OutageStarted); ok {
+			if began[o.Probe+"/"+o.Lane]++; began[o.Probe+"/"+o.Lane] > 1 {
+				t.Errorf("the one outage of %s/%s is told again", o.Probe, o.Lane)
+			}
+		}
+	}
 	checkRates(t, p)
 	for _, s := range p.history() {
 		if s.Trust != nil {
@@ -224,11 +232,16 @@ func TestHangs(t *testing.T) {
 	ph := aPhase()
 	p := r.accept("d-1", ph)
 	p.begin()
+	hung := make(chan struct{})
 	p.hit(func(context.Context, target.ProbeSpec, int64) target.Outcome {
-		<-r.fake.released
-		return target.Outcome{Result: target.OK}
+		select {
+		case <-hung:
+		case <-r.fake.released:
+		}
+		return target.Outcome{Result: target.Failed, Err: errors.New("it hung")}
 	})
 	await(p, "outage.started", func(o *event.OutageStarted) bool { return strings.Contains(o.Error, "did not return") })
+	close(hung) // for good they would fill a lane, if this took long enough
 	p.mend()
 	await[event.RecoveryStable](p, "recovery.stable", nil)
 	cut := p.cut(drill.Recovered)

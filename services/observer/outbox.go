@@ -1,11 +1,8 @@
 package observer
 
 import (
-	"context"
-	"encoding/json"
-	"fmt"
+	"cmp"
 	"slices"
-	"time"
 
 	"github.com/firedrill/firedrill/pkg/event"
 	"github.com/firedrill/firedrill/pkg/verdict"
@@ -13,36 +10,44 @@ import (
 )
 
 const (
-	// publishEvery is how often attempts are published.
-	publishEvery = time.Second
 	// maxBatch is how many attempts one event carries.
 	maxBatch = 400
-	// maxDrafts is how many events are appended at once.
-	maxDrafts = 64
 	// maxNotices is how many live notices may wait: a lane that flaps faster than
 	// they are stored loses some, and the report recomputes them all.
 	maxNotices = 32
+	// maxHeld is how many attempts may wait for the server: half an hour of a probe
+	// at its burst rate, at most some 60 MB.
+	maxHeld = 200_000
 	// maxErrors is how many distinct error texts one event carries.
 	maxErrors = 5
 )
 
-// outbox is what was measured and is not in the history yet. Attempts leave it
-// when they are seen there, so that neither a lost answer nor a conflict can
-// lose or double one.
+// outbox is what was measured and is not in the history yet. What was stored leaves
+// it when it is seen there, so that neither a lost answer nor a conflict can lose or
+// double anything.
 type outbox struct {
 	lanes   []*laneOut
 	notices []event.Draft
 	dropped int
+	// held is how many attempts wait, limit how many may; 0 means maxHeld. The
+	// attempts under way when it is reached come on top.
+	held, limit int
 	// last is when attempts were published; due asks for it out of turn.
 	last int64
 	due  bool
 }
 
+// laneOut are a lane's attempts in order of number, without a gap.
 type laneOut struct {
 	id   laneID
 	meta verdict.BatchMeta
 	recs []probe.Record
 }
+
+func (o *outbox) empty() bool { return o.held == 0 && len(o.notices) == 0 }
+
+// full reports whether no more attempts should be made.
+func (o *outbox) full() bool { return o.held >= cmp.Or(o.limit, maxHeld) }
 
 func (o *outbox) notice(d event.Draft) {
 	if len(o.notices) >= maxNotices {
@@ -52,7 +57,15 @@ func (o *outbox) notice(d event.Draft) {
 	o.notices = append(o.notices, d)
 }
 
+// noticed forgets the first notice, which is in the history.
+func (o *outbox) noticed() {
+	if len(o.notices) > 0 {
+		o.notices = slices.Delete(o.notices, 0, 1)
+	}
+}
+
 func (o *outbox) add(id laneID, meta verdict.BatchMeta, recs []probe.Record) {
+	o.held += len(recs)
 	for _, l := range o.lanes {
 		if l.id == id && l.meta.Phase == meta.Phase {
 			l.recs = append(l.recs, recs...)
@@ -64,12 +77,19 @@ func (o *outbox) add(id laneID, meta verdict.BatchMeta, recs []probe.Record) {
 
 // published forgets attempts that are in the history.
 func (o *outbox) published(phase string, id laneID, upTo int64) {
-	for _, l := range o.lanes {
-		if l.id == id && l.meta.Phase == phase {
-			l.recs = slices.DeleteFunc(l.recs, func(r probe.Record) bool { return r.Seq <= upTo })
-		}
+	i := slices.IndexFunc(o.lanes, func(l *laneOut) bool { return l.id == id && l.meta.Phase == phase })
+	if i < 0 {
+		return
 	}
-	o.lanes = slices.DeleteFunc(o.lanes, func(l *laneOut) bool { return len(l.recs) == 0 })
+	l := o.lanes[i]
+	n := int(min(max(0, upTo+1-l.recs[0].Seq), int64(len(l.recs))))
+	o.held -= n
+	if n == len(l.recs) {
+		o.lanes = slices.Delete(o.lanes, i, i+1)
+		return
+	}
+	clear(l.recs[:n]) // their texts are not needed any more
+	l.recs = l.recs[n:]
 }
 
 // batches packs at most limit events of attempts; all says that nothing is left.
@@ -160,105 +180,3 @@ func (s *session) noticeOf(n verdict.Notice, reason string) event.Draft {
 
 // tell queues a live notice.
 func (s *session) tell(d event.Draft) { s.outbox.notice(d) }
-
-// flush publishes notices at once and attempts about once a second, or all of
-// them when no lane makes any more.
-func (s *session) flush(ctx context.Context) {
-	now := s.c.Clock.Now()
-	due := s.outbox.due || s.watch == nil || now.Mono-s.outbox.last >= int64(publishEvery)
-	for {
-		drafts := slices.Clone(s.outbox.notices)
-		n, all := len(drafts), true
-		if due {
-			var b []event.Draft
-			b, all = s.outbox.batches(maxDrafts-n, now)
-			drafts = append(drafts, b...)
-		}
-		if len(drafts) == 0 || !s.append(ctx, drafts...) {
-			return
-		}
-		s.sent(n, due, now.Mono)
-		if all {
-			return
-		}
-	}
-}
-
-// answer appends an answer with every attempt that led to it right before it, so
-// that whoever reads the answer has them. Where that fails nothing is lost: the
-// question still stands at the next tick.
-func (s *session) answer(ctx context.Context, answer event.Draft) {
-	now := s.c.Clock.Now()
-	for {
-		drafts := slices.Clone(s.outbox.notices)
-		n := len(drafts)
-		b, all := s.outbox.batches(maxDrafts-n-1, now)
-		drafts = append(drafts, b...)
-		if all {
-			drafts = append(drafts, answer)
-		}
-		if !s.append(ctx, drafts...) {
-			return
-		}
-		s.sent(n, true, now.Mono)
-		if all {
-			return
-		}
-	}
-}
-
-func (s *session) sent(notices int, batches bool, now int64) {
-	s.outbox.notices = slices.Delete(s.outbox.notices, 0, notices)
-	if batches {
-		s.outbox.last, s.outbox.due = now, false
-	}
-	if s.outbox.dropped > 0 {
-		s.log.Warn("live notices were left out, the lanes flap", "count", s.outbox.dropped)
-		s.outbox.dropped = 0
-	}
-}
-
-// abortCommand is what the injector reads from drill.cmd.<drill>.abort.
-type abortCommand struct {
-	By     string `json:"by"`
-	Reason string `json:"reason"`
-	Cause  string `json:"cause"`
-}
-
-// stopConditions asks for an abort when a probe is down for longer than the
-// phase lets pass. Any of its lanes counts: this is a guard rail.
-func (s *session) stopConditions(ctx context.Context) {
-	w, now := s.watch, s.c.Clock.Now().Mono
-	if len(w.phase.Stop) == 0 || s.state.Abort != nil {
-		return
-	}
-	down := w.live.Down()
-	for _, c := range w.phase.Stop {
-		for k, since := range down {
-			if k.Probe != c.Probe || now-since <= int64(c.DownFor) || now < w.stopped[c.Probe] {
-				continue
-			}
-			w.stopped[c.Probe] = now + int64(stopAgain)
-			reason := fmt.Sprintf("probe %s (%s) has been down for %v, longer than the stop condition's %v",
-				k.Probe, k.Name, time.Duration(now-since).Round(time.Millisecond), c.DownFor)
-			s.sendAbort(ctx, reason)
-		}
-	}
-}
-
-// stopAgain is when an abort that has had no effect is asked for again.
-const stopAgain = 5 * time.Second
-
-func (s *session) sendAbort(ctx context.Context, reason string) {
-	data, err := json.Marshal(abortCommand{By: event.Observer + "/" + s.me, Reason: reason, Cause: "stop-condition"})
-	if err == nil {
-		ctx, cancel := context.WithTimeout(ctx, appendTime)
-		defer cancel()
-		err = s.c.Bus.Command(ctx, s.id, "abort", data)
-	}
-	if err != nil {
-		s.log.ErrorContext(ctx, "the abort that a stop condition asks for was not sent; it is tried again", "reason", reason, "error", err)
-		return
-	}
-	s.log.WarnContext(ctx, "a stop condition asks for an abort", "reason", reason)
-}

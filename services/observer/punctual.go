@@ -19,16 +19,52 @@ const (
 	timeSlice = 100 * time.Microsecond
 )
 
-// beOnTime keeps attempts on time beside programs that use all processors (ADR 11).
+// punctual keeps attempts on time beside programs that use all processors, as long as
+// anything is watched (ADR 11). Its methods are safe for concurrent use.
 //
 // A thread that the kernel preempts keeps its timers, so there are more threads for
 // Go code than cores. Who sets GOMAXPROCS keeps what was set. And a thread that asks
 // for short slices may run as soon as it wakes, where others are asked to wait for
 // the end of a slice; its share of the processor is the same.
-var beOnTime = sync.OnceFunc(func() {
-	if os.Getenv("GOMAXPROCS") == "" && runtime.GOMAXPROCS(0) < minProcs {
-		runtime.GOMAXPROCS(minProcs)
+type punctual struct {
+	mu sync.Mutex
+	// kept counts what is watched.
+	kept int
+	// raised is true while GOMAXPROCS is this one's.
+	raised bool
+}
+
+// onTime is the process's: GOMAXPROCS is as well, and sessions share it.
+var onTime punctual
+
+// keep begins to keep attempts on time; release, which may be called more than once,
+// ends it. With the last release GOMAXPROCS is the runtime's to choose again. The
+// slices stay short, which is no advantage by itself.
+func (p *punctual) keep() (release func()) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.kept++; p.kept == 1 {
+		if os.Getenv("GOMAXPROCS") == "" && runtime.GOMAXPROCS(0) < minProcs {
+			runtime.GOMAXPROCS(minProcs)
+			p.raised = true
+		}
+		shortenAll()
 	}
+	return sync.OnceFunc(p.release)
+}
+
+func (p *punctual) release() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.kept--; p.kept == 0 && p.raised {
+		runtime.SetDefaultGOMAXPROCS()
+		p.raised = false
+	}
+}
+
+// shortenAll has all threads ask for short slices, those included that start while
+// it looks.
+func shortenAll() {
 	done := map[int]bool{}
 	for more := true; more; {
 		more = false
@@ -39,7 +75,7 @@ var beOnTime = sync.OnceFunc(func() {
 			}
 		}
 	}
-})
+}
 
 // threads lists this process's threads. One that is started later has the slices of
 // the one that starts it.

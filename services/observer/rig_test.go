@@ -181,7 +181,7 @@ func newRig(t *testing.T) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	server, err := bus.StartEmbedded(bus.EmbeddedOptions{StoreDir: filepath.Join(dir, "nats"), Log: slog.New(slog.DiscardHandler)})
+	server, err := bus.StartEmbedded(bus.EmbeddedOptions{StoreDir: filepath.Join(dir, "nats"), Listen: "127.0.0.1:0", Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -197,14 +197,24 @@ func newRig(t *testing.T) *rig {
 
 func (r *rig) connect(service, instance string, c bus.Clock) *bus.Bus {
 	r.t.Helper()
+	return r.connectTo("", service, instance, c)
+}
+
+// connectTo connects by way of an address; without one it needs no socket.
+func (r *rig) connectTo(url, service, instance string, c bus.Clock) *bus.Bus {
+	r.t.Helper()
 	signer, err := r.keys.Signer(service)
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	b, err := bus.Connect(r.t.Context(), bus.Options{
-		Embedded: r.server, Keyring: r.keys.Keyring, Log: slog.New(slog.DiscardHandler),
+	o := bus.Options{
+		Embedded: r.server, URL: url, Keyring: r.keys.Keyring, Log: slog.New(slog.DiscardHandler),
 		Identity: bus.Identity{Service: service, Instance: instance, Signer: signer, Clock: c},
-	})
+	}
+	if url != "" {
+		o.Embedded = nil
+	}
+	b, err := bus.Connect(r.t.Context(), o)
 	if err != nil {
 		r.t.Fatal(err)
 	}

@@ -1,6 +1,7 @@
 package observer
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -155,13 +156,17 @@ func (s *session) serveSettle(ctx context.Context, step string) {
 		}
 		first, last = w.settle.from, w.settle.from
 	}
-	got := w.live.Stable(verdict.StableQuery{From: w.openedAt, FirstFault: first, Since: last, Window: int64(w.phase.Stable.Window.D())})
+	// Nobody watched between an earlier claim's end and this one's lanes: no stable
+	// window reaches across, and nothing is said not to have failed.
+	got := w.live.Stable(verdict.StableQuery{
+		From: cmp.Or(w.baseFrom, w.openedAt), FirstFault: first, Since: max(last, w.openedAt), Window: int64(w.phase.Stable.Window.D()),
+	})
 	if got.Stable && len(w.missing) == 0 {
-		at := got.At
-		if got.NeverFailed {
+		at, never := got.At, got.NeverFailed && w.openedAt <= last
+		if never {
 			at = max(at, last)
 		}
-		s.answer(ctx, event.Draft{Type: event.TypeRecoveryStable, Data: event.RecoveryStable{Step: step, At: s.reading(at), NeverFailed: got.NeverFailed}})
+		s.answer(ctx, event.Draft{Type: event.TypeRecoveryStable, Data: event.RecoveryStable{Step: step, At: s.reading(at), NeverFailed: never}})
 		return
 	}
 	if waited <= int64(w.phase.Stable.Timeout.D()) {

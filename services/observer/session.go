@@ -2,7 +2,6 @@ package observer
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"runtime/debug"
@@ -25,6 +24,7 @@ const tick = 100 * time.Millisecond
 // history asks for with what it answered. Every append is a compare-and-set on
 // the last event it folded, so an answer that something overtook is not stored
 // but made again, and an observer that was replaced can write nothing any more.
+// Appends run beside the session: a slow server holds up no judgement.
 type session struct {
 	c     Config
 	id    string
@@ -47,6 +47,8 @@ type session struct {
 
 	watch  *watch
 	outbox outbox
+	// giveWay is true while a claim that held too much publishes it and ends.
+	giveWay bool
 	// cleaned is true once a watch has cleaned up before the drill.
 	cleaned bool
 	// next are the sequence numbers that lanes go on with, over phases.
@@ -57,6 +59,10 @@ type session struct {
 
 	// pause is when appending is tried again after an error.
 	pause int64
+
+	// writing is the append under way, nil without one; wrote gets what came of it.
+	writing *writing
+	wrote   chan written
 
 	events  chan bus.Stored
 	compare comparing
@@ -69,8 +75,9 @@ func runSession(ctx context.Context, c Config, id string) (err error) {
 		c: c, id: id, me: c.Bus.Identity().Instance, clock: c.Clock.Now().Clock,
 		log: c.Log.With("drill", id),
 		cut: map[string]bool{}, published: map[string]map[verdict.LaneKey]int64{}, next: map[laneID]int64{},
-		events: make(chan bus.Stored, 256),
+		events: make(chan bus.Stored, 256), wrote: make(chan written, 1),
 	}
+	s.outbox.limit = c.hold
 	s.clocks = verdict.NewClockMap(s.clock)
 	s.compare = comparing{done: make(chan event.ClockCompared, 4), at: map[string]time.Time{}}
 	defer func() {
@@ -79,6 +86,9 @@ func runSession(ctx context.Context, c Config, id string) (err error) {
 		}
 		cancel()
 		s.dropWatch(ctx)
+		if s.writing != nil {
+			s.writing.cancel()
+		}
 		s.calls.Wait()
 	}()
 	return s.run(ctx)
@@ -103,6 +113,8 @@ func (s *session) run(ctx context.Context) error {
 		case st := <-s.events:
 			s.fold(st)
 			s.foldMore()
+		case r := <-s.wrote:
+			s.endAppend(ctx, r)
 		case c := <-s.compare.done:
 			s.tell(event.Draft{Type: event.TypeClockCompared, Data: c})
 		case <-ticker.C:
@@ -164,11 +176,13 @@ func (s *session) step(ctx context.Context) (done bool) {
 		if s.watch != nil {
 			s.log.WarnContext(ctx, "another observer has taken over; this one stops", "holder", s.claim.holder, "epoch", s.claim.epoch)
 			s.dropWatch(ctx)
-			s.outbox = outbox{}
+			s.outbox = outbox{limit: s.c.hold}
 		}
 		return false
 	}
-	s.stepWatch(ctx)
+	if !s.overfull(ctx) {
+		s.stepWatch(ctx)
+	}
 	s.flush(ctx)
 	return false
 }
@@ -213,6 +227,24 @@ func (s *session) dropWatch(ctx context.Context) {
 	s.watch = nil
 }
 
+// overfull ends the claim when more attempts wait for the server than may be held:
+// no more are made, those that were are published, and then the drill is claimed
+// anew. The history shows the hole between the two claims, as after a restart.
+func (s *session) overfull(ctx context.Context) bool {
+	switch {
+	case s.outbox.full() && s.watch != nil:
+		s.log.ErrorContext(ctx, "the server takes no events; no attempts are made until it has taken those that wait, and then the drill is claimed anew",
+			"waiting", s.outbox.held)
+		s.dropWatch(ctx)
+		s.giveWay = true
+	case s.giveWay && s.outbox.empty():
+		s.giveWay = false
+		s.claim.renew()
+		s.stepClaim(ctx)
+	}
+	return s.giveWay || !s.claim.mine()
+}
+
 // leaveTime is how long a stopping observer may take to publish what it has and
 // to read what it has not heard of. With cleanTime it is below the 20 s after
 // which a process ends anyway.
@@ -226,10 +258,7 @@ func (s *session) leave(ctx context.Context) error {
 	defer cancel()
 	s.foldMore()
 	s.dropWatch(brief)
-	if s.claim.mine() && !s.state.Published {
-		s.outbox.due = true
-		s.flush(brief)
-	}
+	s.flushAll(brief)
 	if s.state.Phase == "" {
 		s.catchUp(brief)
 	}
@@ -245,12 +274,12 @@ func (s *session) catchUp(ctx context.Context) {
 	if s.state.Published {
 		return
 	}
-	all, err := s.c.Bus.History(ctx, s.id)
+	more, err := s.c.Bus.HistoryAfter(ctx, s.id, s.tail)
 	if err != nil {
-		s.log.WarnContext(ctx, "whether the drill's report is out is not known; its canaries stay until the next start", "error", err)
+		s.log.WarnContext(ctx, "how the drill went on is not known; canaries may stay until the next start", "error", err)
 		return
 	}
-	for _, st := range all {
+	for _, st := range more {
 		s.fold(st)
 	}
 }
@@ -267,6 +296,9 @@ func (s *session) fold(st bus.Stored) {
 		return
 	}
 	s.state = drill.Apply(s.state, e)
+	if isNotice(e.Type) && s.claim.mine() {
+		s.outbox.noticed() // only the claim's holder writes them, in the outbox's order
+	}
 	s.claim.hear(e, s.c.Clock.Now().Mono)
 	switch p := st.Payload.(type) {
 	case *event.ObserverClaimed:
@@ -326,35 +358,6 @@ func (s *session) phase(name string) (drill.Phase, bool) {
 	}
 	return drill.Phase{}, false
 }
-
-// append stores drafts right behind the last event folded and reports whether it
-// did. Where another event came first, or the server could not be reached, the
-// caller simply asks again later: what is to be said follows from the state.
-func (s *session) append(ctx context.Context, drafts ...event.Draft) bool {
-	now := s.c.Clock.Now().Mono
-	if now < s.pause || (s.blocked != nil && *s.blocked == s.tail) {
-		return false
-	}
-	tail := s.tail
-	ctx, cancel := context.WithTimeout(ctx, appendTime)
-	defer cancel()
-	stored, err := s.c.Bus.AppendAt(ctx, s.id, tail, drafts...)
-	switch {
-	case errors.Is(err, bus.ErrConflict):
-		s.blocked = &tail
-		return false
-	case err != nil:
-		s.pause = now + int64(retryPause)
-		s.log.WarnContext(ctx, "an append failed and is tried again", "type", drafts[len(drafts)-1].Type, "error", err)
-		return false
-	}
-	for _, st := range stored {
-		s.fold(st)
-	}
-	return true
-}
-
-const appendTime = 10 * time.Second
 
 // reading turns a moment of the observer's clock into a full reading.
 func (s *session) reading(mono int64) event.Reading {

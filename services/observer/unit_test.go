@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"sync"
 	"testing"
 	"time"
 
@@ -171,14 +172,21 @@ func TestSameTarget(t *testing.T) {
 }
 
 // TestOnTime: with as many threads as cores, and slices like any other's, attempts are
-// late by the time slices of whatever else runs.
+// late by the time slices of whatever else runs. What is not watched pays nothing for it.
 func TestOnTime(t *testing.T) {
 	if set := os.Getenv("GOMAXPROCS"); set != "" {
 		t.Fatalf("GOMAXPROCS is set to %s: run the tests without", set)
 	}
-	beOnTime()
+	before := runtime.GOMAXPROCS(0)
+	var p punctual
+	var wg sync.WaitGroup
+	kept := make([]func(), 8)
+	for i := range kept {
+		wg.Go(func() { kept[i] = p.keep() })
+	}
+	wg.Wait()
 	if n := runtime.GOMAXPROCS(0); n < minProcs {
-		t.Errorf("%d threads may run Go code", n)
+		t.Errorf("%d threads may run Go code while drills are watched", n)
 	}
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -192,5 +200,21 @@ func TestOnTime(t *testing.T) {
 		if err == nil && got.Runtime != want.Runtime { // it may have ended
 			t.Errorf("thread %d asks for slices of %d ns, not %d", tid, got.Runtime, want.Runtime)
 		}
+	}
+	for _, release := range kept[1:] {
+		wg.Go(release)
+		wg.Go(release) // counts once
+	}
+	wg.Wait()
+	if n := runtime.GOMAXPROCS(0); n < minProcs {
+		t.Errorf("%d threads may run Go code while one drill is still watched", n)
+	}
+	kept[0]()
+	if n := runtime.GOMAXPROCS(0); n != before {
+		t.Errorf("%d threads may run Go code when nothing is watched any more, want %d", n, before)
+	}
+	p.keep()()
+	if n := runtime.GOMAXPROCS(0); n != before || p.raised {
+		t.Errorf("%d threads may run Go code after a second time, want %d", n, before)
 	}
 }

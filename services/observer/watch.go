@@ -28,8 +28,14 @@ type watch struct {
 	lanes []*watched
 	// missing are the lanes that are not open, with the reason of the last try.
 	missing map[laneID]string
-	// openedAt is when the last lane was opened; the baseline begins there.
+	// openedAt is when the last lane was opened.
 	openedAt int64
+	// past is what earlier claims measured in the phase. The openers set it before
+	// the first lane opens.
+	past past
+	// baseFrom is where the baseline begins: there all lanes of past had been opened.
+	// 0 where there are none: at openedAt.
+	baseFrom int64
 	burst    bool
 	// armed is true once the steady state is about to be told: the fault is near.
 	armed   bool
@@ -41,6 +47,7 @@ type watch struct {
 	opened  chan openedLane
 	openers sync.WaitGroup
 	cancel  context.CancelFunc
+	relax   func() // the process need not be on time for this watch any more
 	targets struct {
 		sync.Mutex
 		open []*target.Target
@@ -55,6 +62,7 @@ type watched struct {
 	key    verdict.LaneKey
 	probe  drill.Probe
 	lane   *probe.Lane
+	first  int64  // the first attempt's number
 	taken  int64  // the last number taken from the lane
 	reason string // the text of the latest bad attempt
 }
@@ -72,7 +80,7 @@ type openedLane struct {
 func (s *session) openWatch(ctx context.Context, p drill.Phase) *watch {
 	ctx, cancel := context.WithCancel(ctx)
 	w := &watch{
-		phase: p, live: verdict.NewLive(), cancel: cancel,
+		phase: p, live: verdict.NewLive(), cancel: cancel, relax: onTime.keep(),
 		missing: map[laneID]string{}, stopped: map[string]int64{},
 		opened: make(chan openedLane, 16),
 		fresh:  map[string]*atomic.Pointer[probe.Lane]{},
@@ -92,6 +100,9 @@ func (s *session) openWatch(ctx context.Context, p drill.Phase) *watch {
 		defer close(o.clean)
 		if first {
 			o.cleanBefore(ctx)
+		}
+		if o.epoch > 1 {
+			w.past = o.recall(ctx, p.Name)
 		}
 	})
 	for name, probes := range byTarget {
@@ -210,12 +221,12 @@ func (s *session) admit(ctx context.Context, o openedLane) {
 		key:   verdict.LaneKey{Probe: o.id.probe, Kind: o.kind, Name: o.id.lane, Epoch: s.claim.own},
 		probe: w.phase.Probes[i],
 	}
-	first := max(s.next[o.id], 1)
-	l.taken = first - 1
-	w.live.Open(l.key, first, int64(l.probe.Deadline.D()))
+	l.first = max(s.next[o.id], 1)
+	l.taken = l.first - 1
+	deadline := w.resume(l)
 	c := probe.Config{
-		Probe: o.probe, Clock: s.c.Clock, Interval: w.interval(l), Deadline: l.probe.Deadline.D(),
-		FirstSeq: first, Pooled: o.id.lane == target.LanePooled,
+		Probe: o.probe, Clock: s.c.Clock, Interval: w.interval(l), Deadline: deadline,
+		FirstSeq: l.first, Pooled: o.id.lane == target.LanePooled,
 	}
 	fresh := w.fresh[o.id.probe]
 	if c.Pooled {
@@ -249,6 +260,7 @@ func (w *watch) interval(l *watched) time.Duration {
 
 // stop ends the openers and all lanes at once, and closes the targets.
 func (w *watch) stop(ctx context.Context) error {
+	defer w.relax()
 	w.cancel()
 	w.openers.Wait()
 	for len(w.opened) > 0 {
@@ -316,7 +328,7 @@ func (s *session) arm() {
 	for _, sum := range base.Lanes {
 		for _, l := range w.lanes {
 			if l.id == (laneID{sum.Probe, sum.Lane}) {
-				d := max(l.probe.Deadline.D(), deadlineFactor*time.Duration(sum.P99))
+				d := max(l.lane.Deadline(), deadlineFactor*time.Duration(sum.P99))
 				l.lane.SetDeadline(d)
 				w.live.Open(l.key, l.taken+1, int64(d))
 			}

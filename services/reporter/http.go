@@ -320,7 +320,7 @@ func (s *service) getDrills(w http.ResponseWriter, r *http.Request) {
 
 func (s *service) getDrill(w http.ResponseWriter, r *http.Request) {
 	id := r.PathValue("id")
-	v, err := s.render(r.Context(), id)
+	v, err := s.folded(r.Context(), id)
 	if errors.Is(err, errUnknownDrill) || errors.Is(err, fold.ErrNoDrill) {
 		if no, e := s.rejected(r.Context(), id); e != nil || no != nil {
 			if e != nil {
@@ -354,7 +354,7 @@ func (s *service) getReport(w http.ResponseWriter, r *http.Request) {
 		s.refuse(w, http.StatusNotFound, "there is no such file", drill.Problem{Field: "file", Fix: "ask for report.json, report.md, report.html, report.xml, events.jsonl or events"})
 		return
 	}
-	v, err := s.render(r.Context(), r.PathValue("id"))
+	b, err := s.file(r.Context(), r.PathValue("id"), file)
 	if err != nil {
 		s.fail(w, r, err)
 		return
@@ -363,7 +363,7 @@ func (s *service) getReport(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Security-Policy", pagePolicy)
 	}
 	w.Header().Set("Content-Type", kind)
-	s.sent(w.Write(v.files[file]))
+	s.sent(w.Write(b))
 }
 
 func (s *service) getIndex(w http.ResponseWriter, r *http.Request) {

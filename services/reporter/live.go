@@ -79,8 +79,8 @@ type Line struct {
 // maxShelved bounds the drills whose messages or reports are kept in memory.
 const maxShelved = 32
 
-// shelf keeps what was read and rendered of the drills that were asked for last,
-// so that a page which is looked at every second costs the new events only.
+// shelf keeps what was read, folded and rendered of the drills that were asked for
+// last, so that a page which is looked at every second costs the new events only.
 type shelf struct {
 	mu sync.Mutex
 	m  map[string]*shelved
@@ -96,14 +96,15 @@ type shelved struct {
 	mu sync.Mutex
 	// history is nil once the drill is published: it will not change any more.
 	history *history
-	last    rendered
-	// of is the number of messages that last was made of.
+	last    folded
+	// of is the number of messages that last was folded from.
 	of int
+	// files are those of last that were asked for, by name.
+	files map[string][]byte
 }
 
-type rendered struct {
+type folded struct {
 	report    fold.Report
-	files     map[string][]byte
 	published bool
 }
 
@@ -142,30 +143,85 @@ func (c *shelf) drop(drill string, d *shelved) {
 	}
 }
 
-// render folds a drill as it is now. Only events that were stored since the last
-// time are read, verified and decoded; without any, the last report is given.
-func (s *service) render(ctx context.Context, drill string) (rendered, error) {
-	d, err := s.refreshed(ctx, drill)
+// folded reports on a drill as it is now. Only events that were stored since the
+// last time are read, verified and decoded; without any, the last report is given.
+func (s *service) folded(ctx context.Context, drill string) (folded, error) {
+	d, err := s.current(ctx, drill)
 	if err != nil {
-		return rendered{}, err
+		return folded{}, err
 	}
 	defer d.mu.Unlock()
+	return d.last, nil
+}
+
+// file is one file of a drill's report as it is now.
+func (s *service) file(ctx context.Context, drill, name string) ([]byte, error) {
+	d, err := s.current(ctx, drill)
+	if err != nil {
+		return nil, err
+	}
+	defer d.mu.Unlock()
+	b, err := d.file(name)
+	if err != nil {
+		return nil, fmt.Errorf("%s of drill %s: %w", name, drill, err)
+	}
+	return b, nil
+}
+
+// current returns the drill's place on the shelf, locked, with the report of all
+// messages that were stored before the call.
+func (s *service) current(ctx context.Context, drill string) (*shelved, error) {
+	d, err := s.refreshed(ctx, drill)
+	if err != nil {
+		return nil, err
+	}
+	if err := d.fold(); err != nil {
+		d.mu.Unlock()
+		if errors.Is(err, fold.ErrNoDrill) {
+			err = errUnknownDrill
+		}
+		return nil, fmt.Errorf("report drill %s: %w", drill, err)
+	}
+	return d, nil
+}
+
+// fold brings the report up to the messages that were read. A published drill's
+// messages are let go of; its export is kept instead.
+func (d *shelved) fold() error {
 	if d.history == nil || d.of == d.history.intake.Len() {
-		return d.last, nil
+		return nil
 	}
 	h := d.history
-	report, files, err := compose(&h.intake)
-	if errors.Is(err, fold.ErrNoDrill) {
-		return rendered{}, fmt.Errorf("drill %s: %w", drill, errUnknownDrill)
-	}
+	report, err := h.intake.Report()
 	if err != nil {
-		return rendered{}, fmt.Errorf("report drill %s: %w", drill, err)
+		return err
 	}
-	d.last, d.of = rendered{report, files, h.published != nil}, h.intake.Len()
-	if d.last.published {
+	files := map[string][]byte{}
+	if h.published != nil {
+		if files[FileEvents], err = exported(&h.intake); err != nil {
+			return err
+		}
 		d.history = nil
 	}
-	return d.last, nil
+	d.last, d.of, d.files = folded{report, h.published != nil}, h.intake.Len(), files
+	return nil
+}
+
+// file is one file of the last report. Nothing is rendered that was not asked
+// for, and nothing twice.
+func (d *shelved) file(name string) (b []byte, err error) {
+	if b, ok := d.files[name]; ok {
+		return b, nil
+	}
+	if name == FileEvents {
+		b, err = exported(&d.history.intake)
+	} else {
+		b, err = render.File(d.last.report, name)
+	}
+	if err == nil {
+		d.files[name] = b
+	}
+	return b, err
 }
 
 // refreshed returns the drill's place on the shelf, locked, with all messages
@@ -193,7 +249,7 @@ func (s *service) refreshed(ctx context.Context, drill string) (*shelved, error)
 	return nil, err
 }
 
-func statusOf(r rendered) Status {
+func statusOf(r folded) Status {
 	rep := r.report
 	out := Status{Drill: rep.ID, Title: rep.Title, Settles: rep.Settles, State: rep.State, Verdict: rep.Verdict, Summary: rep.Summary, Issues: rep.Issues, Events: rep.Verification.Events, Phases: []PhaseStatus{}}
 	switch {
@@ -339,7 +395,7 @@ func readQuestion(data []byte) (Question, error) {
 
 // status is a drill's Status as JSON, or the Rejection of a request that became none.
 func (s *service) status(ctx context.Context, drill string) ([]byte, error) {
-	r, err := s.render(ctx, drill)
+	r, err := s.folded(ctx, drill)
 	if errors.Is(err, errUnknownDrill) {
 		if no, e := s.rejected(ctx, drill); e != nil {
 			return nil, e
@@ -379,11 +435,7 @@ func (s *service) endpoints() map[string]bus.Endpoint {
 			if !ok {
 				return nil, fmt.Errorf("format: %.20q: use json, md, html, xml or jsonl", q.Format)
 			}
-			r, err := s.render(ctx, q.Drill)
-			if err != nil {
-				return nil, err
-			}
-			return r.files[file], nil
+			return s.file(ctx, q.Drill, file)
 		},
 	}
 }

@@ -206,12 +206,19 @@ func compose(n *fold.Intake) (fold.Report, map[string][]byte, error) {
 	if err != nil {
 		return fold.Report{}, nil, err
 	}
-	var events bytes.Buffer
-	if err := fold.Export(&events, n.Folded()); err != nil {
+	if files[FileEvents], err = exported(n); err != nil {
 		return fold.Report{}, nil, err
 	}
-	files[FileEvents] = events.Bytes()
 	return report, files, nil
+}
+
+// exported is FileEvents.
+func exported(n *fold.Intake) ([]byte, error) {
+	var events bytes.Buffer
+	if err := fold.Export(&events, n.Folded()); err != nil {
+		return nil, err
+	}
+	return events.Bytes(), nil
 }
 
 func hashesOf(files map[string][]byte) map[string]string {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"strings"
 
 	"github.com/firedrill/firedrill/pkg/drill"
@@ -215,15 +214,17 @@ func (s *stepRun) staleReads(lanes []verdict.Lane, at string, lost int64) (event
 		return event.Property{}, false
 	}
 	var stale int64
-	var samples []string
-	var unknown []string
-	for _, r := range verdict.Measure(verdict.Input{Lanes: mine, From: math.MinInt64 / 2, Until: math.MaxInt64 / 2}).Lanes {
-		switch {
-		case r.StaleReads > 0:
-			stale += r.StaleReads
-			samples = append(samples, fmt.Sprintf("%s/%s: %d", r.Probe, r.Lane, r.StaleReads))
-		case r.StaleReads < 0:
-			unknown = append(unknown, r.Probe+"/"+r.Lane)
+	var samples, unknown []string
+	for _, l := range mine {
+		if l.Kind != "read" {
+			continue
+		}
+		switch n, why := verdict.StaleReads(l, mine); {
+		case why != "":
+			unknown = append(unknown, l.ID()+": "+why)
+		case n > 0:
+			stale += n
+			samples = append(samples, fmt.Sprintf("%s: %d", l.ID(), n))
 		}
 	}
 	p := event.Property{Name: propStale, Result: event.ResultPass, Wanted: "0", Samples: samples,
@@ -236,7 +237,7 @@ func (s *stepRun) staleReads(lanes []verdict.Lane, at string, lost int64) (event
 		p.Result = event.ResultFail
 	case len(unknown) > 0:
 		p.Result = event.ResultInconclusive
-		p.Found = fmt.Sprintf("%s: no read was ok, or it is not known whose writes were read", strings.Join(unknown, ", "))
+		p.Found = strings.Join(unknown, "; ")
 	}
 	return p, true
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -13,6 +14,7 @@ import (
 	"github.com/firedrill/firedrill/pkg/drill"
 	"github.com/firedrill/firedrill/pkg/event"
 	"github.com/firedrill/firedrill/pkg/target"
+	"github.com/firedrill/firedrill/services/validator"
 )
 
 // TestLedger: each kind of damage is found, and only that.
@@ -143,11 +145,12 @@ func TestStaleReads(t *testing.T) {
 		reads   string
 		seen    []int64
 		want    string
+		found   string
 	}{
-		"fresh":            {event.Ranges{{1, 5}}, "kkkkk", []int64{1, 1, 2, 3, 4}, event.ResultPass},
-		"stale":            {event.Ranges{{1, 5}}, "kkkkk", []int64{0, 1, 1, 1, 4}, event.ResultFail},
-		"shadow of a loss": {event.Ranges{{1, 3}}, "kkkkk", []int64{0, 1, 1, 1, 3}, event.ResultInfo},
-		"nothing was read": {event.Ranges{{1, 5}}, "ffuff", []int64{0, 0, 0, 0, 0}, event.ResultInconclusive},
+		"fresh":            {event.Ranges{{1, 5}}, "kkkkk", []int64{1, 1, 2, 3, 4}, event.ResultPass, "0 reads"},
+		"stale":            {event.Ranges{{1, 5}}, "kkkkk", []int64{0, 1, 1, 1, 4}, event.ResultFail, "2 reads"},
+		"shadow of a loss": {event.Ranges{{1, 3}}, "kkkkk", []int64{0, 1, 1, 1, 3}, event.ResultInfo, "3 reads"},
+		"nothing was read": {event.Ranges{{1, 5}}, "ffuff", []int64{0, 0, 0, 0, 0}, event.ResultInconclusive, "r/pooled: no read was ok"},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -158,7 +161,8 @@ func TestStaleReads(t *testing.T) {
 			p.cut(event.LaneCut{Probe: "w", Lane: "pooled", Epoch: 1, UpTo: 5})
 			p.validate("v1")
 			got := await[event.CheckCompleted](p, nil)
-			if r := results(got)["stale-reads"]; r != c.want {
+			i := slices.IndexFunc(got.Properties, func(p event.Property) bool { return p.Name == "stale-reads" })
+			if i < 0 || got.Properties[i].Result != c.want || !strings.Contains(got.Properties[i].Found, c.found) {
 				t.Fatalf("%+v", got.Properties)
 			}
 		})
@@ -440,4 +444,36 @@ func TestClosedHistory(t *testing.T) {
 
 func (p *play) spec() json.RawMessage {
 	return all[event.DrillAccepted](p)[0].Spec
+}
+
+// TestSay: what others write in between is read, and so is that it was said already;
+// who never comes through does not try for ever.
+func TestSay(t *testing.T) {
+	p := newPlay(t, phase())
+	c := validator.Config{Bus: p.connect(event.Validator, "v1")}
+	step := drill.StepID("p", drill.StepBaseline, "")
+	draft := event.Draft{Type: event.TypeBaselineRecorded, Data: event.BaselineRecorded{Step: step}}
+	looks := 0
+	between := func(times int) func() {
+		return func() {
+			if looks++; looks <= times {
+				p.say(p.inject, event.TypeLeaseRenewed, event.LeaseRenewed{Epoch: 1})
+			}
+		}
+	}
+	if err := validator.Say(t.Context(), c, id, step, between(1000), draft); !errors.Is(err, bus.ErrConflict) || looks != 100 {
+		t.Fatalf("%d looks, error %v", looks, err)
+	}
+	if n := len(all[event.BaselineRecorded](p)); n != 0 {
+		t.Fatalf("it was said %d times although the say failed", n)
+	}
+	for range 2 {
+		looks = 0
+		if err := validator.Say(t.Context(), c, id, step, between(3), draft); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := len(all[event.BaselineRecorded](p)); n != 1 {
+		t.Fatalf("it was said %d times", n)
+	}
 }

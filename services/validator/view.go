@@ -13,6 +13,7 @@ import (
 
 // view is what the validator needs of a drill's history.
 type view struct {
+	state     drill.State
 	drill     drill.Drill
 	tail      bus.Tail
 	published bool
@@ -36,17 +37,21 @@ func (c Config) load(ctx context.Context, id string) (view, error) {
 	if err != nil {
 		return v, err
 	}
-	var s drill.State
-	for _, st := range past {
+	v.take(past)
+	return v, nil
+}
+
+// take goes on with what follows in the history.
+func (v *view) take(more []bus.Stored) {
+	for _, st := range more {
 		v.tail = st.Tail()
 		if st.Trust != nil {
 			continue
 		}
-		s = drill.Apply(s, st.Event)
+		v.state = drill.Apply(v.state, st.Event)
 		v.fold(st.Payload)
 	}
-	v.drill, v.published = drill.WithDefaults(s.Drill), s.Published
-	return v, nil
+	v.drill, v.published = drill.WithDefaults(v.state.Drill), v.state.Published
 }
 
 func (v *view) fold(payload any) {
@@ -95,20 +100,35 @@ func checks(p drill.Phase, step string) []drill.Check {
 	return nil
 }
 
+// maxTries is how often others may write in between before say gives up.
+const maxTries = 100
+
 // say appends a draft unless what it says is said already, or the history is
 // closed. The look and the append are one: whoever is second finds the first.
+//
+// Each time that somebody else wrote in between it reads on from there. After 100
+// times it fails: the message that asked is handed out again, and ends as a dead
+// letter at last.
 func (c Config) say(ctx context.Context, id string, said func(view) bool, d event.Draft) error {
-	for {
-		v, err := c.load(ctx, id)
-		if err != nil {
-			return err
-		}
+	v, err := c.load(ctx, id)
+	if err != nil {
+		return err
+	}
+	for try := 1; ; try++ {
 		if v.published || said(v) {
 			return nil
 		}
-		_, err = c.Bus.AppendAt(ctx, id, v.tail, d)
-		if !errors.Is(err, bus.ErrConflict) {
+		_, err := c.Bus.AppendAt(ctx, id, v.tail, d)
+		switch {
+		case !errors.Is(err, bus.ErrConflict):
+			return err
+		case try == maxTries:
+			return fmt.Errorf("say %s in drill %s: others wrote in between %d times: %w", d.Type, id, try, err)
+		}
+		more, err := c.Bus.HistoryAfter(ctx, id, v.tail)
+		if err != nil {
 			return err
 		}
+		v.take(more)
 	}
 }

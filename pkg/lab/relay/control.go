@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"time"
 )
 
 // Announcement is what a relay writes into its announce file.
@@ -86,14 +87,21 @@ func (r *Relay) handler() http.Handler {
 	})
 	mux.HandleFunc("POST /pause", func(w http.ResponseWriter, q *http.Request) {
 		body := struct {
-			Mode Mode `json:"mode"`
-		}{Mode: Hold}
+			Mode Mode   `json:"mode"`
+			For  string `json:"for"`
+		}{Mode: Hold, For: "0s"}
 		if !read(w, q, &body) {
 			return
 		}
-		s, err := r.Pause(body.Mode)
+		bound, err := time.ParseDuration(body.For)
+		if err != nil {
+			answer(w, State{}, fmt.Errorf("for %q: give a time, such as 30s", body.For))
+			return
+		}
+		s, err := r.PauseFor(body.Mode, bound)
 		answer(w, s, err)
 	})
+	mux.HandleFunc("POST /keep", func(w http.ResponseWriter, _ *http.Request) { answer(w, r.Keep(), nil) })
 	mux.HandleFunc("POST /resume", func(w http.ResponseWriter, _ *http.Request) { answer(w, r.Resume(), nil) })
 	mux.HandleFunc("PUT /link", func(w http.ResponseWriter, q *http.Request) {
 		body := r.link.get()

@@ -61,8 +61,11 @@ type State struct {
 	Upstream string `json:"upstream"`
 	Mode     Mode   `json:"mode"`
 	// Paused is true in every mode but Forward.
-	Paused      bool `json:"paused"`
-	Connections int  `json:"connections"`
+	Paused bool `json:"paused"`
+	// ResumesIn is after how long a paused relay forwards again by itself, in
+	// nanoseconds; 0 when it does not.
+	ResumesIn   time.Duration `json:"resumes_in_ns,omitempty"`
+	Connections int           `json:"connections"`
 	// SwitchedAt is CLOCK_MONOTONIC in nanoseconds, read when the present
 	// upstream took effect: connections accepted later go there.
 	SwitchedAt int64 `json:"switched_at_mono_ns"`
@@ -89,6 +92,8 @@ type Relay struct {
 	upstream   string
 	mode       Mode
 	held       chan struct{} // closed when Hold ends; nil in other modes
+	bound      *time.Timer   // ends the pause; nil when nothing does
+	until      time.Time     // when bound fires
 	switchedAt int64
 	switches   int
 	conns      map[*conn]struct{}
@@ -149,6 +154,7 @@ func (r *Relay) shut() {
 		_ = r.server.Close()
 		r.mu.Lock()
 		defer r.mu.Unlock()
+		r.unbind()
 		r.resetAll()
 	})
 }
@@ -164,8 +170,13 @@ func (r *Relay) State() State {
 	l := r.link.get()
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	var in time.Duration
+	if r.bound != nil {
+		in = max(1, time.Until(r.until))
+	}
 	return State{
-		Name: r.name, Listen: r.listener.Addr().String(), Upstream: r.upstream, Mode: r.mode, Paused: r.mode != Forward,
+		ResumesIn: in,
+		Name:      r.name, Listen: r.listener.Addr().String(), Upstream: r.upstream, Mode: r.mode, Paused: r.mode != Forward,
 		Connections: len(r.conns), SwitchedAt: r.switchedAt, Switches: r.switches, Link: l,
 	}
 }
@@ -186,10 +197,17 @@ func (r *Relay) Switch(address string) (State, error) {
 	return r.State(), nil
 }
 
-// Pause stops forwarding, in mode Hold or Refuse.
-func (r *Relay) Pause(mode Mode) (State, error) {
-	if mode != Hold && mode != Refuse {
+// Pause stops forwarding, in mode Hold or Refuse, until Resume.
+func (r *Relay) Pause(mode Mode) (State, error) { return r.PauseFor(mode, 0) }
+
+// PauseFor is Pause until Resume or for a time, whichever is sooner, also when nobody
+// is left to resume it; 0 sets no bound. A later pause replaces mode and bound.
+func (r *Relay) PauseFor(mode Mode, bound time.Duration) (State, error) {
+	switch {
+	case mode != Hold && mode != Refuse:
 		return State{}, fmt.Errorf("mode %q: use hold or refuse", mode)
+	case bound < 0:
+		return State{}, fmt.Errorf("for %v: give a time above 0, such as 30s", bound)
 	}
 	r.mu.Lock()
 	if r.held != nil && mode != Hold {
@@ -203,19 +221,60 @@ func (r *Relay) Pause(mode Mode) (State, error) {
 		r.resetAll()
 	}
 	r.mode = mode
+	r.unbind()
+	if bound > 0 && r.ctx.Err() == nil {
+		var t *time.Timer
+		t = time.AfterFunc(bound, func() { r.expire(&t) })
+		r.bound, r.until = t, time.Now().Add(bound)
+	}
 	r.mu.Unlock()
-	r.log.Info("relay paused", "mode", mode)
+	r.log.Info("relay paused", "mode", mode, "for", bound)
 	return r.State(), nil
 }
 
-// Resume forwards again; without effect if nothing is paused.
-func (r *Relay) Resume() State {
+// expire ends the pause that the timer bounds, unless it was ended or replaced.
+func (r *Relay) expire(t **time.Timer) {
 	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.bound == nil || r.bound != *t {
+		return
+	}
+	r.forward()
+	r.log.Info("relay resumed by itself")
+}
+
+// Keep has a pause last until Resume, whatever bound it was given; without effect if
+// nothing is paused.
+func (r *Relay) Keep() State {
+	r.mu.Lock()
+	r.unbind()
+	r.mu.Unlock()
+	r.log.Info("relay keeps its mode")
+	return r.State()
+}
+
+// unbind is called with the lock held.
+func (r *Relay) unbind() {
+	if r.bound != nil {
+		r.bound.Stop()
+		r.bound = nil
+	}
+}
+
+// forward is called with the lock held.
+func (r *Relay) forward() {
+	r.unbind()
 	if r.held != nil {
 		close(r.held)
 		r.held = nil
 	}
 	r.mode = Forward
+}
+
+// Resume forwards again; without effect if nothing is paused.
+func (r *Relay) Resume() State {
+	r.mu.Lock()
+	r.forward()
 	r.mu.Unlock()
 	r.log.Info("relay resumed")
 	return r.State()

@@ -240,6 +240,48 @@ func TestRefuseResetsOldAndNew(t *testing.T) {
 	}
 }
 
+// A bounded pause ends by itself, unless it was ended, replaced or kept before: whoever
+// paused may be gone.
+func TestPauseEndsByItself(t *testing.T) {
+	r := start(t, Options{Upstream: upstream(t, "one")})
+	c := Client{URL: r.ControlURL()}
+	ctx := t.Context()
+	if s, err := r.PauseFor(Hold, time.Hour); err != nil || s.ResumesIn < 59*time.Minute || s.ResumesIn > time.Hour {
+		t.Fatalf("%+v, %v", s, err)
+	}
+	if s, err := c.State(ctx); err != nil || s.Mode != Hold || s.ResumesIn < 59*time.Minute {
+		t.Fatalf("%+v, %v", s, err)
+	}
+	for name, unbind := range map[string]func() State{
+		"kept":     func() State { return r.Keep() },
+		"resumed":  func() State { r.Resume(); s, _ := r.Pause(Hold); return s },
+		"replaced": func() State { s, _ := r.Pause(Hold); return s },
+	} {
+		if _, err := r.PauseFor(Hold, 20*time.Millisecond); err != nil {
+			t.Fatal(err)
+		}
+		if s := unbind(); s.ResumesIn != 0 {
+			t.Errorf("%s: %+v", name, s)
+		}
+		r.mu.Lock()
+		if r.bound != nil {
+			t.Errorf("%s: something still bounds the pause", name)
+		}
+		r.mu.Unlock()
+	}
+	r.Resume()
+	if s := r.Keep(); s.Paused {
+		t.Errorf("keep paused a relay that forwards: %+v", s)
+	}
+	if _, err := r.PauseFor(Refuse, time.Millisecond); err != nil {
+		t.Fatal(err)
+	}
+	await.Until(t, patience, "forwarding again", func() bool { s := r.State(); return !s.Paused && s.ResumesIn == 0 })
+	if got := line(t, dial(t, r)); got != "one" {
+		t.Fatal(got)
+	}
+}
+
 // TestDelayIsAPipeline sends a stream through a link whose delay, if it were
 // slept for each chunk, would take many times longer.
 func TestDelayIsAPipeline(t *testing.T) {
@@ -361,6 +403,11 @@ func TestControlByHand(t *testing.T) {
 		{"PUT", "/upstream", `{"address":":80"}`, 400, "host:port"},
 		{"PUT", "/upstream", `{`, 400, "request body"},
 		{"POST", "/pause", `{"mode":"sulk"}`, 400, "hold or refuse"},
+		{"POST", "/pause", `{"for":"1h"}`, 200, `"resumes_in_ns":3`},
+		{"POST", "/keep", "", 200, `"mode":"hold"`},
+		{"POST", "/resume", "", 200, `"paused":false`},
+		{"POST", "/pause", `{"for":"soon"}`, 400, "such as 30s"},
+		{"POST", "/pause", `{"for":"-1s"}`, 400, "above 0"},
 		{"DELETE", "/upstream", "", 405, ""},
 		{"GET", "/nothing", "", 404, ""},
 	} {

@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/minio/minio-go/v7/pkg/signer"
+
+	"github.com/firedrill/firedrill/pkg/target"
 )
 
 // adminTime bounds one request to the admin API.
@@ -74,7 +76,7 @@ const builtIn = "consoleAdmin"
 // it says that it is well, and answers as if there were none: an undo would find
 // nothing to undo.
 func (s *store) awaitUsers(ctx context.Context) error {
-	return poll(ctx, adminTime, 20*time.Millisecond, "the server to know its users", func(ctx context.Context) (bool, string, error) {
+	return target.Poll(ctx, adminTime, 20*time.Millisecond, "the server to know its users", func(ctx context.Context) (bool, string, error) {
 		there, err := s.hasPolicy(ctx, builtIn)
 		return there, "it does not know its built-in policy " + builtIn, err
 	})

@@ -128,19 +128,10 @@ func (s *store) Check(ctx context.Context, spec target.CheckSpec, baseline json.
 	return props, nil
 }
 
-// judge is a property that passes or fails.
-func judge(name string, ok bool, found, wanted string) event.Property {
-	p := event.Property{Name: name, Result: event.ResultFail, Found: found, Wanted: wanted}
-	if ok {
-		p.Result = event.ResultPass
-	}
-	return p
-}
-
 // settles asks until the answer is nil or the time is over, and judges the last one.
 func settles(ctx context.Context, limit time.Duration, name, wanted string, ask func(context.Context) error) event.Property {
 	began := time.Now()
-	err := poll(ctx, limit, 100*time.Millisecond, name, func(ctx context.Context) (bool, string, error) {
+	err := target.Poll(ctx, limit, 100*time.Millisecond, name, func(ctx context.Context) (bool, string, error) {
 		err := ask(ctx)
 		if err != nil {
 			return false, err.Error(), nil
@@ -148,9 +139,9 @@ func settles(ctx context.Context, limit time.Duration, name, wanted string, ask 
 		return true, "", nil
 	})
 	if err != nil {
-		return judge(name, false, err.Error(), wanted)
+		return target.Judge(name, false, err.Error(), wanted)
 	}
-	return judge(name, true, fmt.Sprintf("yes, after %v", time.Since(began).Round(time.Millisecond)), wanted)
+	return target.Judge(name, true, fmt.Sprintf("yes, after %v", time.Since(began).Round(time.Millisecond)), wanted)
 }
 
 func (s *store) checkHealth(ctx context.Context, _ target.CheckSpec, p checkParams, _ json.RawMessage) ([]event.Property, error) {
@@ -164,7 +155,7 @@ func (s *store) checkHealth(ctx context.Context, _ target.CheckSpec, p checkPara
 		if len(ps) > 0 {
 			found = fmt.Sprintf("process %s in state %c", pidList(ps), ps[0].State)
 		}
-		props = append(props, judge("node "+n.Name+" runs", len(ps) > 0 && !ps[0].Stopped(), found, "a process that runs"))
+		props = append(props, target.Judge("node "+n.Name+" runs", len(ps) > 0 && !ps[0].Stopped(), found, "a process that runs"))
 		for _, path := range []string{healthLive, healthReady, healthCluster} {
 			props = append(props, settles(ctx, p.settle(), "node "+n.Name+" "+path, "200", func(ctx context.Context) error { return s.health(ctx, n, path) }))
 		}
@@ -224,7 +215,7 @@ func (s *store) checkSpace(ctx context.Context, _ target.CheckSpec, p checkParam
 			case p.MinFree == nil:
 				props = append(props, event.Property{Name: name, Result: event.ResultInfo, Found: fmt.Sprintf("%d bytes", free)})
 			default:
-				props = append(props, judge(name, free >= *p.MinFree, fmt.Sprintf("%d bytes", free), fmt.Sprintf("at least %d bytes", *p.MinFree)))
+				props = append(props, target.Judge(name, free >= *p.MinFree, fmt.Sprintf("%d bytes", free), fmt.Sprintf("at least %d bytes", *p.MinFree)))
 			}
 		}
 	}
@@ -283,7 +274,7 @@ func (s *store) checkSettings(ctx context.Context, _ target.CheckSpec, _ checkPa
 		return nil, fmt.Errorf("the baseline: %w", err)
 	}
 	same := func(name, now, was string) event.Property {
-		return judge(name, now == was, strconv.Quote(now), strconv.Quote(was))
+		return target.Judge(name, now == was, strconv.Quote(now), strconv.Quote(was))
 	}
 	props := []event.Property{same("versioning of the bucket", now.Versioning, was.Versioning), same("policy of the bucket", now.Policy, was.Policy)}
 	if now.UserPolicies != nil && was.UserPolicies != nil {

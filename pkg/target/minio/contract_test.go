@@ -12,6 +12,7 @@ import (
 
 	"github.com/minio/minio-go/v7"
 
+	"github.com/firedrill/firedrill/pkg/target"
 	"github.com/firedrill/firedrill/pkg/target/canary"
 	"github.com/firedrill/firedrill/pkg/target/targettest"
 )
@@ -86,7 +87,7 @@ func (r *rig) writesFail(want int) func(context.Context) error {
 		}
 		defer s.reset()
 		// MinIO remembers for a second how full a drive is.
-		return poll(ctx, 1500*time.Millisecond, 20*time.Millisecond, "a refusal", func(ctx context.Context) (bool, string, error) {
+		return target.Poll(ctx, 1500*time.Millisecond, 20*time.Millisecond, "a refusal", func(ctx context.Context) (bool, string, error) {
 			_, err := s.client().PutObject(ctx, testBucket, "refused", bytes.NewReader([]byte("x")), 1, "", "", minio.PutObjectOptions{})
 			status, _ := refused(err)
 			return status == want, fmt.Sprintf("a write gets %d, %v", status, err), nil

@@ -161,7 +161,7 @@ func TestKillIsMeasuredAndLosesNothing(t *testing.T) {
 
 func eventually(t *testing.T, what string, f func() error) {
 	t.Helper()
-	err := poll(t.Context(), 30*time.Second, 20*time.Millisecond, what, func(context.Context) (bool, string, error) {
+	err := target.Poll(t.Context(), 30*time.Second, 20*time.Millisecond, what, func(context.Context) (bool, string, error) {
 		err := f()
 		return err == nil, fmt.Sprint(err), nil
 	})

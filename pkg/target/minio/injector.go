@@ -89,6 +89,8 @@ type operationKind struct {
 	do      func(*store, context.Context, *operation) (target.Effect, error)
 }
 
+func (k operationKind) title() string { return k.name }
+
 func operations() []operationKind {
 	return []operationKind{
 		{name: FaultKill, allowed: []string{"node"}, plan: (*store).planKill, do: (*store).kill,
@@ -108,15 +110,6 @@ func operations() []operationKind {
 		{name: ActionStart, action: true, allowed: []string{"node"}, plan: (*store).planStart, do: (*store).startAction,
 			doc: "Start the server if it does not run, and wait until it is healthy. params: node (the first)."},
 	}
-}
-
-func operationNamed(name string) (operationKind, error) {
-	for _, k := range operations() {
-		if k.name == name {
-			return k, nil
-		}
-	}
-	return operationKind{}, fmt.Errorf("operation %q: %w; see the driver's README", name, target.ErrUnsupported)
 }
 
 // readParams reads and checks an operation's parameters.
@@ -148,7 +141,7 @@ func (k operationKind) readParams(raw json.RawMessage) (params, error) {
 
 // Plan resolves an operation. It only reads.
 func (s *store) Plan(ctx context.Context, op target.Operation) (target.Plan, error) {
-	k, err := operationNamed(op.Name)
+	k, err := target.Named(operations(), op.Name, operationKind.title)
 	if err != nil {
 		return target.Plan{}, err
 	}
@@ -183,7 +176,7 @@ func (s *store) resolve(ctx context.Context, k operationKind, o *operation, plan
 
 // Do carries out a plan.
 func (s *store) Do(ctx context.Context, op target.Operation, p target.Plan) (target.Effect, error) {
-	k, err := operationNamed(op.Name)
+	k, err := target.Named(operations(), op.Name, operationKind.title)
 	if err != nil {
 		return target.Effect{}, err
 	}

@@ -167,7 +167,7 @@ func (s *store) start(ctx context.Context, o *operation) (bool, error) {
 }
 
 func (s *store) awaitHealth(ctx context.Context, n *node, limit time.Duration) error {
-	return poll(ctx, limit, 20*time.Millisecond, "node "+n.Name+" to be healthy", func(ctx context.Context) (bool, string, error) {
+	return target.Poll(ctx, limit, 20*time.Millisecond, "node "+n.Name+" to be healthy", func(ctx context.Context) (bool, string, error) {
 		// ready says yes before the server knows its buckets and users.
 		for _, path := range []string{healthReady, healthCluster} {
 			if err := s.health(ctx, n, path); err != nil {
@@ -309,7 +309,7 @@ func (s *store) freeze(ctx context.Context, o *operation) (target.Effect, error)
 // thaw undoes a freeze.
 func (s *store) thaw(ctx context.Context, o *operation, j *undo.Journal) error {
 	// A server that something else has ended meanwhile is not this undo's to start.
-	return poll(ctx, 10*time.Second, 10*time.Millisecond, "node "+o.node.Name+" to run again", func(ctx context.Context) (bool, string, error) {
+	return target.Poll(ctx, 10*time.Second, 10*time.Millisecond, "node "+o.node.Name+" to run again", func(ctx context.Context) (bool, string, error) {
 		ps, err := s.processes(ctx, o.node)
 		if err != nil {
 			return false, "", err
@@ -334,7 +334,7 @@ func (s *store) signal(ctx context.Context, o *operation, sig syscall.Signal, ps
 // until waits for each of a node's processes to be done; one that is not there any
 // more is.
 func (s *store) until(ctx context.Context, n *node, what string, ps []control.Process, done func(control.Process) bool) error {
-	return poll(ctx, time.Minute, time.Millisecond, what+" on node "+n.Name, func(ctx context.Context) (bool, string, error) {
+	return target.Poll(ctx, time.Minute, time.Millisecond, what+" on node "+n.Name, func(ctx context.Context) (bool, string, error) {
 		now, err := n.host.Look(ctx, pidsOf(ps)...)
 		for _, p := range now {
 			if !done(p) {

@@ -76,7 +76,7 @@ func (s *store) readOnly(ctx context.Context, o *operation) (target.Effect, erro
 		return e, err
 	}
 	// Nodes tell one another of a policy: it may take a moment to hold on all.
-	err = poll(ctx, 10*time.Second, 20*time.Millisecond, "a write to be refused", func(ctx context.Context) (bool, string, error) {
+	err = target.Poll(ctx, 10*time.Second, 20*time.Millisecond, "a write to be refused", func(ctx context.Context) (bool, string, error) {
 		err := s.tryWrite(ctx, o.rec.Token)
 		status, code := refused(err)
 		if status != http.StatusForbidden {

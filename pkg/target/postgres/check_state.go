@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/firedrill/firedrill/pkg/event"
+	"github.com/firedrill/firedrill/pkg/target"
 )
 
 const defaultMaxLag = 16 << 20
@@ -52,7 +53,7 @@ func (s *servers) replication1(ctx context.Context, p checkParams) ([]event.Prop
 		if v.Streaming {
 			found = fmt.Sprintf("streaming timeline %d", v.Timeline)
 		}
-		props = append(props, judge("standby "+v.node.Name, v.Streaming && v.Timeline == now.Timeline, found, fmt.Sprintf("streaming timeline %d", now.Timeline)))
+		props = append(props, target.Judge("standby "+v.node.Name, v.Streaming && v.Timeline == now.Timeline, found, fmt.Sprintf("streaming timeline %d", now.Timeline)))
 	}
 	limit := p.MaxLagBytes
 	if limit == 0 {
@@ -68,13 +69,13 @@ func (s *servers) replication1(ctx context.Context, p checkParams) ([]event.Prop
 			props = append(props, undecided("lag of "+name, "not known yet", fmt.Sprintf("at most %d bytes", limit)))
 			continue
 		}
-		props = append(props, judge("lag of "+name, lag <= limit, fmt.Sprintf("%d bytes, %s", lag, state), fmt.Sprintf("at most %d bytes", limit)))
+		props = append(props, target.Judge("lag of "+name, lag <= limit, fmt.Sprintf("%d bytes, %s", lag, state), fmt.Sprintf("at most %d bytes", limit)))
 		if p.SyncState != "" {
-			props = append(props, judge("sync state of "+name, sync == p.SyncState, sync, p.SyncState))
+			props = append(props, target.Judge("sync state of "+name, sync == p.SyncState, sync, p.SyncState))
 		}
 	}
 	if len(rows) == 0 {
-		props = append(props, judge("senders", false, "the primary sends to nobody", "a sender for each standby"))
+		props = append(props, target.Judge("senders", false, "the primary sends to nobody", "a sender for each standby"))
 	}
 	return props, nil
 }
@@ -88,16 +89,16 @@ func (s *servers) checkHome(ctx context.Context, _ checkParams, _ json.RawMessag
 	var props []event.Property
 	for _, v := range views {
 		want := v.node.Role
-		props = append(props, judge("node "+v.node.Name, v.Answers && v.role() == want, v.role(), want))
+		props = append(props, target.Judge("node "+v.node.Name, v.Answers && v.role() == want, v.role(), want))
 	}
 	name := "an unknown server"
 	n := s.serving(ctx, views)
 	if n != nil {
 		name = "node " + n.Name
 	}
-	props = append(props, judge("endpoint", n == home, "leads to "+name, "leads to node "+home.Name))
+	props = append(props, target.Judge("endpoint", n == home, "leads to "+name, "leads to node "+home.Name))
 	if why := s.away(ctx, views, home); len(why) > 0 {
-		props = append(props, judge("home topology", false, strings.Join(why, "; "), "every node in its home role, the standbys streaming"))
+		props = append(props, target.Judge("home topology", false, strings.Join(why, "; "), "every node in its home role, the standbys streaming"))
 	}
 	return props, nil
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/firedrill/firedrill/pkg/event"
+	"github.com/firedrill/firedrill/pkg/target"
 )
 
 // tableSum is what a table's rows sum up to. Sums of hashes do not depend on the
@@ -151,11 +152,11 @@ func (s *servers) checkTables(ctx context.Context, p checkParams, baseline json.
 		sums, err := s.sumTables(ctx, now.node, []string{t}, was.How)
 		switch {
 		case sqlCode(err) == "42P01":
-			props = append(props, judge("table "+t, false, "it is gone", was.String()))
+			props = append(props, target.Judge("table "+t, false, "it is gone", was.String()))
 		case err != nil:
 			return nil, err
 		default:
-			props = append(props, judge("table "+t, sums[t] == was, sums[t].String(), was.String()))
+			props = append(props, target.Judge("table "+t, sums[t] == was, sums[t].String(), was.String()))
 		}
 	}
 	return props, nil
@@ -228,7 +229,7 @@ func (s *servers) compareTable(ctx context.Context, primary *node, standbys []*n
 		}
 		var props []event.Property
 		for _, n := range standbys {
-			props = append(props, judge("table "+table+" on "+n.Name, found[n.Name] == before, found[n.Name].String()+" at "+at, before.String()))
+			props = append(props, target.Judge("table "+table+" on "+n.Name, found[n.Name] == before, found[n.Name].String()+" at "+at, before.String()))
 		}
 		return props, nil
 	}

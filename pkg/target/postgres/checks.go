@@ -147,15 +147,6 @@ func (s *servers) Check(ctx context.Context, spec target.CheckSpec, baseline jso
 	return props, nil
 }
 
-// judge is a property that passes or fails.
-func judge(name string, ok bool, found, wanted string) event.Property {
-	p := event.Property{Name: name, Result: event.ResultFail, Found: found, Wanted: wanted}
-	if ok {
-		p.Result = event.ResultPass
-	}
-	return p
-}
-
 func info(name, found string) event.Property {
 	return event.Property{Name: name, Result: event.ResultInfo, Found: found}
 }
@@ -219,15 +210,15 @@ func (s *servers) checkTimeline(ctx context.Context, p checkParams, baseline jso
 	if err != nil {
 		return nil, fmt.Errorf("the baseline: %w", err)
 	}
-	props = append(props, judge("system identifier", now.SysID == base.SystemID, now.SysID, base.SystemID))
+	props = append(props, target.Judge("system identifier", now.SysID == base.SystemID, now.SysID, base.SystemID))
 	advance := now.Timeline - base.Timeline
 	found := fmt.Sprintf("timeline %d, %d further than before the fault", now.Timeline, advance)
 	if p.Advance == nil {
-		props = append(props, judge("timeline", advance >= 0, found, "no step back"))
+		props = append(props, target.Judge("timeline", advance >= 0, found, "no step back"))
 	} else {
-		props = append(props, judge("timeline", advance == *p.Advance, found, fmt.Sprintf("%d further", *p.Advance)))
+		props = append(props, target.Judge("timeline", advance == *p.Advance, found, fmt.Sprintf("%d further", *p.Advance)))
 	}
-	props = append(props, judge("log position", now.At >= at, now.At.String(), "not before "+base.At))
+	props = append(props, target.Judge("log position", now.At >= at, now.At.String(), "not before "+base.At))
 	return append(props, s.forkProperty(ctx, now, base, at)...), nil
 }
 
@@ -242,10 +233,10 @@ func (s *servers) forkProperty(ctx context.Context, now view, base timelineState
 	}
 	for _, f := range forks {
 		if f.Parent == base.Timeline {
-			return []event.Property{judge("fork", f.At >= at, fmt.Sprintf("left timeline %d at %s", f.Parent, f.At), "not before "+base.At)}
+			return []event.Property{target.Judge("fork", f.At >= at, fmt.Sprintf("left timeline %d at %s", f.Parent, f.At), "not before "+base.At)}
 		}
 	}
-	return []event.Property{judge("fork", false, fmt.Sprintf("the history of timeline %d does not contain timeline %d", now.Timeline, base.Timeline), "a fork from it")}
+	return []event.Property{target.Judge("fork", false, fmt.Sprintf("the history of timeline %d does not contain timeline %d", now.Timeline, base.Timeline), "a fork from it")}
 }
 
 // history is the acting primary's timeline history.
@@ -283,9 +274,9 @@ func (s *servers) checkAmcheck(ctx context.Context, p checkParams, _ json.RawMes
 	case strings.Contains(text, "amcheck is not installed") || strings.Contains(text, "no relations to check"):
 		return []event.Property{undecided("heaps and indexes", text, "the amcheck extension in the database; create it, or set params.install")}, nil
 	case code == "0":
-		return []event.Property{judge("heaps and indexes", true, fmt.Sprintf("no corruption found on node %s in %v", now.node.Name, took), "no corruption")}, nil
+		return []event.Property{target.Judge("heaps and indexes", true, fmt.Sprintf("no corruption found on node %s in %v", now.node.Name, took), "no corruption")}, nil
 	case code == "2" && !strings.Contains(text, "pg_amcheck: error:"):
-		prop := judge("heaps and indexes", false, fmt.Sprintf("corruption found on node %s", now.node.Name), "no corruption")
+		prop := target.Judge("heaps and indexes", false, fmt.Sprintf("corruption found on node %s", now.node.Name), "no corruption")
 		prop.Samples = lines
 		return []event.Property{prop}, nil
 	}

@@ -171,7 +171,9 @@ func (o *operation) mendable(v view) error {
 
 // disarmOthers cancels, on the machine of each other node, the timers that would
 // let that node take commits as a primary again: a promotion makes n the
-// primary, and then their firing would make two. It returns what was disarmed.
+// primary, and then their firing would make two. Relays that would resume by
+// themselves are kept paused for the same reason: no relay says whose it is. It
+// returns what was disarmed.
 //
 // Which timers those are was decided when each was set, see record.Opens:
 //   - freeze: waking a primary lets the clients that still hold a connection to
@@ -186,8 +188,20 @@ func (o *operation) mendable(v view) error {
 //     Harmless, so it stays armed.
 //   - any of these on a standby: it wakes as a standby. Harmless.
 func (s *servers) disarmOthers(ctx context.Context, n *node, nodes []*node) ([]string, error) {
-	found, errs := make([][]string, len(nodes)), make([]error, len(nodes))
+	found, errs := make([][]string, len(nodes)+len(s.cfg.Relays)), make([]error, len(nodes)+len(s.cfg.Relays))
 	var wg sync.WaitGroup
+	for i, base := range s.cfg.Relays {
+		wg.Go(func() {
+			kept, err := (&relay{base: base}).keep(ctx)
+			if err != nil {
+				errs[len(nodes)+i] = fmt.Errorf("a cut of the replication there could end by itself and make a second primary beside %s; make the relay's control reachable (relays[%d]), or end the relay and take it out of the configuration, then try again: %w",
+					n.Name, i, err)
+			}
+			if kept {
+				found[len(nodes)+i] = []string{"relay " + base}
+			}
+		})
+	}
 	for i, m := range nodes {
 		if m == n {
 			continue

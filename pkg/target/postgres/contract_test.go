@@ -91,7 +91,7 @@ func TestContractOnThisMachine(t *testing.T) {
 			return nil
 		}},
 		targettest.Fault{Name: postgres.FaultCutReplication, Outage: true, DeadMan: true, Broken: r.cut},
-		targettest.Fault{Name: postgres.FaultCutReplication, Outage: true, Params: raw(t, map[string]any{"relay": a.ReplicationControl}), Broken: func(context.Context) error {
+		targettest.Fault{Name: postgres.FaultCutReplication, Outage: true, DeadMan: true, Params: raw(t, map[string]any{"relay": a.ReplicationControl}), Broken: func(context.Context) error {
 			if !r.ReplicationLink("a").State().Paused {
 				return errors.New("the relay is not paused")
 			}

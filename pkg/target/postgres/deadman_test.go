@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
@@ -13,6 +15,7 @@ import (
 
 	"github.com/firedrill/firedrill/pkg/clock"
 	"github.com/firedrill/firedrill/pkg/lab"
+	"github.com/firedrill/firedrill/pkg/lab/relay"
 	"github.com/firedrill/firedrill/pkg/target"
 	"github.com/firedrill/firedrill/pkg/target/postgres"
 )
@@ -197,5 +200,45 @@ func TestTimersAfterPromotion(t *testing.T) {
 			undo(t, r.open(t), fillOp, fill)
 			eventually(t, "home", r.healthy)
 		})
+	}
+}
+
+// TestCutRelayStaysCutAfterPromotion: a relay that would let a standby stream from the
+// old primary again, and waiting commits through, is resumed by the undo alone.
+func TestCutRelayStaysCutAfterPromotion(t *testing.T) {
+	r := startRig(t, lab.PostgresOptions{})
+	tg := r.open(t)
+	link := r.ReplicationLink("a")
+	op, record := doFor(t, tg, postgres.FaultCutReplication, time.Hour, map[string]any{"relay": r.Nodes[0].ReplicationControl})
+	if st := link.State(); st.Mode != relay.Hold || st.ResumesIn < 30*time.Minute || st.ResumesIn > time.Hour {
+		t.Fatalf("under the fault the relay is %+v", st)
+	}
+	e, _, _ := do(t, tg, postgres.ActionPromote, nil)
+	if st := link.State(); st.Mode != relay.Hold || st.ResumesIn != 0 || !strings.Contains(e.Details["disarmed"], r.Nodes[0].ReplicationControl) {
+		t.Errorf("after the promotion the relay is %+v; details %v", st, e.Details)
+	}
+	do(t, tg, postgres.ActionRedirect, map[string]any{"node": "b"})
+	inOrder(t, undone(t, r.open(t), op, record), "stopped node a", "resumed the relay", "switched over from b to a")
+	eventually(t, "home", r.healthy)
+}
+
+// TestRelayMustEndItsPause: a cut that would stay if firedrill died is not made.
+func TestRelayMustEndItsPause(t *testing.T) {
+	paused := false
+	other := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+		paused = q.URL.Path == "/pause" || paused && q.URL.Path != "/resume"
+		_ = json.NewEncoder(w).Encode(map[string]any{"upstream": "127.0.0.1:1", "paused": paused})
+	}))
+	defer other.Close()
+	r := startRig(t, lab.PostgresOptions{})
+	r.config = r.edit(t, func(c map[string]any) { c["relays"] = []string{other.URL} })
+	tg := r.open(t)
+	op := target.Operation{Drill: "test-0", Step: "cut", Name: postgres.FaultCutReplication, Params: raw(t, map[string]any{"relay": other.URL}), Limit: time.Minute}
+	p, err := tg.Injector.Plan(t.Context(), op)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tg.Injector.Do(t.Context(), op, p); err == nil || !strings.Contains(err.Error(), "does not end a pause by itself") || paused {
+		t.Errorf("paused %t, error %v", paused, err)
 	}
 }

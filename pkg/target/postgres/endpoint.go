@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"regexp"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/firedrill/firedrill/pkg/control"
@@ -48,6 +49,8 @@ type relay struct{ base string }
 type relayState struct {
 	Upstream string `json:"upstream"`
 	Paused   bool   `json:"paused"`
+	// ResumesIn is after how long it forwards again by itself; 0 when it does not.
+	ResumesIn time.Duration `json:"resumes_in_ns"`
 }
 
 func (r *relay) call(ctx context.Context, method, path string, body any) (relayState, error) {
@@ -123,6 +126,28 @@ func (r *relay) pause(ctx context.Context) error {
 func (r *relay) resume(ctx context.Context) error {
 	_, err := r.call(ctx, http.MethodPost, "/resume", nil)
 	return err
+}
+
+// cut pauses the relay until it is resumed, or for a time if nobody does.
+func (r *relay) cut(ctx context.Context, bound time.Duration) error {
+	st, err := r.call(ctx, http.MethodPost, "/pause", map[string]string{"mode": "hold", "for": bound.String()})
+	if err != nil || st.Paused && st.ResumesIn > 0 {
+		return err
+	}
+	return errors.Join(fmt.Errorf("relay: %s does not end a pause by itself: run the relay of this firedrill's lab there", r.base), r.resume(ctx))
+}
+
+// keep has a paused relay stay so until it is resumed. One that does not run lets
+// nothing through, and forwards when it is started, whatever it did before.
+func (r *relay) keep(ctx context.Context) (kept bool, err error) {
+	st, err := r.state(ctx)
+	if errors.Is(err, syscall.ECONNREFUSED) || err == nil && st.ResumesIn == 0 {
+		return false, nil
+	}
+	if err == nil {
+		st, err = r.call(ctx, http.MethodPost, "/keep", nil)
+	}
+	return st.Paused, err
 }
 
 // bouncer is a PgBouncer, moved by rewriting its database's line.

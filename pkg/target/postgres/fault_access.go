@@ -3,7 +3,6 @@ package postgres
 import (
 	"context"
 	"fmt"
-	"net/http"
 	"slices"
 	"strings"
 	"syscall"
@@ -178,12 +177,13 @@ func (s *servers) planCut(ctx context.Context, o *operation, views []view, p *ta
 		return &target.FieldError{Field: "params.relay", Value: o.params.Relay,
 			Fix: fmt.Sprintf("it is none of the target's relays (%s): choose one, or have the operator add it to the configuration", strings.Join(s.cfg.Relays, ", "))}
 	}
-	o.rec.Undo, o.rec.Relay = undoRelay, o.params.Relay
+	o.rec.Undo, o.rec.Relay, o.rec.Opens = undoRelay, o.params.Relay, viewOf(views, o.node).primary()
 	if _, err := (&relay{base: o.params.Relay}).state(ctx); err != nil {
 		return err
 	}
 	p.Parts = append(p.Parts, event.Part{ID: "relay:" + o.params.Relay, Kind: "relay", Labels: map[string]string{"role": "replication"}})
-	p.Does = []string{"pause the replication's relay at " + o.params.Relay}
+	p.DeadMan = undo.DeadMan(o.Operation)
+	p.Does = []string{fmt.Sprintf("pause the replication's relay at %s, which resumes by itself after %v", o.params.Relay, p.DeadMan)}
 	p.Undoes = "resume the relay at " + o.params.Relay
 	return nil
 }
@@ -233,7 +233,7 @@ func (s *servers) cutByRelay(ctx context.Context, o *operation) (target.Effect, 
 	var e target.Effect
 	r := &relay{base: o.rec.Relay}
 	e.Began = s.clock.Now()
-	_, err := r.call(ctx, http.MethodPost, "/pause", nil)
+	err := r.cut(ctx, undo.DeadMan(o.Operation))
 	e.Ended = s.clock.Now()
 	if err != nil {
 		return e, err
@@ -273,9 +273,20 @@ func (s *servers) undoRefusal(ctx context.Context, r record, j *undo.Journal) er
 	return s.awaitStandbys(ctx, n, j)
 }
 
-// letIn takes the marked lines out. If another node was promoted meanwhile, they
-// are what keeps commits from a second primary: it is stopped before they go.
+// letIn takes the marked lines out.
 func (s *servers) letIn(ctx context.Context, n *node, r record, j *undo.Journal) error {
+	return s.reopen(ctx, n, r, j, func() error {
+		out, err := s.run(ctx, n, conductor(ctx).Guard(dropLinesScript), r.Path, r.Token, n.DataDir)
+		if err == nil && out == "removed" {
+			j.Add("took the lines marked %s out of %s on node %s", r.Token, r.Path, n.Name)
+		}
+		return err
+	})
+}
+
+// reopen ends what may be all that keeps commits from a node. If another node was
+// promoted meanwhile, this one would be a second primary: it is stopped before that.
+func (s *servers) reopen(ctx context.Context, n *node, r record, j *undo.Journal, open func() error) error {
 	nodes := s.duty(r)
 	if !r.Opens || !r.has(n) {
 		nodes = []*node{n} // it cannot be a second primary, or is none of the drill's
@@ -290,12 +301,8 @@ func (s *servers) letIn(ctx context.Context, n *node, r record, j *undo.Journal)
 			return err
 		}
 	}
-	out, err := s.run(ctx, n, conductor(ctx).Guard(dropLinesScript), r.Path, r.Token, n.DataDir)
-	if err != nil {
+	if err := open(); err != nil {
 		return err
-	}
-	if out == "removed" {
-		j.Add("took the lines marked %s out of %s on node %s", r.Token, r.Path, n.Name)
 	}
 	if parted {
 		return s.converge(ctx, r, j)
@@ -312,15 +319,19 @@ func (s *servers) undoRelayCut(ctx context.Context, r record, j *undo.Journal) e
 		return err
 	}
 	rel := &relay{base: r.Relay}
-	st, err := rel.state(ctx)
-	if err != nil {
-		return err
-	}
-	if st.Paused {
+	err = s.reopen(ctx, n, r, j, func() error {
+		st, err := rel.state(ctx)
+		if err != nil || !st.Paused {
+			return err
+		}
 		if err := rel.resume(ctx); err != nil {
 			return err
 		}
 		j.Add("resumed the relay at %s", r.Relay)
+		return nil
+	})
+	if err != nil {
+		return err
 	}
 	v, err := s.lookAt(ctx, n, lookLimit)
 	if err != nil || !v.Answers || v.InRecovery {

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/firedrill/firedrill/pkg/event"
+	"github.com/firedrill/firedrill/pkg/target"
 )
 
 func (s *servers) checkForensics(ctx context.Context, p checkParams, _ json.RawMessage) ([]event.Property, error) {
@@ -83,7 +84,7 @@ func (s *servers) commitsAfter(ctx context.Context, dead view, f fork, p checkPa
 	}
 	prop := info(name, found)
 	if p.MaxCommits != nil {
-		prop = judge(name, int64(len(commits)) <= *p.MaxCommits, found, fmt.Sprintf("at most %d", *p.MaxCommits))
+		prop = target.Judge(name, int64(len(commits)) <= *p.MaxCommits, found, fmt.Sprintf("at most %d", *p.MaxCommits))
 	}
 	prop.Samples = commits
 	return []event.Property{prop}, nil

@@ -6,13 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
-	"io"
-	"os"
 	"path/filepath"
 	"regexp"
 	"strconv"
 	"sync"
-	"syscall"
 )
 
 // systemIDForm is what initdb makes: a number of 64 bits that is never 0.
@@ -126,17 +123,8 @@ const controlFileSize = 8192
 // the file cannot be read by firedrill, or is anything but a whole one;
 // pg_controldata, which is asked then, knows more.
 func controlFileID(path string) (id string, ok bool) {
-	// What is not a plain file, such as a pipe, must not keep the drill waiting.
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
-	if err != nil {
-		return "", false
-	}
-	defer func() { _ = f.Close() }() // opened for reading
-	if fi, err := f.Stat(); err != nil || !fi.Mode().IsRegular() || fi.Size() != controlFileSize {
-		return "", false
-	}
-	data := make([]byte, controlFileSize)
-	if _, err := io.ReadFull(f, data); err != nil || !isWhole(data) {
+	data, err := readRegular(path, controlFileSize)
+	if err != nil || len(data) != controlFileSize || !isWhole(data) {
 		return "", false
 	}
 	return strconv.FormatUint(binary.NativeEndian.Uint64(data), 10), true

@@ -58,8 +58,8 @@ type record struct {
 	// planned; an undo leaves every other one alone. null, from an older version,
 	// means all nodes.
 	Before []string `json:"before"`
-	// Opens says that the dead-man timer lets a primary take commits again. A
-	// promotion elsewhere disarms it.
+	// Opens says that undoing it, also by its dead-man timer, lets a primary take
+	// commits again. A promotion elsewhere disarms the timer.
 	Opens bool `json:"opens,omitempty"`
 }
 
@@ -91,6 +91,8 @@ type operationKind struct {
 	do      func(*servers, context.Context, *operation) (target.Effect, error)
 }
 
+func (k operationKind) title() string { return k.name }
+
 func operations() []operationKind {
 	return []operationKind{
 		{name: FaultKill, allowed: []string{"node"}, plan: (*servers).planKill, do: (*servers).kill,
@@ -112,15 +114,6 @@ func operations() []operationKind {
 		{name: ActionFailback, action: true, allowed: []string{"method"}, plan: (*servers).planFailback, do: (*servers).failbackAction,
 			doc: "Bring every node back to its home role: keep the old log, rebuild, catch up, switch over. params: method: rewind or basebackup (the configuration's)."},
 	}
-}
-
-func operationNamed(name string) (operationKind, error) {
-	for _, k := range operations() {
-		if k.name == name {
-			return k, nil
-		}
-	}
-	return operationKind{}, fmt.Errorf("operation %q: %w; see the driver's README", name, target.ErrUnsupported)
 }
 
 // NodeNames lists the nodes of a configuration, which params.node is one of. It
@@ -179,7 +172,7 @@ const lookLimit = 2 * time.Second
 
 // Plan resolves an operation. It only reads.
 func (s *servers) Plan(ctx context.Context, op target.Operation) (target.Plan, error) {
-	k, err := operationNamed(op.Name)
+	k, err := target.Named(operations(), op.Name, operationKind.title)
 	if err != nil {
 		return target.Plan{}, err
 	}
@@ -216,7 +209,7 @@ func (s *servers) Plan(ctx context.Context, op target.Operation) (target.Plan, e
 
 // Do carries out a plan.
 func (s *servers) Do(ctx context.Context, op target.Operation, p target.Plan) (target.Effect, error) {
-	k, err := operationNamed(op.Name)
+	k, err := target.Named(operations(), op.Name, operationKind.title)
 	if err != nil {
 		return target.Effect{}, err
 	}

@@ -184,32 +184,60 @@ func (s *servers) lookAt(ctx context.Context, n *node, limit time.Duration) (vie
 func (s *servers) lookWithin(ctx context.Context, n *node, machine []control.Process, limit time.Duration) (view, error) {
 	v := view{node: n, Procs: serverProcesses(machine, s.realDataDir(ctx, n))}
 	v.Frozen = frozen(v.Procs)
-	var answer []string
-	asked := make(chan error, 1)
+	asked := make(chan answer, 1)
 	if v.Running() && !v.Frozen {
 		go func() {
 			ctx, cancel := context.WithTimeout(ctx, limit)
 			defer cancel()
-			var err error
-			answer, err = s.ask(ctx, n, onlineSQL)
-			asked <- err
+			row, err := s.ask(ctx, n, onlineSQL)
+			asked <- answer{row, err}
 		}()
+	} else {
+		asked <- answer{err: errNotAsked}
+	}
+	if n.host.Local() {
+		said := <-asked
+		if quick, ok := s.lookHere(v, said); ok {
+			return quick, nil
+		}
+		asked <- said
 	}
 	text, err := s.run(ctx, n, offlineScript, n.DataDir, n.BinDir, s.savedDir(n))
-	if v.Running() && !v.Frozen {
-		v.SQLError = <-asked
-	}
+	said := <-asked
 	if err != nil {
 		return v, err
 	}
 	if err := v.offline(text); err != nil {
 		return v, fmt.Errorf("node %s: %w", n.Name, err)
 	}
-	if answer != nil && v.SQLError == nil {
-		v.SQLError = v.online(answer)
-		v.Answers = v.SQLError == nil
+	if !errors.Is(said.err, errNotAsked) {
+		v.online(said)
 	}
 	return v, nil
+}
+
+// answer is what a node answered to onlineSQL.
+type answer struct {
+	row []string
+	err error
+}
+
+// errNotAsked says that a node does not run, or is frozen.
+var errNotAsked = errors.New("not asked")
+
+// lookHere is the look at a node of this machine that has answered: a few files are
+// all that is to be known besides. It is not ok where the control file has to be read.
+func (s *servers) lookHere(v view, said answer) (view, bool) {
+	if said.err != nil {
+		return v, false
+	}
+	text, ok := filesHere(v.node.DataDir, s.savedDir(v.node))
+	if !ok || v.offline(text) != nil {
+		return v, false
+	}
+	v.online(said)
+	// Nothing but the control file tells the timeline of a standby that receives none.
+	return v, v.Answers && (!v.InRecovery || v.Streaming)
 }
 
 func (v *view) offline(text string) error {
@@ -270,8 +298,15 @@ const onlineSQL = `SELECT pg_is_in_recovery(), s.system_identifier, pg_postmaste
   coalesce((SELECT status || ' ' || received_tli FROM pg_stat_wal_receiver), '')
 FROM pg_control_system() s`
 
-// online reads the answer to onlineSQL, which is newer than the files.
-func (v *view) online(r []string) error {
+// online takes in the answer to onlineSQL, which is newer than the files.
+func (v *view) online(a answer) {
+	if v.SQLError = a.err; a.err == nil {
+		v.SQLError = v.readAnswer(a.row)
+	}
+	v.Answers = v.SQLError == nil
+}
+
+func (v *view) readAnswer(r []string) error {
 	v.InRecovery, v.SysID, v.Started = r[0] == "t", r[1], r[2]
 	var err1, err2 error
 	v.At, err1 = parseLSN(r[3])

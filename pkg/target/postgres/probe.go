@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/firedrill/firedrill/pkg/target"
+	"github.com/firedrill/firedrill/pkg/target/canary"
 	"github.com/firedrill/firedrill/pkg/target/strict"
 )
 
@@ -29,61 +30,15 @@ type probeParams struct {
 	MaxConnections int `json:"maxConnections"`
 }
 
-// defaultMaxConnections lets attempts that hang until their deadline, 250 ms at
-// 10 ms each, never wait for one another.
-const defaultMaxConnections = 40
-
 func readProbeParams(probe string, raw json.RawMessage) (probeParams, error) {
 	var p probeParams
 	if err := strict.Decode(raw, &p); err != nil {
 		return p, err
 	}
 	var ps strict.Problems
-	switch {
-	case probe == ProbeRead && p.Of == "":
-		ps.Add("of", "", "missing: name the write probe whose canaries are read")
-	case probe == ProbeWrite && p.Of != "":
-		ps.Add("of", p.Of, "only for read probes; leave it out")
-	}
-	if p.MaxConnections < 0 || p.MaxConnections > 1000 {
-		ps.Add("maxConnections", strconv.Itoa(p.MaxConnections), "give 1 to 1000, or leave it out")
-	}
-	if p.MaxConnections == 0 {
-		p.MaxConnections = defaultMaxConnections
-	}
+	canary.WantOf(&ps, probe == ProbeWrite, p.Of)
+	p.MaxConnections = canary.WantSlots(&ps, "maxConnections", p.MaxConnections)
 	return p, errors.Join(ps...)
-}
-
-// probeSet knows the open probes, so that closing the target closes them.
-type probeSet struct {
-	mu   sync.Mutex
-	open map[*probe]struct{}
-}
-
-func (s *probeSet) add(p *probe) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.open == nil {
-		s.open = map[*probe]struct{}{}
-	}
-	s.open[p] = struct{}{}
-}
-
-func (s *probeSet) drop(p *probe) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.open, p)
-}
-
-func (s *probeSet) closeAll() error {
-	s.mu.Lock()
-	open := s.open
-	s.open = nil
-	s.mu.Unlock()
-	for p := range open {
-		p.close()
-	}
-	return nil
 }
 
 // OpenProbe prepares a lane; a write lane's canary table is made if it is missing.
@@ -91,8 +46,8 @@ func (s *servers) OpenProbe(ctx context.Context, spec target.ProbeSpec) (target.
 	if spec.Probe != ProbeWrite && spec.Probe != ProbeRead {
 		return nil, fmt.Errorf("probe %q: %w; use write or read", spec.Probe, target.ErrUnsupported)
 	}
-	if spec.Lane != target.LanePooled && spec.Lane != target.LaneFresh {
-		return nil, fmt.Errorf("lane %q: %w; use pooled or fresh", spec.Lane, target.ErrUnsupported)
+	if err := canary.CheckLane(spec.Lane); err != nil {
+		return nil, err
 	}
 	params, err := readProbeParams(spec.Probe, spec.Params)
 	if err != nil {
@@ -101,15 +56,16 @@ func (s *servers) OpenProbe(ctx context.Context, spec target.ProbeSpec) (target.
 	if err := s.makeLedger(ctx); err != nil {
 		return nil, s.scrub(fmt.Errorf("open probe %s: %w", spec.Name, err))
 	}
-	p := &probe{servers: s, ledger: spec.Ledger(), fresh: spec.Lane == target.LaneFresh, slots: make(chan struct{}, params.MaxConnections)}
+	p := &probe{servers: s, ledger: spec.Ledger(), fresh: spec.Lane == target.LaneFresh}
 	p.attempt = p.write
 	if spec.Probe == ProbeRead {
 		// Reads look at the pooled lane's canaries, which come most often.
-		of := spec
-		of.Name, of.Lane = params.Of, target.LanePooled
-		p.ledger, p.attempt = of.Ledger(), p.read
+		p.ledger, p.attempt = canary.ReadFrom(spec, params.Of), p.read
 	}
-	s.probes.add(p)
+	p.Lane = s.probes.Open(canary.LaneOptions{
+		Slots: params.MaxConnections, Drop: p.drop,
+		Full: fmt.Errorf("all %d connections of the lane are in use; raise params.maxConnections", params.MaxConnections),
+	})
 	return p, nil
 }
 
@@ -149,61 +105,39 @@ func (s *servers) openService(ctx context.Context) (*session, error) {
 // probe is one lane. A pooled one keeps connections that have answered; the
 // fresh one makes one for each attempt.
 type probe struct {
+	*canary.Lane
 	servers *servers
 	ledger  string
 	fresh   bool
 	attempt func(context.Context, *session, int64) target.Outcome
-	// slots caps the connections.
-	slots chan struct{}
 
-	mu     sync.Mutex
-	idle   []*session
-	epoch  int // rises with each Reset: older connections are not kept
-	closed bool
-	busy   sync.WaitGroup
+	mu    sync.Mutex
+	idle  []*session
+	epoch int // rises with each Reset: older connections are not kept
 }
 
 // Attempt makes one attempt; it is over when ctx ends, whatever the server does.
 func (p *probe) Attempt(ctx context.Context, seq int64) target.Outcome {
-	if !p.enter() {
-		return target.Outcome{Result: target.Failed, Err: errClosed}
-	}
-	defer p.busy.Done()
-	select {
-	case p.slots <- struct{}{}:
-		defer func() { <-p.slots }()
-	default:
-		return target.Outcome{Result: target.Failed, Err: fmt.Errorf("all %d connections of the lane are in use; raise params.maxConnections", cap(p.slots))}
-	}
-	c, epoch, err := p.take(ctx)
-	if err != nil {
-		// Nothing was sent but the greeting: the canary cannot be there.
-		return target.Outcome{Result: target.Failed, Err: p.servers.scrub(err)}
-	}
-	o := p.attempt(ctx, c, seq)
-	o.Err = p.servers.scrub(o.Err)
-	switch {
-	case !c.usable():
-		// The others were opened to the same server: they are stale as well.
-		c.close()
-		p.Reset()
-	case p.fresh:
-		c.close()
-	default:
-		p.give(c, epoch)
-	}
-	return o
-}
-
-// enter counts an attempt in, unless the lane is closed.
-func (p *probe) enter() bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.closed {
-		return false
-	}
-	p.busy.Add(1)
-	return true
+	return p.Do(ctx, func() target.Outcome {
+		c, epoch, err := p.take(ctx)
+		if err != nil {
+			// Nothing was sent but the greeting: the canary cannot be there.
+			return target.Outcome{Result: target.Failed, Err: p.servers.scrub(err)}
+		}
+		o := p.attempt(ctx, c, seq)
+		o.Err = p.servers.scrub(o.Err)
+		switch {
+		case !c.usable():
+			// The others were opened to the same server: they are stale as well.
+			c.close()
+			p.Reset()
+		case p.fresh:
+			c.close()
+		default:
+			p.give(c, epoch)
+		}
+		return o
+	})
 }
 
 func (p *probe) take(ctx context.Context) (*session, int, error) {
@@ -222,7 +156,7 @@ func (p *probe) take(ctx context.Context) (*session, int, error) {
 
 func (p *probe) give(c *session, epoch int) {
 	p.mu.Lock()
-	keep := !p.closed && epoch == p.epoch
+	keep := !p.Closed() && epoch == p.epoch
 	if keep {
 		p.idle = append(p.idle, c)
 	}
@@ -232,8 +166,8 @@ func (p *probe) give(c *session, epoch int) {
 	}
 }
 
-// Reset drops the kept connections, and those in use when they come back.
-func (p *probe) Reset() {
+// drop lets go of the kept connections, and of those in use when they come back.
+func (p *probe) drop() {
 	p.mu.Lock()
 	p.epoch++
 	idle := p.idle
@@ -242,21 +176,6 @@ func (p *probe) Reset() {
 	for _, c := range idle {
 		c.close()
 	}
-}
-
-// Close waits for attempts under way, which end by their deadlines.
-func (p *probe) Close() error {
-	p.servers.probes.drop(p)
-	p.close()
-	p.busy.Wait()
-	return nil
-}
-
-func (p *probe) close() {
-	p.mu.Lock()
-	p.closed = true
-	p.mu.Unlock()
-	p.Reset()
 }
 
 // write is ok only when the server has acknowledged the commit.

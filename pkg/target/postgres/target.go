@@ -12,6 +12,7 @@ import (
 
 	"github.com/firedrill/firedrill/pkg/control"
 	"github.com/firedrill/firedrill/pkg/target"
+	"github.com/firedrill/firedrill/pkg/target/canary"
 	"github.com/firedrill/firedrill/pkg/target/secrets"
 )
 
@@ -60,7 +61,7 @@ type servers struct {
 	nodes       []*node
 	endpoint    endpoint
 	secrets     secrets.Set
-	probes      probeSet
+	probes      canary.Book
 }
 
 // node is a configured node with the way to its machine.
@@ -103,7 +104,10 @@ func newServers(cfg Config, c target.Config) (*servers, error) {
 	return s, errors.Join(errs...)
 }
 
-func (s *servers) close() error { return s.probes.closeAll() }
+func (s *servers) close() error {
+	s.probes.Close()
+	return nil
+}
 
 // home is the node with the primary's home role.
 func (s *servers) home() *node {

@@ -116,22 +116,13 @@ func (p *pool) Check(ctx context.Context, spec target.CheckSpec, baseline json.R
 	return props, nil
 }
 
-// judge is a property that passes or fails.
-func judge(name string, ok bool, found, wanted string) event.Property {
-	p := event.Property{Name: name, Result: event.ResultFail, Found: found, Wanted: wanted}
-	if ok {
-		p.Result = event.ResultPass
-	}
-	return p
-}
-
 func inconclusive(name, found, wanted string) []event.Property {
 	return []event.Property{{Name: name, Result: event.ResultInconclusive, Found: found, Wanted: wanted}}
 }
 
 func (p *pool) checkHealth(ctx context.Context, _ target.CheckSpec, params checkParams, _ json.RawMessage) ([]event.Property, error) {
 	var s status
-	err := poll(ctx, time.Duration(params.SettleSeconds)*time.Second, 100*time.Millisecond, "the pool to be well", func(ctx context.Context) (bool, string, error) {
+	err := target.Poll(ctx, time.Duration(params.SettleSeconds)*time.Second, 100*time.Millisecond, "the pool to be well", func(ctx context.Context) (bool, string, error) {
 		now, err := p.look(ctx)
 		if err != nil {
 			return false, err.Error(), nil
@@ -144,12 +135,12 @@ func (p *pool) checkHealth(ctx context.Context, _ target.CheckSpec, params check
 	}
 	var props []event.Property
 	for _, v := range s.vdevs {
-		props = append(props, judge(v.name, (v.state == online || v.state == "AVAIL") && v.clean(), strings.TrimSpace(v.String()), "online, and no error counted"))
+		props = append(props, target.Judge(v.name, (v.state == online || v.state == "AVAIL") && v.clean(), strings.TrimSpace(v.String()), "online, and no error counted"))
 	}
 	props = append(props,
-		judge("data", s.errors == noDataLost, s.errors, noDataLost),
-		judge("resilver", !s.resilvering(), cmp.Or(s.scan, "none"), "none under way"),
-		judge("damage of a fault", len(s.damage) == 0, fmt.Sprintf("%d places", len(s.damage)), "none left"))
+		target.Judge("data", s.errors == noDataLost, s.errors, noDataLost),
+		target.Judge("resilver", !s.resilvering(), cmp.Or(s.scan, "none"), "none under way"),
+		target.Judge("damage of a fault", len(s.damage) == 0, fmt.Sprintf("%d places", len(s.damage)), "none left"))
 	props[len(props)-1].Samples = s.damage
 	return props, nil
 }
@@ -188,7 +179,7 @@ func (p *pool) checkScrub(ctx context.Context, _ target.CheckSpec, _ checkParams
 	if !ok || s.scan == was.Scan {
 		return inconclusive(name, "none since the baseline: "+found, wanted), nil
 	}
-	return []event.Property{judge(name, left == 0, found, wanted), judge("data", s.errors == noDataLost, s.errors, noDataLost)}, nil
+	return []event.Property{target.Judge(name, left == 0, found, wanted), target.Judge("data", s.errors == noDataLost, s.errors, noDataLost)}, nil
 }
 
 // checkCanaries reads every canary of the drill.
@@ -256,7 +247,7 @@ func (p *pool) checkSettings(ctx context.Context, _ target.CheckSpec, _ checkPar
 		}
 	}
 	slices.Sort(other)
-	prop := judge(name, len(other) == 0, fmt.Sprintf("%d of %d properties differ", len(other), len(was)), "the properties of the baseline")
+	prop := target.Judge(name, len(other) == 0, fmt.Sprintf("%d of %d properties differ", len(other), len(was)), "the properties of the baseline")
 	prop.Samples = other
 	return []event.Property{prop}, nil
 }

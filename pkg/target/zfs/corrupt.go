@@ -65,7 +65,7 @@ func (p *pool) planCorrupt(ctx context.Context, o *operation, plan *target.Plan)
 
 // locate waits until files lie where they stay, and finds where.
 func (p *pool) locate(ctx context.Context, o *operation, l label, chosen []file) error {
-	return poll(ctx, onDiskTime, time.Second, "files to lie on the disk", func(ctx context.Context) (bool, string, error) {
+	return target.Poll(ctx, onDiskTime, time.Second, "files to lie on the disk", func(ctx context.Context) (bool, string, error) {
 		parts, err := p.parts(ctx, chosen)
 		if err == nil {
 			o.rec.Spots, err = p.spots(ctx, o.rec.Vdev, l, parts)

@@ -119,7 +119,7 @@ func (a *attempts) wait() []made {
 
 func eventually(t *testing.T, what string, f func() error) {
 	t.Helper()
-	err := poll(t.Context(), time.Minute, 20*time.Millisecond, what, func(context.Context) (bool, string, error) {
+	err := target.Poll(t.Context(), time.Minute, 20*time.Millisecond, what, func(context.Context) (bool, string, error) {
 		err := f()
 		return err == nil, fmt.Sprint(err), nil
 	})

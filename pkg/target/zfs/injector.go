@@ -81,6 +81,8 @@ type operationKind struct {
 	do      func(*pool, context.Context, *operation) (target.Effect, error)
 }
 
+func (k operationKind) title() string { return k.name }
+
 func operations() []operationKind {
 	return []operationKind{
 		{name: FaultCorruptVdev, allowed: []string{"vdev", "file", "canaries"}, plan: (*pool).planCorrupt, do: (*pool).corrupt,
@@ -92,15 +94,6 @@ func operations() []operationKind {
 		{name: ActionOnline, action: true, allowed: []string{"vdev"}, plan: (*pool).planOnline, do: (*pool).online,
 			doc: "Bring a disk back by zpool online unless it is, and wait until it is resilvered. params: vdev (the first of the target's breakableVdevs)."},
 	}
-}
-
-func operationNamed(name string) (operationKind, error) {
-	for _, k := range operations() {
-		if k.name == name {
-			return k, nil
-		}
-	}
-	return operationKind{}, fmt.Errorf("operation %q: %w; see the driver's README", name, target.ErrUnsupported)
 }
 
 // readParams reads and checks an operation's parameters.
@@ -130,7 +123,7 @@ func (k operationKind) readParams(raw json.RawMessage) (params, error) {
 
 // Plan resolves an operation. It only reads.
 func (p *pool) Plan(ctx context.Context, op target.Operation) (target.Plan, error) {
-	k, err := operationNamed(op.Name)
+	k, err := target.Named(operations(), op.Name, operationKind.title)
 	if err != nil {
 		return target.Plan{}, err
 	}
@@ -176,7 +169,7 @@ func (p *pool) resolve(ctx context.Context, k operationKind, o *operation, vdev 
 
 // Do carries out a plan.
 func (p *pool) Do(ctx context.Context, op target.Operation, plan target.Plan) (target.Effect, error) {
-	k, err := operationNamed(op.Name)
+	k, err := target.Named(operations(), op.Name, operationKind.title)
 	if err != nil {
 		return target.Effect{}, err
 	}

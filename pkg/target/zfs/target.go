@@ -11,7 +11,6 @@ import (
 	"fmt"
 	"log/slog"
 	"path"
-	"time"
 
 	"github.com/firedrill/firedrill/pkg/control"
 	"github.com/firedrill/firedrill/pkg/target"
@@ -100,23 +99,4 @@ func (p *pool) run(ctx context.Context, what, script string, args ...string) (st
 		return out, fmt.Errorf("pool %s: %w", p.cfg.Pool, err)
 	}
 	return out, nil
-}
-
-// poll calls f until it says true, fails for good, or ctx or the limit ends; the
-// last reason that f gave is then in the error.
-func poll(ctx context.Context, limit, every time.Duration, what string, f func(context.Context) (done bool, why string, err error)) error {
-	ctx, cancel := context.WithTimeout(ctx, limit)
-	defer cancel()
-	began := time.Now()
-	for {
-		done, why, err := f(ctx)
-		if err != nil || done {
-			return err
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("waited %v for %s: %s: %w", time.Since(began).Round(time.Millisecond), what, why, context.Cause(ctx))
-		case <-time.After(every):
-		}
-	}
 }

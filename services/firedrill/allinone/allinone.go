@@ -5,7 +5,6 @@ package allinone
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -33,6 +32,9 @@ type Options struct {
 	StateDir string
 	// Listen is the address that NATS clients connect to; "" serves this process only.
 	Listen string
+	// Private lets in only who may read up.json, which holds the login. So is the
+	// firedrill of a single `firedrill run`, which does whatever it is asked for.
+	Private bool
 	// NATSConfig is a server configuration file, for accounts and TLS.
 	NATSConfig string
 	// HTTPAddr serves the page and the API; "" serves neither.
@@ -46,14 +48,6 @@ type Options struct {
 	Inventory drill.Inventory
 	LeaseTTL  time.Duration
 	Log       *slog.Logger
-}
-
-// Record is what up.json says about a running all-in-one, for the command line.
-type Record struct {
-	PID     int    `json:"pid"`
-	NATSURL string `json:"nats_url"`
-	HTTP    string `json:"http,omitempty"`
-	OutDir  string `json:"out_dir"`
 }
 
 // Stack is a running all-in-one.
@@ -80,7 +74,7 @@ func Start(ctx context.Context, o Options) (*Stack, error) {
 	if err != nil {
 		return nil, fmt.Errorf("signing keys: %w", err)
 	}
-	server, err := bus.StartEmbedded(bus.EmbeddedOptions{StoreDir: filepath.Join(o.StateDir, "nats"), Listen: o.Listen, ConfigFile: o.NATSConfig, Log: o.Log})
+	server, err := bus.StartEmbedded(bus.EmbeddedOptions{StoreDir: storeDir(o.StateDir), Listen: o.Listen, Private: o.Private, ConfigFile: o.NATSConfig, Log: o.Log})
 	if err != nil {
 		return nil, err
 	}
@@ -143,7 +137,11 @@ func (s *Stack) start(ctx context.Context, o Options, ring *keys.Set) error {
 			}
 		}()
 	}
-	return s.writeRecord(o)
+	if o.Listen == "" {
+		return nil
+	}
+	s.record = recordPath(o.StateDir)
+	return writeRecord(s.record, Record{PID: os.Getpid(), NATSURL: s.server.URL(), Seed: s.server.Seed(), HTTP: o.HTTPAddr, OutDir: o.OutDir})
 }
 
 func (s *Stack) connect(ctx context.Context, o Options, id bus.Identity) (*bus.Bus, error) {
@@ -185,33 +183,9 @@ func (s *Stack) Close() {
 	for _, b := range s.buses {
 		b.Close()
 	}
-	s.server.Shutdown()
+	// First the record, then the lock: the next one writes its own.
 	if s.record != "" {
-		_ = os.Remove(s.record) // a stale record is recognised by its pid
+		_ = os.Remove(s.record) // a stale record is recognised
 	}
-}
-
-func (s *Stack) writeRecord(o Options) error {
-	if o.Listen == "" {
-		return nil
-	}
-	s.record = filepath.Join(o.StateDir, "up.json")
-	data, err := json.MarshalIndent(Record{PID: os.Getpid(), NATSURL: s.server.URL(), HTTP: o.HTTPAddr, OutDir: o.OutDir}, "", "  ")
-	if err != nil {
-		return err
-	}
-	return os.WriteFile(s.record, append(data, '\n'), 0o600)
-}
-
-// ReadRecord finds the all-in-one that runs with a state directory; ok is false
-// when none does.
-func ReadRecord(stateDir string) (r Record, ok bool) {
-	data, err := os.ReadFile(filepath.Join(stateDir, "up.json"))
-	if err != nil || json.Unmarshal(data, &r) != nil || r.PID == 0 {
-		return Record{}, false
-	}
-	if _, err := os.Stat(fmt.Sprintf("/proc/%d", r.PID)); err != nil {
-		return Record{}, false
-	}
-	return r, true
+	s.server.Shutdown()
 }

@@ -27,9 +27,12 @@ const onlyListed = "it only drills what its inventory lists: name its entry, or 
 func (a *app) caveats(ctx context.Context, raw []byte) []string {
 	ctx, cancel := context.WithTimeout(ctx, caveatWait)
 	defer cancel()
-	s, err := a.connect(ctx)
-	if errors.Is(err, errNoServer) {
+	s, err := a.join(ctx)
+	switch {
+	case errors.Is(err, errNoServer):
 		return nil
+	case errors.Is(err, errOneRun):
+		return []string{"not now: " + err.Error()}
 	}
 	if err != nil {
 		return []string{fmt.Sprintf("whether the firedrill that runs here would take it is not known: %v", err)}

@@ -124,3 +124,20 @@ func TestVerifyFindsATamperedHistory(t *testing.T) {
 		t.Fatalf("the end was cut off: exit %d: %s", code, said)
 	}
 }
+
+// TestWhatWasProbablyMeant is named: commands at every level, flags and schemas.
+func TestWhatWasProbablyMeant(t *testing.T) {
+	for want, args := range map[string][]string{
+		"Did you mean this?\n\tlist\n": {"lisst"},
+		"firedrill dead relpay: there is no such command: use drop, list, replay, show; did you mean replay?": {"dead", "relpay"},
+		"`firedrill list --help` lists them; did you mean --json?":                                            {"list", "--jsno"},
+		"`firedrill schema` lists them; did you mean fault.injected?":                                         {"schema", "fault.injectd"},
+	} {
+		if code, out, errs := invoke(t, "", args...); code != run.BadArguments || out != "" || !strings.Contains(errs, want) {
+			t.Errorf("%v: exit %d, %s%s; want %q", args, code, out, errs, want)
+		}
+	}
+	if _, _, errs := invoke(t, "", "list", "--xyzzy"); strings.Contains(errs, "did you mean") {
+		t.Errorf("anybody's guess: %s", errs)
+	}
+}

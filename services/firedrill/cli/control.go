@@ -4,11 +4,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/spf13/cobra"
 
-	"github.com/firedrill/firedrill/pkg/run"
 	"github.com/firedrill/firedrill/services/injector"
 )
 
@@ -56,35 +54,6 @@ func call(cmd *cobra.Command, s *session, endpoint string, in any) error {
 	}
 	_, err = s.bus.Call(cmd.Context(), endpoint, data)
 	return err
-}
-
-func (a *app) deadCmd() *cobra.Command {
-	var replay uint64
-	c := &cobra.Command{
-		Use: "dead", Short: "List messages that no service could process, or hand one out again", Args: cobra.NoArgs,
-		RunE: a.withSession(func(cmd *cobra.Command, s *session, _ []string) error {
-			if replay > 0 {
-				if err := s.bus.ReplayDead(cmd.Context(), replay); err != nil {
-					return &exitError{code: run.Fail, err: err}
-				}
-				fmt.Fprintf(a.Out, "message %d is handed out again\n", replay)
-				return nil
-			}
-			dead, err := s.bus.DeadLetters(cmd.Context())
-			if err != nil {
-				return failure(err)
-			}
-			for _, d := range dead {
-				fmt.Fprintf(a.Out, "%d  %s  %s  %s: %s\n", d.Seq, d.Died.Format(time.RFC3339), d.Durable, d.Subject, d.Reason)
-			}
-			if len(dead) == 0 {
-				fmt.Fprintln(a.Out, "no dead letters")
-			}
-			return nil
-		}),
-	}
-	c.Flags().Uint64Var(&replay, "replay", 0, "hand this message to its service again")
-	return c
 }
 
 // errNoDrill says how to find the right id.

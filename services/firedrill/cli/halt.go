@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 
@@ -16,25 +17,36 @@ func (a *app) haltCmd() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "halt [REASON]",
 		Short: "Stop every drill and block new ones",
-		Long: `Abort every drill that is running, put everything back, and reject new ones until
-` + "`firedrill halt --release`" + `. REASON is what rejected requests and reports say. When
-all is halted already, that stays as it is, with its reason.`,
+		Long: `Abort every drill that is running, that of a firedrill run too, put everything
+back, and reject new ones until ` + "`firedrill halt --release`" + `. REASON is what rejected
+requests and reports say. When all is halted already, that stays as it is, with its
+reason. Both also work while no firedrill runs, for the state directory.`,
 		Args: cobra.MaximumNArgs(1),
-		RunE: a.withSession(func(cmd *cobra.Command, s *session, args []string) error {
+		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 0 {
 				reason = args[0]
 			}
-			return a.halt(cmd.Context(), s.bus, bus.Halt{Halted: !release, By: requester(), Reason: reason})
-		}),
+			err := a.withRunningOrStore(cmd.Context(), func(b *bus.Bus, running bool) error {
+				return a.halt(cmd.Context(), b, running, bus.Halt{Halted: !release, By: requester(), Reason: reason})
+			})
+			switch {
+			case errors.Is(err, errNoStore):
+				return errNoServer
+			case errors.Is(err, bus.ErrStoreLocked):
+				return failure(fmt.Errorf("a firedrill is just starting or ending here, so nothing was switched: try again (%w)", err))
+			}
+			return err
+		},
 	}
 	c.Flags().BoolVar(&release, "release", false, "accept drills again")
-	c.Flags().StringVar(&reason, "reason", "halted at the command line", "the same as REASON")
+	c.Flags().StringVar(&reason, "reason", "no reason given", "the same as REASON")
 	return c
 }
 
 // halt switches to what is wanted. Nobody's halt replaces an earlier one: whoever
-// releases it must see why the first was given.
-func (a *app) halt(ctx context.Context, b *bus.Bus, want bus.Halt) error {
+// releases it must see why the first was given. running is false where only the event
+// store is there.
+func (a *app) halt(ctx context.Context, b *bus.Bus, running bool, want bus.Halt) error {
 	before, switched, err := b.SwitchHalt(ctx, want)
 	switch {
 	case err != nil:
@@ -44,9 +56,33 @@ func (a *app) halt(ctx context.Context, b *bus.Bus, want bus.Halt) error {
 	case !switched:
 		fmt.Fprintln(a.Out, "nothing is halted: new drills are accepted")
 	case want.Halted:
-		fmt.Fprintln(a.Out, "halted: running drills are being aborted, new ones are rejected")
+		return a.sayHalted(ctx, b, running)
 	default:
 		fmt.Fprintf(a.Out, "released: new drills are accepted; it was halted %s\n", before)
+	}
+	return nil
+}
+
+// sayHalted says what a halt does, and to which drills.
+func (a *app) sayHalted(ctx context.Context, b *bus.Bus, running bool) error {
+	fmt.Fprintf(a.Out, "halted: running drills are being aborted, new ones are rejected until %s\n", a.command("halt --release"))
+	drills, err := unfinished(ctx, b)
+	if err != nil {
+		fmt.Fprintf(a.Err, "firedrill: which drills run is not known: %v\n", err) // they are aborted all the same
+		return nil
+	}
+	for _, d := range drills {
+		switch {
+		case !running:
+			fmt.Fprintf(a.Out, "  %s was left before everything was put back: %s does that\n", d.Drill, a.command("up"))
+		case accepted(d).Settles != "":
+			fmt.Fprintf(a.Out, "  %s goes on: it only puts back what %s broke\n", d.Drill, accepted(d).Settles)
+		default:
+			fmt.Fprintf(a.Out, "  %s is being aborted and everything put back: %s shows how\n", d.Drill, a.command("watch "+d.Drill))
+		}
+	}
+	if len(drills) == 0 {
+		fmt.Fprintln(a.Out, "  none is running")
 	}
 	return nil
 }

@@ -16,10 +16,10 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/firedrill/firedrill/pkg/bus"
+	"github.com/firedrill/firedrill/pkg/drill"
 	"github.com/firedrill/firedrill/pkg/lab"
 	"github.com/firedrill/firedrill/pkg/lab/relay"
 	"github.com/firedrill/firedrill/schemas"
-	"github.com/firedrill/firedrill/services/firedrill/allinone"
 )
 
 //go:embed drills/postgres-kill-primary.yaml
@@ -68,7 +68,13 @@ func (a *app) labUp(ctx context.Context, dir, name string, stable time.Duration,
 		return failure(err)
 	}
 	o.Log = log
+	if err := checkLabFlags(name, stable, o); err != nil {
+		return err
+	}
 	rec, err := lab.Up(ctx, dir, lab.UpOptions{Postgres: o, RelayCommand: []string{self, "lab", "relay"}})
+	if errors.Is(err, lab.ErrLabExists) {
+		return err // the caller's mistake, unlike what else may go wrong
+	}
 	if err != nil {
 		return failure(err)
 	}
@@ -77,6 +83,31 @@ func (a *app) labUp(ctx context.Context, dir, name string, stable time.Duration,
 		return failure(err)
 	}
 	fmt.Fprintf(a.Out, "PostgreSQL is up: service 127.0.0.1:%d, nodes a (primary) and b (standby)\nnext: firedrill run %s\n", rec.ServicePort, path)
+	return nil
+}
+
+// checkLabFlags refuses flags that no lab, or no drill of it, could be made of.
+func checkLabFlags(name string, stable time.Duration, o lab.PostgresOptions) error {
+	raw, err := json.Marshal(drill.Drill{Metadata: drill.Metadata{Name: name}})
+	if err != nil {
+		return fmt.Errorf("--name %q: %w", name, err)
+	}
+	_, err = drill.Parse(raw)
+	for _, p := range drill.AsProblems(err) {
+		if p.Field == "metadata.name" {
+			return fmt.Errorf("--name %q: %s", name, p.Fix)
+		}
+	}
+	switch {
+	case stable <= 0:
+		return fmt.Errorf("--stable %s: use a time above 0, such as 30s", stable)
+	case o.Rows < 0:
+		return fmt.Errorf("--rows %d: use 0 or more", o.Rows)
+	case o.LinkDelay < 0:
+		return fmt.Errorf("--link-delay %s: use 0 or more", o.LinkDelay)
+	case o.LinkRate < 0:
+		return fmt.Errorf("--link-rate %d: use 0, for no limit, or more", o.LinkRate)
+	}
 	return nil
 }
 
@@ -146,15 +177,15 @@ firedrill of this state directory is not at its end, that is refused: the drill 
 not put back what it broke, and what it kept would be gone.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			rec, err := lab.Read(dir)
-			if err == nil && !force {
+			if err != nil {
+				return fmt.Errorf("--dir %s: %w", dir, err)
+			}
+			if !force {
 				if err := a.nothingUnderWay(cmd.Context()); err != nil {
 					return err
 				}
 			}
-			if err == nil {
-				err = lab.Down(cmd.Context(), dir)
-			}
-			if err != nil {
+			if err := lab.Down(cmd.Context(), dir); err != nil {
 				return failure(err)
 			}
 			fmt.Fprintf(a.Out, "PostgreSQL is stopped, and %s is removed", dir)
@@ -171,41 +202,29 @@ not put back what it broke, and what it kept would be gone.`,
 	return c
 }
 
-// nothingUnderWay refuses while a drill of this state directory is not at its end.
+// nothingUnderWay refuses while a drill of this state directory is not at its end,
+// whoever conducts it or left it.
 func (a *app) nothingUnderWay(ctx context.Context) error {
-	drills, err := a.drills(ctx)
-	if errors.Is(err, bus.ErrStoreLocked) {
-		return errors.New("a drill of `firedrill run` is under way in this state directory: let it end, or stop it with Ctrl-C; --force stops the lab all the same")
-	}
-	if err != nil {
-		return fmt.Errorf("looking for drills that need the lab: %w; --force stops it all the same", err)
-	}
-	for _, d := range drills {
-		if d.Finished == nil {
-			return fmt.Errorf("drill %s is not at its end: stop it with %s and wait, or start %s if none runs, which brings it to its end; --force stops the lab all the same",
-				d.Drill, a.command("abort "+d.Drill), a.command("up"))
-		}
-	}
-	return nil
-}
-
-// drills lists those of the firedrill that runs with this state directory, or ran last.
-func (a *app) drills(ctx context.Context) ([]bus.Summary, error) {
-	if _, up := allinone.ReadRecord(a.stateDir); !up {
-		log, err := a.log()
-		if err != nil {
-			return nil, err
-		}
-		return a.stored(ctx, log)
-	}
 	here := *a
 	here.nats = bus.Options{}
-	s, err := here.connect(ctx)
-	if err != nil {
-		return nil, err
+	var drills []bus.Summary
+	err := here.withRunningOrStore(ctx, func(b *bus.Bus, _ bool) (err error) {
+		drills, err = unfinished(ctx, b)
+		return err
+	})
+	switch {
+	case errors.Is(err, errNoStore):
+		return nil
+	case errors.Is(err, bus.ErrStoreLocked):
+		return errors.New("a firedrill is just starting or ending in this state directory: try again; --force stops the lab all the same")
+	case err != nil:
+		return fmt.Errorf("looking for drills that need the lab: %w; --force stops it all the same", err)
+	case len(drills) > 0:
+		id := drills[0].Drill
+		return fmt.Errorf("drill %s is not at its end: stop it with %s and wait, or start %s if none runs, which brings it to its end; --force stops the lab all the same",
+			id, a.command("abort "+id), a.command("up"))
 	}
-	defer s.close()
-	return s.bus.List(ctx)
+	return nil
 }
 
 func (a *app) labRelayCmd() *cobra.Command {

@@ -169,12 +169,12 @@ func TestALeftDrillIsFinishedFirst(t *testing.T) {
 			t.Errorf("%v: exit %d, %s%s", args, code, out, errs)
 		}
 	}
-	a, log := &app{stateDir: dir}, slog.New(slog.DiscardHandler)
-	if err := a.refuseLeft(t.Context(), log, "weekly"); err != nil {
+	a := &app{stateDir: dir, logLevel: "error"}
+	if err := a.refuseLeft(t.Context(), "weekly"); err != nil {
 		t.Errorf("whoever asks for the same drill again: %v", err)
 	}
 	a.stateDir = t.TempDir()
-	if err := a.refuseLeft(t.Context(), log, ""); err != nil {
+	if err := a.refuseLeft(t.Context(), ""); err != nil {
 		t.Errorf("nothing was ever run here: %v", err)
 	}
 	if entries, err := os.ReadDir(a.stateDir); err != nil || len(entries) != 0 {

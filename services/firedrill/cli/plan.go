@@ -21,18 +21,25 @@ func (a *app) planCmd() *cobra.Command {
 	var asJSON bool
 	c := &cobra.Command{
 		Use: "plan FILE", Short: "Show what a drill would hit and do, touching nothing", Args: cobra.ExactArgs(1),
+		Long: `Show what a drill would hit and do, and inside which guards, touching nothing.
+Exits 0 when the drill could begin, 1 when it could not or a step cannot be resolved,
+254 when the file is no valid drill.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			d, c, err := a.check(cmd.Context(), args[0], injector.VerbPlan)
 			if err != nil {
 				return err
 			}
 			if asJSON {
-				return writeJSON(a.Out, c)
+				if err := writeJSON(a.Out, c); err != nil {
+					return err
+				}
+				return wouldBegin(c)
 			}
 			for _, but := range a.caveats(cmd.Context(), d.raw) {
 				fmt.Fprintf(a.Out, "NOTE    %s\n", but)
 			}
-			return printPlan(a.Out, c)
+			printPlan(a.Out, c)
+			return wouldBegin(c)
 		},
 	}
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
@@ -42,9 +49,9 @@ func (a *app) planCmd() *cobra.Command {
 
 const inventoryUsage = "file that lists systems for drills to name; default: that of a running firedrill"
 
-// printPlan shows a plan; an unresolved step makes it an error. What is in the way
-// of several steps is said once: first the machines, then the rest.
-func printPlan(w io.Writer, c injector.Checked) error {
+// printPlan shows a plan. What is in the way of several steps is said once: first the
+// machines, then the rest.
+func printPlan(w io.Writer, c injector.Checked) {
 	p := planPrinter{w: w, said: map[string]bool{}}
 	for _, m := range machinesIn(c) {
 		fmt.Fprintf(w, "PROBLEM %s\n        %s, then plan again\n", m, m.fix())
@@ -53,9 +60,15 @@ func printPlan(w io.Writer, c injector.Checked) error {
 	if c.Guards != nil {
 		printGuards(w, *c.Guards, c.BlastRadius)
 	}
-	problems := 0
 	for _, s := range c.Steps {
 		p.step(s)
+	}
+}
+
+// wouldBegin is an error, with exit code 1, when the drill would not begin as planned.
+func wouldBegin(c injector.Checked) error {
+	problems := 0
+	for _, s := range c.Steps {
 		if s.Problem != "" {
 			problems++
 		}

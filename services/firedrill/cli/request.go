@@ -102,8 +102,8 @@ func (a *app) checkHere(ctx context.Context, verb string, raw []byte) (injector.
 // ask has the running firedrill check or plan a drill.
 func (a *app) ask(ctx context.Context, verb string, raw []byte) (injector.Checked, error) {
 	var c injector.Checked
-	s, err := a.connect(ctx)
-	if errors.Is(err, errNoServer) {
+	s, err := a.join(ctx)
+	if errors.Is(err, errNoServer) || errors.Is(err, errOneRun) {
 		return c, withoutInventory(raw)
 	}
 	if err != nil {

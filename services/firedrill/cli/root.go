@@ -6,10 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
-	"strings"
+	"syscall"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -36,7 +37,7 @@ type app struct {
 	registry target.Registry
 	stateDir string
 	// nats says where the NATS servers are and how to log in to them; without a URL
-	// they are those of the `up` of the state directory.
+	// they are those of the `up` or `run` of the state directory.
 	nats bus.Options
 	// inventory is the file with the systems that may be drilled.
 	inventory string
@@ -57,6 +58,9 @@ func Run(ctx context.Context, args []string, s Streams, r target.Registry) int {
 	if err == nil {
 		return run.OK
 	}
+	if readerGone(err) {
+		return brokenPipe
+	}
 	var code *exitError
 	if errors.As(err, &code) {
 		if code.err != nil {
@@ -68,6 +72,17 @@ func Run(ctx context.Context, args []string, s Streams, r target.Registry) int {
 	// that was not given a code of its own.
 	fmt.Fprintln(s.Err, "firedrill:", err)
 	return run.BadArguments
+}
+
+// brokenPipe is the code that a shell gives a program which SIGPIPE has ended.
+const brokenPipe = 128 + int(syscall.SIGPIPE)
+
+// readerGone reports whether an error is that nobody reads standard output any more, as
+// in `firedrill list | head -1`, which has nothing to be told. A connection that broke
+// is another thing.
+func readerGone(err error) bool {
+	write, ok := errors.AsType[*fs.PathError](err)
+	return ok && write.Path == os.Stdout.Name() && errors.Is(write, syscall.EPIPE)
 }
 
 // exitError carries an exit code; a nil err prints nothing more.
@@ -106,8 +121,8 @@ Exit codes: 0 pass, 1 fail, 2 inconclusive or invalid, 254 bad arguments, 255 fi
 		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
 	}
 	f := c.PersistentFlags()
-	f.StringVar(&a.stateDir, "state-dir", envOr("FIREDRILL_STATE_DIR", defaultStateDir), "event store, signing keys and the record of a running firedrill up")
-	f.StringVar(&a.nats.URL, "nats-url", os.Getenv("FIREDRILL_NATS_URL"), "NATS servers; default: those of the firedrill up of the state directory")
+	f.StringVar(&a.stateDir, "state-dir", envOr("FIREDRILL_STATE_DIR", defaultStateDir), "event store, signing keys and the record of a running firedrill")
+	f.StringVar(&a.nats.URL, "nats-url", os.Getenv("FIREDRILL_NATS_URL"), "NATS servers; default: those of the firedrill up or run of the state directory")
 	f.StringVar(&a.nats.CredentialsFile, "creds", os.Getenv("FIREDRILL_CREDS"), "NATS credentials file")
 	f.StringVar(&a.nats.NKeySeedFile, "nkey-seed-file", os.Getenv("FIREDRILL_NKEY_SEED_FILE"), "file with the NATS nkey seed")
 	f.StringVar(&a.nats.CAFile, "ca-file", os.Getenv("FIREDRILL_CA_FILE"), "file with the certificate authority of the NATS servers")
@@ -117,43 +132,9 @@ Exit codes: 0 pass, 1 fail, 2 inconclusive or invalid, 254 bad arguments, 255 fi
 	f.StringVar(&a.logLevel, "log-level", envOr("FIREDRILL_LOG_LEVEL", "warn"), "debug, info, warn or error")
 	c.AddCommand(a.upCmd(), a.validateCmd(), a.planCmd(), a.runCmd(), a.statusCmd(), a.watchCmd(), a.abortCmd(), a.undoCmd(), a.approveCmd(),
 		a.haltCmd(), a.listCmd(), a.reportCmd(), a.verifyCmd(), a.schemaCmd(), a.deadCmd(), a.keysCmd(), a.bootstrapCmd(), a.labCmd(), a.mirrorCmd(), a.zfsCmd())
+	c.SetFlagErrorFunc(explainFlag)
 	explainArguments(c)
 	return c
-}
-
-// explainArguments has every command say how it is used when it is called with
-// too few or too many arguments, or with a command that it does not have.
-func explainArguments(c *cobra.Command) {
-	for _, sub := range c.Commands() {
-		explainArguments(sub)
-	}
-	if c.HasParent() && c.HasSubCommands() && !c.Runnable() {
-		c.RunE = onlyCommands
-	}
-	if check := c.Args; check != nil {
-		c.Args = func(c *cobra.Command, args []string) error {
-			if err := check(c, args); err != nil {
-				return fmt.Errorf("%w\nusage: %s", err, c.UseLine())
-			}
-			return nil
-		}
-	}
-}
-
-// onlyCommands is what a command does that only has commands of its own: cobra would
-// take an unknown one for an argument, and print the help as if that were what was
-// asked for.
-func onlyCommands(c *cobra.Command, args []string) error {
-	if len(args) == 0 {
-		return c.Help()
-	}
-	var have []string
-	for _, sub := range c.Commands() {
-		if sub.IsAvailableCommand() {
-			have = append(have, sub.Name())
-		}
-	}
-	return fmt.Errorf("%s %s: there is no such command: use %s", c.CommandPath(), args[0], strings.Join(have, ", "))
 }
 
 // inventoryFlag adds --inventory to a command.
@@ -172,7 +153,7 @@ func (a *app) log() (*slog.Logger, error) {
 	return run.Logger(a.Err, "text", a.logLevel)
 }
 
-// session is a connection to firedrill: to the servers named, to the `up` of
+// session is a connection to firedrill: to the servers named, to what runs with
 // the state directory, or to an all-in-one of this invocation's own.
 type session struct {
 	bus     *bus.Bus
@@ -192,6 +173,19 @@ func (s *session) close() {
 // errNoServer tells the caller how to get one.
 var errNoServer = errors.New("no firedrill is running here: start one with `firedrill up`, or name the NATS servers with --nats-url")
 
+// errOneRun says why a second drill is not run beside that of a `firedrill run`: it
+// would end with the first.
+var errOneRun = errors.New("another `firedrill run` is under way here, and one runs at a time: wait for its end (`firedrill list` and `watch` show it), or take another --state-dir")
+
+// join is connect for who wants to run another drill: the firedrill of a `firedrill run`
+// is not there for that, and the error is then errOneRun.
+func (a *app) join(ctx context.Context) (*session, error) {
+	if rec, ok := allinone.ReadRecord(a.stateDir); a.nats.URL == "" && ok && rec.Private() {
+		return nil, errOneRun
+	}
+	return a.connect(ctx)
+}
+
 // connect joins a running firedrill.
 func (a *app) connect(ctx context.Context) (*session, error) {
 	o, out := a.nats, ""
@@ -201,7 +195,7 @@ func (a *app) connect(ctx context.Context) (*session, error) {
 			return nil, errNoServer
 		}
 		// Its server knows neither logins nor TLS: what is set for others is not for it.
-		o, out = bus.Options{URL: rec.NATSURL}, rec.OutDir
+		o, out = bus.Options{URL: rec.NATSURL, Seed: rec.Seed}, rec.OutDir
 	}
 	log, err := a.log()
 	if err != nil {
@@ -223,7 +217,7 @@ func (a *app) connect(ctx context.Context) (*session, error) {
 // connectOrStart joins a running firedrill, or starts one that ends with this
 // invocation.
 func (a *app) connectOrStart(ctx context.Context, o runOptions) (*session, error) {
-	s, err := a.connect(ctx)
+	s, err := a.join(ctx)
 	if !errors.Is(err, errNoServer) {
 		return s, err
 	}
@@ -235,10 +229,13 @@ func (a *app) connectOrStart(ctx context.Context, o runOptions) (*session, error
 	if err != nil {
 		return nil, err
 	}
-	if err := a.refuseLeft(ctx, log, o.msgID); err != nil {
+	if err := a.refuseLeft(ctx, o.msgID); err != nil {
 		return nil, err
 	}
-	stack, err := allinone.Start(ctx, allinone.Options{StateDir: a.stateDir, OutDir: o.out, Registry: a.registry, Inventory: inv, Log: log})
+	// Other commands reach the drill by the record in the state directory. It does
+	// whatever it is asked for, so it lets in nobody who cannot read that.
+	stack, err := allinone.Start(ctx, allinone.Options{StateDir: a.stateDir, Listen: "127.0.0.1:0", Private: true,
+		OutDir: o.out, Registry: a.registry, Inventory: inv, Log: log})
 	if err != nil {
 		return nil, failure(err)
 	}

@@ -173,7 +173,8 @@ func (a *app) conclude(s *session, id string, history []bus.Stored, o runOptions
 		if err != nil {
 			return failure(err)
 		}
-		if _, err := a.Out.Write(data); err != nil {
+		// The verdict is told by the exit code, too, to whoever reads nothing else.
+		if _, err := a.Out.Write(data); err != nil && !readerGone(err) {
 			return failure(err)
 		}
 	} else {

@@ -102,15 +102,13 @@ func (a *app) up(ctx context.Context, o allinone.Options) error {
 func underWay(ctx context.Context, stack *allinone.Stack) []string {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	list, err := stack.Bus.List(ctx)
+	drills, err := unfinished(ctx, stack.Bus)
 	if err != nil {
 		return nil // it is stopping because of that very server, most likely
 	}
 	var out []string
-	for _, d := range list {
-		if d.Finished == nil {
-			out = append(out, d.Drill)
-		}
+	for _, d := range drills {
+		out = append(out, d.Drill)
 	}
 	return out
 }

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/firedrill/firedrill/pkg/bus"
+	"github.com/firedrill/firedrill/pkg/drill"
 	"github.com/firedrill/firedrill/pkg/event"
 	"github.com/firedrill/firedrill/services/reporter/fold"
 )
@@ -40,6 +41,9 @@ func Describe(s bus.Stored) string {
 	case *event.ExternalNoted:
 		return p.From + ": " + p.Note
 	case *event.AbortRequested:
+		if p.Cause == drill.CauseHalt {
+			return "ABORT: all drills are halted by " + p.By + ": " + strings.TrimPrefix(p.Reason, "halted: ")
+		}
 		return "ABORT by " + p.By + ": " + p.Reason
 	case *event.PhaseFinished:
 		if p.Complete {

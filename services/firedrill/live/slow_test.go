@@ -220,3 +220,15 @@ func TestOneIsNotMany(t *testing.T) {
 		}
 	}
 }
+
+// TestAHaltIsSaidOnce: its reason begins by saying that it is one.
+func TestAHaltIsSaidOnce(t *testing.T) {
+	for want, p := range map[string]event.AbortRequested{
+		"ABORT: all drills are halted by ada: the disks are full": {By: "ada", Cause: drill.CauseHalt, Reason: "halted: the disks are full"},
+		"ABORT by ada: halted: as she says":                       {By: "ada", Cause: drill.CauseOperator, Reason: "halted: as she says"},
+	} {
+		if got := Describe(bus.Stored{Payload: &p}); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+}

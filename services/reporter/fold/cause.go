@@ -26,11 +26,11 @@ func ShowCause(text string) string {
 	for i > 0 && !strings.Contains(strings.Join(parts[i:], ": "), " ") {
 		i--
 	}
-	return ShowUnits(atWord(strings.Join(parts[i:], ": "), maxCause) + end)
+	return ShowUnits(CutText(strings.Join(parts[i:], ": "), maxCause) + end)
 }
 
-// atWord cuts a text that is longer than most characters after a word.
-func atWord(text string, most int) string {
+// CutText cuts a text that is longer than most characters after a word.
+func CutText(text string, most int) string {
 	if utf8.RuneCountInString(text) <= most {
 		return text
 	}

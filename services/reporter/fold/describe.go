@@ -254,7 +254,7 @@ func (f *phaseFold) describeCopy(n entry, name string) bool {
 }
 
 func (f *phaseFold) check(p *event.CheckCompleted, when string) {
-	props := p.Properties
+	props := withinReach(p.Properties)
 	if props == nil {
 		props = []event.Property{}
 	}
@@ -292,7 +292,7 @@ func (f *phaseFold) foldLedgers() {
 		if err != nil {
 			continue // Measure names it among the problems
 		}
-		f.out.Ledgers = append(f.out.Ledgers, Ledger{Step: l.step, LedgerResult: r,
+		f.out.Ledgers = append(f.out.Ledgers, Ledger{Step: l.step, Observer: f.observerOf(l.Epoch), LedgerResult: r,
 			LostCount: r.Lost.Len(), RecoveredCount: r.Recovered.Len(), PhantomCount: r.Phantom.Len(), DuplicateCount: r.Duplicate.Len()})
 	}
 }

@@ -55,7 +55,7 @@ func TestVerdicts(t *testing.T) {
 	want := map[string]verdict.Verdict{
 		"pass": verdict.Pass, "fail": verdict.Fail, "inconclusive": verdict.Inconclusive,
 		"invalid": verdict.Invalid, "aborted": verdict.Invalid, "missing": verdict.Fail,
-		"unkept": verdict.Inconclusive, "settled": verdict.Pass, "unsettled": verdict.Fail,
+		"unkept": verdict.Inconclusive, "reclaimed": verdict.Invalid, "slow": verdict.Fail, "settled": verdict.Pass, "unsettled": verdict.Fail,
 	}
 	for name, b := range synthetic.Variants() {
 		if got := mustFold(t, b.History()).Verdict; got != want[name] {

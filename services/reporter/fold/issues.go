@@ -1,6 +1,7 @@
 package fold
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -27,14 +28,13 @@ type docket struct {
 // open adds an issue with its action items.
 func (d *docket) open(severity, phase, title, detail string, todo ...string) {
 	id := fmt.Sprintf("I%d", len(d.issues)+1)
-	d.issues = append(d.issues, Issue{ID: id, Severity: severity, Phase: phase, Title: title, Detail: detail})
+	d.issues = append(d.issues, Issue{ID: id, Severity: severity, Phase: phase, Title: title, Detail: ShowUnits(detail)})
 	for _, t := range todo {
 		d.items = append(d.items, ActionItem{Issue: id, Text: t})
 	}
 }
 
-// issues derives what was found wrong, and what to do about it, the gravest
-// first within the drill and then phase by phase.
+// issues derives what was found wrong, and what to do about it, the gravest first.
 func issues(h *history, r Report) ([]Issue, []ActionItem) {
 	d := &docket{issues: []Issue{}, items: []ActionItem{}}
 	d.drill(h, r)
@@ -51,7 +51,25 @@ func issues(h *history, r Report) ([]Issue, []ActionItem) {
 		d.conduct(p)
 	}
 	d.history(h, r)
+	d.rank()
 	return d.issues, d.items
+}
+
+// rank puts the gravest issues first, and numbers them in that order.
+func (d *docket) rank() {
+	order := []string{Critical, Major, Minor}
+	slices.SortStableFunc(d.issues, func(a, b Issue) int {
+		return cmp.Compare(slices.Index(order, a.Severity), slices.Index(order, b.Severity))
+	})
+	place := map[string]int{}
+	for i := range d.issues {
+		place[d.issues[i].ID] = i
+		d.issues[i].ID = fmt.Sprintf("I%d", i+1)
+	}
+	slices.SortStableFunc(d.items, func(a, b ActionItem) int { return cmp.Compare(place[a.Issue], place[b.Issue]) })
+	for i := range d.items {
+		d.items[i].Issue = d.issues[place[d.items[i].Issue]].ID
+	}
 }
 
 func (d *docket) drill(h *history, r Report) {
@@ -151,6 +169,7 @@ func orThe(s, otherwise string) string {
 
 // results lists every judgement that is not a PASS.
 func (d *docket) results(p Phase) {
+	loss := d.loss(p)
 	for _, r := range p.Results {
 		if r.Verdict == verdict.Pass {
 			continue
@@ -168,11 +187,57 @@ func (d *docket) results(p Phase) {
 		if r.Of == ofKeep {
 			continue // each copy that was not made is an issue of its own
 		}
+		if loss && speaksOfLoss(r) {
+			continue // said above
+		}
+		if r.Of == ofChecks && r.Verdict == verdict.Fail {
+			v, _, why := p.properties(drill.Recovered, func(q event.Property) bool {
+				return loss && q.Name == propLost || q.Name == propStale && len(p.staleLanes()) > 0
+			})
+			if v != verdict.Fail {
+				continue // what failed is an issue of its own
+			}
+			r.Why = ShowUnits(joinReasons(why))
+		}
 		if r.Of == ofRestore && r.Verdict == verdict.Fail && !p.unsteady() {
 			continue // each failed undo and action is an issue of its own
 		}
+		if r.Of == ofRestore && r.Verdict == verdict.Fail {
+			r.Why = joinReasons(p.notAsBefore())
+		}
 		d.open(severity, p.Name, titleOf(r), r.Why, todo(p, r)...)
 	}
+}
+
+func speaksOfLoss(r Result) bool {
+	return r.Verdict == verdict.Fail && (r.Of == verdict.OfRPORecords || r.Of == verdict.OfRPOTime)
+}
+
+// loss opens one issue for a loss beyond an objective, with all that was found of
+// it: by number, by time, and by the checks. It is false where there is none.
+func (d *docket) loss(p Phase) bool {
+	var why, todos []string
+	title, severity := "", Major
+	for _, r := range p.Results {
+		if !speaksOfLoss(r) {
+			continue
+		}
+		if title == "" {
+			title, todos = titleOf(r), todo(p, r)
+		}
+		if r.Of == verdict.OfRPORecords {
+			severity = Critical
+		}
+		why = append(why, r.Why)
+	}
+	if title == "" {
+		return false
+	}
+	if found := p.failed(propLost); len(found) > 0 {
+		severity, why = Critical, append(why, found...)
+	}
+	d.open(severity, p.Name, title, joinReasons(why), todos...)
+	return true
 }
 
 // unsteady reports whether the state after the restore was seen to be wrong.
@@ -181,6 +246,17 @@ func (p Phase) unsteady() bool {
 		slices.ContainsFunc(p.Checks, func(c CheckRun) bool {
 			return c.When == drill.Restored && slices.ContainsFunc(c.Properties, func(q event.Property) bool { return q.Result == event.ResultFail })
 		})
+}
+
+// notAsBefore says what was seen to be wrong after the restore.
+func (p Phase) notAsBefore() []string {
+	_, _, out := p.properties(drill.Restored, func(q event.Property) bool { return q.Result != event.ResultFail })
+	for _, s := range p.Steady {
+		if s.When == drill.After && s.Status == statusViolated {
+			out = append(out, "the steady state did not come back: "+joinReasons(s.Reasons))
+		}
+	}
+	return out
 }
 
 func (p Phase) invalid() bool {
@@ -248,6 +324,9 @@ func todo(p Phase, r Result) []string {
 	if r.Verdict == verdict.Inconclusive {
 		switch r.Of {
 		case verdict.OfRTO:
+			if len(p.Recovery) > 0 && worstRecovery(p.Recovery).Achieved.Open {
+				return append(quicken(p), "Let the phase wait for stability (stable.timeout) for longer than its objective, and run it again.")
+			}
 			return []string{"The interval straddles the objective: run the phase again, with a shorter probe interval if it stays so."}
 		case verdict.OfRPORecords, verdict.OfRPOTime:
 			return []string{"Add a ledger check for every write probe, so that lost writes can be counted."}
@@ -258,7 +337,7 @@ func todo(p Phase, r Result) []string {
 	}
 	switch r.Of {
 	case verdict.OfRTO:
-		return []string{"Shorten the recovery: " + slowest(p), "Review whether the objective of " + ShowDuration(p.Objective.RTO) + " is the one the business needs."}
+		return append(quicken(p), "Shorten the recovery: "+slowest(p), "Review whether the objective of "+ShowDuration(p.Objective.RTO)+" is the one the business needs.")
 	case verdict.OfRPORecords, verdict.OfRPOTime:
 		return []string{"Reconcile the lost writes listed in the ledger with their source.",
 			"Close the gap: synchronous replication, or an objective that allows for the replication lag."}
@@ -288,6 +367,22 @@ func causeOf(r Result) string {
 	return "The reason is given above."
 }
 
+// quicken is what to do about lanes that were back and too slow.
+func quicken(p Phase) []string {
+	var lanes []string
+	for _, r := range p.Recovery {
+		for _, s := range r.Slow {
+			if lane := s.Probe + "/" + s.Lane; !slices.Contains(lanes, lane) {
+				lanes = append(lanes, lane)
+			}
+		}
+	}
+	if len(lanes) == 0 {
+		return nil
+	}
+	return []string{fmt.Sprintf("Find out what slowed the service down after it was back, as %s felt it: cold caches, missing statistics, a smaller machine, or a network further away.", strings.Join(lanes, ", "))}
+}
+
 // slowest names the split that took longest.
 func slowest(p Phase) string {
 	if len(p.Recovery) == 0 {
@@ -309,8 +404,18 @@ func slowest(p Phase) string {
 	return name
 }
 
-// lost reports whether acknowledged writes were lost: reads after that had to miss
-// them, which is no problem of its own.
+// staleLanes says of each lane how many reads were stale. After a loss reads had
+// to miss what was lost, which is no problem of its own.
+func (p Phase) staleLanes() []string {
+	var out []string
+	for _, l := range p.Availability {
+		if l.StaleReads > 0 && !lost(p) {
+			out = append(out, fmt.Sprintf("%s/%s: %s missed a write that had been acknowledged before", l.Probe, l.Lane, Plural(l.StaleReads, "read")))
+		}
+	}
+	return out
+}
+
 func lost(p Phase) bool {
 	return slices.ContainsFunc(p.Ledgers, func(l Ledger) bool { return l.LostCount > 0 })
 }
@@ -323,11 +428,9 @@ func (d *docket) conduct(p Phase) {
 				"Repair the system until its steady state holds, then run the drill again.")
 		}
 	}
-	for _, l := range p.Availability {
-		if l.StaleReads > 0 && !lost(p) {
-			d.open(Major, p.Name, "Reads were stale", fmt.Sprintf("%s/%s: %s missed a write that had been acknowledged before", l.Probe, l.Lane, Plural(l.StaleReads, "read")),
-				"Find out which server answered those reads; route them away from lagging or fenced-off servers.")
-		}
+	if stale := p.staleLanes(); len(stale) > 0 {
+		d.open(Major, p.Name, "Reads were stale", joinReasons(append(stale, p.failed(propStale)...)),
+			"Find out which server answered those reads; route them away from lagging or fenced-off servers.")
 	}
 	for _, l := range p.Ledgers {
 		if l.PhantomCount+l.DuplicateCount > 0 {

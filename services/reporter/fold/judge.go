@@ -23,7 +23,7 @@ func (f *phaseFold) recovery(i int, r verdict.FaultResult) Recovery {
 	_, name := cutStep(r.Step)
 	out := Recovery{
 		Step: r.Step, Name: name, Objective: f.out.Objective.RTO, Achieved: r.TTStable, FirstSuccess: r.TTFS,
-		NeverFailed: neverFailed(r), Censored: r.Censored, Decisive: r.Decisive,
+		NeverFailed: neverFailed(r), Censored: r.Censored, Decisive: r.Decisive, Slow: r.Slow,
 	}
 	at := slices.IndexFunc(f.faults, func(t verdict.FaultTime) bool { return t.Step == r.Step })
 	if at < 0 {
@@ -149,10 +149,13 @@ func (f *phaseFold) judgeMeasured() {
 			// Nothing was counted, so there is no number of writes to give.
 			r.Why = "objective " + r.Objective + "; no ledger was read, so it is not known what was lost"
 		case j.Of == verdict.OfValidity && invalid:
-			r.Verdict, r.Why = verdict.Invalid, joinReasons(append(slices.Clone(f.out.Invalidities), unlessSaid(j, f.out.Invalidities)...))
+			r.Verdict, r.Why = verdict.Invalid, joinReasons(append(slices.Clone(f.out.Invalidities), f.problems()...))
 		case replaced != "" && j.Verdict == verdict.Fail && j.Of != verdict.OfRPORecords && j.Of != verdict.OfRPOTime:
 			r.Verdict = verdict.Invalid
 			r.Why += "; the injector was replaced meanwhile (by " + replaced + "): the tool, not the system, may have been late"
+		}
+		if j.Of == verdict.OfRTO && f.unexplained() {
+			r.Why += "; the observer says: " + joinReasons(f.missed)
 		}
 		f.addResult(r.Of, r.Objective, r.Achieved, r.Verdict, r.Why)
 	}
@@ -176,23 +179,10 @@ func (f *phaseFold) settleInvalid(cut bool) {
 	}
 }
 
-// unlessSaid returns a failed validity judgement's reasons that were not known
-// before the measurement.
-func unlessSaid(j verdict.Judgement, said []string) []string {
-	if j.Verdict != verdict.Invalid {
-		return nil
-	}
-	why := j.Why
-	for _, s := range said {
-		why = strings.ReplaceAll(why, s, "")
-	}
-	var rest []string
-	for _, part := range strings.Split(why, "; ") {
-		if part != "" {
-			rest = append(rest, part)
-		}
-	}
-	return rest
+// unexplained reports whether the observer alone can say why the service was not
+// seen to get stable: the measurement names those that were too slow itself.
+func (f *phaseFold) unexplained() bool {
+	return len(f.missed) > 0 && !slices.ContainsFunc(f.measured.Faults, func(r verdict.FaultResult) bool { return len(r.Slow) > 0 })
 }
 
 // unmeasured is for phases without anything to measure.
@@ -321,12 +311,26 @@ func longer(a, b event.Interval) int {
 }
 
 // lostRecovered counts the acknowledged writes that were not there after the
-// recovery: per lane, the most that any ledger missed.
+// recovery.
 func lostRecovered(p Phase) (int64, bool) {
-	most := map[string]int64{}
+	return overLanes(p, func(l Ledger) int64 { return l.LostCount })
+}
+
+// ackedRecovered counts the acknowledged writes that the ledgers were compared
+// with after the recovery.
+func ackedRecovered(p Phase) int64 {
+	n, _ := overLanes(p, func(l Ledger) int64 { return l.Acked })
+	return n
+}
+
+// overLanes sums a figure of the ledgers that were read after the recovery: per
+// lane and claim the most of any ledger. It is false when none was read.
+func overLanes(p Phase, of func(Ledger) int64) (int64, bool) {
+	most := map[verdict.LaneKey]int64{}
 	for _, l := range p.Ledgers {
 		if _, when := cutStep(l.Step); when == drill.Recovered {
-			most[l.Probe+"/"+l.Lane] = max(most[l.Probe+"/"+l.Lane], l.LostCount)
+			id := verdict.LaneKey{Probe: l.Probe, Name: l.Lane, Epoch: l.Epoch}
+			most[id] = max(most[id], of(l))
 		}
 	}
 	var sum int64
@@ -359,55 +363,4 @@ func (f *phaseFold) statusOf(r Recovery) verdict.Verdict {
 		return verdict.Pass
 	}
 	return verdict.Inconclusive
-}
-
-// judgeChecks judges what the validator found after the recovery.
-func (f *phaseFold) judgeChecks() {
-	if len(f.spec.Checks) == 0 && !slices.ContainsFunc(f.out.Checks, func(c CheckRun) bool { return c.When == drill.Recovered }) {
-		return
-	}
-	v, n, why := f.properties(drill.Recovered)
-	if f.checksDone.IsZero() {
-		why = append(why, "the checks were not completed")
-		if v == verdict.Pass {
-			v = verdict.Inconclusive
-		}
-	}
-	f.addResult(ofChecks, "every property holds", n, v, reasonOr(why, "every property holds"))
-}
-
-func reasonOr(why []string, otherwise string) string {
-	if len(why) == 0 {
-		return otherwise
-	}
-	return joinReasons(why)
-}
-
-// properties sums up the properties that were checked at one moment.
-func (f *phaseFold) properties(when string) (verdict.Verdict, string, []string) {
-	v, good, judged := verdict.Pass, 0, 0
-	var why []string
-	for _, c := range f.out.Checks {
-		if c.When != when {
-			continue
-		}
-		for _, p := range c.Properties {
-			switch p.Result {
-			case event.ResultInfo:
-				continue
-			case event.ResultPass:
-				good++
-			case event.ResultFail:
-				v = verdict.Fail
-				why = append(why, fmt.Sprintf("%s: %s: %s", c.Check, p.Name, p.Found))
-			default:
-				if v == verdict.Pass {
-					v = verdict.Inconclusive
-				}
-				why = append(why, fmt.Sprintf("%s: %s could not be decided: %s", c.Check, p.Name, p.Found))
-			}
-			judged++
-		}
-	}
-	return v, fmt.Sprintf("%d of %d properties", good, judged), why
 }

@@ -173,6 +173,8 @@ type Recovery struct {
 	Elapsed  int64  `json:"elapsed_ns,omitempty"`
 	Censored bool   `json:"censored,omitempty"`
 	Decisive string `json:"decisive,omitempty"`
+	// Slow are the lanes whose latency alone put the recovery off.
+	Slow []verdict.Slowness `json:"slow,omitempty"`
 	// Status is the judgement of the RTO in this phase.
 	Status verdict.Verdict `json:"status"`
 	Splits Splits          `json:"splits"`
@@ -195,7 +197,12 @@ type Splits struct {
 // LaneRow is one lane's line of the availability table, over the measured window.
 type LaneRow struct {
 	Target string `json:"target,omitempty"`
+	// Observer names who made the attempts, where more than one did.
+	Observer string `json:"observer,omitempty"`
 	verdict.LaneResult
+	// After is the lane's downtime after the measured window, to the end of the
+	// phase; not known where there was no restore.
+	After Figure `json:"downtime_after"`
 }
 
 // Outage is one window without service, placed on the phase's axis.
@@ -204,7 +211,7 @@ type Outage struct {
 	// From and To are Start and End as distances from the timeline's zero.
 	From event.Interval `json:"from"`
 	To   event.Interval `json:"to"`
-	// Restore is true for outages after the restore began: the failback's.
+	// Restore is true for outages after the measured window: the way back's, mostly.
 	Restore bool `json:"restore,omitempty"`
 	// Errors are what its attempts met, each text once, as the observer recorded it.
 	Errors []string `json:"errors,omitempty"`
@@ -214,6 +221,9 @@ type Outage struct {
 type Ledger struct {
 	// Step is the check's step.
 	Step string `json:"step"`
+	// Observer is as in LaneRow. Acked counts every acknowledged write of the lane,
+	// from its first attempt to the moment of the check, extra attempts included.
+	Observer string `json:"observer,omitempty"`
 	verdict.LedgerResult
 	LostCount      int64 `json:"lost_count"`
 	RecoveredCount int64 `json:"recovered_count"`
@@ -282,7 +292,7 @@ type Failback struct {
 	// Lane is the lane that saw it, as "probe/lane".
 	Lane string `json:"lane,omitempty"`
 	// StillDown is true when the service was still down from the fault as the
-	// restore began: the outages are then not the way back's alone.
+	// measured window ended: the outages are then not the way back's alone.
 	StillDown bool `json:"still_down,omitempty"`
 }
 

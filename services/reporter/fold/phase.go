@@ -24,8 +24,10 @@ type phaseFold struct {
 	// lanes are all lanes on the observer's clock, faults the injected ones.
 	lanes  []verdict.Lane
 	faults []verdict.FaultTime
-	// claim is the observer's epoch that the measurement is taken from.
-	claim int64
+	// claim is the observer's epoch whose clock the measurement is on; replaced is
+	// true when another took over in the middle of it.
+	claim    int64
+	replaced bool
 	// measured is the phase's measurement; ledgers were checked after recovery.
 	measured verdict.Measurement
 	ledgers  []found
@@ -35,6 +37,8 @@ type phaseFold struct {
 	steadyFrom, settleAt, restoreAt                    int64
 	settled, missing                                   bool
 	checksDone                                         event.Reading
+	// missed is why the observer did not see the service get stable.
+	missed []string
 	// restoredDone is true when the checks after the restore are all in.
 	restoredDone bool
 	// broke is true when something was intended that has to be undone.
@@ -67,7 +71,7 @@ func foldPhase(h *history, name string) Phase {
 	f.setZero()
 	f.describe()
 	f.times()
-	f.conduct()
+	f.observers()
 	f.measure()
 	f.goesOn()
 	f.failback()
@@ -185,7 +189,7 @@ func (f *phaseFold) walk() {
 			}
 		case *event.RecoveryMissing:
 			if f.settleOrder < 0 {
-				f.missing, f.settleOrder, f.settleAt = true, n.order, f.axis.moment(n.at())
+				f.missing, f.settleOrder, f.settleAt, f.missed = true, n.order, f.axis.moment(n.at()), p.Reasons
 			}
 		case *event.ChecksCompleted:
 			if name == drill.Recovered {
@@ -262,22 +266,6 @@ func (f *phaseFold) times() {
 	}
 }
 
-// conduct notes what happened to the tool itself while it measured.
-func (f *phaseFold) conduct() {
-	end := f.settleOrder
-	if end < 0 {
-		end = f.log.entries[len(f.log.entries)-1].order
-	}
-	if f.steadyOrder < 0 {
-		return
-	}
-	for _, c := range f.h.claims {
-		if p := c.payload.(*event.ObserverClaimed); c.order > f.steadyOrder && c.order < end && p.Epoch > 1 {
-			f.invalid("the observer was replaced in the middle of the measurement (by %s, claim %d)", p.Instance, p.Epoch)
-		}
-	}
-}
-
 // takenOver names the injector that took over between the fault and the settled
 // system, or "".
 func (f *phaseFold) takenOver() string {
@@ -311,8 +299,9 @@ func (f *phaseFold) measure() {
 	}
 	w := &Window{Clock: f.axis.clock, From: from, Until: until, Complete: f.complete()}
 	f.out.Window = w
+	inside, outside := lanesIn(f.lanes, from, until)
 	in := verdict.Input{
-		Lanes: lanesIn(f.lanes, from, until), Faults: f.faults, From: from, Until: until,
+		Lanes: inside, Outside: outside, Faults: f.faults, From: from, Until: until,
 		StableWindow: int64(f.spec.Stable.Window), RTO: f.out.Objective.RTO, Availability: f.out.Objective.Availability,
 		RPORecords: f.out.Objective.RPORecords, RPOTime: f.out.Objective.RPOTime,
 		Invalidities: f.out.Invalidities,
@@ -324,8 +313,8 @@ func (f *phaseFold) measure() {
 	}
 	f.measured = verdict.Measure(in)
 	for _, l := range f.measured.Lanes {
-		f.out.Availability = append(f.out.Availability, LaneRow{Target: f.targets[l.Probe], LaneResult: l})
-		f.addOutages(l.Outages, false)
+		f.out.Availability = append(f.out.Availability, LaneRow{Target: f.targets[l.Probe], Observer: f.observerOf(l.Epoch), LaneResult: l})
+		f.addOutages(l, false)
 	}
 	f.out.Downtime = Figure{Known: len(f.measured.Lanes) > 0, Interval: f.measured.Downtime}
 	for i, r := range f.measured.Faults {
@@ -375,29 +364,30 @@ func (f *phaseFold) complete() bool {
 	return f.settleOrder >= 0 && (len(f.spec.Checks) == 0 || !f.checksDone.IsZero())
 }
 
-// lanesIn leaves out lanes without an attempt in the window, such as those of an
+// lanesIn sets lanes without an attempt in the window apart, such as those of an
 // observer that was replaced before or after it.
-func lanesIn(all []verdict.Lane, from, until int64) []verdict.Lane {
-	var out []verdict.Lane
+func lanesIn(all []verdict.Lane, from, until int64) (inside, outside []verdict.Lane) {
 	for _, l := range all {
 		if slices.ContainsFunc(l.Attempts, func(a verdict.Attempt) bool { return a.Scheduled >= from && a.Scheduled <= until }) {
-			out = append(out, l)
+			inside = append(inside, l)
+		} else {
+			outside = append(outside, l)
 		}
 	}
-	return out
+	return inside, outside
 }
 
-func (f *phaseFold) addOutages(os []verdict.Outage, restore bool) {
-	for _, o := range os {
-		f.out.Outages = append(f.out.Outages, Outage{Outage: o, From: f.axis.from(o.Start), To: f.axis.from(o.End), Restore: restore, Errors: f.errorsOf(o)})
+func (f *phaseFold) addOutages(l verdict.LaneResult, restore bool) {
+	for _, o := range l.Outages {
+		f.out.Outages = append(f.out.Outages, Outage{Outage: o, From: f.axis.from(o.Start), To: f.axis.from(o.End), Restore: restore, Errors: f.errorsOf(o, l.Epoch)})
 	}
 }
 
-// errorsOf collects what an outage's attempts met.
-func (f *phaseFold) errorsOf(o verdict.Outage) []string {
+// errorsOf collects what an outage's attempts met; their numbers are the claim's.
+func (f *phaseFold) errorsOf(o verdict.Outage, claim int64) []string {
 	var out []string
 	for _, b := range f.log.batches {
-		if b.Probe != o.Probe || b.Lane != o.Lane || f.claim != 0 && b.Epoch != f.claim {
+		if b.Probe != o.Probe || b.Lane != o.Lane || b.Epoch != claim {
 			continue
 		}
 		for _, e := range b.Errors {
@@ -409,18 +399,22 @@ func (f *phaseFold) errorsOf(o verdict.Outage) []string {
 	return out
 }
 
-// failback measures what the way back cost.
+// failback measures what came after the measured window: the way back, mostly.
 func (f *phaseFold) failback() {
 	if f.restoreOrder < 0 || len(f.lanes) == 0 {
 		return
 	}
+	// What fails while the data are checked is in no measured window either.
 	from, until := f.restoreAt, f.lastAttempt()
+	if f.out.Window != nil {
+		from = min(from, f.out.Window.Until+1)
+	}
 	if from >= until {
 		return
 	}
-	m := verdict.Measure(verdict.Input{Lanes: lanesIn(f.lanes, from, until), From: from, Until: until})
-	b := &Failback{Downtime: m.Downtime}
-	b.StillDown = slices.ContainsFunc(f.out.Outages, func(o Outage) bool { return o.Length.Open })
+	inside, _ := lanesIn(f.lanes, from, until)
+	m := verdict.Measure(verdict.Input{Lanes: inside, From: from, Until: until})
+	b := &Failback{Downtime: m.Downtime, StillDown: f.stillDown()}
 	for _, l := range m.Lanes {
 		b.Outages += len(l.Outages)
 		for _, o := range l.Outages {
@@ -429,7 +423,12 @@ func (f *phaseFold) failback() {
 				b.Longest, b.Lane = &length, l.Probe+"/"+l.Lane
 			}
 		}
-		f.addOutages(l.Outages, true)
+		f.addOutages(l, true)
+		for i := range f.out.Availability {
+			if a := &f.out.Availability[i]; a.Probe == l.Probe && a.Lane == l.Lane && a.Epoch == l.Epoch {
+				a.After = known(l.Downtime)
+			}
+		}
 	}
 	f.out.Failback = b
 }

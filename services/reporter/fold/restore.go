@@ -103,7 +103,7 @@ func (f *phaseFold) judgeRestore() {
 		return
 	}
 	j := &restoreJudge{}
-	j.v, _, j.why = f.properties(drill.Restored)
+	j.v, _, j.why = f.out.properties(drill.Restored, nil)
 	f.judgeUndos(j)
 	checked := f.judgeRestoreChecks(j)
 	steady := f.judgeSteadyAfter(j, checked)
@@ -186,7 +186,7 @@ func (f *phaseFold) judgeRestoreChecks(j *restoreJudge) bool {
 	if len(f.spec.Restore.Checks) > 0 && !made {
 		j.worsen(verdict.Inconclusive, "the checks after the restore were not made")
 	}
-	v, _, _ := f.properties(drill.Restored)
+	v, _, _ := f.out.properties(drill.Restored, nil)
 	j.found = v == verdict.Fail
 	return made && v == verdict.Pass
 }
@@ -208,15 +208,16 @@ func (f *phaseFold) judgeSteadyAfter(j *restoreJudge, checked bool) bool {
 	return false
 }
 
-// closing says in the executive summary how far everything is back.
-func closing(r Report) string {
-	s := backSentence(r)
+// closing says in the executive summary how far everything is back, what that
+// cost, and what the report rests on.
+func closing(r Report) []string {
+	out := []string{backSentence(r)}
 	for _, p := range r.Phases {
 		if p.Failback != nil && p.Failback.Longest != nil && !p.Failback.StillDown {
-			s += fmt.Sprintf(" The way back after “%s” cost its users an outage of %s.", p.Title, Show(*p.Failback.Longest))
+			out = append(out, fmt.Sprintf("The way back after “%s” cost its users an outage of %s.", p.Title, Show(*p.Failback.Longest)))
 		}
 	}
-	return s + " " + proofSentence(r)
+	return append(out, proofSentence(r))
 }
 
 func backSentence(r Report) string {

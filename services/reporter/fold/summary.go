@@ -2,9 +2,9 @@ package fold
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
-	"github.com/firedrill/firedrill/pkg/drill"
 	"github.com/firedrill/firedrill/pkg/verdict"
 )
 
@@ -20,7 +20,7 @@ func summarise(r Report) []string {
 		}
 	}
 	if r.State == StateFinished {
-		out = append(out, closing(r))
+		out = append(out, closing(r)...)
 	}
 	return out
 }
@@ -94,15 +94,20 @@ func keepSentence(p Phase) (s string) {
 }
 
 func outcomeSentence(p Phase) string {
-	s := fmt.Sprintf("%s: %s. ", p.Title, p.Verdict)
 	if p.Verdict == verdict.Invalid {
+		s := fmt.Sprintf("%s: %s. ", p.Title, p.Verdict)
 		for _, r := range p.Results {
 			if r.Verdict == verdict.Invalid {
 				return s + capital(r.Why) + "."
 			}
 		}
 	}
-	if len(p.Recovery) > 0 {
+	s := fmt.Sprintf("%s: %s%s. ", p.Title, p.Verdict, decided(p))
+	// A drill that was cut short keeps a failure that was proven before.
+	late := slices.ContainsFunc(p.Results, func(r Result) bool { return r.Of == verdict.OfRTO && r.Verdict == verdict.Fail })
+	if p.invalid() && !late {
+		s += "What was timed is not valid"
+	} else if len(p.Recovery) > 0 {
 		r := worstRecovery(p.Recovery)
 		switch {
 		case r.NeverFailed && r.Achieved.Open:
@@ -119,6 +124,9 @@ func outcomeSentence(p Phase) string {
 		if p.Objective.RTO > 0 {
 			s += fmt.Sprintf(" (objective %s)", ShowDuration(p.Objective.RTO))
 		}
+		if len(r.Slow) > 0 && !r.FirstSuccess.Open {
+			s += fmt.Sprintf("; it answered again after %s, but too slowly", Show(r.FirstSuccess))
+		}
 	}
 	if lost, ok := lostRecovered(p); ok {
 		s += fmt.Sprintf("; %s of %s acknowledged writes were lost", ShowCount(lost), ShowCount(ackedRecovered(p)))
@@ -126,27 +134,29 @@ func outcomeSentence(p Phase) string {
 	return strings.TrimSpace(s) + "."
 }
 
+// decided names what gave a phase that did not pass its verdict.
+func decided(p Phase) string {
+	var of []string
+	for _, r := range p.Results {
+		if p.Verdict != verdict.Pass && r.Verdict == p.Verdict {
+			of = append(of, strings.ToLower(Subject(r.Of)))
+		}
+	}
+	return parenthesis(strings.Join(of, ", "))
+}
+
+func parenthesis(s string) string {
+	if s == "" {
+		return ""
+	}
+	return " (" + s + ")"
+}
+
 func capital(s string) string {
 	if s == "" {
 		return s
 	}
 	return strings.ToUpper(s[:1]) + s[1:]
-}
-
-// ackedRecovered counts the acknowledged writes that the ledgers were compared
-// with after the recovery.
-func ackedRecovered(p Phase) int64 {
-	most := map[string]int64{}
-	for _, l := range p.Ledgers {
-		if _, when := cutStep(l.Step); when == drill.Recovered {
-			most[l.Probe+"/"+l.Lane] = max(most[l.Probe+"/"+l.Lane], l.Acked)
-		}
-	}
-	var sum int64
-	for _, n := range most {
-		sum += n
-	}
-	return sum
 }
 
 // agenda is the review meeting's: the runbook's points, with this drill's own.
@@ -158,6 +168,9 @@ func agenda(r Report) []AgendaItem {
 	}
 	for _, p := range r.Phases {
 		line := p.Title + ": " + string(p.Verdict)
+		if p.invalid() && p.Verdict != verdict.Invalid {
+			line += " (what was timed is not valid)"
+		}
 		if len(p.Recovery) > 0 {
 			line += ", recovery " + ShowRecovery(worstRecovery(p.Recovery))
 			if p.Objective.RTO > 0 {

@@ -68,6 +68,8 @@ type page struct {
 	Splits      table
 	Lanes       table
 	Ledgers     table
+	LanesNote   string
+	LedgersNote string
 	Conduct     table
 	Plan        table
 	Proof       table
@@ -80,7 +82,7 @@ type page struct {
 // that is loaded from elsewhere.
 func HTML(r fold.Report) ([]byte, error) {
 	t, err := template.New("report").Funcs(template.FuncMap{
-		"duration": fold.ShowDuration, "time": fold.ShowTime, "clock": clock, "join": orDash, "class": classOf, "count": count, "failback": failbackText, "requester": fold.ShowRequester, "unbroken": unbroken,
+		"duration": fold.ShowDuration, "time": fold.ShowTime, "clock": clock, "join": orDash, "class": classOf, "count": count, "failback": failbackText, "requester": fold.ShowRequester, "unbroken": unbroken, "wide": wide,
 	}).Parse(reportTemplate)
 	if err != nil {
 		return nil, fmt.Errorf("parse the report's template: %w", err)
@@ -96,6 +98,7 @@ func pageOf(r fold.Report) page {
 	p := page{
 		Report: r, CSS: template.CSS(reportCSS), Verdict: string(r.Verdict),
 		Recovery: table{recoveryHead, recoveryRows(r), 5}, Splits: table{splitHead, splitRows(r), -1},
+		LanesNote: availabilityNote, LedgersNote: ledgerNote,
 		Lanes: table{availabilityHead, availabilityRows(r), -1}, Ledgers: table{ledgerHead, ledgerRows(r), -1},
 		Conduct: table{conductHead, conductRows(r), -1}, Plan: table{planHead, planRows(r), -1},
 		Proof: table{[]string{"What", "Found"}, verificationRows(r), -1}, Definitions: definitions(r), SpecText: specText(r),
@@ -189,6 +192,10 @@ func classOf(s string) string {
 func unbroken(cell string) bool {
 	return !slices.ContainsFunc(strings.Fields(cell), func(word string) bool { return utf8.RuneCountInString(word) > maxUnbroken })
 }
+
+// wide reports whether a table has so many columns that only a wide screen shows
+// them side by side; the style sheet says what narrower ones do.
+func wide(head []string) bool { return len(head) >= 8 }
 
 // maxUnbroken is the longest word that is kept whole: ten columns of them fit.
 const maxUnbroken = 14

@@ -126,9 +126,11 @@ func (m *markdown) metrics(r fold.Report) {
 	m.table(recoveryHead, recoveryRows(r))
 	m.line("### Availability During Drill\n")
 	m.table(availabilityHead, availabilityRows(r))
+	m.line("%s\n", availabilityNote)
 	m.line("### Acknowledged Writes\n")
 	if rows := ledgerRows(r); len(rows) > 0 {
 		m.table(ledgerHead, rows)
+		m.line("%s\n", ledgerNote)
 	} else if r.State == fold.StateRunning {
 		m.line("No ledger has been read yet.\n")
 	} else {

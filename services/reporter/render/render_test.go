@@ -264,12 +264,12 @@ func TestWordsAreKeptWhole(t *testing.T) {
 		t.Fatal(err)
 	}
 	page := string(b)
-	for _, want := range []string{`<td class="whole">injected</td>`, `td.whole{overflow-wrap:normal}`} {
+	for _, want := range []string{`<td class="whole" data-head="Status">injected</td>`, `td.whole{overflow-wrap:normal}`} {
 		if !strings.Contains(page, want) {
 			t.Errorf("the page has no %s", want)
 		}
 	}
-	if strings.Contains(page, `<td class="whole">kill-async/fault/primary`) {
+	if strings.Contains(page, `class="whole" data-head="Step">kill-async/fault/primary`) {
 		t.Error("a long word is kept whole, and makes its column wide")
 	}
 }

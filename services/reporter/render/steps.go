@@ -78,9 +78,9 @@ func details(d map[string]string, reason string) string {
 func outageRows(p fold.Phase) [][]string {
 	var rows [][]string
 	for _, o := range p.Outages {
-		stretch := "recovery"
+		stretch := "window"
 		if o.Restore {
-			stretch = "restore"
+			stretch = "after it"
 		}
 		rows = append(rows, []string{o.Probe + "/" + o.Lane, stretch, offsets(o.From), offsets(o.To), fold.Show(o.Length), number(o.FirstBad) + "–" + number(o.LastBad), causeOf(o.Errors)})
 	}

@@ -72,7 +72,7 @@ func TestCauseOfAnOutage(t *testing.T) {
 		{[]string{"write: " + strings.Repeat("words and ", 20)}, strings.TrimSpace(strings.Repeat("words and ", 8)) + " …"},
 	} {
 		p := fold.Phase{Outages: []fold.Outage{{Outage: verdict.Outage{Probe: "w", Lane: "fresh"}, Errors: x.errors}}}
-		if got := rows(p, "| recovery |"); len(got) != 1 || !strings.HasSuffix(got[0], "| "+x.want+" |") {
+		if got := rows(p, "| window |"); len(got) != 1 || !strings.HasSuffix(got[0], "| "+x.want+" |") {
 			t.Errorf("%q:\n got %q\nwant %q", x.errors, got, x.want)
 		}
 	}

@@ -18,7 +18,7 @@ import (
 var (
 	recoveryHead     = []string{"Phase", "Fault", "Target RTO", "Achieved", "First success", "Status"}
 	splitHead        = []string{"Phase", "Fault", "Detect", "Fail over", "Restore service", "Verify data"}
-	availabilityHead = []string{"Phase", "Service", "Lane", "Availability", "Min availability (1 s)", "Latency P95", "P95 of successes", "Attempts", "Downtime"}
+	availabilityHead = []string{"Phase", "Service", "Lane", "Availability", "Min availability (1 s)", "Latency P95", "P95 of successes", "Attempts", "Downtime", "Downtime after the window"}
 	ledgerHead       = []string{"Phase", "Checked", "Lane", "Acknowledged", "Lost", "Recovery point", "Recovered", "Phantom", "Duplicate", "Lost numbers"}
 	resultHead       = []string{"Judged", "Objective", "Achieved", "Status", "Why"}
 	faultHead        = []string{"Fault", "Target", "Operation", "Parts", "When", "Took", "Status", "Proof of effect"}
@@ -32,6 +32,12 @@ var (
 	conductHead      = []string{"What", "Who", "When", "Why"}
 	settledHead      = []string{"Step", "Target", "Operation", "When", "Tries", "Took", "Status", "Details"}
 	planHead         = []string{"Step", "Operation", "Parts", "Does", "Undo", "Dead man"}
+)
+
+// What the two tables count, which is not the same.
+const (
+	availabilityNote = "Counted are the scheduled attempts of the measured window, from the steady state to the stable service, and its downtime. What came after it, with the checks and the restore, is under “Downtime after the window” alone."
+	ledgerNote       = "Counted are all writes up to the reading of the ledger, also those before the measured window and the extra attempts while the service was down: a few more or fewer than the table above has."
 )
 
 // errorTitle stands above the texts that errorRows lists.
@@ -62,6 +68,9 @@ func achieved(x fold.Recovery) string {
 	if x.Censored {
 		s += " (cut off by the next fault)"
 	}
+	for _, l := range x.Slow {
+		s += fmt.Sprintf("\n%s/%s was too slow until then: P95 %s, limit %s, baseline %s", l.Probe, l.Lane, fold.ShowLatency(l.P95), fold.ShowLatency(l.Limit), fold.ShowLatency(l.Baseline))
+	}
 	return s
 }
 
@@ -80,8 +89,8 @@ func availabilityRows(r fold.Report) [][]string {
 	var rows [][]string
 	for _, p := range r.Phases {
 		for _, l := range p.Availability {
-			rows = append(rows, []string{p.Title, service(l), l.Lane, fold.ShowPercent(l.LaneResult.Availability), fold.ShowPercent(l.MinAvailability),
-				fold.ShowLatency(l.Latency.P95), fold.ShowLatency(l.LatencyOK.P95), fold.ShowCount(l.Scheduled), fold.Show(l.Downtime)})
+			rows = append(rows, []string{p.Title, service(l), l.Lane + suffixIf(l.Observer, " (%s)"), fold.ShowPercent(l.LaneResult.Availability), fold.ShowPercent(l.MinAvailability),
+				fold.ShowLatency(l.Latency.P95), fold.ShowLatency(l.LatencyOK.P95), fold.ShowCount(l.Scheduled), fold.Show(l.Downtime), fold.ShowFigure(l.After)})
 		}
 	}
 	return rows
@@ -99,11 +108,20 @@ func ledgerRows(r fold.Report) [][]string {
 	for _, p := range r.Phases {
 		for _, l := range p.Ledgers {
 			when := l.Step[strings.LastIndex(l.Step, "/")+1:]
-			rows = append(rows, []string{p.Title, when, l.Probe + "/" + l.Lane, fold.ShowCount(l.Acked), fold.ShowCount(l.LostCount), fold.Show(l.RPA),
+			rows = append(rows, []string{p.Title, when, l.Probe + "/" + l.Lane + suffixIf(l.Observer, " (%s)"), fold.ShowCount(l.Acked), fold.ShowCount(l.LostCount), recoveryPoint(l.RPA),
 				fold.ShowCount(l.RecoveredCount), fold.ShowCount(l.PhantomCount), fold.ShowCount(l.DuplicateCount), fold.ShowRanges(l.Lost, 5)})
 		}
 	}
 	return rows
+}
+
+// recoveryPoint shows how far before the fault the data end; of writes that were
+// all made after it, nothing can be said.
+func recoveryPoint(i event.Interval) string {
+	if i.Open && i.Lo == 0 {
+		return fold.Never
+	}
+	return fold.Show(i)
 }
 
 func resultRows(rs []fold.Result) [][]string {
@@ -175,10 +193,22 @@ func checkRows(cs []fold.CheckRun) [][]string {
 	var rows [][]string
 	for _, c := range cs {
 		for _, q := range c.Properties {
-			rows = append(rows, []string{c.Check, c.When, q.Name, q.Result, q.Found, orNone(q.Wanted), orDash(q.Samples)})
+			rows = append(rows, []string{c.Check, c.When, q.Name, q.Result, q.Found, orNone(q.Wanted), lines(q.Samples)})
 		}
 	}
 	return rows
+}
+
+// maxSample bounds a sample in a table, in characters; report.json has it whole.
+const maxSample = 160
+
+// lines writes samples, one a line.
+func lines(samples []string) string {
+	var out []string
+	for _, s := range samples {
+		out = append(out, fold.CutText(strings.Join(strings.Fields(s), " "), maxSample))
+	}
+	return orNone(strings.Join(out, "\n"))
 }
 
 func copyRows(p fold.Phase) [][]string {
@@ -196,7 +226,7 @@ func copyRows(p fold.Phase) [][]string {
 func observerRows(p fold.Phase) [][]string {
 	var rows [][]string
 	for _, l := range p.Availability {
-		rows = append(rows, []string{l.Probe + "/" + l.Lane, fold.ShowPercent(100 * l.RateShare), fold.ShowLatency(l.JitterP99), fold.ShowCount(l.Skipped), staleReads(l.StaleReads)})
+		rows = append(rows, []string{l.Probe + "/" + l.Lane + suffixIf(l.Observer, " (%s)"), fold.ShowPercent(100 * l.RateShare), fold.ShowLatency(l.JitterP99), fold.ShowCount(l.Skipped), staleReads(l.StaleReads)})
 	}
 	return rows
 }
@@ -285,11 +315,11 @@ func notCounted(r fold.Report) string {
 func failbackText(b *fold.Failback) string {
 	switch {
 	case b.StillDown:
-		return "The service was still down from the fault when the restore began, so the way back cannot be judged apart."
+		return "The service was still down from the fault when the measured window ended, so the way back cannot be judged apart."
 	case b.Outages == 0:
-		return "The way back, measured apart: no attempt failed."
+		return "After the measured window, with the checks and the way back, no attempt failed."
 	}
-	return fmt.Sprintf("The way back, measured apart: its longest outage took %s (%s); over all lanes the service was down for %s.", fold.Show(*b.Longest), b.Lane, fold.Show(b.Downtime))
+	return fmt.Sprintf("After the measured window, with the checks and the way back: the longest outage took %s (%s), and over all lanes the service was down for %s.", fold.Show(*b.Longest), b.Lane, fold.Show(b.Downtime))
 }
 
 // definitions explain the figures that the report has.
@@ -306,9 +336,11 @@ func definitions(r fold.Report) [][2]string {
 		{"Achieved recovery time", "from the fault to the first success from which on the service was stable, over the slowest lane."},
 		{"Stable", fmt.Sprintf("for the phase's whole stable window no attempt of the lane failed, and of those that succeeded the 95th percentile of the latency (P95) was at most twice the baseline, or the baseline and %s where that is more. The baseline is the lane's P95 of successes before the first fault. An attempt that fails later starts the stretch anew. “Slow, not stable yet” means that attempts succeed, but not yet within that limit.", fold.ShowDuration(int64(verdict.LatencySlack)))},
 		{"Detect, fail over, restore service, verify data", "from the fault to the first recovery action (without one: to the first failed attempt); from there to the end of the last one (without one: to the first success); from there to the stable service; from there to the end of the data checks."},
-		{"Availability", "attempts that succeeded within their deadline, of all that were scheduled; a slot that the observer skipped counts as bad. The minimum is the worst second's."},
+		{"Measured window", "from the begin of the steady state's window to a second after the service was seen to be stable, or to what cut the watching short; never into the restore."},
+		{"Availability", "attempts that succeeded within their deadline, of all that were scheduled in the measured window; a slot that the observer skipped counts as bad. The minimum is the worst second's."},
+		{"Downtime", "without service within the measured window; that after the window, up to the end of the phase, is given apart: it is mostly the way back's, and no objective judges it."},
 		{"Latency", "from the moment an attempt was scheduled, so that a hang is not hidden; a failed attempt counts as endless (+∞)."},
-		{"Lost writes", "acknowledged to the client and not present afterwards. Recovered: not acknowledged and yet present. Phantom: present and never attempted."},
+		{"Lost writes", "acknowledged to the client and not present afterwards. Acknowledged are all of the lane, from its first attempt, before the measured window, to the reading of the ledger, with the extra attempts that were made besides the schedule while the service was down; “Attempts” are the scheduled ones of the measured window alone. Recovered: not acknowledged and yet present. Phantom: present and never attempted."},
 		{"Recovery point", "how far before the fault the surviving data ends. Without losses its upper end is the time since the last acknowledged write."},
 		{"Put back", "every step that had an effect was undone, and the restore checks passed. “Undone; not checked”: no restore checks were completed."},
 		{"INVALID", "the measurement, not the system, failed: no proof of the fault, a late observer, a drill cut short, or a history that is not whole."},

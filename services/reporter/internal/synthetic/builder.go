@@ -107,6 +107,13 @@ func (b *Builder) Without(types ...event.Type) *Builder {
 	return b
 }
 
+// Change replaces each event's payload with what f makes of it.
+func (b *Builder) Change(f func(payload any) any) {
+	for i := range b.events {
+		b.events[i].draft.Data = f(b.events[i].draft.Data)
+	}
+}
+
 // accepted is a drill's opening event.
 func accepted(d drill.Drill, requester string, sequence uint64) event.DrillAccepted {
 	spec, err := json.Marshal(d)

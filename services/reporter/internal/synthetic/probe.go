@@ -32,6 +32,8 @@ type watch struct {
 	epoch      int64
 	// late delays every attempt after its schedule, as a starved observer would.
 	late time.Duration
+	// slow is the stretch in which answers take 40 ms.
+	slow down
 }
 
 // lanes makes the attempts of the usual three lanes.
@@ -64,6 +66,9 @@ func (b *Builder) lane(w watch, probe, kind, name string, interval time.Duration
 // attempt meets the service as the truth has it at its start.
 func (b *Builder) attempt(w watch, seq int64, at, start time.Duration, salt int64) verdict.Attempt {
 	took, outcome := time.Duration(800+(seq*7919+salt)%700)*time.Microsecond, verdict.OK
+	if start >= w.slow.from && start < w.slow.to {
+		took = 40 * time.Millisecond
+	}
 	for _, d := range w.downs {
 		if start+took/2 < d.from || start+took/2 >= d.to {
 			continue

@@ -13,16 +13,36 @@ func (r *run) checks(lanes []verdict.Lane) {
 	b, p, step := r.b, r.p, r.step("checks/recovered")
 	cut := r.settled + 100*time.Millisecond
 	b.Add(r.settled+10*time.Millisecond, event.TypeChecksRequested, event.ChecksRequested{Step: step})
-	found := []event.LedgerFound{held(lanes[0], cut, r.f0, p.Lost), held(lanes[1], cut, r.f0, 0)}
+	var found []event.LedgerFound
+	for i, l := range lanes {
+		if lost := p.Lost; l.Kind == "write" {
+			if i > 0 {
+				lost = 0
+			}
+			if f := held(l, cut, r.f0, lost); f.UpTo > 0 {
+				found = append(found, f)
+			}
+		}
+	}
 	var cuts []event.LaneCut
 	for _, l := range found {
 		cuts = append(cuts, event.LaneCut{Probe: l.Probe, Lane: l.Lane, Epoch: l.Epoch, UpTo: l.UpTo})
 	}
 	b.Add(cut+20*time.Millisecond, event.TypeLedgerCut, event.LedgerCut{Step: step, Lanes: cuts})
-	lost := event.Property{Name: "lost", Result: event.ResultInfo, Found: fmt.Sprintf("%d acknowledged writes are not there", p.Lost)}
+	acked := int64(p.Lost)
+	for _, l := range found {
+		acked += l.Present.Len()
+	}
+	lost := event.Property{Name: "lost", Result: event.ResultPass, Found: fmt.Sprintf("%d of %d acknowledged writes are not there", p.Lost, acked), Wanted: "at most 0"}
+	if p.Lost > 0 {
+		lost.Result = event.ResultFail
+	}
 	b.Add(cut+300*time.Millisecond, event.TypeCheckCompleted, event.CheckCompleted{
 		Step: step, Check: "ledger", Target: "orders", Kind: "ledger", Began: b.Reading(cut + 40*time.Millisecond), Ended: b.Reading(cut + 280*time.Millisecond), Ledgers: found,
-		Properties: []event.Property{lost, {Name: "no phantoms", Result: event.ResultPass, Found: "0"}, {Name: "no duplicates", Result: event.ResultPass, Found: "0"}}})
+		Properties: []event.Property{lost,
+			{Name: "duplicate", Result: event.ResultPass, Found: "0 writes are there more than once", Wanted: "0"},
+			{Name: "phantom", Result: event.ResultPass, Found: "0 writes are there that were never attempted", Wanted: "0"},
+			{Name: "stale-reads", Result: event.ResultPass, Found: "0 reads missed a write acknowledged before they began", Wanted: "0"}}})
 	rows := []event.Property{{Name: "rows unchanged", Result: event.ResultPass, Found: "2000000 rows, sum 7d1c…", Wanted: "as before the fault"}}
 	if p.CheckFails {
 		rows = []event.Property{{Name: "rows unchanged", Result: event.ResultFail, Found: "2 of 200 chunks differ", Wanted: "as before the fault", Samples: []string{"orders: keys 120001–130000", "orders: keys 130001–140000"}}}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/firedrill/firedrill/pkg/drill"
 	"github.com/firedrill/firedrill/pkg/event"
+	"github.com/firedrill/firedrill/pkg/verdict"
 )
 
 // Phase is the truth of one phase, with times from its fault.
@@ -26,6 +27,8 @@ type Phase struct {
 	Unproven bool
 	// Late delays the observer's attempts, which makes the measurement invalid.
 	Late time.Duration
+	// Slow is for how long after its return the service takes 40 ms to answer.
+	Slow time.Duration
 	// AbortAt cuts the drill short at that time after the fault; 0 does not.
 	AbortAt time.Duration
 	// TakeoverAt and ReclaimAt replace the injector or the observer at that time
@@ -147,12 +150,7 @@ func (r *run) phase() time.Duration {
 	b.Add(r.f0-100*time.Millisecond, event.TypeSteadyEstablished, event.SteadyEstablished{Step: r.step("steady/before"), Window: event.Duration(5 * time.Second),
 		Lanes: []event.LaneSummary{{Probe: "orders-write", Lane: "pooled", Scheduled: 320, OK: 320, P50: 1_150_000, P95: 1_480_000, P99: 1_500_000}}})
 	r.inject()
-	w := r.watch()
-	lanes := b.lanes(w)
-	b.publish(lanes)
-	if p.ReclaimAt > 0 {
-		r.reclaim(w)
-	}
+	lanes := r.observe(r.watch())
 	if p.AbortAt > 0 {
 		r.abort()
 		return r.end
@@ -169,7 +167,7 @@ func (r *run) phase() time.Duration {
 func (r *run) plan() {
 	p := r.p
 	r.back = r.f0 + p.Back
-	last := r.back
+	last := r.back + p.Slow
 	if p.Flap > 0 {
 		last = r.f0 + p.Flap + 120*time.Millisecond
 	}
@@ -191,7 +189,7 @@ func (r *run) plan() {
 }
 
 func (r *run) watch() watch {
-	w := watch{phase: r.p.Name, begin: r.begin + 100*time.Millisecond, end: r.end - 50*time.Millisecond, epoch: 1, late: r.p.Late}
+	w := watch{phase: r.p.Name, begin: r.begin + 100*time.Millisecond, end: r.end - 50*time.Millisecond, epoch: 1, late: r.p.Late, slow: down{from: r.back, to: r.back + r.p.Slow}}
 	w.downs = append(w.downs, down{from: r.f0 + 4*time.Millisecond, to: r.back, hang: r.p.Hang})
 	if r.p.Flap > 0 {
 		w.downs = append(w.downs, down{from: r.f0 + r.p.Flap, to: r.f0 + r.p.Flap + 120*time.Millisecond})
@@ -223,11 +221,25 @@ func (r *run) inject() {
 	}
 }
 
-func (r *run) reclaim(w watch) {
-	at := r.f0 + r.p.ReclaimAt
-	r.b.Add(at, event.TypeObserverClaimed, event.ObserverClaimed{Instance: "observer-2", Epoch: 2})
-	w.begin, w.epoch = at+50*time.Millisecond, 2
-	r.b.publish(r.b.lanes(w))
+// unwatched is how long nobody watches before another observer claims the drill.
+const unwatched = 80 * time.Millisecond
+
+// observe makes the lanes of the phase's observers.
+func (r *run) observe(w watch) []verdict.Lane {
+	b, at := r.b, r.f0+r.p.ReclaimAt
+	if r.p.ReclaimAt == 0 {
+		at = w.end + unwatched
+	}
+	first := w
+	first.end = at - unwatched
+	lanes := b.lanes(first)
+	if r.p.ReclaimAt > 0 {
+		b.Add(at, event.TypeObserverClaimed, event.ObserverClaimed{Instance: "observer-2", Epoch: 2})
+		w.begin, w.epoch = at+50*time.Millisecond, 2
+		lanes = append(lanes, b.lanes(w)...)
+	}
+	b.publish(lanes)
+	return lanes
 }
 
 func (r *run) action(step, operation string, began, ended time.Duration, details map[string]string) {

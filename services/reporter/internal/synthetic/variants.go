@@ -20,6 +20,8 @@ func Variants() map[string]*Builder {
 		"aborted":      Build("orders-abort", "A drill that was aborted", with(kill, func(p *Phase) { p.AbortAt = 1400 * time.Millisecond })),
 		"missing":      Build("orders-missing", "A recovery that did not come", with(kill, func(p *Phase) { p.RTO, p.Back, p.UndoFails = 10*time.Second, 0, true })),
 		"unkept":       Build("orders-unkept", "A copy of the evidence that failed", with(kill, func(p *Phase) { p.Keep = KeepFails })),
+		"reclaimed":    Build("orders-reclaimed", "An observer that was replaced in the outage", with(kill, func(p *Phase) { p.ReclaimAt = time.Second })),
+		"slow":         Build("orders-slow", "A service that is back and slow", with(kill, func(p *Phase) { p.RTO, p.Slow = 4*time.Second, 3*time.Second })),
 		"settled":      Settle("orders-missing", "A recovery that did not come", 0),
 		"unsettled":    Settle("orders-missing", "A recovery that did not come", 1),
 	}

@@ -1,0 +1,294 @@
+package cli
+
+import (
+	"bytes"
+	"encoding/json"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/firedrill/firedrill/pkg/bus"
+	"github.com/firedrill/firedrill/pkg/run"
+	"github.com/firedrill/firedrill/services/firedrill/allinone"
+)
+
+// process is a `firedrill run` of its own.
+type process struct {
+	t    *testing.T
+	dir  string
+	cmd  *exec.Cmd
+	done chan struct{}
+	mu   sync.Mutex
+	said bytes.Buffer
+	news chan struct{}
+}
+
+func (p *process) Write(data []byte) (int, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	select {
+	case p.news <- struct{}{}:
+	default:
+	}
+	return p.said.Write(data)
+}
+
+func (p *process) words() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.said.String()
+}
+
+// start starts a firedrill command as a process with a state directory.
+func start(t *testing.T, dir string, args ...string) *process {
+	t.Helper()
+	p := &process{t: t, dir: dir, done: make(chan struct{}), news: make(chan struct{}, 1)}
+	p.cmd = exec.Command(os.Args[0], append([]string{"--state-dir", dir}, args...)...)
+	p.cmd.Env = append(os.Environ(), envCommand+"=1")
+	p.cmd.Stdout, p.cmd.Stderr = p, p
+	if err := p.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		_ = p.cmd.Wait() // the code is in its state
+		close(p.done)
+	}()
+	t.Cleanup(func() {
+		_ = p.cmd.Process.Kill() // most have ended
+		<-p.done
+	})
+	return p
+}
+
+// says waits until the process has said something.
+func (p *process) says(words string) {
+	p.t.Helper()
+	limit := time.After(time.Minute)
+	for !strings.Contains(p.words(), words) {
+		select {
+		case <-p.news:
+		case <-p.done:
+			if !strings.Contains(p.words(), words) {
+				p.t.Fatalf("it ended without a word on %q:\n%s", words, p.words())
+			}
+		case <-limit:
+			p.t.Fatalf("no word on %q:\n%s", words, p.words())
+		}
+	}
+}
+
+// ends waits for the process's end and returns its exit code.
+func (p *process) ends() int {
+	p.t.Helper()
+	select {
+	case <-p.done:
+		return p.cmd.ProcessState.ExitCode()
+	case <-time.After(time.Minute):
+		p.t.Fatalf("it does not end:\n%s", p.words())
+		return 0
+	}
+}
+
+// broken starts a run whose drill has broken the shop, and waits for nobody to mend it.
+func broken(t *testing.T, dir string) *process {
+	t.Helper()
+	p := start(t, dir, "run", "--out", filepath.Join(dir, "out"), simDrill(t, "{}", "1m", "[]"))
+	p.says("fault took effect")
+	return p
+}
+
+// lone is the id of the first drill of a state directory that broken was started in.
+const lone = "lone-1"
+
+// TestALoneRunIsReached from another process, which finds it by the state directory.
+func TestALoneRunIsReached(t *testing.T) {
+	dir := t.TempDir()
+	p := broken(t, dir)
+	info, err := os.Stat(filepath.Join(dir, "up.json"))
+	if err != nil || info.Mode() != 0o600 {
+		t.Fatalf("the record: %v, %v", info.Mode(), err)
+	}
+	rec, ok := allinone.ReadRecord(dir)
+	if !ok || !rec.Private() || rec.PID != p.cmd.Process.Pid {
+		t.Fatalf("%+v, %v", rec, ok)
+	}
+	if did := command(t, dir, "list"); did.code != run.OK || !strings.Contains(did.out, lone) || !strings.Contains(did.out, "running") {
+		t.Errorf("list: %+v", did)
+	}
+	if did := command(t, dir, "status", lone); did.code != run.OK || !strings.Contains(did.out, lone+": running") {
+		t.Errorf("status: %+v", did)
+	}
+	for name, login := range map[string][]string{
+		"without the login": {"--nats-url", rec.NATSURL},
+		"with another one":  {"--nats-url", rec.NATSURL, "--nkey-seed-file", strangersSeed(t)},
+	} {
+		for _, args := range [][]string{{"list"}, {"abort", lone}, {"halt"}} {
+			did := command(t, dir, append(login, args...)...)
+			if did.code != run.Crash || !strings.Contains(did.errs, "Authorization") || strings.Contains(did.errs, string(rec.Seed)) {
+				t.Errorf("%s, %v: %+v", name, args, did)
+			}
+		}
+	}
+	// It is there for one drill, whoever else would like one.
+	other := simDrill(t, "{}", "1m", mend)
+	if did := command(t, dir, "run", other); did.code != run.BadArguments || !strings.Contains(did.errs, "another `firedrill run` is under way here") {
+		t.Errorf("a second run: %+v", did)
+	}
+	if did := command(t, dir, "validate", other); did.code != run.OK || !strings.Contains(did.out, "but not now: another `firedrill run`") {
+		t.Errorf("validate: %+v", did)
+	}
+	watch := start(t, dir, "watch", "--json", lone)
+	if did := command(t, dir, "abort", "--reason", "the shop opens", lone); did.code != run.OK || !strings.Contains(did.out, lone+" is being aborted") {
+		t.Errorf("abort: %+v", did)
+	}
+	if code := p.ends(); code != run.Inconclusive {
+		t.Errorf("the run exits with %d:\n%s", code, p.words())
+	}
+	p.says("the shop opens")
+	p.says("finished: everything is put back")
+	if code := watch.ends(); code != run.Inconclusive {
+		t.Errorf("watch exits with %d:\n%s", code, watch.words())
+	}
+	var report struct{ ID string }
+	if err := json.Unmarshal([]byte(watch.words()), &report); err != nil || report.ID != lone {
+		t.Errorf("watch: %v\n%s", err, watch.words())
+	}
+	gone(t, dir)
+	if did := command(t, dir, "list"); did.code != run.BadArguments || !strings.Contains(did.errs, "no firedrill is running here") {
+		t.Errorf("list afterwards: %+v", did)
+	}
+	holdsNot(t, dir, string(rec.Seed), p.words()+watch.words())
+}
+
+// gone fails the test if there is a record.
+func gone(t *testing.T, dir string) {
+	t.Helper()
+	if left, err := filepath.Glob(filepath.Join(dir, "*up*json")); err != nil || len(left) != 0 {
+		t.Errorf("left: %v, %v", left, err)
+	}
+}
+
+// holdsNot fails the test if a secret is in a text or in a file of a state directory.
+func holdsNot(t *testing.T, dir, secret, text string) {
+	t.Helper()
+	if strings.Contains(text, secret) {
+		t.Errorf("the secret is printed:\n%s", text)
+	}
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		data, err := os.ReadFile(path)
+		if bytes.Contains(data, []byte(secret)) {
+			t.Errorf("%s holds the secret", path)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// strangersSeed is the file of a login that a private server does not know.
+func strangersSeed(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	e, err := bus.StartEmbedded(bus.EmbeddedOptions{StoreDir: dir, Private: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.Shutdown()
+	return write(t, "seed.nk", string(e.Seed())+"\n")
+}
+
+// TestHaltStopsALoneRun, says which drill that is, and blocks the next until it is
+// released, for which no firedrill has to run.
+func TestHaltStopsALoneRun(t *testing.T) {
+	dir := t.TempDir()
+	p := broken(t, dir)
+	did := command(t, dir, "halt", "the shop opens")
+	if did.code != run.OK || !strings.Contains(did.out, "halted: running drills are being aborted") || !strings.Contains(did.out, lone+" is being aborted and everything put back") {
+		t.Errorf("halt: %+v", did)
+	}
+	if code := p.ends(); code != run.Inconclusive {
+		t.Errorf("the run exits with %d:\n%s", code, p.words())
+	}
+	p.says("ABORT: all drills are halted by " + requester() + ": the shop opens\n")
+	p.says("p/fault/break undone")
+	p.says("finished: everything is put back")
+	drill := simDrill(t, "{}", "1m", mend)
+	if did := command(t, dir, "run", "--out", filepath.Join(dir, "out"), drill); did.code != run.BadArguments || !strings.Contains(did.errs, "firedrill halt --release") {
+		t.Errorf("a run while all is halted: %+v", did)
+	}
+	if did := command(t, dir, "halt", "again"); did.code != run.OK || !strings.Contains(did.out, "halted already") || !strings.Contains(did.out, "the shop opens") {
+		t.Errorf("a second halt: %+v", did)
+	}
+	if did := command(t, dir, "halt", "--release"); did.code != run.OK || !strings.Contains(did.out, "released") {
+		t.Errorf("release: %+v", did)
+	}
+	if did := command(t, dir, "run", "--quiet", "--out", filepath.Join(dir, "out"), drill); did.code == run.BadArguments || !strings.Contains(did.out, "report: ") {
+		t.Errorf("a run after the release: %+v", did)
+	}
+	if did := command(t, t.TempDir(), "halt"); did.code != run.BadArguments || !strings.Contains(did.errs, "no firedrill is running here") {
+		t.Errorf("where none ever ran: %+v", did)
+	}
+}
+
+// TestAKilledRunConfusesNobody: its record is not taken for a running firedrill, even
+// if its number is another process's by now.
+func TestAKilledRunConfusesNobody(t *testing.T) {
+	dir := t.TempDir()
+	p := broken(t, dir)
+	if err := p.cmd.Process.Signal(syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	p.ends()
+	record := filepath.Join(dir, "up.json")
+	raw, err := os.ReadFile(record)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var rec allinone.Record
+	if err := json.Unmarshal(raw, &rec); err != nil {
+		t.Fatal(err)
+	}
+	rec.PID = os.Getpid()
+	if raw, err = json.Marshal(rec); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(record, raw, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{{"list"}, {"watch", lone}, {"abort", lone}} {
+		if did := command(t, dir, args...); did.code != run.BadArguments || !strings.Contains(did.errs, "no firedrill is running here") {
+			t.Errorf("%v: %+v", args, did)
+		}
+	}
+	if did := command(t, dir, "run", simDrill(t, "{}", "1m", mend)); did.code != run.BadArguments || !strings.Contains(did.errs, lone+" was left before everything was put back") {
+		t.Errorf("run: %+v", did)
+	}
+	if did := command(t, dir, "halt"); did.code != run.OK || !strings.Contains(did.out, lone+" was left before everything was put back") {
+		t.Errorf("halt: %+v", did)
+	}
+	up := start(t, dir, "up", "--listen", "127.0.0.1:0", "--http", "", "--out", filepath.Join(dir, "out"))
+	up.says("firedrill is up")
+	if info, err := os.Stat(record); err != nil || info.Mode() != 0o600 {
+		t.Errorf("the record of the next one: %v, %v", info.Mode(), err)
+	}
+	if did := command(t, dir, "watch", lone); did.code != run.Inconclusive || !strings.Contains(did.out, "everything is put back") {
+		t.Errorf("watch: %+v", did)
+	}
+	if err := up.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if code := up.ends(); code != run.OK {
+		t.Errorf("up exits with %d:\n%s", code, up.words())
+	}
+	gone(t, dir)
+}

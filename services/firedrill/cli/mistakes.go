@@ -1,0 +1,73 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+)
+
+// explainArguments has every command say how it is used when it is called with
+// too few or too many arguments, or with a command that it does not have.
+func explainArguments(c *cobra.Command) {
+	for _, sub := range c.Commands() {
+		explainArguments(sub)
+	}
+	if c.HasParent() && c.HasSubCommands() && !c.Runnable() {
+		c.RunE = onlyCommands
+	}
+	if check := c.Args; check != nil {
+		c.Args = func(c *cobra.Command, args []string) error {
+			if err := check(c, args); err != nil {
+				return fmt.Errorf("%w\nusage: %s", err, c.UseLine())
+			}
+			return nil
+		}
+	}
+}
+
+// onlyCommands is what a command does that only has commands of its own: cobra would
+// take an unknown one for an argument, and print the help as if that were what was
+// asked for.
+func onlyCommands(c *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return c.Help()
+	}
+	var have []string
+	for _, sub := range c.Commands() {
+		if sub.IsAvailableCommand() {
+			have = append(have, sub.Name())
+		}
+	}
+	hint := didYouMean("", args[0], have)
+	return fmt.Errorf("%s %s: there is no such command: use %s%s", c.CommandPath(), args[0], strings.Join(have, ", "), hint)
+}
+
+// explainFlag names the flag that was probably meant.
+func explainFlag(c *cobra.Command, err error) error {
+	var unknown *pflag.NotExistError
+	if !errors.As(err, &unknown) {
+		return err
+	}
+	var known []string
+	c.Flags().VisitAll(func(f *pflag.Flag) { known = append(known, f.Name) })
+	hint := didYouMean("--", unknown.GetSpecifiedName(), known)
+	return fmt.Errorf("%w: `%s --help` lists them%s", err, c.CommandPath(), hint)
+}
+
+// didYouMean asks whether that was meant which is nearest; "" where that is
+// anybody's guess.
+func didYouMean(prefix, name string, known []string) string {
+	// Cobra knows how far apart two names are, but only those of commands.
+	parent := &cobra.Command{SuggestionsMinimumDistance: 2}
+	for _, k := range known {
+		parent.AddCommand(&cobra.Command{Use: k, Run: func(*cobra.Command, []string) {}})
+	}
+	near := parent.SuggestionsFor(name)
+	if len(near) == 0 {
+		return ""
+	}
+	return fmt.Sprintf("; did you mean %s%s?", prefix, near[0])
+}
