@@ -68,7 +68,7 @@ verify: ## fail if a generated file is out of date (mend with make fix)
 fix: ## write the generated files and the recorded reports
 	go run ./pkg/schemagen/cmd/schemagen
 	go run ./services/reporter/fold/reportschema
-	cd services/reporter && go test ./render -run Golden -update
+	cd services/reporter && go test ./render -run Golden -update && go test ./fold -run Recorded -update
 
 test: setup build lint verify jaeger minio peers test-go ## set up and run everything
 

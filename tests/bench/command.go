@@ -5,6 +5,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"time"
 
 	"github.com/firedrill/firedrill/pkg/run"
 )
@@ -18,12 +19,16 @@ func Command(ctx context.Context, args []string, in io.Reader, out, errs io.Writ
 	trials := fs.Int("failovers", 30, "how many primaries to kill")
 	only := fs.String("only", "", "measure only this: memory, fold, latency or failover")
 	alone := fs.Duration("prober", 0, "only probe at this interval the target whose configuration is on stdin, and print the CPU that takes; for bench itself")
+	plain := fs.Duration("bare", 0, "as -prober, with the least that asks as often")
 	if fs.Parse(args) != nil {
 		return run.BadArguments
 	}
-	if *alone > 0 {
-		if err := prober(ctx, in, out, *alone); err != nil {
-			fmt.Fprintf(errs, "bench: prober: %v\n", err)
+	for every, probe := range map[time.Duration]func(context.Context, io.Reader, io.Writer, time.Duration) error{*alone: prober, *plain: bare} {
+		if every <= 0 {
+			continue
+		}
+		if err := probe(ctx, in, out, every); err != nil {
+			fmt.Fprintf(errs, "bench: probing every %s: %v\n", every, err)
 			return run.Fail
 		}
 		return run.OK

@@ -17,18 +17,19 @@ import (
 	"github.com/firedrill/firedrill/pkg/target/postgres"
 )
 
-// proberAlone is what probing costs in percent of a core, measured in a process
-// that does nothing else: the lab's relay runs in this one.
-func proberAlone(ctx context.Context, config json.RawMessage, every time.Duration) (percent float64, err error) {
+// probing is what a way to probe costs in percent of a core, measured in a process that
+// does nothing else: the lab's relay runs in this one. way is the flag of Command that
+// stands for it.
+func probing(ctx context.Context, way string, config json.RawMessage, every time.Duration) (percent float64, err error) {
 	self, err := os.Executable()
 	if err != nil {
 		return 0, err
 	}
-	cmd := exec.CommandContext(ctx, self, "-prober", every.String())
+	cmd := exec.CommandContext(ctx, self, "-"+way, every.String())
 	var out, errs bytes.Buffer
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(config), &out, &errs
 	if err := cmd.Run(); err != nil {
-		return 0, fmt.Errorf("prober at %v: %w: %s", every, err, &errs)
+		return 0, fmt.Errorf("%s at %v: %w: %s", way, every, err, &errs)
 	}
 	_, err = fmt.Sscan(out.String(), &percent)
 	return percent, err

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -16,7 +17,7 @@ import (
 // undoes the fault, and has its restore checks made.
 func TestAbortPutsBackAndShowsIt(t *testing.T) {
 	p := startLab(t, lab.PostgresOptions{Synchronous: true})
-	stack, rec, _ := startAllInOne(t, p)
+	stack, rec, out := startAllInOne(t, p)
 	publish(t, rec.NATSURL, "cut-short", quickDrill(t, "cut-short", func(phase map[string]any) {
 		hurried(phase)
 		phase["faults"] = []any{map[string]any{"name": "freeze", "target": "orders", "fault": "freeze"}}
@@ -49,6 +50,7 @@ func TestAbortPutsBackAndShowsIt(t *testing.T) {
 	if fin := finished(history); fin.Complete || len(fin.Outstanding) > 0 {
 		t.Errorf("finished %+v", fin)
 	}
+	record(t, stack, filepath.Join(out, id), "aborted")
 }
 
 // TestUndoThatFailsIsSettledLater: the dead primary's data directory is out of

@@ -6,12 +6,15 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/firedrill/firedrill/pkg/bus"
 	"github.com/firedrill/firedrill/pkg/event"
 	"github.com/firedrill/firedrill/pkg/lab"
+	"github.com/firedrill/firedrill/pkg/target/postgres"
 	"github.com/firedrill/firedrill/pkg/verdict"
 	"github.com/firedrill/firedrill/services/reporter/fold"
 )
@@ -53,6 +56,7 @@ func TestSynchronousFailoverLosesNothing(t *testing.T) {
 		}
 	}
 	checkFiles(t, filepath.Join(out, r.ID), r, stack.Keyring)
+	record(t, stack, filepath.Join(out, r.ID), "pass")
 }
 
 // checkFiles: the files on disk are what the events give.
@@ -92,7 +96,7 @@ func checkFiles(t *testing.T, dir string, r fold.Report, ring event.Keyring) {
 // are really lost, and the drill says so and fails.
 func TestAsynchronousFailoverFindsTheLoss(t *testing.T) {
 	p := startLab(t, lab.PostgresOptions{LinkDelay: 200 * time.Millisecond})
-	stack, rec, _ := startAllInOne(t, p)
+	stack, rec, out := startAllInOne(t, p)
 	history, r := validDrill(t.Context(), t, stack.Bus, stack.Keyring, rec.NATSURL, "async", quickDrill(t, "async", func(phase map[string]any) {
 		phase["checks"] = append(phase["checks"].([]any), map[string]any{"name": "wal", "target": "orders", "check": "wal-forensics"})
 	}))
@@ -104,80 +108,96 @@ func TestAsynchronousFailoverFindsTheLoss(t *testing.T) {
 	if lost == 0 || r.Verdict != verdict.Fail {
 		t.Fatalf("verdict %s with %d lost writes behind a link of 200 ms\n%s", r.Verdict, lost, outline(history))
 	}
+	// Two counts that know nothing of each other: each lost write was a commit of its
+	// own, and the dead primary's log has those of all clients, acknowledged or not.
+	if commits := deadCommits(t, r); commits < lost {
+		t.Errorf("the dead primary's log has %d commits that did not survive, the ledgers %d lost writes", commits, lost)
+	}
+	evidenceTells(t, p, r)
+	record(t, stack, filepath.Join(out, r.ID), "fail")
 }
 
-// TestSeparateProcesses: the same drill by five programs.
+// deadCommits is what the check of the dead primary's log counted.
+func deadCommits(t *testing.T, r fold.Report) (commits int64) {
+	t.Helper()
+	for _, c := range r.Phases[0].Checks {
+		if c.Kind != postgres.CheckForensics {
+			continue
+		}
+		if len(c.Properties) != 1 || c.Properties[0].Result != event.ResultInfo {
+			t.Fatalf("the dead primary's log was not read to its end: %+v", c.Properties)
+		}
+		if _, err := fmt.Sscanf(c.Properties[0].Found, "%d commits in the log of node a after the fork", &commits); err != nil {
+			t.Fatalf("%q: %v", c.Properties[0].Found, err)
+		}
+		return commits
+	}
+	t.Fatal("the dead primary's log was not looked at")
+	return 0
+}
+
+// evidenceTells: what was collected because the check failed shows, without anybody's
+// doing, what the system was at that moment: a dead, b promoted and alone.
+func evidenceTells(t *testing.T, p *lab.Postgres, r fold.Report) {
+	t.Helper()
+	found := map[string]string{}
+	for _, set := range r.Phases[0].Evidence {
+		if set.Cause != string(event.TypeChecksCompleted) || set.Target != "orders" {
+			t.Errorf("evidence of %s because of %s", set.Target, set.Cause)
+		}
+		for _, item := range set.Items {
+			found[item.Name] = item.Text
+		}
+	}
+	for name, words := range map[string][]string{
+		"a/state":                {"stopped", "0 processes"},
+		"a/pg_controldata":       {"Database cluster state:", "in production"}, // as it was killed
+		"a/log":                  {"database system is ready to accept connections"},
+		"b/state":                {"primary", "timeline 2"},
+		"b/log":                  {"received promote request", "selected new timeline ID: 2"},
+		"b/pg_stat_replication":  {"no rows"},
+		"b/pg_stat_wal_receiver": {"no rows"},
+		"b/pg_replication_slots": {"no rows"},
+		"b/settings":             {"name=wal_keep_size setting=64 source=configuration file unit=MB", "name=primary_conninfo"},
+		"b/pg_stat_activity":     {"backend_type=checkpointer"},
+		"endpoint":               {"service 127.0.0.1:" + strconv.Itoa(p.ServicePort)},
+	} {
+		for _, w := range words {
+			if !strings.Contains(found[name], w) {
+				t.Errorf("evidence %q does not say %q:\n%s", name, w, found[name])
+			}
+		}
+	}
+	all, err := r.JSON()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range []string{p.Secrets.App, p.Secrets.Admin, p.Secrets.Replicator} {
+		secret, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(secret) == 0 || bytes.Contains(all, bytes.TrimSpace(secret)) {
+			t.Errorf("the report holds the password of %s", filepath.Base(file))
+		}
+	}
+}
+
+// TestSeparateProcesses: the same drill by five programs, each of which has a part in
+// it, and in its trace.
 func TestSeparateProcesses(t *testing.T) {
+	j := startJaeger(t)
 	p := startLab(t, lab.PostgresOptions{Synchronous: true})
 	f := startFleet(t, p)
-	history, r := validDrill(f.ctx, t, f.bus, f.keyring, f.url, "fleet", quickDrill(t, "fleet", nil))
+	history, r := validDrill(f.ctx, t, f.bus, f.keyring, f.url, "fleet", quickDrill(t, "fleet", keepOldWAL(p)))
 	atHome(t, p)
 	if r.Verdict != verdict.Pass {
 		t.Fatalf("verdict %s: %+v\n%s", r.Verdict, r.Issues, outline(history))
 	}
-}
-
-// TestInjectorKilledAtEveryBoundary: the injector is killed with SIGKILL as soon
-// as each of its events is stored. Each time another one ends the drill clean.
-func TestInjectorKilledAtEveryBoundary(t *testing.T) {
-	afresh := func(name string, run func(f *fleet, p *lab.Postgres)) bool {
-		return t.Run(name, func(t *testing.T) {
-			p := startLab(t, lab.PostgresOptions{Synchronous: true})
-			run(startFleet(t, p), p)
-		})
+	if c := r.Phases[0].Copies; len(c) != 1 || c[0].Status != "done" || c[0].Files == 0 {
+		t.Errorf("the old primary's log was not kept: %+v", c)
 	}
-	// One undisturbed drill tells how many boundaries there are.
-	boundaries := 0
-	if !afresh("count", func(f *fleet, p *lab.Postgres) { boundaries = f.drillKilledAt(p, "count", -1) }) {
-		return
-	}
-	if boundaries < 15 {
-		t.Fatalf("only %d events by the injector", boundaries)
-	}
-	// Going back takes longer with each drill that a pair has behind it.
-	const perLab = 8
-	for from := 0; from < boundaries; from += perLab {
-		afresh(fmt.Sprintf("from %d", from), func(f *fleet, p *lab.Postgres) {
-			for k := from; k < min(from+perLab, boundaries); k++ {
-				f.drillKilledAt(p, "kill-at", k)
-			}
-		})
-	}
-}
-
-// drillKilledAt runs a drill and kills the injector after its k-th event (never
-// for -1). It returns how many events injectors wrote.
-func (f *fleet) drillKilledAt(p *lab.Postgres, name string, k int) int {
-	f.t.Helper()
-	publish(f.t, f.url, name, quickDrill(f.t, name, hurried))
-	f.requests++
-	id := newest(f.t, f.bus, name, uint64(f.requests))
-	n, reports, faults := 0, 0, 0
-	history := await(f.ctx, f.t, f.bus, id, func(s bus.Stored) {
-		switch s.Event.Type {
-		case event.TypeReportPublished:
-			reports++
-		case event.TypeFaultInjected:
-			faults++
-		}
-		if s.Event.Service() != event.Injector || s.Event.Type == event.TypeLeaseRenewed {
-			return
-		}
-		if n == k {
-			f.kill(event.Injector)
-			f.generation++
-			f.start(event.Injector, f.instance())
-		}
-		n++
-	})
-	wholeHistory(f.t, history, f.keyring)
-	atHome(f.t, p)
-	fin := finished(history)
-	if reports != 1 || faults > 1 || fin == nil || len(fin.Outstanding) > 0 {
-		f.t.Fatalf("killed at %d: %d reports, %d faults, %+v\n%s", k, reports, faults, fin, outline(history))
-	}
-	f.t.Logf("killed at event %d: complete=%v, %s", k, fin.Complete, foldReport(f.t, history, f.keyring).Verdict)
-	return n
+	oneTrace(t, j.QueryURL, r.ID)
 }
 
 func finished(history []bus.Stored) *event.DrillFinished {

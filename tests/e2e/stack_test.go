@@ -80,16 +80,25 @@ func inMemory(t *testing.T) string {
 // keepLittleWAL has both nodes drop old WAL, all of which pg_rewind would copy.
 func keepLittleWAL(t *testing.T, p *lab.Postgres) {
 	t.Helper()
+	configure(t, p, "wal_keep_size = '64MB'", "min_wal_size = '32MB'")
+}
+
+// configure changes settings on both nodes.
+func configure(t *testing.T, p *lab.Postgres, settings ...string) {
+	t.Helper()
 	for _, node := range []string{"a", "b"} {
 		conn, err := p.Connect(t.Context(), node)
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer conn.Close(context.WithoutCancel(t.Context()))
-		for _, sql := range []string{"ALTER SYSTEM SET wal_keep_size = '64MB'", "ALTER SYSTEM SET min_wal_size = '32MB'", "SELECT pg_reload_conf()"} {
-			if _, err := conn.Exec(t.Context(), sql); err != nil {
-				t.Fatalf("node %s: %s: %v", node, sql, err)
+		for _, s := range settings {
+			if _, err := conn.Exec(t.Context(), "ALTER SYSTEM SET "+s); err != nil {
+				t.Fatalf("node %s: %s: %v", node, s, err)
 			}
+		}
+		if _, err := conn.Exec(t.Context(), "SELECT pg_reload_conf()"); err != nil {
+			t.Fatalf("node %s: %v", node, err)
 		}
 	}
 }
@@ -136,6 +145,20 @@ func hurried(phase map[string]any) {
 	phase["stable"] = map[string]any{"window": "500ms", "timeout": "1m"}
 }
 
+// keepOldWAL has a drill copy the log of the primary that it kills.
+func keepOldWAL(p *lab.Postgres) func(phase map[string]any) {
+	return func(phase map[string]any) {
+		from, to := places(p)
+		phase["keep"] = []any{map[string]any{"name": "old-wal", "from": from, "to": to + "/{drill}"}}
+	}
+}
+
+// places are where a drill may copy evidence from and to.
+func places(p *lab.Postgres) (from, to string) {
+	a, _ := p.Node("a")
+	return "dir:" + filepath.Join(a.DataDir, "pg_wal"), "dir:" + p.Evidence
+}
+
 // inventory lets drills have the lab as the entry "lab", and nothing else.
 func inventory(t *testing.T, p *lab.Postgres) drill.Inventory {
 	t.Helper()
@@ -143,8 +166,10 @@ func inventory(t *testing.T, p *lab.Postgres) drill.Inventory {
 	if err != nil {
 		t.Fatal(err)
 	}
+	from, to := places(p)
 	return drill.Inventory{APIVersion: drill.APIVersion, Kind: drill.InventoryKind, Spec: drill.InventorySpec{
-		Targets: []drill.Entry{{Name: "lab", Driver: "postgres", Config: config}},
+		Targets:  []drill.Entry{{Name: "lab", Driver: "postgres", Config: config}},
+		KeepFrom: []string{from}, KeepTo: []string{to},
 	}}
 }
 
@@ -165,6 +190,9 @@ func startAllInOne(t *testing.T, p *lab.Postgres) (*allinone.Stack, allinone.Rec
 	return s, rec, out
 }
 
+// requesterTrace is the trace in which all drills are asked for.
+const requesterTrace = "4bf92f3577b34da6a3ce929d0e0e4736"
+
 // publish asks for a drill as any program would: with a plain NATS client.
 func publish(t *testing.T, url, name string, raw []byte) {
 	t.Helper()
@@ -173,7 +201,10 @@ func publish(t *testing.T, url, name string, raw []byte) {
 		t.Fatal(err)
 	}
 	defer nc.Close()
-	if err := nc.Publish("drill.req.me."+name, raw); err != nil {
+	m := nats.NewMsg("drill.req.me." + name)
+	m.Header["traceparent"] = []string{"00-" + requesterTrace + "-00f067aa0ba902b7-01"}
+	m.Data = raw
+	if err := nc.PublishMsg(m); err != nil {
 		t.Fatal(err)
 	}
 	if err := nc.Flush(); err != nil {
@@ -286,8 +317,9 @@ type fleet struct {
 	ctx    context.Context
 	cancel context.CancelFunc
 
-	// generation counts the injectors started; requests counts those asked for.
+	// generation counts the injectors started; requests and drills are what was asked for.
 	generation, requests int
+	drills               []string // their ids
 
 	mu    sync.Mutex
 	procs map[string]*process

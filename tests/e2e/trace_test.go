@@ -2,9 +2,11 @@ package e2e
 
 import (
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -16,28 +18,48 @@ import (
 
 // span is what Jaeger's query API says of one.
 type span struct {
+	SpanID        string `json:"spanID"`
 	OperationName string `json:"operationName"`
-	StartTime     int64  `json:"startTime"` // microseconds since the epoch
-	Duration      int64  `json:"duration"`  // microseconds
-	ProcessID     string `json:"processID"`
+	References    []struct {
+		RefType string `json:"refType"`
+		TraceID string `json:"traceID"`
+		SpanID  string `json:"spanID"`
+	} `json:"references"`
+	StartTime int64  `json:"startTime"` // microseconds since the epoch
+	Duration  int64  `json:"duration"`  // microseconds
+	ProcessID string `json:"processID"`
 }
 
 type trace struct {
+	TraceID   string `json:"traceID"`
 	Spans     []span `json:"spans"`
 	Processes map[string]struct {
 		ServiceName string `json:"serviceName"`
+		Tags        []struct {
+			Key   string `json:"key"`
+			Value any    `json:"value"`
+		} `json:"tags"`
 	} `json:"processes"`
 }
 
-// TestTimelineInJaeger: a real Jaeger shows the drill as one trace, under the id
-// that follows from the drill's, with the times at which things really happened.
-func TestTimelineInJaeger(t *testing.T) {
+// startJaeger starts a real Jaeger, to which everything started from now on exports
+// its spans, soon after they end.
+func startJaeger(t *testing.T) *lab.Jaeger {
+	t.Helper()
 	j, err := lab.StartJaeger(t.Context(), lab.JaegerOptions{Binary: filepath.Join(os.Getenv("FIREDRILL_BIN"), "jaeger"), Dir: t.TempDir()})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(j.Stop)
 	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", j.Endpoint)
+	t.Setenv("OTEL_BSP_SCHEDULE_DELAY", "200") // milliseconds
+	return j
+}
+
+// TestTimelineInJaeger: a real Jaeger shows the drill as one trace, under the id
+// that follows from the drill's, with the times at which things really happened.
+func TestTimelineInJaeger(t *testing.T) {
+	j := startJaeger(t)
 	flush, err := telemetry.Setup(t.Context(), "firedrill", "test")
 	if err != nil {
 		t.Fatal(err)
@@ -50,7 +72,9 @@ func TestTimelineInJaeger(t *testing.T) {
 	if err := flush(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	tr := awaitTrace(t, j.QueryURL, telemetry.TraceID(id).String(), id)
+	// Of the all-in-one's spans those of messages come first, the timeline's with the report.
+	tr := awaitTrace(t, j.QueryURL, telemetry.TraceID(id).String(), "firedrill/test",
+		"injector/allinone", "observer/allinone", "validator/allinone")
 	var fault *event.FaultInjected
 	for _, h := range history {
 		if f, ok := h.Payload.(*event.FaultInjected); ok {
@@ -68,31 +92,67 @@ func TestTimelineInJaeger(t *testing.T) {
 	}
 }
 
-func hasService(services map[string]bool, want string) bool {
-	for s := range services {
-		if strings.Contains(s, want) {
-			return true
+// oneTrace: five programs have put what they did for a drill into one trace, whose id
+// follows from the drill's; it leads to the trace of whoever asked for the drill.
+func oneTrace(t *testing.T, query, drill string) {
+	t.Helper()
+	want := telemetry.TraceID(drill).String()
+	// Who works on messages exports spans of its own. The injector and the observer
+	// are in it by what the reporter read in the history.
+	tr := awaitTrace(t, query, want, "validator/validator-1", "mirror/mirror-1", "reporter/reporter-1",
+		"injector/reporter-1", "observer/reporter-1", "validator/reporter-1")
+	in := map[string]bool{}
+	for _, s := range tr.Spans {
+		in[s.SpanID] = true
+	}
+	var linked bool
+	for _, s := range tr.Spans {
+		root := strings.HasPrefix(s.OperationName, "drill ")
+		for _, r := range s.References {
+			switch {
+			case r.RefType == "FOLLOWS_FROM":
+				linked = linked || root && r.TraceID == requesterTrace
+			case r.TraceID != want || !in[r.SpanID]:
+				t.Errorf("the parent %s/%s of %q is not in the drill's trace", r.TraceID, r.SpanID, s.OperationName)
+			}
+		}
+		if root != (len(tr.parents(s)) == 0) {
+			t.Errorf("%q has the parents %q: only the drill itself has none", s.OperationName, tr.parents(s))
 		}
 	}
-	return false
+	if !linked {
+		t.Error("the drill's own span has no link to the requester's trace")
+	}
+	awaitTrace(t, query, requesterTrace, "injector/injector-1")
+}
+
+func (tr trace) parents(s span) (ids []string) {
+	for _, r := range s.References {
+		if r.RefType == "CHILD_OF" {
+			ids = append(ids, r.SpanID)
+		}
+	}
+	return ids
 }
 
 func abs(n int64) int64 { return max(n, -n) }
 
-// whole reports whether a trace has the drill's own span and some of each service.
-// The spans of messages under way come first, the timeline's with the report.
-func (tr trace) whole() bool {
-	services, root := map[string]bool{}, false
+// exporters are the processes with spans in the trace, each as service/instance.
+func (tr trace) exporters() []string {
+	var out []string
 	for _, s := range tr.Spans {
-		services[tr.Processes[s.ProcessID].ServiceName] = true
-		root = root || strings.HasPrefix(s.OperationName, "drill ")
+		p := tr.Processes[s.ProcessID]
+		for _, tag := range p.Tags {
+			if name := fmt.Sprintf("%s/%v", p.ServiceName, tag.Value); tag.Key == "service.instance.id" && !slices.Contains(out, name) {
+				out = append(out, name)
+			}
+		}
 	}
-	return root && hasService(services, event.Injector) && hasService(services, event.Observer) &&
-		hasService(services, event.Validator) && hasService(services, "firedrill")
+	return out
 }
 
-// awaitTrace asks Jaeger until the trace is whole.
-func awaitTrace(t *testing.T, query, traceID, drill string) trace {
+// awaitTrace asks Jaeger until the trace has spans of all these exporters.
+func awaitTrace(t *testing.T, query, id string, exporters ...string) trace {
 	t.Helper()
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
@@ -101,20 +161,22 @@ func awaitTrace(t *testing.T, query, traceID, drill string) trace {
 		var body struct {
 			Data []trace `json:"data"`
 		}
-		resp, err := http.Get(query + "/api/traces/" + traceID)
+		resp, err := http.Get(query + "/api/traces/" + id)
 		if err == nil {
 			err = json.NewDecoder(resp.Body).Decode(&body)
 			_ = resp.Body.Close()
 		}
-		for _, tr := range body.Data {
-			if tr.whole() {
-				return tr
-			}
+		var have []string
+		if len(body.Data) == 1 {
+			have = body.Data[0].exporters()
+		}
+		if !slices.ContainsFunc(exporters, func(e string) bool { return !slices.Contains(have, e) }) {
+			return body.Data[0]
 		}
 		select {
 		case <-tick.C:
 		case <-deadline:
-			t.Fatalf("Jaeger has no whole trace %s of %s: %v %+v", traceID, drill, err, body.Data)
+			t.Fatalf("trace %s in Jaeger has spans by %q, want some by each of %q: %v", id, have, exporters, err)
 		}
 	}
 }

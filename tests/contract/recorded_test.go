@@ -1,0 +1,74 @@
+package contract
+
+import (
+	"compress/gzip"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/firedrill/firedrill/pkg/drill"
+	"github.com/firedrill/firedrill/pkg/event"
+	"github.com/firedrill/firedrill/pkg/keys"
+	"github.com/firedrill/firedrill/services/reporter/fold"
+)
+
+// TestTheCoreReadsRecordedHistories: a drill that an earlier release began could be
+// gone on with from any of its events, and what it ended with is still its end.
+func TestTheCoreReadsRecordedHistories(t *testing.T) {
+	dirs, err := filepath.Glob("../../services/reporter/fold/testdata/recorded/*")
+	if err != nil || len(dirs) < 3 {
+		t.Fatalf("recorded histories: %q, %v", dirs, err)
+	}
+	for _, dir := range dirs {
+		t.Run(filepath.Base(dir), func(t *testing.T) {
+			events := recorded(t, dir)
+			var s drill.State
+			for i, e := range events {
+				s = drill.Apply(s, e)
+				if s.Program == nil {
+					t.Fatalf("after event %d, %s, there is no program: the accepted drill cannot be read", i+1, e.Type)
+				}
+				move := drill.Next(s, event.Reading{Wall: e.Time, Clock: e.Clock, Mono: int64(e.Mono)})
+				if over := s.Finished != nil; over != (move.Kind == drill.MoveEnd) {
+					t.Fatalf("after event %d, %s: finished %v, and next comes %s", i+1, e.Type, over, move.Kind)
+				}
+			}
+			if s.Finished == nil || len(s.Debts) > 0 || len(s.Finished.Outstanding) > 0 {
+				t.Errorf("at the end: finished %+v, still owed %+v", s.Finished, s.Debts)
+			}
+			if complete := s.Abort == nil; complete != s.Finished.Complete || complete != (s.Position() == len(s.Program)) {
+				t.Errorf("complete %v, aborted %v, at step %d of %d", s.Finished.Complete, s.Abort, s.Position(), len(s.Program))
+			}
+		})
+	}
+}
+
+// recorded opens every event of a recorded history.
+func recorded(t *testing.T, dir string) []event.Event {
+	t.Helper()
+	f, err := os.Open(filepath.Join(dir, "events.jsonl.gz"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	z, err := gzip.NewReader(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	raws, err := fold.Import(z)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ring, err := keys.ReadKeyring(filepath.Join(dir, keys.KeyringFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out []event.Event
+	for _, o := range event.OpenAll(raws, ring) {
+		if o.Err != nil {
+			t.Fatal(o.Err)
+		}
+		out = append(out, o.Event)
+	}
+	return out
+}
