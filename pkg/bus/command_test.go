@@ -5,6 +5,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/firedrill/firedrill/pkg/bus"
 )
@@ -61,7 +62,27 @@ func TestAnAnswerIsStoredOnce(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if got, err := b.ResultsOf(t.Context(), "me", "x"); err != nil || len(got) != 2 {
-		t.Errorf("%s, %v", got, err)
+	if got := resultsOf(t, b, "me", "x", time.Time{}); len(got) != 2 {
+		t.Errorf("%s", got)
 	}
+	if got := resultsOf(t, b, "me", "x", time.Now().Add(time.Hour)); len(got) != 0 {
+		t.Errorf("of the next hour: %s", got)
+	}
+	first := 0
+	err := b.ResultsOf(t.Context(), "me", "x", time.Now().Add(-time.Hour), func([]byte) error { first++; return bus.Stop })
+	if err != nil || first != 1 {
+		t.Errorf("%d, %v", first, err)
+	}
+}
+
+func resultsOf(t *testing.T, b *bus.Bus, who, name string, since time.Time) (out []string) {
+	t.Helper()
+	err := b.ResultsOf(t.Context(), who, name, since, func(raw []byte) error {
+		out = append(out, string(raw))
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
 }

@@ -25,6 +25,8 @@ type feed struct {
 	filter string
 	// after is the last sequence that the reader knows already.
 	after uint64
+	// since, if not zero, leaves out what was stored before.
+	since time.Time
 	// lastOnly starts with the last message of each subject.
 	lastOnly bool
 	// idle, if not nil, is called once all messages that the stream held at the
@@ -96,6 +98,8 @@ func (r *reader) run(ctx context.Context) error {
 	switch {
 	case r.last > 0:
 		cfg.DeliverPolicy, cfg.OptStartSeq = jetstream.DeliverByStartSequencePolicy, r.last+1
+	case !r.since.IsZero():
+		cfg.DeliverPolicy, cfg.OptStartTime = jetstream.DeliverByStartTimePolicy, &r.since
 	case r.lastOnly:
 		cfg.DeliverPolicy = jetstream.DeliverLastPerSubjectPolicy
 	}

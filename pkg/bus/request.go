@@ -141,8 +141,6 @@ type getRequest struct {
 	Seq     uint64 `json:"seq,omitempty"`
 	LastFor string `json:"last_by_subj,omitempty"`
 	NextFor string `json:"next_by_subj,omitempty"`
-	// From, with NextFor, begins at what was stored then or later.
-	From *time.Time `json:"start_time,omitempty"`
 }
 
 // get reads one message from the stream's leader. It does not use direct gets:

@@ -66,43 +66,12 @@ func (b *Bus) RequestAt(ctx context.Context, seq uint64) (Request, error) {
 	return Request{Subject: r.Subject, Seq: r.Seq, MsgID: r.Header.Get("Nats-Msg-Id"), Data: r.Data, Stored: r.Time}, nil
 }
 
-// ResultsOf returns what was answered on drill.res.<who>.<name> so far, oldest
-// first.
-func (b *Bus) ResultsOf(ctx context.Context, who, name string) ([][]byte, error) {
+// ResultsOf gives fn, oldest first, what was answered on drill.res.<who>.<name> since
+// then, by the server's clock; the zero time means all there is. fn's error ends it and
+// is returned, but for Stop, which only ends it.
+func (b *Bus) ResultsOf(ctx context.Context, who, name string, since time.Time, fn func([]byte) error) error {
 	if !token(who) || !token(name) {
-		return nil, fmt.Errorf("results for %q of %q: both must be single subject tokens", name, who)
+		return fmt.Errorf("results for %q of %q: both must be single subject tokens", name, who)
 	}
-	var out [][]byte
-	err := b.readAll(ctx, feed{stream: StreamResults, filter: "drill.res." + who + "." + name}, func(r record) error {
-		out = append(out, r.Data)
-		return nil
-	})
-	return out, err
-}
-
-// clocksApart is how far the clocks of two servers, which lead the streams of requests
-// and of answers, may be apart.
-const clocksApart = time.Minute
-
-// AnswersTo gives fn, oldest first, what was answered on drill.res.<who>.<name> since a
-// request was stored there, and a minute before, until fn says true. It takes one
-// message for each, so that it costs little where there is hardly any, as for a request
-// that has just come.
-func (b *Bus) AnswersTo(ctx context.Context, who, name string, stored time.Time, fn func([]byte) bool) (found bool, err error) {
-	if !token(who) || !token(name) {
-		return false, fmt.Errorf("results for %q of %q: both must be single subject tokens", name, who)
-	}
-	from := stored.Add(-clocksApart)
-	for next := (getRequest{NextFor: "drill.res." + who + "." + name, From: &from}); ; {
-		r, err := b.get(ctx, StreamResults, next)
-		switch {
-		case errors.Is(err, errNoRecord):
-			return false, nil
-		case err != nil:
-			return false, fmt.Errorf("results for %s of %s: %w", name, who, err)
-		case fn(r.Data):
-			return true, nil
-		}
-		next = getRequest{NextFor: next.NextFor, Seq: r.Seq + 1}
-	}
+	return b.readAll(ctx, feed{stream: StreamResults, filter: "drill.res." + who + "." + name, since: since}, func(r record) error { return fn(r.Data) })
 }

@@ -323,8 +323,8 @@ func syncDir(path string) error {
 // openPlain opens a plain file of the fence. The directory may belong to a user who
 // may do less than firedrill: a link laid there is not followed, and nothing else
 // that would block or do something is opened for long.
-func openPlain(path string, flag int) (*os.File, error) {
-	f, err := os.OpenFile(path, flag|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0o644)
+func openPlain(path string, flag int, perm fs.FileMode) (*os.File, error) {
+	f, err := os.OpenFile(path, flag|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, perm)
 	if errors.Is(err, syscall.ELOOP) {
 		return nil, fmt.Errorf("%s is not a plain file; remove it: %w", path, err)
 	}
@@ -342,7 +342,7 @@ func openPlain(path string, flag int) (*os.File, error) {
 }
 
 func readPlain(path string) ([]byte, error) {
-	f, err := openPlain(path, os.O_RDONLY)
+	f, err := openPlain(path, os.O_RDONLY, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -385,7 +385,7 @@ func (f Fence) replace(text string) error {
 //
 // act gets what the file holds, and is not called if a newer conductor has acted.
 func (f Fence) locked(ctx context.Context, act func(fenceMemory) error) error {
-	lock, err := openPlain(f.file()+".lock", os.O_RDWR|os.O_CREATE)
+	lock, err := openPlain(f.file()+".lock", os.O_RDWR|os.O_CREATE, 0o644)
 	if err != nil {
 		return fmt.Errorf("fence: %w", err)
 	}

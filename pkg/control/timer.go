@@ -18,7 +18,8 @@ import (
 // is gone: a dead-man's switch.
 type Timer struct {
 	// Token is the absolute path of a file whose presence keeps the timer alive; its
-	// directory is made. One token belongs to one timer.
+	// directory is made. One token belongs to one timer. The lock beside it is only
+	// firedrill's user's there to open: whoever holds it keeps timers from being set.
 	Token string
 	// After is the delay. A timer never fires early; it may fire up to three
 	// seconds late, since a portable shell counts whole seconds, unless the
@@ -58,7 +59,7 @@ func (h *Host) arm(ctx context.Context, t Timer) error {
 	}
 	_, err := h.Run(ctx, Command{
 		What: "arm a timer",
-		Script: `w=$1 t=$2 secs=$3 d=${2%/*}; shift 3
+		Script: `w=$1 t=$2 secs=$3 d=${2%/*}; shift 3; umask 077
 { [ -d "$d" ] || mkdir -p -m 0755 -- "$d"; } && : >>"$d/timers.lock" || exit 1
 exec 8<"$d/timers.lock" && flock -w 30 8 || { echo "a timer's script did not end within 30 s" >&2; exit 1; }
 now=$(date +%s.%N) && n="$$-$now"
@@ -77,7 +78,7 @@ func (t Timer) armHere(ctx context.Context) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
-	lock, err := openPlain(filepath.Join(dir, "timers.lock"), os.O_RDWR|os.O_CREATE)
+	lock, err := openPlain(filepath.Join(dir, "timers.lock"), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return err
 	}
@@ -100,7 +101,7 @@ func (t Timer) armHere(ctx context.Context) error {
 
 // note writes which timer the token belongs to.
 func (t Timer) note(id string) error {
-	f, err := openPlain(t.Token, os.O_WRONLY|os.O_CREATE|os.O_TRUNC)
+	f, err := openPlain(t.Token, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return err
 	}
@@ -116,7 +117,10 @@ func (t Timer) start(ctx context.Context, id string, end int64) error {
 		Args:   append([]string{watcher, "firedrill-timer", t.Token, id, strconv.FormatInt(end, 10), t.Script}, t.Args...),
 	})
 	cmd.SysProcAttr.Setsid = true
-	return cmd.Run()
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("start its watcher: %w", err)
+	}
+	return nil
 }
 
 // Disarm cancels a timer; one that ran or never was is no error. When it

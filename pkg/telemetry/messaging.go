@@ -1,6 +1,7 @@
 package telemetry
 
 import (
+	"cmp"
 	"context"
 
 	"github.com/nats-io/nats.go"
@@ -39,12 +40,6 @@ type Messaging struct {
 	Bytes int
 }
 
-// StartPublish starts a PRODUCER span for publishing m; the caller injects the
-// returned context into the message's header and ends the span with End.
-func StartPublish(ctx context.Context, m Messaging) (context.Context, trace.Span) {
-	return start(ctx, trace.SpanKindProducer, "publish", semconv.MessagingOperationTypeSend, m)
-}
-
 // StartProcess starts a CONSUMER span for processing m, whose parent is the
 // trace context in h, or the drill's root where h carries none.
 func StartProcess(ctx context.Context, h nats.Header, m Messaging) (context.Context, trace.Span) {
@@ -52,7 +47,7 @@ func StartProcess(ctx context.Context, h nats.Header, m Messaging) (context.Cont
 	if m.Drill != "" && !trace.SpanContextFromContext(ctx).IsValid() {
 		ctx = DrillContext(ctx, m.Drill)
 	}
-	return start(ctx, trace.SpanKindConsumer, "process", semconv.MessagingOperationTypeProcess, m)
+	return Tracer().Start(ctx, "process "+cmp.Or(m.Template, m.Subject), trace.WithSpanKind(trace.SpanKindConsumer), trace.WithAttributes(m.attributes()...))
 }
 
 // End ends a span with the outcome err; nil is success.
@@ -64,15 +59,11 @@ func End(span trace.Span, err error) {
 	span.End()
 }
 
-func start(ctx context.Context, kind trace.SpanKind, operation string, typ attribute.KeyValue, m Messaging) (context.Context, trace.Span) {
-	destination := m.Template
-	if destination == "" {
-		destination = m.Subject
-	}
+func (m Messaging) attributes() []attribute.KeyValue {
 	attrs := []attribute.KeyValue{
 		semconv.MessagingSystemKey.String("nats"),
-		semconv.MessagingOperationName(operation),
-		typ,
+		semconv.MessagingOperationName("process"),
+		semconv.MessagingOperationTypeProcess,
 		semconv.MessagingDestinationName(m.Subject),
 	}
 	if m.Template != "" {
@@ -93,5 +84,5 @@ func start(ctx context.Context, kind trace.SpanKind, operation string, typ attri
 	if m.Bytes > 0 {
 		attrs = append(attrs, semconv.MessagingMessageBodySize(m.Bytes))
 	}
-	return Tracer().Start(ctx, operation+" "+destination, trace.WithSpanKind(kind), trace.WithAttributes(attrs...))
+	return attrs
 }

@@ -70,11 +70,22 @@ func (s *service) handleRequest(ctx context.Context, m bus.Message) error {
 // look like a first delivery, so the stored answers are asked each time; they
 // outlive the requests. What has changed since must not make a drill of what its
 // requester knows to be rejected.
-func (s *service) rejectedBefore(ctx context.Context, who, name string, seq uint64, stored time.Time) (bool, error) {
-	return s.Bus.AnswersTo(ctx, who, name, stored, func(raw []byte) bool {
+func (s *service) rejectedBefore(ctx context.Context, who, name string, seq uint64, stored time.Time) (rejected bool, err error) {
+	// Only what is fresh can be told by the clocks to have few answers after it. The
+	// servers that keep requests and answers may be some way apart.
+	var since time.Time
+	if age := time.Since(stored); age >= 0 && age < time.Minute {
+		since = stored.Add(-time.Hour)
+	}
+	err = s.Bus.ResultsOf(ctx, who, name, since, func(raw []byte) error {
 		var r Result
-		return json.Unmarshal(raw, &r) == nil && r.Request.Sequence == seq && r.State == "rejected"
+		if json.Unmarshal(raw, &r) != nil || r.Request.Sequence != seq {
+			return nil
+		}
+		rejected = r.State == "rejected"
+		return bus.Stop // the first answer is the one that counts
 	})
+	return rejected, err
 }
 
 // readRequest turns a request into the first event of its drill. Its errors are
@@ -108,6 +119,9 @@ func (s *service) accept(ctx context.Context, who string, ref event.RequestRef, 
 	id := drill.ID(r.Name(), ref.Sequence)
 	if _, err := s.Bus.First(ctx, id); !errors.Is(err, bus.ErrNoDrill) {
 		return id, err
+	}
+	if s.Only != nil && !s.Only(ref.Subject, data, ref.MsgID) {
+		return "", &refusal{reason: "this firedrill runs one drill of its own and takes no other requests: ask again when it has ended"}
 	}
 	first, err := s.readRequest(ctx, id, r)
 	if err != nil {

@@ -95,9 +95,8 @@ func TestRedeliveredRequestIsNotRefused(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	answers, err := b.ResultsOf(t.Context(), "me", "d")
-	if err != nil || len(answers) != 1 || !strings.Contains(string(answers[0]), `"accepted"`) {
-		t.Fatalf("answers: %s, %v", answers, err)
+	if answers := answersTo(t, b); len(answers) != 1 || !strings.Contains(answers[0], `"accepted"`) {
+		t.Fatalf("answers: %s", answers)
 	}
 }
 
@@ -163,14 +162,45 @@ func TestRejectedRequestStaysRejected(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	answers, err := b.ResultsOf(t.Context(), "me", "d")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if len(answers) != 1 || !strings.Contains(string(answers[0]), `"rejected"`) {
+	if answers := answersTo(t, b); len(answers) != 1 || !strings.Contains(answers[0], `"rejected"`) {
 		t.Fatalf("answers: %s", answers)
 	}
 	if all, err := b.List(t.Context()); err != nil || len(all) != 0 {
 		t.Fatalf("drills: %+v, %v", all, err)
 	}
+}
+
+// TestOneDrillOfItsOwn: requests that somebody has left in the store are not taken by an
+// injector that runs its operator's drill, though that may bring its own targets.
+func TestOneDrillOfItsOwn(t *testing.T) {
+	r, d := newRig(t), newFakeDriver()
+	b := r.connect(event.Injector, "i1")
+	s := &service{drills: map[string]running{}, Config: Config{Bus: b, Registry: target.NewRegistry(d), Inventory: drill.OpenInventory(), Log: r.log(),
+		Only: func(_ string, _ []byte, msgID string) bool { return msgID == "mine" }}}
+	for seq, msgID := range map[uint64]string{1: "theirs", 2: "mine"} {
+		m := bus.Message{Subject: "drill.req.me.d", Data: []byte(fakeDrill), Seq: seq, Delivered: 1, Header: map[string][]string{"Nats-Msg-Id": {msgID}}}
+		if err := s.handleRequest(t.Context(), m); err != nil {
+			t.Fatal(err)
+		}
+	}
+	all, err := b.List(t.Context())
+	if err != nil || len(all) != 1 || all[0].Drill != "d-2" {
+		t.Fatalf("drills: %+v, %v", all, err)
+	}
+	if answers := strings.Join(answersTo(t, b), "\n"); !strings.Contains(answers, "takes no other requests") {
+		t.Fatalf("answers: %s", answers)
+	}
+}
+
+// answersTo are all answers that were given on drill.res.me.d.
+func answersTo(t *testing.T, b *bus.Bus) (out []string) {
+	t.Helper()
+	err := b.ResultsOf(t.Context(), "me", "d", time.Time{}, func(raw []byte) error {
+		out = append(out, string(raw))
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
 }

@@ -21,7 +21,7 @@ import (
 // one takes over.
 const DefaultLeaseTTL = 15 * time.Second
 
-// Config is what the service needs. Every field but LeaseTTL and Inventory is
+// Config is what the service needs. Every field but LeaseTTL, Inventory and Only is
 // required.
 type Config struct {
 	Bus      *bus.Bus
@@ -32,6 +32,10 @@ type Config struct {
 	Log       *slog.Logger
 	// LeaseTTL is how long a silent injector keeps a drill; 0 means DefaultLeaseTTL.
 	LeaseTTL time.Duration
+	// Only says which requests are taken, nil all of them; the rest are rejected. An
+	// injector that runs one drill for its operator, with targets that the request
+	// itself describes, must not take what anybody has left in the store.
+	Only func(subject string, data []byte, msgID string) bool
 }
 
 // Run serves until the context ends: it accepts requests, follows every

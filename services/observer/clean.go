@@ -33,8 +33,14 @@ const (
 // cleanUp removes the drill's canaries from its targets. Every observer that
 // followed the drill does it: the one that made them may be gone. It goes on when
 // ctx ends, because a process that runs one drill stops on its report. What cannot
-// be removed is logged: the drill is over.
+// be removed is logged: the drill is over. A drill that ended before its first phase,
+// because its targets could not be reached for example, has left nothing there.
 func (s *session) cleanUp(ctx context.Context) {
+	if !slices.ContainsFunc(s.state.Program, func(st drill.Step) bool {
+		return st.Kind == drill.StepBegin && s.state.Steps[st.ID].Status == drill.Done
+	}) {
+		return
+	}
 	if err := s.c.clean(context.WithoutCancel(ctx), s.state.Drill, s.id); err != nil {
 		s.log.WarnContext(ctx, "canaries are left in a target", "error", err)
 	}

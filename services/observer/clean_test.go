@@ -67,6 +67,21 @@ func TestCleanUpOutlivesTheStop(t *testing.T) {
 	}
 }
 
+// TestNothingToCleanUp: a drill that never came to its first phase has made no canaries,
+// and its targets, which may be the reason, are left alone.
+func TestNothingToCleanUp(t *testing.T) {
+	r := newRig(t)
+	cancel, wait := r.run("o1")
+	p := r.accept("d-1", aPhase())
+	p.finish()
+	p.publish()
+	cancel()
+	wait()
+	if n := r.fake.cleaned("d-1"); n != 0 {
+		t.Fatalf("the ledgers were dropped %d times", n)
+	}
+}
+
 // stuck is a log handler that holds up whoever logs the message.
 type stuck struct {
 	slog.Handler

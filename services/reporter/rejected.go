@@ -153,7 +153,11 @@ func (a answers) rejection(ctx context.Context, seq uint64) (*Rejection, error) 
 	}
 	given, known := a.to[who+"."+called]
 	if !known {
-		if given, err = a.bus.ResultsOf(ctx, who, called); err != nil {
+		err := a.bus.ResultsOf(ctx, who, called, time.Time{}, func(raw []byte) error {
+			given = append(given, raw)
+			return nil
+		})
+		if err != nil {
 			return nil, err
 		}
 		a.to[who+"."+called] = given

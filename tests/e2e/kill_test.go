@@ -32,6 +32,12 @@ func TestInjectorKilledAtEveryBoundary(t *testing.T) {
 	if !afresh("none", func(f *fleet, p *lab.Postgres) { boundaries = f.drillKilledAt(p, "none", "") }) {
 		return
 	}
+	// What the machine alone may bring about, such as a second try of an undo, need not
+	// come again.
+	boundaries = slices.DeleteFunc(boundaries, func(at string) bool {
+		kind, _, _ := strings.Cut(at, " ")
+		return strings.HasSuffix(kind, ".failed") || kind == string(event.TypeAbortRequested)
+	})
 	if len(boundaries) < 15 {
 		t.Fatalf("only %d events by the injector: %q", len(boundaries), boundaries)
 	}

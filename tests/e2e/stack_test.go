@@ -385,7 +385,7 @@ func (f *fleet) start(service, instance string) {
 		"--keyring", filepath.Join(f.dir, "keys", "keyring.json"), "--log-format", "text"}
 	switch service {
 	case event.Injector:
-		args = append(args, "--lease-ttl", "1500ms", "--inventory", f.inventory())
+		args = append(args, "--lease-ttl", "3s", "--inventory", f.inventory())
 	case event.Reporter:
 		args = append(args, "--out-dir", filepath.Join(f.dir, "out"))
 	}

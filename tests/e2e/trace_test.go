@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/firedrill/firedrill/pkg/bus"
 	"github.com/firedrill/firedrill/pkg/event"
 	"github.com/firedrill/firedrill/pkg/lab"
 	"github.com/firedrill/firedrill/pkg/telemetry"
@@ -73,22 +74,25 @@ func TestTimelineInJaeger(t *testing.T) {
 		t.Fatal(err)
 	}
 	// Of the all-in-one's spans those of messages come first, the timeline's with the report.
-	tr := awaitTrace(t, j.QueryURL, telemetry.TraceID(id).String(), "firedrill/test",
-		"injector/allinone", "observer/allinone", "validator/allinone")
-	var fault *event.FaultInjected
+	awaitTrace(t, j.QueryURL, telemetry.TraceID(id).String(), all(
+		of("firedrill/test", "injector/allinone", "observer/allinone", "validator/allinone"), atTheFault(history)))
+}
+
+// atTheFault: the fault's span begins when the fault did.
+func atTheFault(history []bus.Stored) func(trace) []string {
+	var f0 time.Time
 	for _, h := range history {
 		if f, ok := h.Payload.(*event.FaultInjected); ok {
-			fault = f
+			f0 = f.F0.Wall
 		}
 	}
-	found := false
-	for _, s := range tr.Spans {
-		if strings.Contains(s.OperationName, "fault") && abs(s.StartTime-fault.F0.Wall.UnixMicro()) < 1000 {
-			found = true
+	return func(tr trace) []string {
+		for _, s := range tr.Spans {
+			if strings.Contains(s.OperationName, "fault") && abs(s.StartTime-f0.UnixMicro()) < 1000 {
+				return nil
+			}
 		}
-	}
-	if !found {
-		t.Errorf("no span starts when the fault did (%s): %+v", fault.F0.Wall.Format(time.RFC3339Nano), tr.Spans)
+		return []string{fmt.Sprintf("no span starts when the fault did (%s): %+v", f0.Format(time.RFC3339Nano), tr.Spans)}
 	}
 }
 
@@ -99,8 +103,14 @@ func oneTrace(t *testing.T, query, drill string) {
 	want := telemetry.TraceID(drill).String()
 	// Who works on messages exports spans of its own. The injector and the observer
 	// are in it by what the reporter read in the history.
-	tr := awaitTrace(t, query, want, "validator/validator-1", "mirror/mirror-1", "reporter/reporter-1",
-		"injector/reporter-1", "observer/reporter-1", "validator/reporter-1")
+	awaitTrace(t, query, want, all(of("validator/validator-1", "mirror/mirror-1", "reporter/reporter-1",
+		"injector/reporter-1", "observer/reporter-1", "validator/reporter-1"), connected))
+	awaitTrace(t, query, requesterTrace, of("injector/injector-1"))
+}
+
+// connected: each span's parent is in the trace, only the drill itself has none, and it
+// is linked to the trace of its requester.
+func connected(tr trace) (wrong []string) {
 	in := map[string]bool{}
 	for _, s := range tr.Spans {
 		in[s.SpanID] = true
@@ -112,18 +122,40 @@ func oneTrace(t *testing.T, query, drill string) {
 			switch {
 			case r.RefType == "FOLLOWS_FROM":
 				linked = linked || root && r.TraceID == requesterTrace
-			case r.TraceID != want || !in[r.SpanID]:
-				t.Errorf("the parent %s/%s of %q is not in the drill's trace", r.TraceID, r.SpanID, s.OperationName)
+			case r.TraceID != tr.TraceID || !in[r.SpanID]:
+				wrong = append(wrong, fmt.Sprintf("the parent %s/%s of %q is not in the drill's trace", r.TraceID, r.SpanID, s.OperationName))
 			}
 		}
 		if root != (len(tr.parents(s)) == 0) {
-			t.Errorf("%q has the parents %q: only the drill itself has none", s.OperationName, tr.parents(s))
+			wrong = append(wrong, fmt.Sprintf("%q has the parents %q: only the drill itself has none", s.OperationName, tr.parents(s)))
 		}
 	}
 	if !linked {
-		t.Error("the drill's own span has no link to the requester's trace")
+		wrong = append(wrong, "the drill's own span has no link to the requester's trace")
 	}
-	awaitTrace(t, query, requesterTrace, "injector/injector-1")
+	return wrong
+}
+
+// of wants spans by each of these exporters.
+func of(exporters ...string) func(trace) []string {
+	return func(tr trace) (missing []string) {
+		have := tr.exporters()
+		for _, e := range exporters {
+			if !slices.Contains(have, e) {
+				missing = append(missing, fmt.Sprintf("no span is by %s, only by %q", e, have))
+			}
+		}
+		return missing
+	}
+}
+
+func all(checks ...func(trace) []string) func(trace) []string {
+	return func(tr trace) (wrong []string) {
+		for _, check := range checks {
+			wrong = append(wrong, check(tr)...)
+		}
+		return wrong
+	}
 }
 
 func (tr trace) parents(s span) (ids []string) {
@@ -151,8 +183,9 @@ func (tr trace) exporters() []string {
 	return out
 }
 
-// awaitTrace asks Jaeger until the trace has spans of all these exporters.
-func awaitTrace(t *testing.T, query, id string, exporters ...string) trace {
+// awaitTrace asks Jaeger until nothing is wrong with the trace: its spans come from
+// several programs, a few at a time and in no order.
+func awaitTrace(t *testing.T, query, id string, check func(trace) (wrong []string)) trace {
 	t.Helper()
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
@@ -166,17 +199,17 @@ func awaitTrace(t *testing.T, query, id string, exporters ...string) trace {
 			err = json.NewDecoder(resp.Body).Decode(&body)
 			_ = resp.Body.Close()
 		}
-		var have []string
+		wrong := []string{"it is not there"}
 		if len(body.Data) == 1 {
-			have = body.Data[0].exporters()
+			wrong = check(body.Data[0])
 		}
-		if !slices.ContainsFunc(exporters, func(e string) bool { return !slices.Contains(have, e) }) {
+		if len(wrong) == 0 {
 			return body.Data[0]
 		}
 		select {
 		case <-tick.C:
 		case <-deadline:
-			t.Fatalf("trace %s in Jaeger has spans by %q, want some by each of %q: %v", id, have, exporters, err)
+			t.Fatalf("trace %s in Jaeger, %v:\n%s", id, err, strings.Join(wrong, "\n"))
 		}
 	}
 }
