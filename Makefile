@@ -8,7 +8,7 @@ MODULES := schemas pkg $(wildcard services/*) tests
 GOTEST  := go test -race -timeout 20m
 # No clock judges what these test, so two of them at a time may share the machine; the
 # rest have it to themselves, and so does what is new until it is named here.
-UNTIMED := ./schemas/... ./pkg/drill ./pkg/schemagen/... ./pkg/verdict ./services/mirror/... ./services/reporter/... ./tests/arrows
+UNTIMED := ./schemas/... ./pkg/bus ./pkg/control ./pkg/drill ./pkg/schemagen/... ./pkg/verdict ./services/firedrill/... ./services/mirror/... ./services/reporter/... ./services/validator ./tests/arrows
 # Leases end by the clock, and a zfs-fuse is waited for by it.
 TIMED := ./services/mirror/fleet ./services/mirror/zfs/...
 STATICCHECK_VERSION := v0.8.2

@@ -25,6 +25,14 @@ const startWait = 30 * time.Second
 // lockFile lies in the store directory, locked while a server has it open.
 const lockFile = "firedrill.lock"
 
+const (
+	// lockWait is how long a locked store is waited for: who only looks whether it is in
+	// use, or switches something in it, has it for less.
+	lockWait = 2 * time.Second
+	// lockPause is the time between two tries.
+	lockPause = 20 * time.Millisecond
+)
+
 // EmbeddedOptions configure StartEmbedded.
 type EmbeddedOptions struct {
 	// StoreDir holds the streams. It is made if it is missing.
@@ -52,7 +60,8 @@ type Embedded struct {
 }
 
 // StartEmbedded starts a server and returns once it is ready. ErrStoreLocked
-// says that another process has the store directory open, and which.
+// says that another process has the store directory open, and did not let go of it
+// within 2 s, and which.
 func StartEmbedded(o EmbeddedOptions) (*Embedded, error) {
 	opts, err := serverOptions(o)
 	if err != nil {
@@ -140,10 +149,13 @@ func lockStore(dir string) (*os.File, error) {
 		return nil, fmt.Errorf("lock the store directory: %w", err)
 	}
 	err = filelock.Try(f)
+	for give := time.Now().Add(lockWait); errors.Is(err, filelock.ErrHeld) && time.Now().Before(give); err = filelock.Try(f) {
+		time.Sleep(lockPause)
+	}
 	if errors.Is(err, filelock.ErrHeld) {
-		holder, _ := io.ReadAll(io.LimitReader(f, 32)) // Without the pid the message is still right.
+		locked := lockedBy(dir, f)
 		_ = f.Close()
-		return nil, &StoreLockedError{Dir: dir, PID: strings.TrimSpace(string(holder))}
+		return nil, locked
 	}
 	if err == nil {
 		err = writePID(f)
@@ -152,6 +164,12 @@ func lockStore(dir string) (*os.File, error) {
 		return nil, errors.Join(fmt.Errorf("lock the store directory %s: %w", dir, err), filelock.LetGo(f))
 	}
 	return f, nil
+}
+
+// lockedBy is the error of who finds the store directory locked, by its lock file.
+func lockedBy(dir string, f *os.File) *StoreLockedError {
+	holder, _ := io.ReadAll(io.LimitReader(f, 32)) // Without the pid the message is still right.
+	return &StoreLockedError{Dir: dir, PID: strings.TrimSpace(string(holder))}
 }
 
 func writePID(f *os.File) error {

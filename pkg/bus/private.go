@@ -56,22 +56,23 @@ func onlyWith(opts *server.Options) (Seed, error) {
 	return Seed(seed), nil
 }
 
-// StoreInUse reports whether a server has the store directory open, in this process or
-// another. It takes the lock for a moment where nobody has it, and makes nothing.
-func StoreInUse(dir string) (bool, error) {
+// StoreHolder looks who has the store directory open, in this process or another: the
+// error is then a *StoreLockedError, which says so, and nil where nobody has it. It takes
+// the lock for a moment where nobody has it, and makes nothing.
+func StoreHolder(dir string) error {
 	f, err := os.Open(filepath.Join(dir, lockFile))
 	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil
+		return nil
 	}
 	if err != nil {
-		return false, fmt.Errorf("look whether the store directory is in use: %w", err)
+		return fmt.Errorf("look whether the store directory is in use: %w", err)
 	}
 	err = filelock.TryShared(f)
 	switch {
 	case errors.Is(err, filelock.ErrHeld):
-		return true, f.Close()
+		return errors.Join(lockedBy(dir, f), f.Close())
 	case err != nil:
-		return false, errors.Join(fmt.Errorf("look whether the store directory %s is in use: %w", dir, err), f.Close())
+		return errors.Join(fmt.Errorf("look whether the store directory %s is in use: %w", dir, err), f.Close())
 	}
-	return false, filelock.LetGo(f)
+	return filelock.LetGo(f)
 }

@@ -6,6 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
+	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -14,6 +17,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/firedrill/firedrill/pkg/bus"
+	"github.com/firedrill/firedrill/pkg/filelock"
 	"github.com/firedrill/firedrill/pkg/keys"
 )
 
@@ -115,18 +119,37 @@ func TestAConfigurationIsNotPrivate(t *testing.T) {
 	}
 }
 
-func TestStoreInUse(t *testing.T) {
+// TestStoreHolder: it is said who has a store, and looking keeps nobody out.
+func TestStoreHolder(t *testing.T) {
 	dir := t.TempDir()
-	look := func(want bool) {
+	free := func() {
 		t.Helper()
-		if got, err := bus.StoreInUse(dir); err != nil || got != want {
-			t.Errorf("in use: %v, %v; want %v", got, err, want)
+		if err := bus.StoreHolder(dir); err != nil {
+			t.Errorf("nobody has it: %v", err)
 		}
 	}
-	look(false)
+	free()
 	e := startServer(t, bus.EmbeddedOptions{StoreDir: dir})
-	look(true)
+	var locked *bus.StoreLockedError
+	if err := bus.StoreHolder(dir); !errors.As(err, &locked) || locked.PID != strconv.Itoa(os.Getpid()) || locked.Dir != dir {
+		t.Errorf("it is in use: %v", err)
+	}
 	e.Shutdown()
-	look(false)
-	startServer(t, bus.EmbeddedOptions{StoreDir: dir}) // looking keeps nobody out
+	free()
+	startServer(t, bus.EmbeddedOptions{StoreDir: dir})
+}
+
+// TestAStoreThatIsLookedAtIsWaitedFor: who looks into it or switches something has it
+// only for a moment, which is no reason to start nothing.
+func TestAStoreThatIsLookedAtIsWaitedFor(t *testing.T) {
+	dir := t.TempDir()
+	f, err := os.Create(filepath.Join(dir, "firedrill.lock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := filelock.Try(f); err != nil {
+		t.Fatal(err)
+	}
+	time.AfterFunc(50*time.Millisecond, func() { _ = filelock.LetGo(f) })
+	startServer(t, bus.EmbeddedOptions{StoreDir: dir})
 }

@@ -187,7 +187,9 @@ func (s ProbeSpec) Ledger() string {
 
 // Observer makes attempts at the service as its users would.
 type Observer interface {
-	// OpenProbe prepares a lane (its canary table, say); idempotent.
+	// OpenProbe prepares a lane (its canary table, say); idempotent. With an Epoch above
+	// 1 it must not need the service, which may be down in the middle of a drill: that is
+	// for the attempts to say.
 	OpenProbe(ctx context.Context, s ProbeSpec) (Probe, error)
 	// ReadLedger returns the canaries numbered up to upTo that the target holds.
 	// It must read what a client would read after recovery, not a cache.

@@ -105,3 +105,13 @@ func TestAttemptsUnderWay(t *testing.T) {
 		check(t, "downtime", m.Downtime.Lo, (9+50)*ms)
 	})
 }
+
+// TestDowntimeGoesToTheNarrowedEnd: what another lane of the probe proves of an
+// outage's end is proven of the lane's downtime too.
+func TestDowntimeGoesToTheNarrowedEnd(t *testing.T) {
+	m := Measure(inputOf(laneOf(t, lanePooled, 10*ms, "100k 50f 450k"), laneOf(t, "fresh", 200*ms, "5k 3f 22k")))
+	fresh := m.Lanes[1]
+	// Its own last bad attempt started at 1400 ms, the pooled lane's at 1490 ms.
+	check(t, "length", fresh.Outages[0].Length.Lo, (1490-1001)*ms)
+	check(t, "downtime", fresh.Downtime.Lo, (1490-1001)*ms)
+}

@@ -177,13 +177,10 @@ func (m *measuring) judgeRecords() Judgement {
 
 func (m *measuring) judgeRPOTime() Judgement {
 	want := *m.in.RPOTime
-	if missing := m.unread(); len(m.out.Ledgers) == 0 {
+	if missing := m.unread(); m.out.RPA == nil {
 		return Judgement{Of: OfRPOTime, Verdict: Inconclusive, Why: fmt.Sprintf("objective %s; %s", show(want), missing)}
 	}
-	worst := noInterval()
-	for _, l := range m.out.Ledgers {
-		worst = slowest(worst, l.RPA)
-	}
+	worst := *m.out.RPA
 	out := Judgement{Of: OfRPOTime, Verdict: against(worst, want), Why: fmt.Sprintf("objective %s; achieved %s", show(want), Show(worst))}
 	if missing := m.unread(); missing != "" && out.Verdict == Pass {
 		out.Verdict = Inconclusive

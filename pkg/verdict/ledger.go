@@ -26,8 +26,9 @@ type books struct {
 // Losses are charged to the first fault that follows them, or to the last one.
 // A write lost although it was acknowledged after the fault (on an old primary
 // that came back, say) moves the moment of the loss to its own: until then, its
-// writer had every reason to think that it was kept. Without faults, or without
-// a survivor to measure from, the recovery point is open.
+// writer had every reason to think that it was kept. Without faults, as of a lane
+// on another clock than theirs, or without a survivor to measure from, the recovery
+// point is open.
 func CompareLedger(lane Lane, led Ledger, faults []FaultTime) (LedgerResult, error) {
 	out := LedgerResult{Probe: led.Probe, Lane: led.Lane, Epoch: led.Epoch}
 	if lane.Probe != led.Probe || lane.Name != led.Lane || lane.Epoch != led.Epoch {
@@ -169,22 +170,39 @@ func lastBefore(as []Attempt, t int64) (int64, bool) {
 	return last, found
 }
 
-// compareLedgers compares every ledger with its lane.
+// compareLedgers compares every ledger with its lane. The recovery point over all is
+// the furthest back; a lane on another clock that lost nothing has no say in it.
 func (m *measuring) compareLedgers() {
+	known := slices.Concat(m.in.Lanes, m.in.Outside)
+	timed := len(known)
+	known = append(known, m.in.Foreign...)
+	worst, found := noInterval(), false
 	for _, led := range m.in.Ledgers {
-		all := slices.Concat(m.in.Lanes, m.in.Outside)
-		i := slices.IndexFunc(all, func(l Lane) bool {
+		i := slices.IndexFunc(known, func(l Lane) bool {
 			return l.Probe == led.Probe && l.Name == led.Lane && l.Epoch == led.Epoch
 		})
 		if i < 0 {
 			m.problem("ledger of %s/%s epoch %d: no such lane was measured", led.Probe, led.Lane, led.Epoch)
 			continue
 		}
-		r, err := CompareLedger(all[i], led, m.in.Faults)
+		faults := m.in.Faults
+		if i >= timed {
+			faults = nil
+		}
+		r, err := CompareLedger(known[i], led, faults)
 		if err != nil {
 			m.problem("%v", err)
 			continue
 		}
 		m.out.Ledgers = append(m.out.Ledgers, r)
+		if i < timed || len(r.Lost) > 0 {
+			worst, found = slowest(worst, r.RPA), true
+		}
+	}
+	switch {
+	case found:
+		m.out.RPA = &worst
+	case len(m.out.Ledgers) > 0:
+		m.out.RPA = &event.Interval{Open: true}
 	}
 }

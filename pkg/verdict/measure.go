@@ -106,7 +106,7 @@ func survey(lanes []*Lane, from, until int64) []view {
 		}
 		for k := range views[i].outages {
 			views[i].outages[k].settle(views[i].evidence, probe)
-			views[i].outages[k].measure()
+			views[i].outages[k].measure(views[i].evidence)
 		}
 	}
 	return views
@@ -123,33 +123,6 @@ func workedBy(l *Lane, from int64, lanes []*Lane, views []view) int64 {
 		}
 	}
 	return from
-}
-
-// sameLane reports whether two lanes are one lane's under different claims.
-func sameLane(a, b *Lane) bool {
-	return a.Probe == b.Probe && a.Kind == b.Kind && a.Name == b.Name && a.Clock == b.Clock && a.Target == b.Target
-}
-
-// joinClaims makes one lane of those of different claims: its attempts in the
-// order of their schedule, with numbers and an epoch of their own.
-func joinClaims(lanes []*Lane) []*Lane {
-	var out []*Lane
-	for _, l := range lanes {
-		i := slices.IndexFunc(out, func(o *Lane) bool { return sameLane(o, l) })
-		if i < 0 {
-			out = append(out, l)
-			continue
-		}
-		one := *out[i]
-		one.Epoch, one.Deadline = 0, max(one.Deadline, l.Deadline)
-		one.Attempts = slices.Concat(one.Attempts, l.Attempts)
-		slices.SortStableFunc(one.Attempts, func(x, y Attempt) int { return cmp.Compare(x.Scheduled, y.Scheduled) })
-		for n := range one.Attempts {
-			one.Attempts[n].Seq = int64(n)
-		}
-		out[i] = &one
-	}
-	return out
 }
 
 func (m *measuring) measureLanes() {

@@ -11,6 +11,8 @@ import (
 // outage is an Outage together with what its bounds were made from.
 type outage struct {
 	Outage
+	// cluster are the bad attempts that it was made from.
+	cluster cluster
 	// by: an ok attempt that started then or later came after the outage.
 	by int64
 	// since is an earlier such moment, if all was quiet while the outage's
@@ -81,7 +83,7 @@ func (e *evidence) outages(from int64) []outage {
 }
 
 func (e *evidence) bound(c cluster, from int64) outage {
-	o := outage{by: c.by, waited: c.lastEnd, endStart: math.MaxInt64}
+	o := outage{cluster: c, by: c.by, waited: c.lastEnd, endStart: math.MaxInt64}
 	// Once a bad attempt has completed, the outage has begun, and an ok attempt
 	// that starts then ends it, whatever older attempts are still waiting for:
 	// unless a further outage began while they waited, which may be theirs.
@@ -101,7 +103,6 @@ func (e *evidence) bound(c cluster, from int64) outage {
 			o.End.Lo = max(o.End.Lo, b.a)
 		}
 	}
-	o.proven = e.proven(c, o.Start.Hi, o.End.Lo)
 	return o
 }
 
@@ -219,8 +220,10 @@ func subtract(ss []span, cut span) []span {
 	return out
 }
 
-// measure fills in Length, once the ends are final.
-func (o *outage) measure() {
+// measure fills in Length and what is proven, once the ends are final: what another
+// lane proved of the end is proven of the downtime too. own is the outage's lane.
+func (o *outage) measure(own *evidence) {
+	o.proven = own.proven(o.cluster, o.Start.Hi, o.End.Lo)
 	o.Length = event.Interval{
 		Lo:   max(0, o.End.Lo-o.Start.Hi),
 		Hi:   max(0, o.End.Hi-o.Start.Lo),

@@ -368,9 +368,11 @@ func (w *world) truth(o Outage) (start, end int64) {
 
 // served reports whether any attempt took effect in [from,to).
 func (w *world) served(from, to int64) bool {
-	return slices.ContainsFunc(slices.Concat(w.pooled, w.fresh), func(a simAttempt) bool {
-		return a.Outcome == OK && a.commit > from && a.commit < to
-	})
+	return servedIn(w.pooled, from, to) || servedIn(w.fresh, from, to)
+}
+
+func servedIn(as []simAttempt, from, to int64) bool {
+	return slices.ContainsFunc(as, func(a simAttempt) bool { return a.Outcome == OK && a.commit > from && a.commit < to })
 }
 
 // loseWrites returns the ledger of a lane after the writes that took effect in

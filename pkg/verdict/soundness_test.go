@@ -49,6 +49,7 @@ func TestTruthInsideEveryInterval(t *testing.T) {
 		in.Ledgers = []Ledger{w.loseWrites(lanePooled, w.pooled, lag), w.loseWrites("fresh", w.fresh, lag)}
 		m := Measure(in)
 		w.checkOutages(t, m, &seen)
+		w.checkDowntime(t, m)
 		w.checkRecovery(t, m.Faults[0], &seen)
 		w.checkLedgers(t, m, lag, &seen)
 		w.checkVerdicts(t, in, lag, &seen)
@@ -76,6 +77,26 @@ func (w *world) checkOutages(t *testing.T, m Measurement, seen *tally) {
 			seen.outages++
 		}
 		seen.flaps += l.Flaps
+	}
+}
+
+// checkDowntime: the downtime over all lanes holds at least the outages that were met,
+// and at most all of them with the stretches between in which one of the lanes was not
+// served (assumption 4).
+func (w *world) checkDowntime(t *testing.T, m Measurement) {
+	t.Helper()
+	var least, most int64
+	for i, x := range w.windows {
+		most += x.e - x.s
+		if i > 0 && !(servedIn(w.pooled, w.windows[i-1].e, x.s) && servedIn(w.fresh, w.windows[i-1].e, x.s)) {
+			most += x.s - w.windows[i-1].e
+		}
+		if slices.ContainsFunc(slices.Concat(w.pooled, w.fresh), func(a simAttempt) bool { return a.met == i }) {
+			least += x.e - x.s
+		}
+	}
+	if d := m.Downtime; d.Lo > most || d.Hi < least && !d.Open {
+		t.Errorf("downtime: truth %s to %s outside [%s, %s]", time.Duration(least), time.Duration(most), time.Duration(d.Lo), time.Duration(d.Hi))
 	}
 }
 

@@ -96,6 +96,10 @@ type Input struct {
 	// Outside are lanes without an attempt in the window, such as those of an
 	// observer that was replaced before it: only their ledgers are compared.
 	Outside []Lane
+	// Foreign are lanes on another clock than the measurement's, such as those of an
+	// observer on another machine: only the numbers of their ledgers are compared, for
+	// their times cannot be.
+	Foreign []Lane
 	// BaselineFrom to the first fault is the baseline; From to Until is the
 	// window that is measured (steady state to the end of settling, before any
 	// restore begins).
@@ -255,8 +259,23 @@ type Problem struct {
 	Probe string `json:"probe,omitempty"`
 	Lane  string `json:"lane,omitempty"`
 	Epoch int64  `json:"epoch,omitempty"`
-	Text  string `json:"text"`
+	// Kind is what it comes from; empty where that is none of the Kinds.
+	Kind ProblemKind `json:"kind,omitempty"`
+	Text string      `json:"text"`
 }
+
+// ProblemKind is what a problem comes from, for those who handle some differently.
+type ProblemKind string
+
+// The kinds.
+const (
+	// KindEdge: a lane's attempts begin too late, or end too early.
+	KindEdge ProblemKind = "edge"
+	// KindSchedule: the observer did not keep its schedule.
+	KindSchedule ProblemKind = "schedule"
+	// KindUnproven: a fault was not shown to have taken effect.
+	KindUnproven ProblemKind = "unproven"
+)
 
 // String names the lane and the problem.
 func (p Problem) String() string {
@@ -276,6 +295,8 @@ type Measurement struct {
 	Faults     []FaultResult  `json:"faults"`
 	Lanes      []LaneResult   `json:"lanes"`
 	Ledgers    []LedgerResult `json:"ledgers,omitempty"`
+	// RPA is the achieved recovery point over all ledgers; nil when none was compared.
+	RPA *event.Interval `json:"rpa,omitempty"`
 	// Downtime is the union over lanes of all outages.
 	Downtime event.Interval `json:"downtime"`
 }

@@ -24,7 +24,7 @@ func (m *measuring) admit() {
 			m.problem("fault %s lies outside the measured window", f.Step)
 		}
 		if !f.Proven {
-			m.problem("fault %s: no proof that it took effect%s", f.Step, because(f.How))
+			m.problemOf(KindUnproven, "fault %s: no proof that it took effect%s", f.Step, because(f.How))
 		}
 	}
 	if len(in.Lanes) == 0 {
@@ -40,7 +40,7 @@ func (m *measuring) admit() {
 		}
 		seen[id] = true
 		if why := badLane(l); why != "" {
-			m.laneProblem(l, "%s", why)
+			m.laneProblem(l, "", "%s", why)
 			continue
 		}
 		m.lanes = append(m.lanes, l)
@@ -55,11 +55,15 @@ func because(how string) string {
 }
 
 func (m *measuring) problem(format string, args ...any) {
-	m.out.Problems = append(m.out.Problems, Problem{Text: fmt.Sprintf(format, args...)})
+	m.problemOf("", format, args...)
 }
 
-func (m *measuring) laneProblem(l *Lane, format string, args ...any) {
-	m.out.Problems = append(m.out.Problems, Problem{Probe: l.Probe, Lane: l.Name, Epoch: l.Epoch, Text: fmt.Sprintf(format, args...)})
+func (m *measuring) problemOf(kind ProblemKind, format string, args ...any) {
+	m.out.Problems = append(m.out.Problems, Problem{Kind: kind, Text: fmt.Sprintf(format, args...)})
+}
+
+func (m *measuring) laneProblem(l *Lane, kind ProblemKind, format string, args ...any) {
+	m.out.Problems = append(m.out.Problems, Problem{Probe: l.Probe, Lane: l.Name, Epoch: l.Epoch, Kind: kind, Text: fmt.Sprintf(format, args...)})
 }
 
 // invalid reports whether anything makes the measurement INVALID.
@@ -73,17 +77,17 @@ func (m *measuring) checkLanes() {
 	for i, v := range m.views {
 		r, l := m.out.Lanes[i], m.lanes[i]
 		if r.Scheduled == 0 {
-			m.laneProblem(l, "no attempts in the measured window")
+			m.laneProblem(l, KindEdge, "no attempts in the measured window")
 			continue
 		}
 		if len(m.faults) > 0 && m.bases[i].Max == 0 {
-			m.laneProblem(l, "no ok attempt before the first fault, so there is no baseline")
+			m.laneProblem(l, KindEdge, "no ok attempt before the first fault, so there is no baseline")
 		}
 		if r.RateShare < MinRate {
-			m.laneProblem(l, "%.1f %% of the scheduled attempts were made, %.0f %% are needed", 100*r.RateShare, 100*MinRate)
+			m.laneProblem(l, KindSchedule, "%.1f %% of the scheduled attempts were made, %.0f %% are needed", 100*r.RateShare, 100*MinRate)
 		}
 		if gap := m.tail(v.evidence); gap > 0 {
-			m.laneProblem(l, "its attempts end %s before the measured window does", show(gap))
+			m.laneProblem(l, KindEdge, "its attempts end %s before the measured window does", show(gap))
 		}
 		for _, a := range v.all {
 			if a.Outcome != Skipped && !a.Extra {
@@ -93,7 +97,7 @@ func (m *measuring) checkLanes() {
 	}
 	slices.Sort(jitter)
 	if p := percentile(jitter, len(jitter), 99); p > int64(JitterLimit) {
-		m.problem("the 99th percentile of the scheduling jitter is %s, at most %s is allowed", show(p), JitterLimit)
+		m.problemOf(KindSchedule, "the 99th percentile of the scheduling jitter is %s, at most %s is allowed", show(p), JitterLimit)
 	}
 }
 

@@ -48,7 +48,7 @@ const stopAgain = 5 * time.Second
 
 // sendAbort asks beside the session: a slow server holds up no judgement.
 func (s *session) sendAbort(ctx context.Context, reason string) {
-	by := event.Observer + "/" + s.me
+	by := event.Observer + "/" + s.claim.me
 	s.calls.Go(func() {
 		data, err := json.Marshal(abortCommand{By: by, Reason: reason, Cause: "stop-condition"})
 		if err == nil {

@@ -14,12 +14,16 @@ const openingPatience = 30 * time.Second
 
 // claim is who observes the drill, as the history says.
 type claim struct {
+	// me is this process's instance name.
+	me     string
 	holder string
 	epoch  int64
 	// own is the epoch that this session claimed; 0 when it did not.
 	own int64
+	// asked is the epoch that this session claimed last, heard or not whether it got it.
+	asked int64
 	// restarted is true when the holder at the session's start had this
-	// instance's name: an earlier life of it.
+	// instance's name, an earlier life of it, and nobody else has claimed since.
 	restarted bool
 	// heard and started are when, on this process's clock, the holder's last
 	// event and the phase's start arrived.
@@ -30,14 +34,24 @@ type claim struct {
 
 func (c *claim) mine() bool { return c.own != 0 && c.own == c.epoch }
 
+// lost reports whether another claim followed this session's.
+func (c *claim) lost() bool { return c.own != 0 && c.own != c.epoch }
+
+// unanswered reports whether the history has this session's claim, and the session
+// does not watch by it, since the answer to it was lost.
+func (c *claim) unanswered() bool {
+	return c.asked != 0 && c.asked == c.epoch && c.holder == c.me && !c.mine()
+}
+
 func (c *claim) set(p *event.ObserverClaimed) {
 	if p.Epoch > c.epoch {
 		c.holder, c.epoch = p.Instance, p.Epoch
 		c.heardBatch = false
+		c.restarted = c.restarted && c.holder == c.me // another one is well, and keeps it
 	}
 }
 
-func (c *claim) atStart(me string) { c.restarted = c.holder == me }
+func (c *claim) atStart() { c.restarted = c.holder == c.me }
 
 // renew gives the claim up, for another one by the same session.
 func (c *claim) renew() { c.own, c.restarted = 0, true }
@@ -56,7 +70,7 @@ func (c *claim) wants(phaseOpen bool, now int64, silence, opening time.Duration)
 	switch {
 	case c.mine():
 		return false
-	case c.epoch == 0, c.restarted && c.own == 0:
+	case c.epoch == 0, c.restarted && c.own == 0, c.unanswered():
 		return true
 	case !phaseOpen:
 		return false
@@ -80,11 +94,15 @@ func (s *session) stepClaim(ctx context.Context) {
 	if !s.claim.wants(s.state.Phase != "", s.c.Clock.Now().Mono, silence, openingPatience) {
 		return
 	}
+	if !s.mayAppend() {
+		return
+	}
 	epoch := s.claim.epoch + 1
+	s.claim.asked = epoch
 	s.append(ctx, func() {
 		s.claim.own = epoch
 		s.log.InfoContext(ctx, "observing the drill", "epoch", epoch)
-	}, event.Draft{Type: event.TypeObserverClaimed, Data: event.ObserverClaimed{Instance: s.me, Epoch: epoch}})
+	}, event.Draft{Type: event.TypeObserverClaimed, Data: event.ObserverClaimed{Instance: s.claim.me, Epoch: epoch}})
 }
 
 // quiet is how long a healthy observer of the phase may have nothing to publish:

@@ -107,10 +107,12 @@ func TestCleanUpOfAReportNotHeardOf(t *testing.T) {
 	cancel, wait := r.run("o1", func(c *observer.Config) { c.Log = slog.New(h) })
 	p := r.accept("d-1", aPhase())
 	<-h.entered
+	p.say(event.TypePhaseStarted, event.PhaseStarted{Phase: phaseName}) // there may be canaries
+	p.say(event.TypePhaseFinished, event.PhaseFinished{Phase: phaseName, Complete: true})
 	for range 300 { // more than a session has room for
 		p.say(event.TypeLeaseRenewed, event.LeaseRenewed{Holder: "i1", Epoch: 1})
 	}
-	p.finish()
+	p.say(event.TypeDrillFinished, event.DrillFinished{Complete: true})
 	p.publish()
 	cancel()
 	close(h.release)

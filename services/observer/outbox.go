@@ -13,7 +13,8 @@ const (
 	// maxBatch is how many attempts one event carries.
 	maxBatch = 400
 	// maxNotices is how many live notices may wait: a lane that flaps faster than
-	// they are stored loses some, and the report recomputes them all.
+	// they are stored loses some, and the report recomputes them all. A comparison of
+	// clocks cannot be recomputed, so it is kept; there is one a fault, about.
 	maxNotices = 32
 	// maxHeld is how many attempts may wait for the server: half an hour of a probe
 	// at its burst rate, at most some 60 MB.
@@ -50,7 +51,7 @@ func (o *outbox) empty() bool { return o.held == 0 && len(o.notices) == 0 }
 func (o *outbox) full() bool { return o.held >= cmp.Or(o.limit, maxHeld) }
 
 func (o *outbox) notice(d event.Draft) {
-	if len(o.notices) >= maxNotices {
+	if len(o.notices) >= maxNotices && d.Type != event.TypeClockCompared {
 		o.dropped++
 		return
 	}
@@ -96,7 +97,7 @@ func (o *outbox) published(phase string, id laneID, upTo int64) {
 func (o *outbox) batches(limit int, now event.Reading) (out []event.Draft, all bool) {
 	for _, l := range o.lanes {
 		for rest := l.recs; len(rest) > 0; {
-			if len(out) == limit {
+			if len(out) >= limit {
 				return out, false
 			}
 			n := run(rest)

@@ -74,8 +74,16 @@ type steadyTask struct {
 	lanes   []event.LaneSummary
 }
 
-// serveSteady slides a window over the attempts until it holds or none began in time.
 func (s *session) serveSteady(ctx context.Context, step, moment string, asked event.Reading) {
+	if d, told := s.judgeSteady(step, moment, asked); told {
+		s.answer(ctx, d)
+	}
+}
+
+// judgeSteady slides a window over the attempts until it holds or none began in time.
+// It says the same again until the answer is in the history: an answer that could not
+// be stored at once is not overtaken by one for a window that began too late.
+func (s *session) judgeSteady(step, moment string, asked event.Reading) (answer event.Draft, told bool) {
 	w, now := s.watch, s.c.Clock.Now().Mono
 	if w.steady == nil || w.steady.step != step {
 		w.steady = &steadyTask{step: step, asked: s.local(asked), reasons: []string{"no window was watched in time"}}
@@ -83,34 +91,31 @@ func (s *session) serveSteady(ctx context.Context, step, moment string, asked ev
 	t, spec := w.steady, w.phase.SteadyState
 	late := t.asked + int64(spec.Timeout.D())
 	if len(w.missing) > 0 {
-		if now > late {
-			s.violated(ctx, t, w.whyMissing())
-		}
-		return
+		return t.violated(w.whyMissing()), now > late
 	}
 	if t.from == 0 {
 		t.from = max(t.asked, w.openedAt)
+	}
+	if t.from > late {
+		return t.violated(t.reasons), true
 	}
 	to := t.from + int64(spec.Window.D())
 	if moment == drill.Before && to-now <= int64(armTime) {
 		s.arm()
 	}
 	if now < to {
-		return
+		return answer, false
 	}
 	got := w.live.Steady(verdict.SteadyQuery{From: t.from, To: to, MinAvailability: spec.MinAvailability, MaxP95: int64(spec.MaxP95.D())})
 	switch {
 	case !got.Settled:
-		return // each attempt ends by its deadline
+		return answer, false // each attempt ends by its deadline
 	case got.Holds:
-		s.answer(ctx, event.Draft{Type: event.TypeSteadyEstablished, Data: event.SteadyEstablished{Step: step, Window: spec.Window, Lanes: got.Lanes}})
-		return
+		return event.Draft{Type: event.TypeSteadyEstablished, Data: event.SteadyEstablished{Step: step, Window: spec.Window, Lanes: got.Lanes}}, true
 	}
 	t.reasons, t.lanes = got.Reasons, got.Lanes
 	t.from = nextWindow(w.live, t.from, spec)
-	if t.from > late {
-		s.violated(ctx, t, t.reasons)
-	}
+	return answer, false
 }
 
 // nextWindow is where the next window worth trying begins: past the latest bad
@@ -123,8 +128,8 @@ func nextWindow(live *verdict.Live, from int64, spec drill.SteadyState) int64 {
 	return next
 }
 
-func (s *session) violated(ctx context.Context, t *steadyTask, reasons []string) {
-	s.answer(ctx, event.Draft{Type: event.TypeSteadyViolated, Data: event.SteadyViolated{Step: t.step, Reasons: reasons, Lanes: t.lanes}})
+func (t *steadyTask) violated(reasons []string) event.Draft {
+	return event.Draft{Type: event.TypeSteadyViolated, Data: event.SteadyViolated{Step: t.step, Reasons: reasons, Lanes: t.lanes}}
 }
 
 func (w *watch) whyMissing() []string {

@@ -28,7 +28,6 @@ const tick = 100 * time.Millisecond
 type session struct {
 	c     Config
 	id    string
-	me    string
 	clock string
 	log   *slog.Logger
 
@@ -59,6 +58,8 @@ type session struct {
 
 	// pause is when appending is tried again after an error.
 	pause int64
+	// room is how many events the next append may have, see mayTake.
+	room int
 
 	// writing is the append under way, nil without one; wrote gets what came of it.
 	writing *writing
@@ -72,9 +73,10 @@ type session struct {
 func runSession(ctx context.Context, c Config, id string) (err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	s := &session{
-		c: c, id: id, me: c.Bus.Identity().Instance, clock: c.Clock.Now().Clock,
-		log: c.Log.With("drill", id),
-		cut: map[string]bool{}, published: map[string]map[verdict.LaneKey]int64{}, next: map[laneID]int64{},
+		c: c, id: id, clock: c.Clock.Now().Clock,
+		log:   c.Log.With("drill", id),
+		claim: claim{me: c.Bus.Identity().Instance},
+		cut:   map[string]bool{}, published: map[string]map[verdict.LaneKey]int64{}, next: map[laneID]int64{},
 		events: make(chan bus.Stored, 256), wrote: make(chan written, 1),
 	}
 	s.outbox.limit = c.hold
@@ -102,7 +104,7 @@ func (s *session) run(ctx context.Context) error {
 	for _, st := range past {
 		s.fold(st)
 	}
-	s.claim.atStart(s.me)
+	s.claim.atStart()
 	s.calls.Go(func() { s.follow(ctx) })
 	ticker := time.NewTicker(tick)
 	defer ticker.Stop()
@@ -173,11 +175,7 @@ func (s *session) step(ctx context.Context) (done bool) {
 	}
 	s.stepClaim(ctx)
 	if !s.claim.mine() {
-		if s.watch != nil {
-			s.log.WarnContext(ctx, "another observer has taken over; this one stops", "holder", s.claim.holder, "epoch", s.claim.epoch)
-			s.dropWatch(ctx)
-			s.outbox = outbox{limit: s.c.hold}
-		}
+		s.yield(ctx)
 		return false
 	}
 	if !s.overfull(ctx) {
@@ -185,6 +183,19 @@ func (s *session) step(ctx context.Context) (done bool) {
 	}
 	s.flush(ctx)
 	return false
+}
+
+// yield ends what is left of a claim that another observer took: attempts that wait
+// would follow its own in the history, where a claim to come would never forget them.
+func (s *session) yield(ctx context.Context) {
+	if s.watch == nil && !s.claim.lost() {
+		return
+	}
+	if s.watch != nil || !s.outbox.empty() {
+		s.log.WarnContext(ctx, "another observer has taken over; this one stops", "holder", s.claim.holder, "epoch", s.claim.epoch, "attempts given up", s.outbox.held)
+	}
+	s.dropWatch(ctx)
+	s.outbox, s.giveWay = outbox{limit: s.c.hold}, false
 }
 
 // stepWatch opens, serves and closes the watch of the open phase.
@@ -245,19 +256,25 @@ func (s *session) overfull(ctx context.Context) bool {
 	return s.giveWay || !s.claim.mine()
 }
 
-// leaveTime is how long a stopping observer may take to publish what it has and
-// to read what it has not heard of. With cleanTime it is below the 20 s after
-// which a process ends anyway.
-const leaveTime = 3 * time.Second
+// laneEndTime is how long a stopping observer waits for the attempts under way, and
+// leaveTime how long it then takes to publish what it has and to read what it has not
+// heard of: each has its own, so that a service that hangs leaves time for the latter.
+// With cleanTime they are below the 20 s after which a process ends anyway.
+const (
+	laneEndTime = 2 * time.Second
+	leaveTime   = 2 * time.Second
+)
 
 // leave publishes the last attempts when the process stops, and cleans up if the
 // drill is over. Another instance, or this one's next start, goes on with a new
 // epoch.
 func (s *session) leave(ctx context.Context) error {
+	s.foldMore()
+	lanes, cancel := context.WithTimeout(context.WithoutCancel(ctx), laneEndTime)
+	defer cancel()
+	s.dropWatch(lanes)
 	brief, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaveTime)
 	defer cancel()
-	s.foldMore()
-	s.dropWatch(brief)
 	s.flushAll(brief)
 	if s.state.Phase == "" {
 		s.catchUp(brief)

@@ -178,3 +178,47 @@ func TestTooMuchWaits(t *testing.T) {
 	p.finish()
 	eventually(t, "all attempts of both claims", func() bool { return complete(p.lanes(), r.fake) })
 }
+
+// TestTooMuchWaitsForAnother: what an observer held when another took the drill over is
+// given up, also when it had stopped to make attempts by then. When it claims the drill
+// again it publishes what it measures, and nothing of before, let alone twice.
+func TestTooMuchWaitsForAnother(t *testing.T) {
+	r := newRig(t)
+	way, url := newRelay(r)
+	hasty := func(c *observer.Config) { c.Silence = time.Second }
+	r.observe("o1", r.by(url, "o1"), hasty, func(c *observer.Config) { observer.Hold(c, 200) })
+	p := r.accept("d-1", aPhase())
+	p.begin()
+	thaw := way.freeze(t)
+	eventually(t, "the end of the attempts", func() bool {
+		r.fake.mu.Lock()
+		defer r.fake.mu.Unlock()
+		return r.fake.opens == r.fake.closes
+	})
+	stop := r.observe("o2", hasty)
+	await(p, "attempt of the second claim", func(b *event.ProbeBatch) bool { return b.Epoch == 2 })
+	thaw()
+	stop()
+	await(p, "third claim", func(c *event.ObserverClaimed) bool { return c.Instance == "o1" && c.Epoch == 3 })
+	for _, probe := range []string{"w", "r"} {
+		for n := range 3 { // a batch a second: what waits would go first, and again
+			seen := 0
+			await(p, "attempts of the third claim", func(b *event.ProbeBatch) bool {
+				if b.Epoch == 3 && b.Probe == probe && b.Lane == target.LanePooled {
+					seen++
+				}
+				return seen > n
+			})
+		}
+	}
+	for _, s := range p.history() {
+		if c, ok := s.Payload.(*event.ObserverClaimed); ok && c.Epoch == 3 {
+			for _, later := range p.history() {
+				if b, ok := later.Payload.(*event.ProbeBatch); ok && later.Seq > s.Seq && b.Epoch == 1 {
+					t.Fatalf("attempts %d and on of lane %s/%s, which waited when the drill was lost, are published by the third claim", b.FirstSeq, b.Probe, b.Lane)
+				}
+			}
+		}
+	}
+	p.lanes()
+}

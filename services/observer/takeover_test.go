@@ -2,11 +2,12 @@ package observer_test
 
 import (
 	"context"
-	"encoding/json"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/firedrill/firedrill/pkg/bus"
 	"github.com/firedrill/firedrill/pkg/drill"
 	"github.com/firedrill/firedrill/pkg/event"
 	"github.com/firedrill/firedrill/pkg/target"
@@ -149,25 +150,20 @@ func TestTakeoverDoesNotAbortOnHearsay(t *testing.T) {
 	await[event.OutageStarted](p, "outage.started", nil)
 	stop() // long before the service is down for a second, and stays away for longer
 	<-time.After(1200 * time.Millisecond)
-	asked := make(chan string, 8)
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		_ = r.inject.FollowCommands(ctx, "d-1", func(verb string, data []byte) error { // ends with the test
-			var c struct{ Reason string }
-			_ = json.Unmarshal(data, &c) // the verb tells enough
-			asked <- verb + ": " + c.Reason
-			return nil
-		})
-	}()
-	t.Cleanup(func() { cancel(); <-done })
 	p.mend()
-	r.observe("o1")
+	stop = r.observe("o1")
 	await[event.RecoveryStable](p, "recovery.stable", nil)
-	select {
-	case what := <-asked:
-		t.Fatalf("a service that is up again is asked to %s", what)
-	default:
+	stop() // it has sent what it was to send
+	if err := r.inject.Command(t.Context(), "d-1", "last", nil); err != nil {
+		t.Fatal(err)
+	}
+	err := r.inject.FollowCommands(t.Context(), "d-1", func(verb string, data []byte) error {
+		if verb == "last" {
+			return bus.Stop
+		}
+		return fmt.Errorf("a service that is up again is asked to %s: %s", verb, data)
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
 }

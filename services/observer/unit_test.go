@@ -4,8 +4,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"runtime"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -67,6 +69,10 @@ func TestWants(t *testing.T) {
 		"silent between phases":           {claim{holder: "b", epoch: 1, heard: at(10), heardBatch: true}, false, 100, false},
 		"opening its lanes":               {claim{holder: "b", epoch: 1, heard: at(10), started: at(80)}, true, 100, false},
 		"never opened its lanes":          {claim{holder: "b", epoch: 1, heard: at(10), started: at(69)}, true, 100, true},
+		"mine, and the answer was lost":   {claim{me: "a", holder: "a", epoch: 2, asked: 2, heard: at(99)}, true, 100, true},
+		"that, after an earlier one":      {claim{me: "a", holder: "a", epoch: 3, own: 1, asked: 3, heard: at(99)}, true, 100, true},
+		"another was quicker":             {claim{me: "a", holder: "b", epoch: 2, asked: 2, heard: at(99)}, true, 100, false},
+		"a namesake's":                    {claim{me: "a", holder: "a", epoch: 3, own: 2, asked: 2, heard: at(99)}, true, 100, false},
 	}
 	for name, c := range cases {
 		if got := c.c.wants(c.open, at(c.now), silence, opening); got != c.want {
@@ -74,6 +80,93 @@ func TestWants(t *testing.T) {
 		}
 	}
 }
+
+// Who gives a claim up to make it anew, or comes back, leaves the drill to one who took
+// it meanwhile.
+func TestAHealthyObserverKeepsTheDrill(t *testing.T) {
+	for name, c := range map[string]claim{
+		"renewed":   {me: "a", holder: "a", epoch: 2, own: 2},
+		"restarted": {me: "a", holder: "a", epoch: 2},
+	} {
+		if c.own != 0 {
+			c.renew()
+		} else {
+			c.atStart()
+		}
+		if !c.wants(true, 0, time.Second, time.Second) {
+			t.Errorf("%s: the claim is not made anew", name)
+		}
+		c.set(&event.ObserverClaimed{Instance: "b", Epoch: 3})
+		if c.wants(true, 0, time.Second, time.Second) {
+			t.Errorf("%s: the drill is taken from one who has just claimed it", name)
+		}
+	}
+}
+
+// TestALostClaimLeavesNothing: no watch is left when more waited than may be held, yet
+// what waits must not be published by a later claim.
+func TestALostClaimLeavesNothing(t *testing.T) {
+	s := &session{log: slog.New(slog.DiscardHandler), claim: claim{me: "a", holder: "b", epoch: 2, own: 1}, giveWay: true}
+	s.outbox.add(laneID{"w", "pooled"}, verdict.BatchMeta{Phase: "p"}, records(1, 10, time.Second))
+	s.outbox.notice(event.Draft{Type: event.TypeOutageStarted})
+	s.step(t.Context())
+	if !s.outbox.empty() || s.giveWay {
+		t.Fatalf("%d attempts and %d notices wait, making way: %v", s.outbox.held, len(s.outbox.notices), s.giveWay)
+	}
+}
+
+// TestAnAnswerGoesAlong: however many lanes a phase has, one append takes a batch of
+// each, the notices and the answer.
+func TestAnAnswerGoesAlong(t *testing.T) {
+	var s session
+	for i := range 200 {
+		s.outbox.add(laneID{fmt.Sprint("w", i), "pooled"}, verdict.BatchMeta{Phase: "p"}, records(1, 10, time.Second))
+	}
+	for range maxNotices {
+		s.tell(event.Draft{Type: event.TypeOutageStarted})
+	}
+	if drafts, all := s.waiting(maxDrafts-1, true, event.Reading{}); !all || len(drafts) != 200+maxNotices {
+		t.Errorf("%d events, all of them: %v", len(drafts), all)
+	}
+}
+
+// TestASteadyStateThatIsLate: an answer that could not be stored is not overtaken by
+// a window that begins after the time was up.
+func TestASteadyStateThatIsLate(t *testing.T) {
+	const ms, asked = int64(time.Millisecond), int64(time.Second)
+	w := &watch{live: verdict.NewLive(), phase: drill.Phase{SteadyState: drill.SteadyState{
+		Window: event.Duration(100 * ms), Timeout: event.Duration(200 * ms), MinAvailability: 100,
+	}}}
+	k := verdict.LaneKey{Probe: "w", Kind: kindWrite, Name: "pooled", Epoch: 1}
+	w.live.Open(k, 1, 50*ms)
+	for i := range int64(1000) {
+		at, outcome := asked+i*ms, verdict.OK
+		if i == 50 || i == 230 {
+			outcome = verdict.Failed
+		}
+		w.live.Add(k, verdict.Attempt{Seq: 1 + i, Scheduled: at, Started: at, Completed: at + ms, Outcome: outcome})
+	}
+	w.steady = &steadyTask{step: "s", asked: asked, reasons: []string{"none"}}
+	s := &session{c: Config{Clock: fixed(asked + 800*ms)}, watch: w}
+	violations := 0
+	for range 40 {
+		d, told := s.judgeSteady("s", drill.After, event.Reading{})
+		if told && d.Type == event.TypeSteadyEstablished {
+			t.Fatalf("established by a window that begins %v after the question, after %d violations", time.Duration(w.steady.from-asked), violations)
+		}
+		if told {
+			violations++
+		}
+	}
+	if violations == 0 {
+		t.Fatal("nothing is said though the time is up")
+	}
+}
+
+// fixed is a clock that stands still.
+type fixed int64
+
+func (f fixed) Now() event.Reading { return event.Reading{Clock: "here", Mono: int64(f)} }
 
 // records are n attempts from first on; every third failed with one of many texts.
 func records(first int64, n int, d time.Duration) []probe.Record {
@@ -131,6 +224,10 @@ func TestNoticesAreBounded(t *testing.T) {
 	}
 	if len(o.notices) != maxNotices || o.dropped != 9*maxNotices {
 		t.Fatalf("%d notices, %d dropped", len(o.notices), o.dropped)
+	}
+	o.notice(event.Draft{Type: event.TypeClockCompared})
+	if len(o.notices) != maxNotices+1 || o.dropped != 9*maxNotices {
+		t.Fatalf("%d notices, %d dropped: no report can recompute how two clocks compare", len(o.notices), o.dropped)
 	}
 }
 
@@ -216,5 +313,31 @@ func TestOnTime(t *testing.T) {
 	p.keep()()
 	if n := runtime.GOMAXPROCS(0); n != before || p.raised {
 		t.Errorf("%d threads may run Go code after a second time, want %d", n, before)
+	}
+}
+
+// TestAppendsShrinkOnConflict: what waits grows with each append that something
+// overtook. One that took ever more would be overtaken for ever by a conductor that
+// renews its lease meanwhile.
+func TestAppendsShrinkOnConflict(t *testing.T) {
+	s := &session{}
+	for range 3 {
+		s.outbox.add(laneID{probe: "p", lane: "pooled"}, verdict.BatchMeta{}, make([]probe.Record, 100*maxBatch))
+	}
+	ends := func(err error) int {
+		drafts, _ := s.waiting(s.mayTake(), true, event.Reading{})
+		s.writing = &writing{events: len(drafts)}
+		s.endAppend(t.Context(), written{err: err})
+		return len(drafts)
+	}
+	var took []int
+	for range 11 {
+		took = append(took, ends(&bus.ConflictError{}))
+	}
+	for range 3 {
+		took = append(took, ends(nil))
+	}
+	if want := []int{300, 150, 75, 37, 18, 9, 4, 2, 1, 1, 1, 1, 2, 4}; !slices.Equal(took, want) {
+		t.Errorf("events per append %v, want %v", took, want)
 	}
 }

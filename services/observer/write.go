@@ -1,6 +1,7 @@
 package observer
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -15,8 +16,10 @@ const (
 	appendTime = 10 * time.Second
 	// publishEvery is how often attempts are published.
 	publishEvery = time.Second
-	// maxDrafts is how many events are appended at once.
-	maxDrafts = 64
+	// maxDrafts is how many events are appended at once; the bus takes 1000. It must
+	// be more than a phase has lanes, and notices wait: an answer is appended along
+	// with a batch of each lane that has made attempts meanwhile.
+	maxDrafts = 512
 )
 
 // writing is the append under way. There is one at a time, so that events lie in the
@@ -25,6 +28,7 @@ const (
 type writing struct {
 	tail   bus.Tail
 	what   event.Type
+	events int
 	then   func()
 	cancel context.CancelFunc
 }
@@ -45,7 +49,7 @@ func (s *session) append(ctx context.Context, then func(), drafts ...event.Draft
 	}
 	// It outlives the session's context for as long as leave waits for it.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), appendTime)
-	w := &writing{tail: s.tail, what: drafts[len(drafts)-1].Type, then: then, cancel: cancel}
+	w := &writing{tail: s.tail, what: drafts[len(drafts)-1].Type, events: len(drafts), then: then, cancel: cancel}
 	s.writing = w
 	s.calls.Go(func() {
 		defer cancel()
@@ -53,6 +57,11 @@ func (s *session) append(ctx context.Context, then func(), drafts ...event.Draft
 		s.wrote <- written{stored, err}
 	})
 }
+
+// mayTake is how many events one append may have. It is halved by each conflict and
+// doubled by each success: the longer an append takes, the likelier it is that a
+// conductor on a busy machine renews its lease before it, and what waits only grows.
+func (s *session) mayTake() int { return cmp.Or(s.room, maxDrafts) }
 
 func (s *session) mayAppend() bool {
 	return s.writing == nil && s.c.Clock.Now().Mono >= s.pause && (s.blocked == nil || *s.blocked != s.tail)
@@ -65,12 +74,17 @@ func (s *session) endAppend(ctx context.Context, r written) {
 	switch {
 	case errors.Is(r.err, bus.ErrConflict):
 		s.blocked = &w.tail
+		s.room = max(1, w.events/2)
+		if w.what == event.TypeObserverClaimed {
+			s.claim.asked = 0 // it was not stored: a claim of this epoch is a namesake's
+		}
 		return
 	case r.err != nil:
 		s.pause = s.c.Clock.Now().Mono + int64(retryPause)
 		s.log.WarnContext(ctx, "an append failed and is tried again", "type", w.what, "attempts waiting", s.outbox.held, "error", r.err)
 		return
 	}
+	s.room = min(2*s.mayTake(), maxDrafts)
 	for _, st := range r.stored {
 		s.fold(st)
 	}
@@ -97,7 +111,7 @@ func (s *session) flush(ctx context.Context) {
 	if !s.mayAppend() {
 		return
 	}
-	drafts, all := s.waiting(maxDrafts, o.due, now)
+	drafts, all := s.waiting(s.mayTake(), o.due, now)
 	if len(drafts) > 0 {
 		s.append(ctx, s.onFlushed(all && o.due, now), drafts...)
 	}
@@ -111,7 +125,7 @@ func (s *session) answer(ctx context.Context, answer event.Draft) {
 		return
 	}
 	now := s.c.Clock.Now()
-	drafts, all := s.waiting(maxDrafts-1, true, now)
+	drafts, all := s.waiting(max(1, s.mayTake()-1), true, now)
 	if all {
 		drafts = append(drafts, answer)
 	}
@@ -121,6 +135,9 @@ func (s *session) answer(ctx context.Context, answer event.Draft) {
 // waiting are at most limit events of what waits; all says that they are all.
 func (s *session) waiting(limit int, attempts bool, now event.Reading) (drafts []event.Draft, all bool) {
 	drafts = slices.Clone(s.outbox.notices)
+	if len(drafts) > limit {
+		return drafts[:limit], false
+	}
 	if !attempts {
 		return drafts, true
 	}

@@ -63,7 +63,9 @@ func readProbeParams(probe string, raw json.RawMessage) (probeParams, error) {
 	return p, errors.Join(ps...)
 }
 
-// OpenProbe prepares a lane. The bucket is the operator's to make.
+// OpenProbe prepares a lane. The bucket is the operator's to make, and is looked for. A
+// lane of a later claim is opened without a word to the service, which may be down: that
+// is what its attempts are to tell.
 func (s *store) OpenProbe(ctx context.Context, spec target.ProbeSpec) (target.Probe, error) {
 	p := &probe{store: s, ledger: spec.Ledger()}
 	switch spec.Probe {
@@ -87,8 +89,10 @@ func (s *store) OpenProbe(ctx context.Context, spec target.ProbeSpec) (target.Pr
 	if !canary.CleanName(p.ledger) || !canary.CleanName(p.of) {
 		return nil, fmt.Errorf("probe %s: ledgers %q and %q cannot both be prefixes of keys", spec.Name, p.ledger, p.of)
 	}
-	if err := s.needBucket(ctx); err != nil {
-		return nil, s.scrub(fmt.Errorf("open probe %s: %w", spec.Name, err))
+	if spec.Epoch <= 1 {
+		if err := s.needBucket(ctx); err != nil {
+			return nil, s.scrub(fmt.Errorf("open probe %s: %w", spec.Name, err))
+		}
 	}
 	if p.conns, err = newConns(s.service, s.client, spec.Lane == target.LaneFresh); err != nil {
 		return nil, s.scrub(fmt.Errorf("open probe %s: %w", spec.Name, err))

@@ -109,7 +109,7 @@ func (s *servers) promote(ctx context.Context, n *node, ready func() error) (boo
 	if err != nil {
 		return false, fmt.Errorf("node %s: promote: %w", n.Name, err)
 	}
-	return false, poll(ctx, time.Minute, 3*time.Millisecond, "node "+n.Name+" to be the primary", func() (bool, string, error) {
+	return false, target.Poll(ctx, time.Minute, 3*time.Millisecond, "node "+n.Name+" to be the primary", func(ctx context.Context) (bool, string, error) {
 		r, err := c.row(ctx, "SELECT pg_is_in_recovery()")
 		if err != nil {
 			return false, "", fmt.Errorf("node %s: %w", n.Name, err)
@@ -140,7 +140,7 @@ func (s *servers) redirectAction(ctx context.Context, o *operation) (target.Effe
 	e := target.Effect{Began: s.clock.Now()}
 	n := o.node
 	if n == nil {
-		err := poll(ctx, time.Minute, 20*time.Millisecond, "a primary that answers", func() (bool, string, error) {
+		err := target.Poll(ctx, time.Minute, 20*time.Millisecond, "a primary that answers", func(ctx context.Context) (bool, string, error) {
 			views, err := s.look(ctx, redirectLook)
 			if err != nil {
 				return false, err.Error(), nil
@@ -152,7 +152,7 @@ func (s *servers) redirectAction(ctx context.Context, o *operation) (target.Effe
 			if v != nil {
 				n = v.node
 			}
-			return v != nil, "no node is one", nil
+			return v != nil && ctx.Err() == nil, "no node is one", nil // a look that was cut short may have missed a later one
 		})
 		if err != nil {
 			return e, err

@@ -23,8 +23,12 @@ func (s *servers) checkReplication(ctx context.Context, p checkParams, _ json.Ra
 	}
 	var props []event.Property
 	var last error
-	_ = poll(ctx, settle, 100*time.Millisecond, "replication", func() (bool, string, error) {
-		props, last = s.replication1(ctx, p)
+	_ = target.Poll(ctx, settle, 100*time.Millisecond, "replication", func(ctx context.Context) (bool, string, error) {
+		got, err := s.replication1(ctx, p)
+		if ctx.Err() != nil && props != nil {
+			return false, "", ctx.Err() // cut short: the look before counts
+		}
+		props, last = got, err
 		for _, q := range props {
 			if q.Result == event.ResultFail {
 				return false, q.Found, nil
@@ -32,6 +36,9 @@ func (s *servers) checkReplication(ctx context.Context, p checkParams, _ json.Ra
 		}
 		return last == nil, "", nil
 	})
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
 	return props, last
 }
 

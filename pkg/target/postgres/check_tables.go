@@ -256,7 +256,7 @@ func (s *servers) mark(ctx context.Context, primary *node) (string, error) {
 }
 
 func (s *servers) awaitReplay(ctx context.Context, n *node, at string) error {
-	return poll(ctx, 30*time.Second, 20*time.Millisecond, "node "+n.Name+" to replay up to "+at, func() (bool, string, error) {
+	return target.Poll(ctx, 30*time.Second, 20*time.Millisecond, "node "+n.Name+" to replay up to "+at, func(ctx context.Context) (bool, string, error) {
 		r, err := s.ask(ctx, n, "SELECT pg_last_wal_replay_lsn() >= $1::pg_lsn, pg_last_wal_replay_lsn()", at)
 		if err != nil {
 			return false, "", err

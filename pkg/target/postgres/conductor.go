@@ -172,7 +172,8 @@ func (o *operation) mendable(v view) error {
 // disarmOthers cancels, on the machine of each other node, the timers that would
 // let that node take commits as a primary again: a promotion makes n the
 // primary, and then their firing would make two. Relays that would resume by
-// themselves are kept paused for the same reason: no relay says whose it is. It
+// themselves are kept paused for the same reason: no relay says whose it is. Where
+// there is no other node nothing could make a second primary, and all may fire. It
 // returns what was disarmed.
 //
 // Which timers those are was decided when each was set, see record.Opens:
@@ -188,24 +189,25 @@ func (o *operation) mendable(v view) error {
 //     Harmless, so it stays armed.
 //   - any of these on a standby: it wakes as a standby. Harmless.
 func (s *servers) disarmOthers(ctx context.Context, n *node, nodes []*node) ([]string, error) {
-	found, errs := make([][]string, len(nodes)+len(s.cfg.Relays)), make([]error, len(nodes)+len(s.cfg.Relays))
+	others := slices.DeleteFunc(slices.Clone(nodes), func(m *node) bool { return m == n })
+	if len(others) == 0 {
+		return nil, nil
+	}
+	found, errs := make([][]string, len(others)+len(s.cfg.Relays)), make([]error, len(others)+len(s.cfg.Relays))
 	var wg sync.WaitGroup
 	for i, base := range s.cfg.Relays {
 		wg.Go(func() {
 			kept, err := (&relay{base: base}).keep(ctx)
 			if err != nil {
-				errs[len(nodes)+i] = fmt.Errorf("a cut of the replication there could end by itself and make a second primary beside %s; make the relay's control reachable (relays[%d]), or end the relay and take it out of the configuration, then try again: %w",
+				errs[len(others)+i] = fmt.Errorf("a cut of the replication there could end by itself and make a second primary beside %s; make the relay's control reachable (relays[%d]), or end the relay and take it out of the configuration, then try again: %w",
 					n.Name, i, err)
 			}
 			if kept {
-				found[len(nodes)+i] = []string{"relay " + base}
+				found[len(others)+i] = []string{"relay " + base}
 			}
 		})
 	}
-	for i, m := range nodes {
-		if m == n {
-			continue
-		}
+	for i, m := range others {
 		wg.Go(func() {
 			var err error
 			found[i], err = m.host.DisarmAll(ctx, s.cfg.Failback.EvidenceDir, "firedrill-????????????????"+opensSuffix(m.Name))

@@ -8,9 +8,12 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/firedrill/firedrill/pkg/lab"
+	"github.com/firedrill/firedrill/pkg/target"
 	"github.com/firedrill/firedrill/pkg/target/postgres"
 	"github.com/firedrill/firedrill/pkg/target/targettest"
 )
@@ -107,6 +110,64 @@ func TestContractElsewhereBehindPgBouncer(t *testing.T) {
 	h := r.harness(t)
 	h.Faults = append(r.processFaults(), targettest.Fault{Name: postgres.FaultRefuse, Outage: true, DeadMan: true, Broken: r.refusedDirectly})
 	targettest.Run(t, h)
+}
+
+// TestLaterClaimMakesTheTable: where the first claim never got to it, the first attempts
+// that get through do, side by side, and each canary is stored once.
+func TestLaterClaimMakesTheTable(t *testing.T) {
+	r := startRig(t, lab.PostgresOptions{})
+	tg := r.open(t)
+	for _, kind := range []string{postgres.ProbeWrite, postgres.ProbeRead} {
+		if err := r.asClient(t.Context(), "DROP TABLE IF EXISTS firedrill_canary"); err != nil {
+			t.Fatal(err)
+		}
+		spec := target.ProbeSpec{Drill: "late-0", Probe: kind, Name: "w", Lane: target.LanePooled, Epoch: 2}
+		if kind == postgres.ProbeRead {
+			spec.Params = raw(t, map[string]any{"of": "w"})
+		}
+		p, err := tg.Observer.OpenProbe(t.Context(), spec)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var wg sync.WaitGroup
+		for seq := range int64(20) {
+			wg.Go(func() {
+				ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+				defer cancel()
+				if o := p.Attempt(ctx, seq+1); o.Result != target.OK {
+					t.Errorf("%s %d: %c %v", kind, seq+1, o.Result, o.Err)
+				}
+			})
+		}
+		wg.Wait()
+		if kind == postgres.ProbeWrite {
+			h, err := tg.Observer.ReadLedger(t.Context(), spec, 20)
+			if err != nil || h.Present.Len() != 20 || len(h.Duplicates) != 0 {
+				t.Errorf("the ledger holds %v, duplicates %v, %v", h.Present, h.Duplicates, err)
+			}
+		}
+		// A table that goes later is the service's loss, not this lane's to hide.
+		if err := r.asClient(t.Context(), "DROP TABLE firedrill_canary"); err != nil {
+			t.Fatal(err)
+		}
+		if o := p.Attempt(t.Context(), 21); o.Result != target.Failed {
+			t.Errorf("%s without its table: %c %v", kind, o.Result, o.Err)
+		}
+		if err := p.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// asClient runs a statement as a client.
+func (r *rig) asClient(ctx context.Context, sql string) error {
+	c, err := r.service(ctx)
+	if err != nil {
+		return err
+	}
+	defer c.Close(ctx)
+	_, err = c.Exec(ctx, sql)
+	return err
 }
 
 // refused: clients are turned away, the admin is not.

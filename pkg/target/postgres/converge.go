@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/firedrill/firedrill/pkg/target"
 	"github.com/firedrill/firedrill/pkg/target/undo"
 )
 
@@ -264,7 +265,7 @@ func (s *servers) follow(ctx context.Context, n, lead *node, r record, j *undo.J
 func (s *servers) awaitStreaming(ctx context.Context, n *node, tl int, limit time.Duration) error {
 	const sql = "SELECT coalesce((SELECT status || ' on timeline ' || received_tli FROM pg_stat_wal_receiver), 'not connected'), pg_is_in_recovery()"
 	want := fmt.Sprintf("streaming on timeline %d", tl)
-	return poll(ctx, limit, 30*time.Millisecond, fmt.Sprintf("node %s to stream timeline %d", n.Name, tl), func() (bool, string, error) {
+	return target.Poll(ctx, limit, 30*time.Millisecond, fmt.Sprintf("node %s to stream timeline %d", n.Name, tl), func(ctx context.Context) (bool, string, error) {
 		r, err := s.ask(ctx, n, sql)
 		if err != nil {
 			return false, err.Error(), nil
@@ -289,7 +290,7 @@ func (s *servers) exec(ctx context.Context, n *node, sql string, args ...string)
 
 // finish checks the result and clears away what the rebuilds kept aside.
 func (s *servers) finish(ctx context.Context, home *node, nodes []*node, j *undo.Journal) error {
-	err := poll(ctx, streamLimit, 30*time.Millisecond, "the home topology", func() (bool, string, error) {
+	err := target.Poll(ctx, streamLimit, 30*time.Millisecond, "the home topology", func(ctx context.Context) (bool, string, error) {
 		views, err := s.lookAmong(ctx, nodes, lookLimit)
 		if err != nil {
 			return false, "", err

@@ -222,6 +222,35 @@ func TestCutRelayStaysCutAfterPromotion(t *testing.T) {
 	eventually(t, "home", r.healthy)
 }
 
+// TestCutRelayResumesWhereNothingWasPromoted: undoing another fault alone leaves a cut
+// its dead man, since no primary but the old one is there.
+func TestCutRelayResumesWhereNothingWasPromoted(t *testing.T) {
+	r := startRig(t, lab.PostgresOptions{})
+	tg := r.open(t)
+	link := r.ReplicationLink("a")
+	cutOp, cut := doFor(t, tg, postgres.FaultCutReplication, time.Hour, map[string]any{"relay": r.Nodes[0].ReplicationControl})
+	_, killOp, kill := do(t, tg, postgres.FaultKill, nil)
+	done := make(chan string, 1)
+	go func() {
+		d, err := tg.Injector.Undo(t.Context(), killOp, kill)
+		done <- fmt.Sprint(err, sorted(d))
+	}()
+	// It is decided who leads before that one is started.
+	eventually(t, "the primary to run again", func(ctx context.Context) error {
+		var one int
+		return r.query(ctx, "a", "SELECT 1", &one)
+	})
+	if st := link.State(); st.Mode != relay.Hold || st.ResumesIn == 0 {
+		t.Errorf("after the undo of the kill the relay is %+v", st)
+	}
+	link.Resume() // as its timer would
+	if got := <-done; !strings.HasPrefix(got, "<nil>") {
+		t.Errorf("undo of the kill: %s", got)
+	}
+	undo(t, tg, cutOp, cut)
+	eventually(t, "home", r.healthy)
+}
+
 // TestRelayMustEndItsPause: a cut that would stay if firedrill died is not made.
 func TestRelayMustEndItsPause(t *testing.T) {
 	paused := false

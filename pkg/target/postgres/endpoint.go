@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/firedrill/firedrill/pkg/control"
+	"github.com/firedrill/firedrill/pkg/target"
 )
 
 // endpoint decides where clients' connections lead.
@@ -137,7 +138,8 @@ func (r *relay) cut(ctx context.Context, bound time.Duration) error {
 	return errors.Join(fmt.Errorf("relay: %s does not end a pause by itself: run the relay of this firedrill's lab there", r.base), r.resume(ctx))
 }
 
-// keep has a paused relay stay so until it is resumed. One that does not run lets
+// keep has a paused relay stay so until it is resumed, and fails if its time is up
+// before that. One that does not run lets
 // nothing through, and forwards when it is started, whatever it did before.
 func (r *relay) keep(ctx context.Context) (kept bool, err error) {
 	st, err := r.state(ctx)
@@ -147,7 +149,10 @@ func (r *relay) keep(ctx context.Context) (kept bool, err error) {
 	if err == nil {
 		st, err = r.call(ctx, http.MethodPost, "/keep", nil)
 	}
-	return st.Paused, err
+	if err == nil && !st.Paused {
+		err = fmt.Errorf("relay: %s let everything through again just before it was told to stay paused", r.base)
+	}
+	return err == nil, err
 }
 
 // bouncer is a PgBouncer, moved by rewriting its database's line.
@@ -226,7 +231,7 @@ func (b *bouncer) redirect(ctx context.Context, n *node) error {
 	if err := b.resume(ctx); err != nil {
 		return err
 	}
-	return poll(ctx, endpointTimeout, 10*time.Millisecond, "pgbouncer to lead to "+n.Name, func() (bool, string, error) {
+	return target.Poll(ctx, endpointTimeout, 10*time.Millisecond, "pgbouncer to lead to "+n.Name, func(ctx context.Context) (bool, string, error) {
 		up, err := b.upstream(ctx)
 		return up == n.Address().String(), "it leads to " + up, err
 	})
@@ -371,7 +376,7 @@ func (s *servers) servedBy(ctx context.Context) (string, error) {
 
 // awaitServed waits until clients reach v's server through the service.
 func (s *servers) awaitServed(ctx context.Context, n *node, started string, limit time.Duration) error {
-	return poll(ctx, limit, 20*time.Millisecond, "the service to be served by "+n.Name, func() (bool, string, error) {
+	return target.Poll(ctx, limit, 20*time.Millisecond, "the service to be served by "+n.Name, func(ctx context.Context) (bool, string, error) {
 		got, err := s.servedBy(ctx)
 		if err != nil {
 			return false, err.Error(), nil

@@ -127,7 +127,7 @@ func (s *servers) refuse(ctx context.Context, o *operation) (target.Effect, erro
 		return e, err
 	}
 	var last string
-	err = poll(ctx, 10*time.Second, 5*time.Millisecond, "the refusal to take effect", func() (bool, string, error) {
+	err = target.Poll(ctx, 10*time.Second, 5*time.Millisecond, "the refusal to take effect", func(ctx context.Context) (bool, string, error) {
 		var refused bool
 		last, refused = s.clientRefused(ctx, o.node)
 		return refused, last, nil
@@ -137,7 +137,7 @@ func (s *servers) refuse(ctx context.Context, o *operation) (target.Effect, erro
 	}
 	const others = ` FROM pg_stat_activity WHERE backend_type = 'client backend' AND usename = ANY($1)`
 	list := "{" + quoted + "}"
-	err = poll(ctx, 10*time.Second, 5*time.Millisecond, "the clients' sessions to end", func() (bool, string, error) {
+	err = target.Poll(ctx, 10*time.Second, 5*time.Millisecond, "the clients' sessions to end", func(ctx context.Context) (bool, string, error) {
 		r, err := admin.row(ctx, "SELECT count(pg_terminate_backend(pid))"+others, list)
 		if err != nil {
 			return false, "", err
@@ -208,7 +208,7 @@ func (s *servers) cut(ctx context.Context, o *operation) (target.Effect, error) 
 	// A standby may slip in until the postmaster has read the file; sessions are
 	// ended until none is there for a while.
 	quiet := 0
-	err = poll(ctx, 15*time.Second, 20*time.Millisecond, "the replication sessions to end", func() (bool, string, error) {
+	err = target.Poll(ctx, 15*time.Second, 20*time.Millisecond, "the replication sessions to end", func(ctx context.Context) (bool, string, error) {
 		r, err := admin.row(ctx, "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_replication")
 		if err != nil {
 			return false, "", err
@@ -263,9 +263,9 @@ func (s *servers) undoRefusal(ctx context.Context, r record, j *undo.Journal) er
 	if err != nil || !v.Answers {
 		return err // a stopped server reads the file when it starts
 	}
-	err = poll(ctx, 10*time.Second, 20*time.Millisecond, "clients to be let in again", func() (bool, string, error) {
+	err = target.Poll(ctx, 10*time.Second, 20*time.Millisecond, "clients to be let in again", func(ctx context.Context) (bool, string, error) {
 		why, refused := s.clientRefused(ctx, n)
-		return !refused, why, nil
+		return !refused && ctx.Err() == nil, why, nil // a try that was cut short was not refused either
 	})
 	if err != nil || v.InRecovery {
 		return err
@@ -344,7 +344,7 @@ func (s *servers) undoRelayCut(ctx context.Context, r record, j *undo.Journal) e
 func (s *servers) awaitStandbys(ctx context.Context, n *node, j *undo.Journal) error {
 	began := time.Now()
 	waited := false
-	err := poll(ctx, streamLimit, 50*time.Millisecond, "the standbys to stream", func() (bool, string, error) {
+	err := target.Poll(ctx, streamLimit, 50*time.Millisecond, "the standbys to stream", func(ctx context.Context) (bool, string, error) {
 		views, err := s.look(ctx, lookLimit)
 		if err != nil {
 			return false, "", err
@@ -356,7 +356,7 @@ func (s *servers) awaitStandbys(ctx context.Context, n *node, j *undo.Journal) e
 			}
 		}
 		waited = waited || len(late) > 0
-		return len(late) == 0, strings.Join(late, ", ") + " does not stream yet", nil
+		return len(late) == 0 && ctx.Err() == nil, strings.Join(late, ", ") + " does not stream yet", nil
 	})
 	if waited && err == nil {
 		j.Add("waited %v for the standbys to stream again", time.Since(began).Round(time.Millisecond))

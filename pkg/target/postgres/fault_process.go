@@ -163,7 +163,7 @@ func (s *servers) signalUntil(ctx context.Context, n *node, sig syscall.Signal, 
 // until waits for each of a node's processes to be done.
 func (s *servers) until(ctx context.Context, n *node, what string, procs []control.Process, done func(control.Process) bool) error {
 	pids := pidsOf(procs)
-	return poll(ctx, 10*time.Second, 100*time.Microsecond, fmt.Sprintf("%s on node %s", what, n.Name), func() (bool, string, error) {
+	return target.Poll(ctx, 10*time.Second, 100*time.Microsecond, fmt.Sprintf("%s on node %s", what, n.Name), func(ctx context.Context) (bool, string, error) {
 		now, err := n.host.Look(ctx, pids...)
 		for _, p := range now {
 			if !done(p) {
@@ -289,7 +289,7 @@ func split(views []view, n *node) bool {
 
 // resumeProcesses sends SIGCONT until no process is stopped.
 func (s *servers) resumeProcesses(ctx context.Context, n *node, j *undo.Journal) error {
-	return poll(ctx, 10*time.Second, 10*time.Millisecond, "node "+n.Name+" to run again", func() (bool, string, error) {
+	return target.Poll(ctx, 10*time.Second, 10*time.Millisecond, "node "+n.Name+" to run again", func(ctx context.Context) (bool, string, error) {
 		procs, err := s.processes(ctx, n)
 		if err != nil {
 			return false, "", err
@@ -327,7 +327,7 @@ func (s *servers) stopNode(ctx context.Context, n *node, mode string) error {
 		return err
 	}
 	// pg_ctl waits for the postmaster only; its logger may last a little longer.
-	return poll(ctx, 20*time.Second, 5*time.Millisecond, "the last process of node "+n.Name+" to end", func() (bool, string, error) {
+	return target.Poll(ctx, 20*time.Second, 5*time.Millisecond, "the last process of node "+n.Name+" to end", func(ctx context.Context) (bool, string, error) {
 		procs, err := s.processes(ctx, n)
 		return len(procs) == 0, fmt.Sprintf("processes %v are left", pidsOf(procs)), err
 	})
@@ -335,7 +335,7 @@ func (s *servers) stopNode(ctx context.Context, n *node, mode string) error {
 
 // killNode ends every process of a server at once.
 func (s *servers) killNode(ctx context.Context, n *node) error {
-	return poll(ctx, 10*time.Second, 10*time.Millisecond, "node "+n.Name+" to be gone", func() (bool, string, error) {
+	return target.Poll(ctx, 10*time.Second, 10*time.Millisecond, "node "+n.Name+" to be gone", func(ctx context.Context) (bool, string, error) {
 		procs, err := s.processes(ctx, n)
 		if err != nil || len(procs) == 0 {
 			return err == nil, "", err
@@ -362,7 +362,7 @@ func (s *servers) startNode(ctx context.Context, n *node) error {
 	if err != nil {
 		return err
 	}
-	return poll(ctx, 2*time.Minute, 20*time.Millisecond, "node "+n.Name+" to take connections", func() (bool, string, error) {
+	return target.Poll(ctx, 2*time.Minute, 20*time.Millisecond, "node "+n.Name+" to take connections", func(ctx context.Context) (bool, string, error) {
 		_, err := s.ask(ctx, n, "SELECT 1")
 		if err != nil {
 			return false, err.Error(), nil

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/jackc/pgx/v5/pgconn"
 
@@ -21,6 +22,9 @@ const (
 	ProbeWrite = "write"
 	ProbeRead  = "read"
 )
+
+// noSuchTable is a server's SQLSTATE for a table that does not exist.
+const noSuchTable = "42P01"
 
 // probeParams are the parameters of a probe.
 type probeParams struct {
@@ -41,7 +45,9 @@ func readProbeParams(probe string, raw json.RawMessage) (probeParams, error) {
 	return p, errors.Join(ps...)
 }
 
-// OpenProbe prepares a lane; a write lane's canary table is made if it is missing.
+// OpenProbe prepares a lane; the canary table is made if it is missing. A lane of a
+// later claim is opened without a word to the service, which may be down: that is what
+// its attempts are to tell. The first one that gets through makes the table then.
 func (s *servers) OpenProbe(ctx context.Context, spec target.ProbeSpec) (target.Probe, error) {
 	if spec.Probe != ProbeWrite && spec.Probe != ProbeRead {
 		return nil, fmt.Errorf("probe %q: %w; use write or read", spec.Probe, target.ErrUnsupported)
@@ -53,10 +59,12 @@ func (s *servers) OpenProbe(ctx context.Context, spec target.ProbeSpec) (target.
 	if err != nil {
 		return nil, err
 	}
-	if err := s.makeLedger(ctx); err != nil {
+	p := &probe{servers: s, ledger: spec.Ledger(), fresh: spec.Lane == target.LaneFresh}
+	if spec.Epoch > 1 {
+		p.untried.Store(true)
+	} else if err := s.makeLedger(ctx); err != nil {
 		return nil, s.scrub(fmt.Errorf("open probe %s: %w", spec.Name, err))
 	}
-	p := &probe{servers: s, ledger: spec.Ledger(), fresh: spec.Lane == target.LaneFresh}
 	p.attempt = p.write
 	if spec.Probe == ProbeRead {
 		// Reads look at the pooled lane's canaries, which come most often.
@@ -69,8 +77,7 @@ func (s *servers) OpenProbe(ctx context.Context, spec target.ProbeSpec) (target.
 	return p, nil
 }
 
-// makeLedger makes the canary table as a client would see it. It has an index to
-// read by, and no unique one: that would hide duplicates and cost a conflict.
+// makeLedger makes the canary table, if it is missing, as a client would see it.
 func (s *servers) makeLedger(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, adminTimeout)
 	defer cancel()
@@ -83,12 +90,20 @@ func (s *servers) makeLedger(ctx context.Context) error {
 	if err != nil || r[0] == "t" {
 		return err
 	}
+	return s.createLedger(ctx, c)
+}
+
+// createLedger creates the canary table, and may leave c of no use if it cannot. The
+// table has an index to read by, and no unique one: that would hide duplicates and cost
+// a conflict.
+func (s *servers) createLedger(ctx context.Context, c *session) error {
 	name := s.cfg.LedgerTable
 	// The lock keeps lanes that open at the same moment from racing.
-	_, err = c.simple(ctx, fmt.Sprintf(`BEGIN; SELECT pg_advisory_xact_lock(hashtext('firedrill'));
+	_, err := c.simple(ctx, fmt.Sprintf(`BEGIN; SELECT pg_advisory_xact_lock(hashtext('firedrill'));
 CREATE TABLE IF NOT EXISTS %s (ledger text NOT NULL, seq bigint NOT NULL, at timestamptz NOT NULL DEFAULT clock_timestamp());
 CREATE INDEX IF NOT EXISTS %s_ledger_seq ON %s (ledger, seq); COMMIT`, name, name[strings.LastIndexByte(name, '.')+1:], name))
 	if err != nil {
+		c.spoiled = true // it may be in the middle of the transaction
 		return fmt.Errorf("create the canary table %s: %w; let %s create tables there, or create it beforehand", name, err, s.client.user)
 	}
 	return nil
@@ -110,6 +125,8 @@ type probe struct {
 	ledger  string
 	fresh   bool
 	attempt func(context.Context, *session, int64) target.Outcome
+	// untried is true until an attempt was ok, where the table may have to be made yet.
+	untried atomic.Bool
 
 	mu    sync.Mutex
 	idle  []*session
@@ -124,7 +141,7 @@ func (p *probe) Attempt(ctx context.Context, seq int64) target.Outcome {
 			// Nothing was sent but the greeting: the canary cannot be there.
 			return target.Outcome{Result: target.Failed, Err: p.servers.scrub(err)}
 		}
-		o := p.attempt(ctx, c, seq)
+		o := p.try(ctx, c, seq)
 		o.Err = p.servers.scrub(o.Err)
 		switch {
 		case !c.usable():
@@ -138,6 +155,26 @@ func (p *probe) Attempt(ctx context.Context, seq int64) target.Outcome {
 		}
 		return o
 	})
+}
+
+// try makes the attempt. A statement that failed for want of the table has done nothing,
+// so it is made again once the table is there, without a doubt about its canary.
+func (p *probe) try(ctx context.Context, c *session, seq int64) target.Outcome {
+	untried := p.untried.Load() // before the attempt: one beside it may make the table
+	o := p.attempt(ctx, c, seq)
+	if !untried {
+		return o
+	}
+	if sqlCode(o.Err) == noSuchTable {
+		if err := p.servers.createLedger(ctx, c); err != nil {
+			return target.Outcome{Result: target.Failed, Err: err}
+		}
+		o = p.attempt(ctx, c, seq)
+	}
+	if o.Result == target.OK {
+		p.untried.Store(false)
+	}
+	return o
 }
 
 func (p *probe) take(ctx context.Context) (*session, int, error) {
@@ -259,7 +296,7 @@ func (s *servers) DropLedgers(ctx context.Context, drills ...string) error {
 	}
 	defer c.close()
 	_, err = c.rows(ctx, "DELETE FROM "+s.cfg.LedgerTable+" WHERE split_part(ledger, '/', 1) = ANY (string_to_array($1, ','))", strings.Join(drills, ","))
-	if err != nil && sqlCode(err) != "42P01" { // no such table: nothing to drop
+	if err != nil && sqlCode(err) != noSuchTable { // then there is nothing to drop
 		return s.scrub(fmt.Errorf("drop ledgers of %s: %w", strings.Join(drills, ", "), err))
 	}
 	return nil

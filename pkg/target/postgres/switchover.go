@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/firedrill/firedrill/pkg/target"
 	"github.com/firedrill/firedrill/pkg/target/undo"
 )
 
@@ -122,7 +123,7 @@ func (s *servers) redirect(ctx context.Context, n *node) error {
 // asked to become one, lead is not started again: there would be two.
 func (s *servers) settle(ctx context.Context, h handover) (*node, error) {
 	if h.asked {
-		return h.home, poll(ctx, giveBackLimit, 20*time.Millisecond, "node "+h.home.Name+" to be the primary", func() (bool, string, error) {
+		return h.home, target.Poll(ctx, giveBackLimit, 20*time.Millisecond, "node "+h.home.Name+" to be the primary", func(ctx context.Context) (bool, string, error) {
 			r, err := s.ask(ctx, h.home, "SELECT pg_is_in_recovery()")
 			if err != nil {
 				return false, err.Error(), nil
@@ -135,7 +136,7 @@ func (s *servers) settle(ctx context.Context, h handover) (*node, error) {
 	}
 	// The order to stop may still be at work when ctx ended in it.
 	stopped := false
-	err := poll(ctx, giveBackLimit, 20*time.Millisecond, "node "+h.lead.Name+" to have stopped, or not", func() (bool, string, error) {
+	err := target.Poll(ctx, giveBackLimit, 20*time.Millisecond, "node "+h.lead.Name+" to have stopped, or not", func(ctx context.Context) (bool, string, error) {
 		procs, err := s.processes(ctx, h.lead)
 		if stopped = err == nil && len(procs) == 0; err != nil || stopped {
 			return stopped, "", err
@@ -154,7 +155,7 @@ func (s *servers) awaitCaughtUp(ctx context.Context, lead, home *node) error {
 	if err != nil {
 		return err
 	}
-	return poll(ctx, caughtUpLimit, 20*time.Millisecond, fmt.Sprintf("node %s to replay up to %s", home.Name, r[0]), func() (bool, string, error) {
+	return target.Poll(ctx, caughtUpLimit, 20*time.Millisecond, fmt.Sprintf("node %s to replay up to %s", home.Name, r[0]), func(ctx context.Context) (bool, string, error) {
 		h, err := s.ask(ctx, home, "SELECT pg_last_wal_replay_lsn() >= $1::pg_lsn, pg_last_wal_replay_lsn()", r[0])
 		if err != nil {
 			return false, "", err
@@ -173,7 +174,7 @@ func (s *servers) awaitLastRecord(ctx context.Context, lead, home *node) (lsn, e
 		return 0, fmt.Errorf("node %s is not shut down in order but %q: its last record is not known", lead.Name, l.State)
 	}
 	var at lsn
-	err = poll(ctx, 10*time.Second, 5*time.Millisecond, fmt.Sprintf("node %s to have the last record of %s at %s", home.Name, lead.Name, l.Checkpoint), func() (bool, string, error) {
+	err = target.Poll(ctx, 10*time.Second, 5*time.Millisecond, fmt.Sprintf("node %s to have the last record of %s at %s", home.Name, lead.Name, l.Checkpoint), func(ctx context.Context) (bool, string, error) {
 		r, err := s.ask(ctx, home, "SELECT pg_last_wal_replay_lsn()")
 		if err != nil {
 			return false, "", err

@@ -181,22 +181,3 @@ func (s *servers) run(ctx context.Context, n *node, script string, args ...strin
 func (s *servers) scrub(err error) error { return s.secrets.Error(err) }
 
 func (s *servers) scrubText(text string) string { return s.secrets.Text(text) }
-
-// poll calls f until it says true, fails for good, or ctx or the limit ends; the
-// last reason that f gave is then in the error.
-func poll(ctx context.Context, limit, every time.Duration, what string, f func() (done bool, why string, err error)) error {
-	ctx, cancel := context.WithTimeout(ctx, limit)
-	defer cancel()
-	began := time.Now()
-	for {
-		done, why, err := f()
-		if err != nil || done {
-			return err
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("waited %v for %s: %s: %w", time.Since(began).Round(time.Millisecond), what, why, context.Cause(ctx))
-		case <-time.After(every):
-		}
-	}
-}

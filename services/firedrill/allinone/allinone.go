@@ -46,8 +46,10 @@ type Options struct {
 	Registry target.Registry
 	// Inventory is what requests may drill; the zero value lets nothing.
 	Inventory drill.Inventory
-	LeaseTTL  time.Duration
-	Log       *slog.Logger
+	// Only says which requests for drills are taken, nil all of them: see injector.Config.
+	Only     func(subject string, data []byte, msgID string) bool
+	LeaseTTL time.Duration
+	Log      *slog.Logger
 }
 
 // Stack is a running all-in-one.
@@ -74,10 +76,13 @@ func Start(ctx context.Context, o Options) (*Stack, error) {
 	if err != nil {
 		return nil, fmt.Errorf("signing keys: %w", err)
 	}
-	server, err := bus.StartEmbedded(bus.EmbeddedOptions{StoreDir: storeDir(o.StateDir), Listen: o.Listen, Private: o.Private, ConfigFile: o.NATSConfig, Log: o.Log})
+	server, err := bus.StartEmbedded(bus.EmbeddedOptions{StoreDir: StoreDir(o.StateDir), Listen: o.Listen, Private: o.Private, ConfigFile: o.NATSConfig, Log: o.Log})
 	if err != nil {
 		return nil, err
 	}
+	// What a killed one has left would be taken for this one's, had both the same number,
+	// as in containers.
+	_ = os.Remove(recordPath(o.StateDir)) // there is none, as a rule
 	s := &Stack{server: server, Keyring: ring.Keyring, ended: make(chan struct{})}
 	if err := s.start(ctx, o, ring); err != nil {
 		s.Close()
@@ -96,7 +101,7 @@ func (s *Stack) start(ctx context.Context, o Options, ring *keys.Set) error {
 	}
 	runs := map[string]func(context.Context, *bus.Bus, *slog.Logger) error{
 		event.Injector: func(ctx context.Context, b *bus.Bus, l *slog.Logger) error {
-			return injector.Run(ctx, injector.Config{Bus: b, Registry: o.Registry, Inventory: o.Inventory, Clock: clock.System(), Log: l, LeaseTTL: o.LeaseTTL})
+			return injector.Run(ctx, injector.Config{Bus: b, Registry: o.Registry, Inventory: o.Inventory, Clock: clock.System(), Log: l, LeaseTTL: o.LeaseTTL, Only: o.Only})
 		},
 		event.Observer: func(ctx context.Context, b *bus.Bus, l *slog.Logger) error {
 			return observer.Run(ctx, observer.Config{Bus: b, Registry: o.Registry, Clock: clock.System(), Log: l})

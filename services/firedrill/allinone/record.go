@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 
 	"github.com/firedrill/firedrill/pkg/bus"
 )
@@ -27,7 +28,8 @@ func (r Record) Private() bool { return r.Seed != "" }
 
 func recordPath(stateDir string) string { return filepath.Join(stateDir, "up.json") }
 
-func storeDir(stateDir string) string { return filepath.Join(stateDir, "nats") }
+// StoreDir is where a state directory has its event store.
+func StoreDir(stateDir string) string { return filepath.Join(stateDir, "nats") }
 
 // writeRecord replaces a record. It is never there in part, nor for others to read,
 // whatever the mode of a stale one is.
@@ -52,16 +54,15 @@ func writeRecord(path string, r Record) error {
 
 // ReadRecord finds the all-in-one that runs with a state directory; ok is false when
 // none does. What a killed one has left is not taken for a running one, even if
-// another process has its number by now: nobody has its store.
+// another process has its number by now: it does not have the store.
 func ReadRecord(stateDir string) (r Record, ok bool) {
 	data, err := os.ReadFile(recordPath(stateDir))
 	if err != nil || json.Unmarshal(data, &r) != nil || r.PID == 0 {
 		return Record{}, false
 	}
-	if _, err := os.Stat(fmt.Sprintf("/proc/%d", r.PID)); err != nil {
-		return Record{}, false
-	}
-	if used, err := bus.StoreInUse(storeDir(stateDir)); err != nil || !used {
+	// Record and lock name the process as it knows itself, in whatever container.
+	holder, used := errors.AsType[*bus.StoreLockedError](bus.StoreHolder(StoreDir(stateDir)))
+	if !used || holder.PID != strconv.Itoa(r.PID) {
 		return Record{}, false
 	}
 	return r, true

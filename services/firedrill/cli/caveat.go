@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/firedrill/firedrill/pkg/bus"
 	"github.com/firedrill/firedrill/pkg/drill"
 	"github.com/firedrill/firedrill/services/injector"
 )
@@ -30,7 +31,7 @@ func (a *app) caveats(ctx context.Context, raw []byte) []string {
 	s, err := a.join(ctx)
 	switch {
 	case errors.Is(err, errNoServer):
-		return nil
+		return a.storedCaveats(ctx)
 	case errors.Is(err, errOneRun):
 		return []string{"not now: " + err.Error()}
 	}
@@ -48,7 +49,37 @@ func (a *app) caveats(ctx context.Context, raw []byte) []string {
 		out = append(out, "the firedrill that runs here would reject it, because by its inventory "+no.Error())
 	}
 	if h, err := s.bus.HaltState(ctx); err == nil && h.Halted {
-		out = append(out, fmt.Sprintf("it would be rejected now: ALL DRILLS ARE HALTED %s: release with %s", h, a.command("halt --release")))
+		out = append(out, a.haltedCaveat(h))
+	}
+	return out
+}
+
+func (a *app) haltedCaveat(h bus.Halt) string {
+	return fmt.Sprintf("it would be rejected now: ALL DRILLS ARE HALTED %s: release with %s", h, a.command("halt --release"))
+}
+
+// storedCaveats are the caveats where no firedrill runs, by what the last one has left.
+func (a *app) storedCaveats(ctx context.Context) []string {
+	if !a.hasStore() {
+		return nil
+	}
+	var out []string
+	err := a.withStore(ctx, func(b *bus.Bus) error {
+		h, err := b.HaltState(ctx)
+		if err != nil {
+			return err
+		}
+		if h.Halted {
+			out = append(out, a.haltedCaveat(h))
+		}
+		left, err := unfinished(ctx, b)
+		if len(left) > 0 {
+			out = append(out, "not now: "+a.wasLeft(left[0].Drill))
+		}
+		return err
+	})
+	if err != nil {
+		out = append(out, fmt.Sprintf("whether it could be run now is not known: %v", err))
 	}
 	return out
 }

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -12,8 +13,13 @@ import (
 
 // withSession runs f with a connection to a running firedrill.
 func (a *app) withSession(f func(cmd *cobra.Command, s *session, args []string) error) func(*cobra.Command, []string) error {
+	return withSessionOf(a.connect, f)
+}
+
+// withSessionOf is withSession by connect or, for who wants work to be done, join.
+func withSessionOf(connect func(context.Context) (*session, error), f func(cmd *cobra.Command, s *session, args []string) error) func(*cobra.Command, []string) error {
 	return func(cmd *cobra.Command, args []string) error {
-		s, err := a.connect(cmd.Context())
+		s, err := connect(cmd.Context())
 		if err != nil {
 			return err
 		}
@@ -30,7 +36,7 @@ func (a *app) abortCmd() *cobra.Command {
 			if err := call(cmd, s, "abort", injector.AbortRequest{Drill: args[0], By: requester(), Reason: reason}); err != nil {
 				return err
 			}
-			fmt.Fprintf(a.Out, "%s is being aborted and everything put back: firedrill watch %s\n", args[0], args[0])
+			fmt.Fprintf(a.Out, "%s is being aborted and everything put back: %s shows how\n", args[0], a.command("watch "+args[0]))
 			return nil
 		}),
 	}

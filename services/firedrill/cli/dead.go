@@ -1,14 +1,17 @@
 package cli
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"maps"
 	"slices"
 	"strconv"
+	"strings"
 	"text/tabwriter"
 	"time"
+	"unicode"
 	"unicode/utf8"
 
 	"github.com/spf13/cobra"
@@ -59,7 +62,7 @@ func printDead(w io.Writer, dead []bus.DeadLetter) error {
 	t := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
 	fmt.Fprintln(t, "ID\tDIED\tWORK OF\tSUBJECT\tTRIES\tLAST ERROR")
 	for _, d := range dead {
-		fmt.Fprintf(t, "%d\t%s\t%s\t%s\t%d\t%s\n", d.Seq, d.Died.Format(time.RFC3339), d.Durable, d.Subject, d.Delivered, d.Reason)
+		fmt.Fprintf(t, "%d\t%s\t%s\t%s\t%d\t%s\n", d.Seq, d.Died.Format(time.RFC3339), d.Durable, visible(d.Subject, ""), d.Delivered, visible(d.Reason, ""))
 	}
 	return t.Flush()
 }
@@ -68,7 +71,7 @@ func (a *app) deadShowCmd() *cobra.Command {
 	var asJSON bool
 	c := &cobra.Command{
 		Use: "show ID", Short: "Show a dead letter with all that it says", Args: cobra.ExactArgs(1),
-		RunE: a.withLetter(func(cmd *cobra.Command, s *session, id uint64) error {
+		RunE: a.withLetter(a.connect, func(cmd *cobra.Command, s *session, id uint64) error {
 			d, err := s.bus.DeadLetterAt(cmd.Context(), id)
 			if err != nil {
 				return err
@@ -76,17 +79,7 @@ func (a *app) deadShowCmd() *cobra.Command {
 			if asJSON {
 				return writeJSON(a.Out, withData(d))
 			}
-			fmt.Fprintf(a.Out, "dead letter %d of %s, since %s\n  message   %s (number %d of %s, stored %s)\n  tries     %d\n  last said %s\n",
-				d.Seq, d.Durable, d.Died.Format(time.RFC3339), d.Subject, d.Original, d.Stream, d.Stored.Format(time.RFC3339), d.Delivered, d.Reason)
-			l := withData(d)
-			for _, k := range slices.Sorted(maps.Keys(l.Headers)) {
-				fmt.Fprintf(a.Out, "  header    %s: %q\n", k, l.Headers[k])
-			}
-			if l.Text == "" && len(l.Bytes) > 0 {
-				fmt.Fprintf(a.Out, "\n(%s that are no text: --json prints them in base64)\n", fold.Plural(len(l.Bytes), "byte"))
-				return nil
-			}
-			fmt.Fprintf(a.Out, "\n%s\n", l.Text)
+			printLetter(a.Out, d)
 			return nil
 		}),
 	}
@@ -94,12 +87,27 @@ func (a *app) deadShowCmd() *cobra.Command {
 	return c
 }
 
+// printLetter prints a dead letter with all that it says.
+func printLetter(w io.Writer, d bus.DeadLetter) {
+	fmt.Fprintf(w, "dead letter %d of %s, since %s\n  message   %s (number %d of %s, stored %s)\n  tries     %d\n  last said %s\n",
+		d.Seq, d.Durable, d.Died.Format(time.RFC3339), visible(d.Subject, ""), d.Original, d.Stream, d.Stored.Format(time.RFC3339), d.Delivered, visible(d.Reason, ""))
+	l := withData(d)
+	for _, k := range slices.Sorted(maps.Keys(l.Headers)) {
+		fmt.Fprintf(w, "  header    %s: %q\n", visible(k, ""), l.Headers[k])
+	}
+	if l.Text == "" && len(l.Bytes) > 0 {
+		fmt.Fprintf(w, "\n(%s that are no text: --json prints them in base64)\n", fold.Plural(len(l.Bytes), "byte"))
+		return
+	}
+	fmt.Fprintf(w, "\n%s\n", visible(l.Text, "\n\t"))
+}
+
 func (a *app) deadReplayCmd() *cobra.Command {
 	return &cobra.Command{
 		Use: "replay ID", Short: "Hand a dead letter to its service again", Args: cobra.ExactArgs(1),
 		Long: `Hand a dead letter to its service again, and take it off the list. If it fails
 again, it comes back as a new one.`,
-		RunE: a.withLetter(func(cmd *cobra.Command, s *session, id uint64) error {
+		RunE: a.withLetter(a.join, func(cmd *cobra.Command, s *session, id uint64) error {
 			if err := s.bus.ReplayDead(cmd.Context(), id); err != nil {
 				return err
 			}
@@ -114,7 +122,7 @@ func (a *app) deadDropCmd() *cobra.Command {
 		Use: "drop ID", Short: "Take a dead letter off the list for good", Args: cobra.ExactArgs(1),
 		Long: `Take a dead letter off the list for good. The message that it was made of stays
 where it is stored, and nobody tries it again.`,
-		RunE: a.withLetter(func(cmd *cobra.Command, s *session, id uint64) error {
+		RunE: a.withLetter(a.connect, func(cmd *cobra.Command, s *session, id uint64) error {
 			if err := s.bus.DropDead(cmd.Context(), id); err != nil {
 				return err
 			}
@@ -124,15 +132,26 @@ where it is stored, and nobody tries it again.`,
 	}
 }
 
+// visible is a stranger's text for a terminal: what would steer that, or turn the
+// direction of writing, is replaced, but for the characters to keep.
+func visible(text, keep string) string {
+	return strings.Map(func(r rune) rune {
+		if (unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r)) && !strings.ContainsRune(keep, r) {
+			return utf8.RuneError
+		}
+		return r
+	}, text)
+}
+
 // withLetter runs f with a connection and the id that the command is called with. That
 // there is no such dead letter is the caller's mistake, everything else a failure.
-func (a *app) withLetter(f func(cmd *cobra.Command, s *session, id uint64) error) func(*cobra.Command, []string) error {
+func (a *app) withLetter(connect func(context.Context) (*session, error), f func(cmd *cobra.Command, s *session, id uint64) error) func(*cobra.Command, []string) error {
 	return func(cmd *cobra.Command, args []string) error {
 		id, err := strconv.ParseUint(args[0], 10, 64)
 		if err != nil || id == 0 {
 			return fmt.Errorf("%q: this is no id of a dead letter: use a number that %s shows", args[0], a.command("dead list"))
 		}
-		return a.withSession(func(cmd *cobra.Command, s *session, _ []string) error {
+		return withSessionOf(connect, func(cmd *cobra.Command, s *session, _ []string) error {
 			err := f(cmd, s, id)
 			if errors.Is(err, bus.ErrNoDeadLetter) {
 				return fmt.Errorf("%d: there is no such dead letter, or not any more: %s shows those that there are", id, a.command("dead list"))

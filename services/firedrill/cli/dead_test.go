@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -131,6 +132,29 @@ func TestADroppedLetterIsGone(t *testing.T) {
 	}
 	if r, err := b.RequestAt(t.Context(), ack.Seq); err != nil || string(r.Data) != "\xff\x00" {
 		t.Errorf("its message: %+v, %v", r, err)
+	}
+}
+
+// TestADeadLetterDoesNotSteerTheTerminal: whoever may ask for a drill may write any
+// bytes. JSON has them all.
+func TestADeadLetterDoesNotSteerTheTerminal(t *testing.T) {
+	const raw = "a:\tb\r\n\x1b[2Jc\u009bd\u202ee\n"
+	d := bus.DeadLetter{Seq: 1, Durable: requests, Subject: "drill.req.\x1b[2J.x", Reason: "no\rsuch\nfield\t\x1b", Header: map[string][]string{"K\x1b": {"v\x1b\u202e"}}, Data: []byte(raw)}
+	var list, show bytes.Buffer
+	if err := printDead(&list, []bus.DeadLetter{d}); err != nil {
+		t.Fatal(err)
+	}
+	printLetter(&show, d)
+	for _, said := range []string{list.String(), show.String()} {
+		if strings.ContainsAny(said, "\x1b\r\u009b\u202e") || !strings.Contains(said, "drill.req.\ufffd[2J.x") || !strings.Contains(said, "no\ufffdsuch\ufffdfield\ufffd\ufffd") {
+			t.Errorf("it says %q", said)
+		}
+	}
+	if !strings.Contains(show.String(), "\na:\tb\ufffd\n\ufffd[2Jc\ufffdd\ufffde\n") {
+		t.Errorf("the message: %q", show.String())
+	}
+	if l := withData(d); l.Text != raw || l.Reason != d.Reason {
+		t.Errorf("as JSON: %+v", l)
 	}
 }
 

@@ -12,7 +12,6 @@ import (
 	"github.com/firedrill/firedrill/pkg/drill"
 	"github.com/firedrill/firedrill/pkg/event"
 	"github.com/firedrill/firedrill/pkg/run"
-	"github.com/firedrill/firedrill/services/firedrill/allinone"
 	"github.com/firedrill/firedrill/services/firedrill/live"
 	"github.com/firedrill/firedrill/services/injector"
 )
@@ -34,16 +33,24 @@ func (a *app) follow(ctx, alive context.Context, s *session, id string, o runOpt
 		}
 	}()
 	history, err := a.show(watch, s, id, o, &state)
-	if s.own != nil && s.own.Err() != nil {
-		return failure(s.own.Err())
-	}
-	if gone.Load() {
-		return failure(fmt.Errorf("the firedrill that conducts %s has ended: start it again with `firedrill up`, which goes on with the drill and puts everything back, then `firedrill watch %s`", id, id))
-	}
-	if err != nil {
-		return failure(fmt.Errorf("following %s: %w", id, err))
+	if err := a.unseen(s, id, gone.Load(), err); err != nil {
+		return failure(err)
 	}
 	return a.conclude(s, id, history, o)
+}
+
+// unseen says why a drill's end was not seen; nil if it was, whatever has ended since.
+// err is what ended the following, and gone that its firedrill has ended.
+func (a *app) unseen(s *session, id string, gone bool, err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case s.own != nil && s.own.Err() != nil:
+		return s.own.Err()
+	case gone:
+		return fmt.Errorf("the firedrill that conducts %s has ended: start it again with %s, which goes on with the drill and puts everything back, then %s", id, a.command("up"), a.command("watch "+id))
+	}
+	return fmt.Errorf("following %s: %w", id, err)
 }
 
 // show shows a drill's events until its report is published, and keeps its state
@@ -130,7 +137,7 @@ func (a *app) awaitEnd(ctx context.Context, s *session) bool {
 		case <-ended:
 			return true
 		case <-tick.C:
-			if _, up := allinone.ReadRecord(a.stateDir); s.own == nil && a.nats.URL == "" && !up {
+			if !a.runsStill(s.record) {
 				return true
 			}
 		}

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -20,20 +22,22 @@ func (a *app) haltCmd() *cobra.Command {
 		Long: `Abort every drill that is running, that of a firedrill run too, put everything
 back, and reject new ones until ` + "`firedrill halt --release`" + `. REASON is what rejected
 requests and reports say. When all is halted already, that stays as it is, with its
-reason. Both also work while no firedrill runs, for the state directory.`,
+reason. Both also work while no firedrill runs, for the state directory; halt also
+where none ever ran. They wait for one that is just starting or ending.`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 0 {
 				reason = args[0]
 			}
-			err := a.withRunningOrStore(cmd.Context(), func(b *bus.Bus, running bool) error {
-				return a.halt(cmd.Context(), b, running, bus.Halt{Halted: !release, By: requester(), Reason: reason})
-			})
-			switch {
-			case errors.Is(err, errNoStore):
+			fresh := a.nats.URL == "" && !a.hasStore()
+			if fresh && release {
 				return errNoServer
-			case errors.Is(err, bus.ErrStoreLocked):
-				return failure(fmt.Errorf("a firedrill is just starting or ending here, so nothing was switched: try again (%w)", err))
+			}
+			err := a.patiently(cmd.Context(), func(ctx context.Context, b *bus.Bus, running bool) error {
+				return a.halt(ctx, b, running, bus.Halt{Halted: !release, By: requester(), Reason: reason})
+			})
+			if err == nil && fresh {
+				fmt.Fprintf(a.Out, "  no firedrill ever ran in %s: if yours runs elsewhere, name its --state-dir, or its servers with --nats-url\n", a.stateDir)
 			}
 			return err
 		},
@@ -41,6 +45,33 @@ reason. Both also work while no firedrill runs, for the state directory.`,
 	c.Flags().BoolVar(&release, "release", false, "accept drills again")
 	c.Flags().StringVar(&reason, "reason", "no reason given", "the same as REASON")
 	return c
+}
+
+// changeWait is how long halt waits for a firedrill that is starting or ending.
+const changeWait = 15 * time.Second
+
+// patiently is withRunningOrStore again and again while a firedrill is starting or
+// ending, for up to changeWait. f is called again only if it failed.
+func (a *app) patiently(ctx context.Context, f func(ctx context.Context, b *bus.Bus, running bool) error) error {
+	err := a.withRunningOrStore(ctx, f)
+	if !errors.Is(err, errChanging) {
+		return err
+	}
+	fmt.Fprintf(a.Err, "firedrill: %v: waiting for that, up to %s\n", errChanging, changeWait)
+	limit, tick := time.NewTimer(changeWait), time.NewTicker(lookPause)
+	defer limit.Stop()
+	defer tick.Stop()
+	for errors.Is(err, errChanging) {
+		select {
+		case <-ctx.Done():
+			return interrupted(ctx, "nothing was switched", err)
+		case <-limit.C:
+			return failure(fmt.Errorf("nothing was switched in %s: %w", changeWait, err))
+		case <-tick.C:
+			err = a.withRunningOrStore(ctx, f)
+		}
+	}
+	return err
 }
 
 // halt switches to what is wanted. Nobody's halt replaces an earlier one: whoever
@@ -65,8 +96,12 @@ func (a *app) halt(ctx context.Context, b *bus.Bus, running bool, want bus.Halt)
 
 // sayHalted says what a halt does, and to which drills.
 func (a *app) sayHalted(ctx context.Context, b *bus.Bus, running bool) error {
-	fmt.Fprintf(a.Out, "halted: running drills are being aborted, new ones are rejected until %s\n", a.command("halt --release"))
 	drills, err := unfinished(ctx, b)
+	does := ""
+	if running && (err != nil || slices.ContainsFunc(drills, func(d bus.Summary) bool { return accepted(d).Settles == "" })) {
+		does = "running drills are being aborted, "
+	}
+	fmt.Fprintf(a.Out, "halted: %snew ones are rejected until %s\n", does, a.command("halt --release"))
 	if err != nil {
 		fmt.Fprintf(a.Err, "firedrill: which drills run is not known: %v\n", err) // they are aborted all the same
 		return nil
@@ -88,17 +123,17 @@ func (a *app) sayHalted(ctx context.Context, b *bus.Bus, running bool) error {
 }
 
 // warnHalted says in a line that all drills are halted, if they are.
-func warnHalted(ctx context.Context, w io.Writer, b *bus.Bus) error {
+func (a *app) warnHalted(ctx context.Context, w io.Writer, b *bus.Bus) error {
 	h, err := b.HaltState(ctx)
 	if err != nil {
 		return failure(err)
 	}
 	if h.Halted {
-		warnOf(w, h)
+		a.warnOf(w, h)
 	}
 	return nil
 }
 
-func warnOf(w io.Writer, h bus.Halt) {
-	fmt.Fprintf(w, "ALL DRILLS ARE HALTED %s\nnew ones are rejected until `firedrill halt --release`\n\n", h)
+func (a *app) warnOf(w io.Writer, h bus.Halt) {
+	fmt.Fprintf(w, "ALL DRILLS ARE HALTED %s\nnew ones are rejected until %s\n\n", h, a.command("halt --release"))
 }

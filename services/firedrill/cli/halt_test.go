@@ -2,12 +2,19 @@ package cli
 
 import (
 	"bytes"
+	"context"
+	"errors"
 	"fmt"
+	"os"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
 
+	"github.com/firedrill/firedrill/pkg/bus"
 	"github.com/firedrill/firedrill/pkg/run"
+	"github.com/firedrill/firedrill/pkg/target"
+	"github.com/firedrill/firedrill/services/firedrill/allinone"
 )
 
 // TestOneOfManyHaltsAtOnce: the others are told whose reason stays.
@@ -38,4 +45,73 @@ func TestOneOfManyHaltsAtOnce(t *testing.T) {
 		}
 	}
 	says(t, dir, []string{"released", fmt.Sprint("reason ", first)}, "halt", "--release")
+}
+
+// TestHaltWaitsForOneThatStartsOrEnds: its store is locked, and there is no way in yet
+// or any more. It says what it waits for.
+func TestHaltWaitsForOneThatStartsOrEnds(t *testing.T) {
+	dir := t.TempDir()
+	server, b := openStore(t, dir, "")
+	var said lines
+	said.call = func() { b.Close(); server.Shutdown() }
+	var out bytes.Buffer
+	code := Run(t.Context(), []string{"--state-dir", dir, "halt", "the disks are full"}, Streams{In: strings.NewReader(""), Out: &out, Err: &said}, target.NewRegistry())
+	if code != run.OK || !strings.Contains(out.String(), "halted: ") || said.text.String() != "firedrill: a firedrill is just starting or ending here: waiting for that, up to 15s\n" {
+		t.Fatalf("exit %d, %s%s", code, &out, &said.text)
+	}
+	says(t, dir, []string{"halted already", "the disks are full"}, "halt")
+}
+
+// lines keeps what is written, and calls something at the first write.
+type lines struct {
+	atFirstWord
+	text bytes.Buffer
+}
+
+func (w *lines) Write(p []byte) (int, error) {
+	w.text.Write(p)
+	return w.atFirstWord.Write(p)
+}
+
+// TestHaltWaitsNoLongerThanIsWanted, and knows who has the store.
+func TestHaltWaitsNoLongerThanIsWanted(t *testing.T) {
+	dir := t.TempDir()
+	server, b := openStore(t, dir, "")
+	defer server.Shutdown()
+	defer b.Close()
+	ctx, cancel := context.WithCancelCause(t.Context())
+	defer cancel(nil)
+	said := lines{atFirstWord: atFirstWord{call: func() { cancel(&run.Signal{Signal: os.Interrupt}) }}}
+	var out bytes.Buffer
+	code := Run(ctx, []string{"--state-dir", dir, "halt"}, Streams{In: strings.NewReader(""), Out: &out, Err: &said}, target.NewRegistry())
+	if code != run.Interrupted || out.Len() != 0 || !strings.HasSuffix(said.text.String(), "firedrill: interrupted: nothing was switched\n") {
+		t.Errorf("exit %d, %s%s", code, &out, &said.text)
+	}
+	a := &app{stateDir: dir, logLevel: "error"}
+	err := a.withRunningOrStore(t.Context(), nil)
+	if !errors.Is(err, errChanging) || !strings.Contains(err.Error(), "process "+strconv.Itoa(os.Getpid())+" has it") {
+		t.Errorf("who has it: %v", err)
+	}
+}
+
+// TestHaltGoesOnWithTheStore of a firedrill that ends while it is asked.
+func TestHaltGoesOnWithTheStore(t *testing.T) {
+	dir := t.TempDir()
+	server, b := openStore(t, dir, "127.0.0.1:0")
+	record(t, dir, allinone.Record{PID: os.Getpid(), NATSURL: server.URL()})
+	a := &app{Streams: Streams{Out: &bytes.Buffer{}, Err: &bytes.Buffer{}}, stateDir: dir, logLevel: "error"}
+	var asked []bool
+	err := a.patiently(t.Context(), func(ctx context.Context, _ *bus.Bus, running bool) error {
+		asked = append(asked, running)
+		if !running {
+			return nil
+		}
+		b.Close()
+		server.Shutdown()
+		<-ctx.Done() // it is not waited for, which has ended
+		return ctx.Err()
+	})
+	if err != nil || len(asked) != 2 || !asked[0] || asked[1] {
+		t.Errorf("asked %v: %v", asked, err)
+	}
 }

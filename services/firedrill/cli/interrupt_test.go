@@ -2,6 +2,9 @@ package cli
 
 import (
 	"bytes"
+	"context"
+	"errors"
+	"os"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -63,5 +66,48 @@ func TestWhatIsLeftOfADrill(t *testing.T) {
 		if got := a.leftUndone(st); !strings.Contains(got, want) || !strings.HasSuffix(got, "\n") {
 			t.Errorf("%q is missing in %q", want, got)
 		}
+	}
+}
+
+// TestWhatWasSeenCounts: a drill whose end was seen has its verdict, though what
+// conducted it has ended at that moment.
+func TestWhatWasSeenCounts(t *testing.T) {
+	a, s := &app{stateDir: "/s"}, &session{}
+	if err := a.unseen(s, "d-1", true, nil); err != nil {
+		t.Errorf("its end was seen: %v", err)
+	}
+	err := a.unseen(s, "d-1", true, context.Canceled)
+	if err == nil || !strings.Contains(err.Error(), "`firedrill --state-dir /s up`") || !strings.Contains(err.Error(), "watch d-1`") || errors.Is(err, context.Canceled) {
+		t.Errorf("its firedrill has ended: %v", err)
+	}
+	if err := a.unseen(s, "d-1", false, context.Canceled); !errors.Is(err, context.Canceled) {
+		t.Errorf("it was left: %v", err)
+	}
+}
+
+// TestAnotherFiredrillIsAnother: that one runs in the state directory says nothing of
+// the one that was connected to.
+func TestAnotherFiredrillIsAnother(t *testing.T) {
+	a := &app{stateDir: serve(t), logLevel: "error"}
+	s, err := a.connect(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.bus.Close()
+	if !a.runsStill(s.record) {
+		t.Error("it runs")
+	}
+	for name, other := range map[string]allinone.Record{
+		"with another login":   {PID: os.Getpid(), NATSURL: s.record.NATSURL, Seed: "SU"},
+		"with another address": {PID: os.Getpid(), NATSURL: "nats://127.0.0.1:1"},
+		"of another process":   {PID: os.Getpid() + 1, NATSURL: s.record.NATSURL},
+	} {
+		record(t, a.stateDir, other)
+		if a.runsStill(s.record) {
+			t.Errorf("one %s is taken for it", name)
+		}
+	}
+	if !a.runsStill(allinone.Record{}) {
+		t.Error("of servers that were named nothing is known")
 	}
 }

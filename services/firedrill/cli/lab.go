@@ -207,15 +207,16 @@ not put back what it broke, and what it kept would be gone.`,
 func (a *app) nothingUnderWay(ctx context.Context) error {
 	here := *a
 	here.nats = bus.Options{}
+	if !here.hasStore() {
+		return nil
+	}
 	var drills []bus.Summary
-	err := here.withRunningOrStore(ctx, func(b *bus.Bus, _ bool) (err error) {
+	err := here.withRunningOrStore(ctx, func(ctx context.Context, b *bus.Bus, _ bool) (err error) {
 		drills, err = unfinished(ctx, b)
 		return err
 	})
 	switch {
-	case errors.Is(err, errNoStore):
-		return nil
-	case errors.Is(err, bus.ErrStoreLocked):
+	case errors.Is(err, errChanging):
 		return errors.New("a firedrill is just starting or ending in this state directory: try again; --force stops the lab all the same")
 	case err != nil:
 		return fmt.Errorf("looking for drills that need the lab: %w; --force stops it all the same", err)

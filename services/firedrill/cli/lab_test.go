@@ -2,9 +2,11 @@ package cli
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -12,6 +14,7 @@ import (
 	"github.com/firedrill/firedrill/pkg/drill"
 	"github.com/firedrill/firedrill/pkg/lab"
 	"github.com/firedrill/firedrill/pkg/run"
+	"github.com/firedrill/firedrill/services/firedrill/allinone"
 )
 
 // TestLabDrillsKeepEvidenceWhereTheLabDoes, not in the lab's directory, which goes
@@ -67,7 +70,8 @@ func TestLabDownIsRefusedWhileADrillNeedsIt(t *testing.T) {
 	}
 }
 
-// TestOneRunAtATime: a second one says what it waits for.
+// TestOneRunAtATime: a second one says what it waits for, if that is a run, and else
+// who has the store.
 func TestOneRunAtATime(t *testing.T) {
 	dir := t.TempDir()
 	server, b := openStore(t, dir, "")
@@ -76,8 +80,13 @@ func TestOneRunAtATime(t *testing.T) {
 	inventory := write(t, "inventory.yaml", orders(`["true"]`))
 	file := write(t, "drill.yaml", strings.NewReplacer("Failover", "failover", "fault: kil}", "fault: kill}", "node: c", "node: b").Replace(promoteC))
 	code, out, errs := invoke(t, "", "--state-dir", dir, "run", "--inventory", inventory, file)
-	if code != run.BadArguments || !strings.Contains(errs, "another `firedrill run` is under way here") {
-		t.Errorf("exit %d, %s%s", code, out, errs)
+	if code != run.Crash || strings.Contains(errs, "firedrill run") || !strings.Contains(errs, "process "+strconv.Itoa(os.Getpid())+" has it") {
+		t.Errorf("nobody knows whose: exit %d, %s%s", code, out, errs)
+	}
+	record(t, dir, allinone.Record{PID: os.Getpid(), NATSURL: "nats://127.0.0.1:1", Seed: "SU"})
+	a := &app{stateDir: dir, logLevel: "error"}
+	if err := a.refuseLeft(t.Context(), leftRequest()); !errors.Is(err, errOneRun) {
+		t.Errorf("a run's: %v", err)
 	}
 }
 

@@ -8,11 +8,13 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"github.com/firedrill/firedrill/pkg/bus"
 	"github.com/firedrill/firedrill/pkg/clock"
 	"github.com/firedrill/firedrill/pkg/event"
 	"github.com/firedrill/firedrill/pkg/keys"
+	"github.com/firedrill/firedrill/services/firedrill/allinone"
 )
 
 // unfinished lists the drills that are not at their end: under way, or left there.
@@ -32,41 +34,69 @@ func accepted(d bus.Summary) event.DrillAccepted {
 // refuseLeft refuses to start a firedrill of the command's own where an earlier one
 // was ended in the midst of a drill. Its services would take that drill up and leave
 // it again as soon as the new one, which cannot have the same systems, was refused. So
-// the event store is looked at before they are started. msgID is the idempotency key:
-// whoever repeats a request goes on with its own drill.
-func (a *app) refuseLeft(ctx context.Context, msgID string) error {
-	var left []bus.Summary
-	err := a.withStore(ctx, func(b *bus.Bus) (err error) {
-		left, err = unfinished(ctx, b)
+// the event store is looked at before they are started. Whoever repeats a request goes
+// on with its own drill.
+func (a *app) refuseLeft(ctx context.Context, r asked) error {
+	if !a.hasStore() {
+		return nil
+	}
+	var others []string
+	err := a.withStore(ctx, func(b *bus.Bus) error {
+		left, err := unfinished(ctx, b)
+		for _, d := range left {
+			own, err := askedBy(ctx, b, d, r)
+			if err != nil {
+				return err
+			}
+			if !own {
+				others = append(others, d.Drill)
+			}
+		}
 		return err
 	})
 	switch {
-	case errors.Is(err, errNoStore):
-		return nil
 	case errors.Is(err, bus.ErrStoreLocked):
-		return fmt.Errorf("%w (%w)", errOneRun, err)
+		if rec, ok := allinone.ReadRecord(a.stateDir); ok && rec.Private() {
+			return errOneRun
+		}
+		return failure(err)
 	case err != nil:
 		return failure(fmt.Errorf("looking for drills that were left: %w", err))
-	}
-	for _, d := range left {
-		if msgID == "" || accepted(d).Request.MsgID != msgID {
-			return fmt.Errorf("drill %s was left before everything was put back, so nothing else is started: start %s, which brings it to its end; when %s says that it is published, end that and try again",
-				d.Drill, a.command("up"), a.command("list"))
-		}
+	case len(others) > 0:
+		return errors.New(a.wasLeft(others[0]))
 	}
 	return nil
 }
 
-// errNoStore says that no firedrill ever ran in the state directory.
-var errNoStore = errors.New("there is no event store")
+// askedBy reports whether a drill is what became of a request. One whose request is not
+// stored any more is not: neither would its idempotency key hold.
+func askedBy(ctx context.Context, b *bus.Bus, d bus.Summary, r asked) (bool, error) {
+	seq := accepted(d).Request.Sequence
+	if seq == 0 {
+		return false, nil
+	}
+	before, err := b.RequestAt(ctx, seq)
+	if errors.Is(err, bus.ErrNoRequest) {
+		return false, nil
+	}
+	return err == nil && r.is(before.Subject, before.Data, before.MsgID), err
+}
+
+// wasLeft says why nothing is run beside a drill that was left, and how to end it.
+func (a *app) wasLeft(drill string) string {
+	return fmt.Sprintf("drill %s was left before everything was put back, so nothing else is started: start %s, which brings it to its end; when %s says that it is published, end that and try again",
+		drill, a.command("up"), a.command("list"))
+}
+
+// hasStore reports whether a firedrill ever ran, or was halted, in the state directory.
+func (a *app) hasStore() bool {
+	_, err := os.Stat(allinone.StoreDir(a.stateDir))
+	return !errors.Is(err, fs.ErrNotExist)
+}
 
 // withStore calls f with the event store of the state directory, of which no firedrill
-// runs. It starts no services.
+// runs, and makes it where there is none. It starts no services.
 func (a *app) withStore(ctx context.Context, f func(*bus.Bus) error) error {
-	store := filepath.Join(a.stateDir, "nats")
-	if _, err := os.Stat(store); errors.Is(err, fs.ErrNotExist) {
-		return errNoStore
-	}
 	log, err := a.log()
 	if err != nil {
 		return err
@@ -75,7 +105,7 @@ func (a *app) withStore(ctx context.Context, f func(*bus.Bus) error) error {
 	if err != nil {
 		return err
 	}
-	server, err := bus.StartEmbedded(bus.EmbeddedOptions{StoreDir: store, Log: log})
+	server, err := bus.StartEmbedded(bus.EmbeddedOptions{StoreDir: allinone.StoreDir(a.stateDir), Log: log})
 	if err != nil {
 		return err
 	}
@@ -93,16 +123,56 @@ func (a *app) withStore(ctx context.Context, f func(*bus.Bus) error) error {
 	return f(b)
 }
 
+// errChanging says that a firedrill can neither be asked nor its store be opened.
+var errChanging = errors.New("a firedrill is just starting or ending here")
+
 // withRunningOrStore calls f with the firedrill that runs, or else with the event store
-// of the one that ran last in the state directory.
-func (a *app) withRunningOrStore(ctx context.Context, f func(b *bus.Bus, running bool) error) error {
-	s, err := a.connect(ctx)
+// of the state directory. The error is errChanging where neither can be reached, and
+// where the one that runs ends meanwhile, when f may have been called.
+func (a *app) withRunningOrStore(ctx context.Context, f func(ctx context.Context, b *bus.Bus, running bool) error) error {
+	rec, err := a.running()
+	if err == nil {
+		return a.withRunning(ctx, rec, func(ctx context.Context, b *bus.Bus) error { return f(ctx, b, true) })
+	}
+	if err := bus.StoreHolder(allinone.StoreDir(a.stateDir)); errors.Is(err, bus.ErrStoreLocked) {
+		return fmt.Errorf("%w: %w", errChanging, err)
+	}
+	err = a.withStore(ctx, func(b *bus.Bus) error { return f(ctx, b, false) })
+	if errors.Is(err, bus.ErrStoreLocked) {
+		return fmt.Errorf("%w: %w", errChanging, err)
+	}
+	return err
+}
+
+// lookPause is how often it is looked whether a firedrill still runs.
+const lookPause = 100 * time.Millisecond
+
+// withRunning calls f with the firedrill of a record, for as long as that runs: what is
+// tried with one that has ended would only fail after a long time.
+func (a *app) withRunning(ctx context.Context, rec allinone.Record, f func(context.Context, *bus.Bus) error) error {
+	alive, cancel := context.WithCancel(ctx)
+	looked := make(chan struct{})
+	go func() {
+		defer close(looked)
+		tick := time.NewTicker(lookPause)
+		defer tick.Stop()
+		for a.runsStill(rec) {
+			select {
+			case <-alive.Done():
+				return
+			case <-tick.C:
+			}
+		}
+		cancel()
+	}()
+	defer func() { cancel(); <-looked }()
+	s, err := a.dial(alive, rec)
 	if err == nil {
 		defer s.close()
-		return f(s.bus, true)
+		err = f(alive, s.bus)
 	}
-	if !errors.Is(err, errNoServer) {
-		return err
+	if err != nil && ctx.Err() == nil && !a.runsStill(rec) {
+		return fmt.Errorf("%w: %w", errChanging, err)
 	}
-	return a.withStore(ctx, func(b *bus.Bus) error { return f(b, false) })
+	return err
 }

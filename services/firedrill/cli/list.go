@@ -36,7 +36,7 @@ report is being made), published or rejected.`,
 				out = a.Err
 			}
 			if l.Halt != nil {
-				warnOf(out, *l.Halt)
+				a.warnOf(out, *l.Halt)
 			}
 			if asJSON {
 				return writeJSON(a.Out, l)

@@ -154,7 +154,21 @@ func TestValidateSaysWhatRunWouldMeet(t *testing.T) {
 		t.Errorf("as JSON: %s", out)
 	}
 	if code, out, errs := invoke(t, "", "validate", file); code != run.OK || out != file+": valid\n" {
-		t.Errorf("nothing runs: exit %d, %s%s", code, out, errs)
+		t.Errorf("nothing ever ran: exit %d, %s%s", code, out, errs)
+	}
+}
+
+// TestValidateSaysWhatALoneRunWouldMeet: what the last firedrill has left.
+func TestValidateSaysWhatALoneRunWouldMeet(t *testing.T) {
+	dir, file := leave(t), inline(t)
+	if code, out, errs := with(t, dir, "validate", file); code != run.OK || !strings.Contains(out, "\n  but not now: drill "+somebodysDrill+" was left before everything was put back") || strings.Contains(out, "HALTED") {
+		t.Errorf("left: exit %d, %s%s", code, out, errs)
+	}
+	if code, out, errs := with(t, dir, "halt", "the disks are full"); code != run.OK || strings.Contains(out, "being aborted") || !strings.Contains(out, "halted: new ones are rejected until ") {
+		t.Fatalf("halt: exit %d, %s%s", code, out, errs)
+	}
+	if _, out, _ := with(t, dir, "plan", file); !strings.Contains(out, "NOTE    it would be rejected now: ALL DRILLS ARE HALTED") || !strings.Contains(out, "the disks are full") || !strings.Contains(out, "NOTE    not now: drill ") {
+		t.Errorf("halted: %s", out)
 	}
 }
 
@@ -170,11 +184,22 @@ func TestALeftDrillIsFinishedFirst(t *testing.T) {
 		}
 	}
 	a := &app{stateDir: dir, logLevel: "error"}
-	if err := a.refuseLeft(t.Context(), "weekly"); err != nil {
+	if err := a.refuseLeft(t.Context(), leftRequest()); err != nil {
 		t.Errorf("whoever asks for the same drill again: %v", err)
 	}
+	for name, change := range map[string]func(*asked){
+		"under another id":  func(r *asked) { r.msgID = "monthly" },
+		"for another drill": func(r *asked) { r.raw = []byte("kind: Undo") },
+		"as another one":    func(r *asked) { r.subject = "drill.req.bob.somebody" },
+	} {
+		r := leftRequest()
+		change(&r)
+		if err := a.refuseLeft(t.Context(), r); err == nil || !strings.Contains(err.Error(), somebodysDrill+" was left") {
+			t.Errorf("whoever asks %s: %v", name, err)
+		}
+	}
 	a.stateDir = t.TempDir()
-	if err := a.refuseLeft(t.Context(), ""); err != nil {
+	if err := a.refuseLeft(t.Context(), leftRequest()); err != nil {
 		t.Errorf("nothing was ever run here: %v", err)
 	}
 	if entries, err := os.ReadDir(a.stateDir); err != nil || len(entries) != 0 {

@@ -143,8 +143,13 @@ func TestALoneRunIsReached(t *testing.T) {
 	if did := command(t, dir, "validate", other); did.code != run.OK || !strings.Contains(did.out, "but not now: another `firedrill run`") {
 		t.Errorf("validate: %+v", did)
 	}
+	for _, args := range [][]string{{"undo", lone}, {"dead", "replay", "1"}, {"mirror", "sync", "--fleet", "offsite"}} {
+		if did := command(t, dir, args...); did.code != run.BadArguments || !strings.Contains(did.errs, "another `firedrill run` is under way here") {
+			t.Errorf("%v: %+v", args, did)
+		}
+	}
 	watch := start(t, dir, "watch", "--json", lone)
-	if did := command(t, dir, "abort", "--reason", "the shop opens", lone); did.code != run.OK || !strings.Contains(did.out, lone+" is being aborted") {
+	if did := command(t, dir, "abort", "--reason", "the shop opens", lone); did.code != run.OK || !strings.Contains(did.out, lone+" is being aborted") || !strings.Contains(did.out, "`firedrill --state-dir "+dir+" watch "+lone+"`") {
 		t.Errorf("abort: %+v", did)
 	}
 	if code := p.ends(); code != run.Inconclusive {
@@ -235,8 +240,92 @@ func TestHaltStopsALoneRun(t *testing.T) {
 	if did := command(t, dir, "run", "--quiet", "--out", filepath.Join(dir, "out"), drill); did.code == run.BadArguments || !strings.Contains(did.out, "report: ") {
 		t.Errorf("a run after the release: %+v", did)
 	}
-	if did := command(t, t.TempDir(), "halt"); did.code != run.BadArguments || !strings.Contains(did.errs, "no firedrill is running here") {
-		t.Errorf("where none ever ran: %+v", did)
+}
+
+// TestHaltWhereNoneEverRan blocks the first drill, and says that none ever ran there:
+// it may be the wrong place.
+func TestHaltWhereNoneEverRan(t *testing.T) {
+	dir := t.TempDir()
+	if did := command(t, dir, "halt", "--release"); did.code != run.BadArguments || !strings.Contains(did.errs, "no firedrill is running here") {
+		t.Errorf("a release: %+v", did)
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) != 0 {
+		t.Errorf("a release has left %v, %v", left, err)
+	}
+	did := command(t, dir, "halt", "the shop opens")
+	if did.code != run.OK || strings.Contains(did.out, "being aborted") || !strings.Contains(did.out, "halted: new ones are rejected until ") || !strings.Contains(did.out, "no firedrill ever ran in "+dir) {
+		t.Errorf("halt: %+v", did)
+	}
+	file := simDrill(t, "{}", "1m", mend)
+	if did := command(t, dir, "validate", file); did.code != run.OK || !strings.Contains(did.out, "ALL DRILLS ARE HALTED by "+requester()) {
+		t.Errorf("validate: %+v", did)
+	}
+	if did := command(t, dir, "run", file); did.code != run.BadArguments || !strings.Contains(did.errs, "all drills are halted by "+requester()+" (the shop opens)") {
+		t.Errorf("the first run: %+v", did)
+	}
+	if did := command(t, dir, "halt", "--release"); did.code != run.OK || !strings.Contains(did.out, "released") || strings.Contains(did.out, "ever ran") {
+		t.Errorf("release: %+v", did)
+	}
+}
+
+// publish stores a request in a state directory where no firedrill runs.
+func publish(t *testing.T, dir string, r asked) {
+	t.Helper()
+	server, b := openStore(t, dir, "")
+	defer server.Shutdown()
+	defer b.Close()
+	if _, err := b.Publish(t.Context(), r.subject, r.raw, r.msgID); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestALoneRunTakesItsOwnRequestOnly: what somebody has left in the store would be done
+// with the operator's rights, and may bring its own targets.
+func TestALoneRunTakesItsOwnRequestOnly(t *testing.T) {
+	dir := t.TempDir()
+	raw, err := os.ReadFile(simDrill(t, "{}", "1m", mend))
+	if err != nil {
+		t.Fatal(err)
+	}
+	publish(t, dir, asked{document{raw: raw, name: "lone"}, "drill.req.mallory.lone", "theirs"})
+	// One drill after the other is accepted, and this one only after theirs.
+	if did := command(t, dir, "undo", "gone-7"); did.code != run.BadArguments || !strings.Contains(did.errs, "rejected: ") {
+		t.Errorf("the own one: %+v", did)
+	}
+	server, b := openStore(t, dir, "")
+	defer server.Shutdown()
+	defer b.Close()
+	if all, err := b.List(t.Context()); err != nil || len(all) != 0 {
+		t.Errorf("drills: %+v, %v", all, err)
+	}
+	answers := ""
+	err = b.ResultsOf(t.Context(), "mallory", "lone", time.Time{}, func(raw []byte) error {
+		answers += string(raw)
+		return nil
+	})
+	if err != nil || !strings.Contains(answers, "takes no other requests") {
+		t.Errorf("their answer: %q, %v", answers, err)
+	}
+}
+
+// TestAnIDOfAnotherRequest is said to be that: what was stored under it is not what is
+// asked for, and nobody would answer that.
+func TestAnIDOfAnotherRequest(t *testing.T) {
+	file := simDrill(t, "{}", "1m", mend)
+	raw, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for subject, body := range map[string]string{
+		"drill.req." + requester() + ".lone": string(raw) + "# another one\n",
+		"drill.req.mallory.lone":             string(raw),
+	} {
+		dir := t.TempDir()
+		publish(t, dir, asked{document{raw: []byte(body), name: "lone"}, subject, "weekly"})
+		did := command(t, dir, "run", "--id", "weekly", file)
+		if did.code != run.BadArguments || !strings.Contains(did.errs, `--id "weekly": another request has it, stored on 20`) || !strings.Contains(did.errs, subject) || !strings.Contains(did.errs, "take another --id") {
+			t.Errorf("%s: %+v", subject, did)
+		}
 	}
 }
 

@@ -21,7 +21,7 @@ var errWatched = errors.New("the time of --timeout is over")
 // askFleet has a running firedrill run a mirror of its inventory, and shows how far
 // it is until it has ended, or for as long as timeout, unless that is 0.
 func (a *app) askFleet(ctx context.Context, o *mirrorOptions, name string, r fleet.Request, timeout time.Duration) error {
-	s, err := a.connect(ctx)
+	s, err := a.join(ctx)
 	if err != nil {
 		return err
 	}

@@ -52,7 +52,7 @@ func (a *app) statusCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if err := warnHalted(cmd.Context(), a.Out, s.bus); err != nil {
+			if err := a.warnHalted(cmd.Context(), a.Out, s.bus); err != nil {
 				return err
 			}
 			st := drill.Fold(bus.Trusted(h))

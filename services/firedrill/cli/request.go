@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -9,7 +10,9 @@ import (
 	"os"
 	"os/user"
 	"regexp"
+	"time"
 
+	"github.com/firedrill/firedrill/pkg/bus"
 	"github.com/firedrill/firedrill/pkg/clock"
 	"github.com/firedrill/firedrill/pkg/drill"
 	"github.com/firedrill/firedrill/services/injector"
@@ -126,19 +129,48 @@ func withoutInventory(raw []byte) error {
 	return &ps
 }
 
-// request publishes a drill and returns its id.
-func request(ctx context.Context, s *session, d document, who, msgID string) (string, error) {
+// asked is a request as it is published.
+type asked struct {
+	document
+	subject string
+	msgID   string
+}
+
+// asking makes a request of a document; without an idempotency key it gets a random one.
+func asking(d document, who, msgID string) (asked, error) {
 	if msgID == "" {
 		var err error
 		if msgID, err = randomID(); err != nil {
-			return "", err
+			return asked{}, err
 		}
 	}
-	ack, err := s.bus.Publish(ctx, "drill.req."+who+"."+d.name, d.raw, msgID)
+	return asked{document: d, subject: bus.RequestSubject(who, d.name), msgID: msgID}, nil
+}
+
+// is reports whether a stored request is this one.
+func (r asked) is(subject string, data []byte, msgID string) bool {
+	return subject == r.subject && msgID == r.msgID && bytes.Equal(data, r.raw)
+}
+
+// request publishes a request and returns the id of its drill. Where another request
+// has its idempotency key, nothing was stored, and it says so: nobody would answer.
+func (a *app) request(ctx context.Context, s *session, r asked) (string, error) {
+	ack, err := s.bus.Publish(ctx, r.subject, r.raw, r.msgID)
 	if err != nil {
 		return "", failure(fmt.Errorf("publishing the request: %w", err))
 	}
-	return drill.ID(d.name, ack.Seq), nil
+	if ack.Duplicate {
+		before, err := s.bus.RequestAt(ctx, ack.Seq)
+		switch {
+		case errors.Is(err, bus.ErrDenied):
+			fmt.Fprintf(a.Err, "firedrill: request %d has the --id %q already, and may not be read from here: should it be another one, take another --id\n", ack.Seq, r.msgID)
+		case err != nil:
+			return "", failure(fmt.Errorf("--id %q was used before: %w", r.msgID, err))
+		case !r.is(before.Subject, before.Data, before.MsgID):
+			return "", fmt.Errorf("--id %q: another request has it, stored on %s on %q, so this one was not taken: take another --id", r.msgID, before.Stored.Format(time.RFC3339), before.Subject)
+		}
+	}
+	return drill.ID(r.name, ack.Seq), nil
 }
 
 // requester is the token that stands for the caller in subjects.

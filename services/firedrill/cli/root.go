@@ -159,7 +159,10 @@ type session struct {
 	bus     *bus.Bus
 	keyring event.Keyring
 	own     *allinone.Stack
-	outDir  string
+	// record is what was found in the state directory; zero for servers named and for
+	// the invocation's own.
+	record allinone.Record
+	outDir string
 }
 
 func (s *session) close() {
@@ -177,25 +180,58 @@ var errNoServer = errors.New("no firedrill is running here: start one with `fire
 // would end with the first.
 var errOneRun = errors.New("another `firedrill run` is under way here, and one runs at a time: wait for its end (`firedrill list` and `watch` show it), or take another --state-dir")
 
-// join is connect for who wants to run another drill: the firedrill of a `firedrill run`
-// is not there for that, and the error is then errOneRun.
+// join is connect for who wants work to be done: the firedrill of a `firedrill run` is
+// not there for that, and the error is then errOneRun.
 func (a *app) join(ctx context.Context) (*session, error) {
-	if rec, ok := allinone.ReadRecord(a.stateDir); a.nats.URL == "" && ok && rec.Private() {
+	rec, err := a.running()
+	switch {
+	case err != nil:
+		return nil, err
+	case rec.Private():
 		return nil, errOneRun
 	}
-	return a.connect(ctx)
+	return a.dial(ctx, rec)
 }
 
 // connect joins a running firedrill.
 func (a *app) connect(ctx context.Context) (*session, error) {
-	o, out := a.nats, ""
-	if o.URL == "" {
-		rec, ok := allinone.ReadRecord(a.stateDir)
-		if !ok {
-			return nil, errNoServer
-		}
+	rec, err := a.running()
+	if err != nil {
+		return nil, err
+	}
+	return a.dial(ctx, rec)
+}
+
+// running is the record of the firedrill that runs with the state directory, zero where
+// the servers are named; errNoServer where there is neither.
+func (a *app) running() (allinone.Record, error) {
+	if a.nats.URL != "" {
+		return allinone.Record{}, nil
+	}
+	rec, ok := allinone.ReadRecord(a.stateDir)
+	if !ok {
+		return allinone.Record{}, errNoServer
+	}
+	return rec, nil
+}
+
+// runsStill reports whether the firedrill of a record still runs, as far as can be seen
+// from here: there is another one with another address or login. It is true for
+// servers that were named.
+func (a *app) runsStill(rec allinone.Record) bool {
+	if rec.NATSURL == "" {
+		return true
+	}
+	now, ok := allinone.ReadRecord(a.stateDir)
+	return ok && now.NATSURL == rec.NATSURL && now.Seed == rec.Seed
+}
+
+// dial connects to the firedrill of a record, or to the servers named where that is zero.
+func (a *app) dial(ctx context.Context, rec allinone.Record) (*session, error) {
+	o := a.nats
+	if rec.NATSURL != "" {
 		// Its server knows neither logins nor TLS: what is set for others is not for it.
-		o, out = bus.Options{URL: rec.NATSURL, Seed: rec.Seed}, rec.OutDir
+		o = bus.Options{URL: rec.NATSURL, Seed: rec.Seed}
 	}
 	log, err := a.log()
 	if err != nil {
@@ -211,12 +247,12 @@ func (a *app) connect(ctx context.Context) (*session, error) {
 	if err != nil {
 		return nil, failure(err)
 	}
-	return &session{bus: b, keyring: ring, outDir: out}, nil
+	return &session{bus: b, keyring: ring, record: rec, outDir: rec.OutDir}, nil
 }
 
-// connectOrStart joins a running firedrill, or starts one that ends with this
-// invocation.
-func (a *app) connectOrStart(ctx context.Context, o runOptions) (*session, error) {
+// connectOrStart joins a running firedrill, or starts one that takes this request alone
+// and ends with this invocation.
+func (a *app) connectOrStart(ctx context.Context, r asked, outDir string) (*session, error) {
 	s, err := a.join(ctx)
 	if !errors.Is(err, errNoServer) {
 		return s, err
@@ -229,17 +265,18 @@ func (a *app) connectOrStart(ctx context.Context, o runOptions) (*session, error
 	if err != nil {
 		return nil, err
 	}
-	if err := a.refuseLeft(ctx, o.msgID); err != nil {
+	if err := a.refuseLeft(ctx, r); err != nil {
 		return nil, err
 	}
-	// Other commands reach the drill by the record in the state directory. It does
-	// whatever it is asked for, so it lets in nobody who cannot read that.
+	// Other commands reach the drill by the record in the state directory. It does what
+	// a request says with the operator's rights, so it lets in nobody who cannot read
+	// that, and leaves alone what others have left in the store.
 	stack, err := allinone.Start(ctx, allinone.Options{StateDir: a.stateDir, Listen: "127.0.0.1:0", Private: true,
-		OutDir: o.out, Registry: a.registry, Inventory: inv, Log: log})
+		OutDir: outDir, Registry: a.registry, Inventory: inv, Only: r.is, Log: log})
 	if err != nil {
 		return nil, failure(err)
 	}
-	return &session{bus: stack.Bus, keyring: stack.Keyring, own: stack, outDir: o.out}, nil
+	return &session{bus: stack.Bus, keyring: stack.Keyring, own: stack, outDir: outDir}, nil
 }
 
 func (a *app) keyringPath() string {

@@ -107,7 +107,11 @@ func (a *app) run(ctx context.Context, d document, o runOptions) error {
 	if err != nil {
 		return failure(err)
 	}
-	s, err := a.connectOrStart(alive, o)
+	r, err := asking(d, requester(), o.msgID)
+	if err != nil {
+		return err
+	}
+	s, err := a.connectOrStart(alive, r, o.out)
 	if err != nil {
 		return err
 	}
@@ -115,7 +119,7 @@ func (a *app) run(ctx context.Context, d document, o runOptions) error {
 		s.close()
 		_ = flush(alive) // traces are best effort here: the report does not depend on them
 	}()
-	id, err := request(alive, s, d, requester(), o.msgID)
+	id, err := a.request(alive, s, r)
 	if err != nil {
 		return err
 	}

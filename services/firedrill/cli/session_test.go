@@ -33,15 +33,21 @@ func serve(t *testing.T) (stateDir string) {
 	server, b := openStore(t, dir, "127.0.0.1:0")
 	t.Cleanup(server.Shutdown)
 	t.Cleanup(b.Close)
-	begin(t, b)
-	rec, err := json.Marshal(allinone.Record{PID: os.Getpid(), NATSURL: server.URL()})
+	begin(t, b, event.RequestRef{MsgID: "weekly"})
+	record(t, dir, allinone.Record{PID: os.Getpid(), NATSURL: server.URL()})
+	return dir
+}
+
+// record writes the record of a running firedrill.
+func record(t *testing.T, dir string, r allinone.Record) {
+	t.Helper()
+	raw, err := json.Marshal(r)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(dir, "up.json"), rec, 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, "up.json"), raw, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	return dir
 }
 
 // leave makes a state directory whose firedrill has ended in the midst of a drill.
@@ -49,10 +55,20 @@ func leave(t *testing.T) (stateDir string) {
 	t.Helper()
 	dir := t.TempDir()
 	server, b := openStore(t, dir, "")
-	begin(t, b)
+	r := leftRequest()
+	ack, err := b.Publish(t.Context(), r.subject, r.raw, r.msgID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	begin(t, b, event.RequestRef{Subject: r.subject, Sequence: ack.Seq, MsgID: r.msgID})
 	b.Close()
 	server.Shutdown()
 	return dir
+}
+
+// leftRequest is what the drill of leave was asked for by.
+func leftRequest() asked {
+	return asked{document{raw: []byte("kind: Drill"), name: "somebody"}, "drill.req.ada.somebody", "weekly"}
 }
 
 // openStore starts a NATS server on a state directory and connects to it as the
@@ -84,14 +100,14 @@ func openStore(t *testing.T, dir, listen string) (*bus.Embedded, *bus.Bus) {
 }
 
 // begin stores somebody's drill.
-func begin(t *testing.T, b *bus.Bus) {
+func begin(t *testing.T, b *bus.Bus, r event.RequestRef) {
 	t.Helper()
 	spec, hash, err := drill.JSON(drill.WithDefaults(drill.Drill{APIVersion: drill.APIVersion, Kind: drill.Kind, Metadata: drill.Metadata{Name: "somebody", Title: "Loss of the primary"}}))
 	if err != nil {
 		t.Fatal(err)
 	}
 	_, err = b.Append(t.Context(), somebodysDrill, event.Draft{Type: event.TypeDrillAccepted, Data: event.DrillAccepted{
-		Requester: "ada", Request: event.RequestRef{MsgID: "weekly"}, Spec: spec, SpecHash: hash, Seed: 1}})
+		Requester: "ada", Request: r, Spec: spec, SpecHash: hash, Seed: 1}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -20,7 +20,7 @@ func (a *app) validateCmd() *cobra.Command {
 that names entries is checked with the inventory of --inventory, else with that of
 the running firedrill; one that brings everything itself is checked here. What
 would keep a valid drill from being run right now is said too: a running firedrill
-whose inventory does not allow it, or a halt.`,
+whose inventory does not allow it, a halt, or a drill that was left.`,
 		RunE: func(cmd *cobra.Command, files []string) error {
 			bad := 0
 			for _, f := range files {

@@ -236,7 +236,7 @@ func flapping(pains time.Duration) *scripted {
 
 // flaps says what a lane had to see in these attempts: how often it turned from good
 // to bad, and how many bad attempts did not use a connection that was dropped before
-// they ended. Attempts may overlap on a slow machine, so they count as they ended.
+// they ended. They count as they ended.
 func flaps(recs []probe.Record) (turns, resets int64) {
 	ended := slices.SortedStableFunc(slices.Values(recs), func(a, b probe.Record) int { return cmp.Compare(a.Completed, b.Completed) })
 	down, badFrom, resetAt := false, int64(0), int64(0)
@@ -260,11 +260,30 @@ func flaps(recs []probe.Record) (turns, resets int64) {
 // A flapping pooled lane drops its pool once for each generation of connections
 // and asks for an extra attempt at each turn from good to bad. It asks for no other
 // where failures take longer than a quarter of the interval.
+//
+// Attempts end one after the other, each once the lane has settled the one before, so
+// that the lane saw them in the order that their records tell.
 func TestTurnsAndResets(t *testing.T) {
-	var asked atomic.Int64
+	const last = 70 // from here on all is well
+	var asked, settled atomic.Int64
 	p := flapping(3 * time.Millisecond)
-	l := start(t, p, func(c *probe.Config) { c.Pooled = true; c.AskExtra = func() { asked.Add(1) } })
-	recs := stop(t, l, collect(t, l, atLeast(70)))
+	flaky := p.attempt
+	p.attempt = func(ctx context.Context, seq int64) target.Outcome {
+		for settled.Load() < min(seq, last)-1 && ctx.Err() == nil {
+			<-time.After(100 * time.Microsecond)
+		}
+		if seq >= last {
+			return target.Outcome{Result: target.OK}
+		}
+		return flaky(ctx, seq)
+	}
+	l := start(t, p, func(c *probe.Config) {
+		c.Pooled, c.Deadline, c.AskExtra = true, 10*time.Second, func() { asked.Add(1) }
+	})
+	recs := stop(t, l, collect(t, l, func(r []probe.Record) bool {
+		settled.Store(int64(len(r)))
+		return len(r) >= last
+	}))
 	turns, resets := flaps(recs)
 	if n := asked.Load(); n != turns || turns < 3 {
 		t.Fatalf("%d extra attempts were asked for at %d turns", n, turns)

@@ -281,14 +281,20 @@ func (f *phaseFold) check(p *event.CheckCompleted, when string) {
 	}
 }
 
-// foldLedgers lists every ledger that was read, against its lane.
+// foldLedgers lists every ledger that was read, against its lane. Of a lane on
+// another clock than the faults, only the numbers are compared.
 func (f *phaseFold) foldLedgers() {
+	all := slices.Concat(f.lanes, f.foreign)
 	for _, l := range f.ledgers {
-		i := slices.IndexFunc(f.lanes, func(x verdict.Lane) bool { return x.Probe == l.Probe && x.Name == l.Lane && x.Epoch == l.Epoch })
+		i := slices.IndexFunc(all, func(x verdict.Lane) bool { return x.Probe == l.Probe && x.Name == l.Lane && x.Epoch == l.Epoch })
 		if i < 0 {
 			continue
 		}
-		r, err := verdict.CompareLedger(f.lanes[i], l.Ledger, f.faults)
+		faults := f.faults
+		if i >= len(f.lanes) {
+			faults = nil
+		}
+		r, err := verdict.CompareLedger(all[i], l.Ledger, faults)
 		if err != nil {
 			continue // Measure names it among the problems
 		}

@@ -134,3 +134,108 @@ func TestTwoObservers(t *testing.T) {
 		t.Errorf("of one observer only: %q", l.Observer)
 	}
 }
+
+// onAnotherMachine moves a claim's attempts to another machine's clock.
+func onAnotherMachine(b *synthetic.Builder, claim int64) {
+	b.Change(func(payload any) any {
+		if p, ok := payload.(event.ProbeBatch); ok && p.Epoch == claim {
+			p.Origin.Clock, p.Origin.Mono = "machine-b", p.Origin.Mono/2
+			return p
+		}
+		return payload
+	})
+}
+
+// TestAnEarlierClaimOnAnotherMachine: one that was over before the steady state takes
+// nothing from the measurement, and what was acknowledged to it is counted.
+func TestAnEarlierClaimOnAnotherMachine(t *testing.T) {
+	for _, lost := range []int{0, 2} {
+		b := synthetic.Build("d", "D", synthetic.Phase{Name: "kill", Title: "Kill", Operation: "kill", RTO: 30 * time.Second, Back: 2310 * time.Millisecond, ReclaimAt: -5300 * time.Millisecond, Lost: lost})
+		onAnotherMachine(b, 1)
+		r := mustFold(t, b.History())
+		p := r.Phases[0]
+		want, achieved := verdict.Pass, "0 records"
+		if lost > 0 {
+			want, achieved = verdict.Fail, "2 records"
+		}
+		if v := result(t, r, verdict.OfValidity); p.Verdict != want || v.Verdict != verdict.Pass {
+			t.Errorf("%d lost: %s, validity %+v", lost, p.Verdict, v)
+		}
+		if x := result(t, r, verdict.OfRPORecords); x.Achieved != achieved {
+			t.Errorf("lost by the result %q, want %q", x.Achieved, achieved)
+		}
+		if !strings.Contains(strings.Join(r.Summary, " "), "; "+strings.TrimSuffix(achieved, " records")+" of ") {
+			t.Errorf("the summary leaves its ledger out: %q", r.Summary)
+		}
+		if l := p.Ledgers[0]; len(p.Ledgers) != 4 || l.Epoch != 1 || l.Observer != "observer-1, claim 1" || l.LostCount != int64(lost) || !l.RPA.Open {
+			t.Errorf("%d ledgers, the first %+v", len(p.Ledgers), l)
+		}
+		if len(p.Availability) != 3 {
+			t.Errorf("lanes of another clock were measured: %+v", p.Availability)
+		}
+	}
+}
+
+// TestWhatElseIsWrongWithTwoObservers: that their lanes end early and begin late has
+// been said, and nothing else.
+func TestWhatElseIsWrongWithTwoObservers(t *testing.T) {
+	b := synthetic.Build("d", "D", synthetic.Phase{Name: "kill", Title: "Kill", Operation: "kill", RTO: 30 * time.Second, Back: 2310 * time.Millisecond, ReclaimAt: time.Second})
+	b.Change(func(payload any) any {
+		if p, ok := payload.(event.ProbeBatch); ok && p.Epoch == 2 && p.Lane == "fresh" {
+			p.Outcomes = strings.Repeat("s", len(p.Outcomes))
+			for i := range p.Outcomes {
+				p.LateUS[i], p.TookUS[i] = 0, 0
+			}
+			p.Errors = nil
+			return p
+		}
+		return payload
+	})
+	r := mustFold(t, b.History())
+	why := result(t, r, verdict.OfValidity).Why
+	if !strings.Contains(why, "lane orders-write/fresh: 0.0 % of the scheduled attempts were made") {
+		t.Errorf("a starved lane is not named: %s", why)
+	}
+	if strings.Contains(why, "its attempts end") || strings.Contains(why, "baseline") {
+		t.Errorf("said twice: %s", why)
+	}
+}
+
+// TestAdviceGoesByTheCause: what to do about an INVALID phase follows from what made
+// it so, whatever words the reason has.
+func TestAdviceGoesByTheCause(t *testing.T) {
+	base := synthetic.Phase{Name: "kill", Title: "Kill", Operation: "kill", RTO: 30 * time.Second, Back: 2310 * time.Millisecond}
+	for _, c := range []struct {
+		what   string
+		change func(*synthetic.Phase)
+		edit   func(any) any
+		want   string
+	}{
+		{"late", func(p *synthetic.Phase) { p.Late = 8 * time.Millisecond }, nil, "Give the observer a host of its own, or fewer probes."},
+		{"unproven", func(p *synthetic.Phase) { p.Unproven = true }, nil, "Let the fault prove its effect."},
+		{"replaced", func(p *synthetic.Phase) { p.ReclaimAt = time.Second }, nil, "Find out why the service died in mid-drill."},
+		{"aborted", func(p *synthetic.Phase) { p.AbortAt = 1400 * time.Millisecond }, func(payload any) any {
+			if p, ok := payload.(event.AbortRequested); ok {
+				p.Reason = "ada has no proof that the steady state is the replaced one's"
+				return p
+			}
+			return payload
+		}, "The reason is given above."},
+	} {
+		p := base
+		c.change(&p)
+		b := synthetic.Build("d", "D", p)
+		if c.edit != nil {
+			b.Change(c.edit)
+		}
+		r := mustFold(t, b.History())
+		i := slices.IndexFunc(r.Issues, func(i fold.Issue) bool { return i.Title == "The measurement is not valid" })
+		if i < 0 {
+			t.Fatalf("%s: issues %q", c.what, titles(r))
+		}
+		j := slices.IndexFunc(r.ActionItems, func(a fold.ActionItem) bool { return a.Issue == r.Issues[i].ID })
+		if !strings.HasSuffix(r.ActionItems[j].Text, c.want) {
+			t.Errorf("%s: %q, want %q", c.what, r.ActionItems[j].Text, c.want)
+		}
+	}
+}

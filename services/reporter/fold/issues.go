@@ -319,7 +319,7 @@ func titleOf(r Result) string {
 // todo is what a result asks for.
 func todo(p Phase, r Result) []string {
 	if r.Verdict == verdict.Invalid {
-		return []string{"Remove the cause and run the phase again: this run proves nothing about the system. " + causeOf(r)}
+		return []string{"Remove the cause and run the phase again: this run proves nothing about the system. " + r.cause.advice()}
 	}
 	if r.Verdict == verdict.Inconclusive {
 		switch r.Of {
@@ -349,22 +349,6 @@ func todo(p Phase, r Result) []string {
 		return []string{"Bring the system back to its steady state by hand and check it before anything else is drilled."}
 	}
 	return []string{"Review: " + r.Why}
-}
-
-func causeOf(r Result) string {
-	switch {
-	case strings.Contains(r.Why, "jitter"), strings.Contains(r.Why, "scheduled attempts"):
-		return "Give the observer a host of its own, or fewer probes."
-	case strings.Contains(r.Why, "proof"):
-		return "Let the fault prove its effect."
-	case strings.Contains(r.Why, "steady state"):
-		return "Repair the system, or the steady state's definition."
-	case strings.Contains(r.Why, "replaced"):
-		return "Find out why the service died in mid-drill."
-	case strings.Contains(r.Why, "not whole"):
-		return "Find out who changed the stored events; run firedrill verify on them."
-	}
-	return "The reason is given above."
 }
 
 // quicken is what to do about lanes that were back and too slow.

@@ -138,7 +138,7 @@ func (f *phaseFold) judgeMeasured() {
 		f.invalid("%s", f.cutReason())
 	}
 	if !f.h.sound {
-		f.invalid("the history is not whole: events are missing or were altered")
+		f.invalidBy(causeAltered, "the history is not whole: events are missing or were altered")
 	}
 	invalid := len(f.out.Invalidities) > 0
 	for _, j := range f.measured.Judgements {
@@ -151,13 +151,16 @@ func (f *phaseFold) judgeMeasured() {
 		case j.Of == verdict.OfValidity && invalid:
 			r.Verdict, r.Why = verdict.Invalid, joinReasons(append(slices.Clone(f.out.Invalidities), f.problems()...))
 		case replaced != "" && j.Verdict == verdict.Fail && j.Of != verdict.OfRPORecords && j.Of != verdict.OfRPOTime:
-			r.Verdict = verdict.Invalid
+			r.Verdict, r.cause = verdict.Invalid, causeReplaced
 			r.Why += "; the injector was replaced meanwhile (by " + replaced + "): the tool, not the system, may have been late"
 		}
 		if j.Of == verdict.OfRTO && f.unexplained() {
 			r.Why += "; the observer says: " + joinReasons(f.missed)
 		}
-		f.addResult(r.Of, r.Objective, r.Achieved, r.Verdict, r.Why)
+		if r.Why = ShowUnits(r.Why); r.Of == verdict.OfValidity && r.Verdict == verdict.Invalid {
+			r.cause = f.cause()
+		}
+		f.out.Results = append(f.out.Results, r)
 	}
 	f.settleInvalid(cut)
 }
@@ -190,9 +193,9 @@ func (f *phaseFold) unmeasured() {
 	before := f.steadyBefore()
 	switch {
 	case before != nil && before.Status == statusViolated:
-		f.invalid("the steady state did not hold before the fault, so nothing was broken: %s", joinReasons(before.Reasons))
+		f.invalidBy(causeUnsteady, "the steady state did not hold before the fault, so nothing was broken: %s", joinReasons(before.Reasons))
 	case f.steadyOrder < 0:
-		f.invalid("the steady state was not established before the fault")
+		f.invalidBy(causeUnsteady, "the steady state was not established before the fault")
 	case len(f.lanes) == 0:
 		f.invalid("no attempts were recorded")
 	default:
@@ -202,6 +205,7 @@ func (f *phaseFold) unmeasured() {
 		f.invalid("%s", f.cutReason())
 	}
 	f.addResult(verdict.OfValidity, Never, Never, verdict.Invalid, joinReasons(f.out.Invalidities))
+	f.out.Results[len(f.out.Results)-1].cause = f.cause()
 }
 
 func (f *phaseFold) steadyBefore() *Steady {
@@ -279,9 +283,8 @@ func (f *phaseFold) figures(j verdict.Judgement) (objective, achieved string) {
 		if o.RPOTime != nil {
 			objective = "≤ " + ShowDuration(*o.RPOTime)
 		}
-		if len(f.measured.Ledgers) > 0 {
-			worst := slices.MaxFunc(f.measured.Ledgers, func(a, b verdict.LedgerResult) int { return longer(a.RPA, b.RPA) })
-			achieved = Show(worst.RPA)
+		if f.measured.RPA != nil {
+			achieved = Show(*f.measured.RPA)
 		}
 	case verdict.OfAvailability:
 		objective = "≥ " + ShowPercent(o.Availability)

@@ -147,6 +147,8 @@ type Result struct {
 	Achieved  string          `json:"achieved"`
 	Verdict   verdict.Verdict `json:"verdict"`
 	Why       string          `json:"why"`
+	// cause is what made it INVALID, as far as something can be done about it.
+	cause cause
 }
 
 // Figure is a measured duration and whether there is one.

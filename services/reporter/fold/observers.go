@@ -26,7 +26,7 @@ func (f *phaseFold) observers() {
 		}
 		f.replaced = true
 		before := f.h.claims[i-1].payload.(*event.ObserverClaimed)
-		f.invalid("the observer was replaced in the middle of the measurement: %s", f.handover(before, p))
+		f.invalidBy(causeReplaced, "the observer was replaced in the middle of the measurement: %s", f.handover(before, p))
 	}
 }
 
@@ -75,7 +75,8 @@ func (f *phaseFold) fromFault(at int64) string {
 // observerOf names the observer of a claim, where the phase's attempts are of
 // more than one.
 func (f *phaseFold) observerOf(claim int64) string {
-	if !slices.ContainsFunc(f.lanes, func(l verdict.Lane) bool { return l.Epoch != f.lanes[0].Epoch }) {
+	all := slices.Concat(f.lanes, f.foreign)
+	if !slices.ContainsFunc(all, func(l verdict.Lane) bool { return l.Epoch != all[0].Epoch }) {
 		return ""
 	}
 	for _, c := range f.h.claims {
@@ -101,7 +102,7 @@ func (f *phaseFold) stillDown() bool {
 func (f *phaseFold) problems() []string {
 	var out []string
 	for _, p := range f.measured.Problems {
-		if !f.replaced || p.Probe == "" {
+		if !f.replaced || p.Kind != verdict.KindEdge {
 			out = append(out, p.String())
 		}
 	}

@@ -21,9 +21,10 @@ type phaseFold struct {
 	spec drill.Phase
 	axis axis
 	out  Phase
-	// lanes are all lanes on the observer's clock, faults the injected ones.
-	lanes  []verdict.Lane
-	faults []verdict.FaultTime
+	// lanes are all lanes on the observer's clock, foreign those on another, faults
+	// the injected ones.
+	lanes, foreign []verdict.Lane
+	faults         []verdict.FaultTime
 	// claim is the observer's epoch whose clock the measurement is on; replaced is
 	// true when another took over in the middle of it.
 	claim    int64
@@ -37,6 +38,8 @@ type phaseFold struct {
 	steadyFrom, settleAt, restoreAt                    int64
 	settled, missing                                   bool
 	checksDone                                         event.Reading
+	// causes are what the invalidities come from.
+	causes []cause
 	// missed is why the observer did not see the service get stable.
 	missed []string
 	// restoredDone is true when the checks after the restore are all in.
@@ -110,7 +113,10 @@ func (f *phaseFold) neverStarted() {
 	f.addResult("validity", Never, Never, verdict.Invalid, joinReasons(f.out.Invalidities))
 }
 
-func (f *phaseFold) invalid(format string, args ...any) {
+func (f *phaseFold) invalid(format string, args ...any) { f.invalidBy("", format, args...) }
+
+func (f *phaseFold) invalidBy(c cause, format string, args ...any) {
+	f.causes = append(f.causes, c)
 	f.out.Invalidities = append(f.out.Invalidities, fmt.Sprintf(format, args...))
 }
 
@@ -153,15 +159,20 @@ func (f *phaseFold) openAxis() {
 	}
 }
 
-// openLanes unpacks the attempts and keeps what lies on the observer's clock.
+// openLanes unpacks the attempts and sets apart what lies on another clock than
+// the observer's.
 func (f *phaseFold) openLanes() {
 	lanes, err := verdict.LanesFromBatches(f.log.batches)
 	if err != nil {
 		f.invalid("the recorded attempts cannot be read: %v", err)
 	}
 	for _, l := range lanes {
-		if l.Clock == f.axis.clock && len(l.Attempts) > 0 {
+		switch {
+		case len(l.Attempts) == 0:
+		case l.Clock == f.axis.clock:
 			f.lanes = append(f.lanes, l)
+		default:
+			f.foreign = append(f.foreign, l)
 		}
 	}
 	for _, b := range f.log.batches {
@@ -301,7 +312,7 @@ func (f *phaseFold) measure() {
 	f.out.Window = w
 	inside, outside := lanesIn(f.lanes, from, until)
 	in := verdict.Input{
-		Lanes: inside, Outside: outside, Faults: f.faults, From: from, Until: until,
+		Lanes: inside, Outside: outside, Foreign: f.foreign, Faults: f.faults, From: from, Until: until,
 		StableWindow: int64(f.spec.Stable.Window), RTO: f.out.Objective.RTO, Availability: f.out.Objective.Availability,
 		RPORecords: f.out.Objective.RPORecords, RPOTime: f.out.Objective.RPOTime,
 		Invalidities: f.out.Invalidities,

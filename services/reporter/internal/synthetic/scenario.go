@@ -233,7 +233,7 @@ func (r *run) observe(w watch) []verdict.Lane {
 	first := w
 	first.end = at - unwatched
 	lanes := b.lanes(first)
-	if r.p.ReclaimAt > 0 {
+	if r.p.ReclaimAt != 0 {
 		b.Add(at, event.TypeObserverClaimed, event.ObserverClaimed{Instance: "observer-2", Epoch: 2})
 		w.begin, w.epoch = at+50*time.Millisecond, 2
 		lanes = append(lanes, b.lanes(w)...)
