@@ -172,6 +172,10 @@ func TestHistoryAfterAsksLittle(t *testing.T) {
 			}
 		}
 		nc := w.plain(t)
+		end, err := nc.SubscribeSync("drill.res.me.end")
+		if err != nil {
+			t.Fatal(err)
+		}
 		asked := map[string]*nats.Subscription{}
 		for _, subject := range []string{gets, consumers} {
 			if asked[subject], err = nc.SubscribeSync(subject); err != nil {
@@ -184,7 +188,11 @@ func TestHistoryAfterAsksLittle(t *testing.T) {
 		if _, err := b.HistoryAfter(t.Context(), "d", head[0].Tail()); err != nil {
 			t.Fatal(err)
 		}
-		if err := nc.Flush(); err != nil {
+		// What b sends is passed on in its order: when this has come, all before it has.
+		if err := b.PublishResult(t.Context(), "me", "end", namedAnswer{c.events}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := end.NextMsg(10 * time.Second); err != nil {
 			t.Fatal(err)
 		}
 		for subject, want := range map[string]int{gets: c.gets, consumers: c.consumers} {
