@@ -42,13 +42,12 @@ events come to all the same, and says in it that they are not all.`,
 			if err != nil {
 				return failure(err)
 			}
-			files, err := render.All(rep)
+			if !slices.Contains([]string{"md", "html", "json", "xml"}, format) {
+				return fmt.Errorf("--format %q: use md, html, json or xml", format)
+			}
+			data, err := render.File(rep, "report."+format)
 			if err != nil {
 				return failure(err)
-			}
-			data, ok := files["report."+format]
-			if !ok {
-				return fmt.Errorf("--format %q: use md, html, json or xml", format)
 			}
 			_, err = a.Out.Write(data)
 			return failure(err)
