@@ -14,7 +14,7 @@ TIMED := ./services/mirror/fleet ./services/mirror/zfs/...
 STATICCHECK_VERSION := v0.8.2
 export FIREDRILL_BIN := $(CURDIR)/$(BIN)
 
-.PHONY: help setup build demo test test-go lint verify fix bench bench-mirror clean jaeger minio peers
+.PHONY: help setup build demo test test-go lint verify fix bench bench-mirror clean jaeger minio peers python
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -51,6 +51,14 @@ $(BIN)/rclone: tests/peers/rclone/go.mod
 	@mkdir -p $(BIN)
 	cd tests/peers/rclone && GOWORK=off CGO_ENABLED=0 go build -p 1 -trimpath -o $(CURDIR)/$(BIN)/rclone github.com/rclone/rclone
 
+python: $(BIN)/python/ready ## prepare the Python that the README's example is run with
+
+$(BIN)/python/ready: tests/python/requirements.txt
+	@rm -rf $(@D)
+	python3 -m venv $(@D)
+	$(@D)/bin/pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r $<
+	@touch $@
+
 $(BIN)/staticcheck-$(STATICCHECK_VERSION):
 	@mkdir -p $(BIN)
 	GOWORK=off GOBIN=$(CURDIR)/$(BIN) go install honnef.co/go/tools/cmd/staticcheck@$(STATICCHECK_VERSION)
@@ -70,7 +78,7 @@ fix: ## write the generated files and the recorded reports
 	go run ./services/reporter/fold/reportschema
 	cd services/reporter && go test ./render -run Golden -update && go test ./fold -run Recorded -update
 
-test: setup build lint verify jaeger minio peers test-go ## set up and run everything
+test: setup build lint verify jaeger minio peers python test-go ## set up and run everything
 
 test-go:
 	@alone=$$(go list $(TIMED)); together=$$(go list $(UNTIMED) | grep -vxF "$$alone"); rest=$$(go list work | grep -vxF "$$together"); \

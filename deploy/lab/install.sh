@@ -1,8 +1,9 @@
 #!/bin/sh
 # Installs what the labs need from Debian's packages: PostgreSQL with its contrib
-# modules and PgBouncer, ZFS in user space, and the jq and zstd with which the
-# mirror's tests read its files as anybody could. It may run again at any time, and
-# says nothing when all is there. Without root it says what to ask for.
+# modules and PgBouncer, ZFS in user space, the jq and zstd with which the mirror's
+# tests read its files as anybody could, and Python for the README's example. It may
+# run again at any time, and says nothing when all is there. Without root it says what
+# to ask for.
 set -eu
 
 # initdb and the others live outside of PATH on Debian.
@@ -25,12 +26,18 @@ has_all() {
 	done
 }
 
+# has_venv reports whether Python can make an environment with pip in it.
+has_venv() {
+	python3 -c 'import ensurepip, venv' >/dev/null 2>&1
+}
+
 missing=
 has_postgres || missing="postgresql postgresql-contrib"
 has_pgbouncer || missing="$missing pgbouncer"
 has_all zfs-fuse zfs zpool || missing="$missing zfs-fuse"
 has_all jq || missing="$missing jq"
 has_all zstd || missing="$missing zstd"
+has_venv || missing="$missing python3-venv"
 missing=${missing# }
 [ -n "$missing" ] || exit 0
 
@@ -72,7 +79,7 @@ if ! { apt-get update -q && apt-get install -q -y --no-install-recommends $missi
 	exit 1
 fi
 rm -f "$log"
-has_postgres && has_pgbouncer && has_all zfs-fuse zfs zpool jq zstd || {
+has_postgres && has_pgbouncer && has_all zfs-fuse zfs zpool jq zstd && has_venv || {
 	echo "install.sh: installed $missing, but their programs were not found" >&2
 	exit 1
 }

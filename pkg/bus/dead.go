@@ -54,6 +54,10 @@ type DeadLetter struct {
 	Data     []byte
 }
 
+// Unfinished reports whether no worker came to an end with it: each crashed, hung or lost
+// its connection. The next one may, too.
+func (d DeadLetter) Unfinished() bool { return d.Delivered > maxDeliver }
+
 // bury stores a message as a dead letter, once however often it is called.
 func (b *Bus) bury(ctx context.Context, d Durable, m jetstream.Msg, msg Message, reason error) error {
 	meta, err := m.Metadata()

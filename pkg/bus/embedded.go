@@ -8,15 +8,16 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
 
 	"github.com/firedrill/firedrill/pkg/filelock"
+	"github.com/firedrill/firedrill/pkg/lazy"
 )
 
 // startWait bounds the start of the embedded server, which reads its store.
@@ -61,7 +62,7 @@ type Embedded struct {
 
 // StartEmbedded starts a server and returns once it is ready. ErrStoreLocked
 // says that another process has the store directory open, and did not let go of it
-// within 2 s, and which.
+// within 2 s, and which; a *ListenError that clients cannot be listened for.
 func StartEmbedded(o EmbeddedOptions) (*Embedded, error) {
 	opts, err := serverOptions(o)
 	if err != nil {
@@ -76,6 +77,9 @@ func StartEmbedded(o EmbeddedOptions) (*Embedded, error) {
 	lock, err := lockStore(opts.StoreDir)
 	if err != nil {
 		return nil, fmt.Errorf("embedded NATS server: %w", err)
+	}
+	if err := tryListen(opts); err != nil {
+		return nil, errors.Join(err, filelock.LetGo(lock))
 	}
 	s, err := server.NewServer(opts)
 	if err != nil {
@@ -136,6 +140,48 @@ func serverOptions(o EmbeddedOptions) (*server.Options, error) {
 		}
 	}
 	return opts, nil
+}
+
+// ListenError is that the server cannot listen for clients.
+type ListenError struct {
+	// Addr is host:port.
+	Addr string
+	Err  error
+}
+
+// Error says what to do.
+func (e *ListenError) Error() string {
+	fix := "give an address of this machine, as 127.0.0.1:4222"
+	if errors.Is(e.Err, syscall.EADDRINUSE) {
+		fix = "another process has it, as a NATS server or another firedrill: end that, or give another address"
+	}
+	return fmt.Sprintf("%s: %v: %s", e.Addr, e.Err, fix)
+}
+
+// Unwrap returns the cause.
+func (e *ListenError) Unwrap() error { return e.Err }
+
+// tryListen says at once what the server, which listens by itself, would only log.
+func tryListen(o *server.Options) error {
+	if o.DontListen || o.Port == server.RANDOM_PORT {
+		return nil
+	}
+	host, port := o.Host, o.Port
+	if host == "" {
+		host = server.DEFAULT_HOST
+	}
+	if port == 0 {
+		port = server.DEFAULT_PORT
+	}
+	addr := net.JoinHostPort(host, strconv.Itoa(port))
+	l, err := net.Listen("tcp", addr)
+	if err == nil {
+		return l.Close()
+	}
+	if errno, ok := errors.AsType[syscall.Errno](err); ok {
+		err = errno // it repeats the address
+	}
+	return &ListenError{Addr: addr, Err: err}
 }
 
 // lockStore takes the store directory for this process. The server itself does
@@ -222,7 +268,7 @@ type serverLog struct{ log *slog.Logger }
 
 func (l serverLog) Noticef(format string, v ...any) { l.log.Debug(line(format, v)) }
 func (l serverLog) Warnf(format string, v ...any) {
-	if text := line(format, v); rebuilds.MatchString(text) {
+	if text := line(format, v); rebuilds().MatchString(text) {
 		l.log.Debug(text)
 	} else {
 		l.log.Warn(text)
@@ -236,6 +282,6 @@ func (l serverLog) Tracef(string, ...any)          {}
 // rebuilds fits what the server warns of at each start after a kill: that an index
 // is older than the messages, which are all there, and is made anew from them. It
 // looks like an error to whoever starts firedrill, and is none.
-var rebuilds = regexp.MustCompile(`Recovering stream state from index errored: prior state file|Stream state outdated, .* will rebuild|state is outdated; attempting to recover`)
+var rebuilds = lazy.Regexp(`Recovering stream state from index errored: prior state file|Stream state outdated, .* will rebuild|state is outdated; attempting to recover`)
 
 func line(format string, v []any) string { return "nats-server: " + fmt.Sprintf(format, v...) }

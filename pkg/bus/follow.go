@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/firedrill/firedrill/pkg/event"
@@ -211,6 +212,36 @@ func (b *Bus) List(ctx context.Context) ([]Summary, error) {
 	})
 	if err != nil {
 		return nil, fmt.Errorf("list drills: %w", err)
+	}
+	return out, nil
+}
+
+// LastPublished returns the last n drills with a trusted opening event that fits and
+// with a report, newest first. However many drills there are, it verifies no event of
+// those before them.
+func (b *Bus) LastPublished(ctx context.Context, n int, fits func(accepted Stored) bool) ([]string, error) {
+	var all []record
+	err := b.readStored(ctx, acceptedFilter, func(r record) { all = append(all, r) })
+	if err != nil {
+		return nil, fmt.Errorf("last drills: %w", err)
+	}
+	var out []string
+	for _, r := range slices.Backward(all) {
+		if len(out) == n {
+			break
+		}
+		s := open(r, b.keyring)
+		id := s.Event.Subject
+		if s.Trust != nil || slices.Contains(out, id) || !fits(s) {
+			continue
+		}
+		published, err := b.lastOf(ctx, id, event.TypeReportPublished)
+		if err != nil {
+			return nil, fmt.Errorf("last drills: %w", err)
+		}
+		if published != nil {
+			out = append(out, id)
+		}
 	}
 	return out, nil
 }

@@ -2,8 +2,10 @@ package bus_test
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 
+	"github.com/firedrill/firedrill/pkg/bus"
 	"github.com/firedrill/firedrill/pkg/event"
 )
 
@@ -74,5 +76,49 @@ func TestAListCostsTheSameForManyDrills(t *testing.T) {
 		if d.Drill != fmt.Sprint("d-", i) || (d.Finished != nil) != (i%3 > 0) || (d.Published != nil) != (i%3 > 1) {
 			t.Errorf("drill %d: %+v", i, d)
 		}
+	}
+}
+
+// TestTheLastDrillsWithAReport are found from the end on, and nothing before them is
+// looked at.
+func TestTheLastDrillsWithAReport(t *testing.T) {
+	w := newWorld(t)
+	injector, reporter, reader := w.connect(event.Injector), w.connect(event.Reporter), w.connect("cli")
+	if got, err := reader.LastPublished(t.Context(), 3, func(bus.Stored) bool { return true }); err != nil || len(got) != 0 {
+		t.Fatalf("of none: %q, %v", got, err)
+	}
+	const many = 12
+	for i := range many {
+		id := fmt.Sprint("d-", i)
+		if _, err := injector.Append(t.Context(), id, accepted()); err != nil {
+			t.Fatal(err)
+		}
+		if i == many-1 {
+			break // it is under way
+		}
+		if _, err := reporter.Append(t.Context(), id, event.Draft{Type: event.TypeReportPublished, Data: event.ReportPublished{Verdict: "PASS"}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	last := func(n int, not ...string) (got, seen []string) {
+		t.Helper()
+		got, err := reader.LastPublished(t.Context(), n, func(s bus.Stored) bool {
+			if _, ok := s.Payload.(*event.DrillAccepted); !ok || s.Trust != nil {
+				t.Errorf("%s: %T, %v", s.Event.Subject, s.Payload, s.Trust)
+			}
+			seen = append(seen, s.Event.Subject)
+			return !slices.Contains(not, s.Event.Subject)
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return got, seen
+	}
+	got, seen := last(2, "d-9")
+	if want := []string{"d-10", "d-8"}; !slices.Equal(got, want) || len(seen) != 4 {
+		t.Errorf("%q, having looked at %q, want %q", got, seen, want)
+	}
+	if got, _ := last(99); len(got) != many-1 || got[0] != "d-10" || got[many-2] != "d-0" {
+		t.Errorf("all of them: %q", got)
 	}
 }

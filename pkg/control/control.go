@@ -123,6 +123,13 @@ func (e *CommandError) Error() string {
 	return msg
 }
 
+// Permanent reports whether the command would fail again however often it is tried: a
+// shell found a program missing (127), or not to be run (126), or what reaches the
+// machine is not there.
+func (e *CommandError) Permanent() bool {
+	return e.Code == 126 || e.Code == 127 || e.Code == -1 && (errors.Is(e.Err, exec.ErrNotFound) || errors.Is(e.Err, os.ErrNotExist) || errors.Is(e.Err, os.ErrPermission))
+}
+
 // Unwrap returns the cause.
 func (e *CommandError) Unwrap() error { return e.Err }
 

@@ -6,12 +6,12 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/firedrill/firedrill/pkg/filelock"
+	"github.com/firedrill/firedrill/pkg/lazy"
 )
 
 // Timer is a script that a host runs by itself later, also when whoever set it
@@ -132,13 +132,13 @@ func (h *Host) Disarm(ctx context.Context, token string) error {
 }
 
 // tokenPattern is what may name tokens in DisarmAll: a shell expands it unquoted.
-var tokenPattern = regexp.MustCompile(`^[-_.A-Za-z0-9?*]+$`)
+var tokenPattern = lazy.Regexp(`^[-_.A-Za-z0-9?*]+$`)
 
 // DisarmAll is Disarm for every timer whose token lies in dir under a name that
 // the shell pattern fits, with ? and *. It returns the names of those that were
 // armed, sorted.
 func (h *Host) DisarmAll(ctx context.Context, dir, pattern string) ([]string, error) {
-	if !tokenPattern.MatchString(pattern) {
+	if !tokenPattern().MatchString(pattern) {
 		return nil, fmt.Errorf("disarm timers %q in %s: use letters, digits, - _ . ? and * in the name", pattern, dir)
 	}
 	out, err := h.Run(ctx, Command{

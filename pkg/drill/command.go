@@ -4,7 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"path"
+	"strings"
 	"time"
 
 	"github.com/firedrill/firedrill/pkg/event"
@@ -38,6 +38,12 @@ type Planned struct {
 	Problem string
 }
 
+// Surveyed is the outcome of MoveSurvey.
+type Surveyed struct {
+	// Problem is why nothing must be broken.
+	Problem string
+}
+
 // Resolved is the outcome of MoveResolve: what the driver would do, or Err.
 type Resolved struct {
 	Step    Step
@@ -66,6 +72,8 @@ type Undone struct {
 	Began, Ended event.Reading
 	Details      map[string]string
 	Err          error
+	// Permanent says that no other try could do better than Err.
+	Permanent bool
 }
 
 func (TakeLease) isCommand()  {}
@@ -73,6 +81,7 @@ func (RenewLease) isCommand() {}
 func (Abort) isCommand()      {}
 func (Approve) isCommand()    {}
 func (Planned) isCommand()    {}
+func (Surveyed) isCommand()   {}
 func (Resolved) isCommand()   {}
 func (Prepared) isCommand()   {}
 func (Performed) isCommand()  {}
@@ -104,6 +113,11 @@ func Decide(s State, c Command) ([]event.Draft, error) {
 		return one(event.TypeApprovalGiven, event.ApprovalGiven{By: c.By})
 	case Planned:
 		return decidePlanned(s, c)
+	case Surveyed:
+		if c.Problem == "" || !SurveyDue(s) {
+			return nil, nil
+		}
+		return abort("firedrill", strings.ReplaceAll(c.Problem, "\n", "; "), CauseGuard).Drafts, nil
 	case Resolved:
 		return decideResolved(s, c)
 	case Prepared:
@@ -188,30 +202,9 @@ func decideUndone(s State, c Undone) ([]event.Draft, error) {
 		return nil, nil
 	}
 	if c.Err != nil {
-		return one(event.TypeUndoFailed, event.UndoFailed{Step: d.Step, Try: d.Tries, Reason: c.Err.Error()})
+		return one(event.TypeUndoFailed, event.UndoFailed{Step: d.Step, Try: d.Tries, Reason: c.Err.Error(), Permanent: c.Permanent})
 	}
 	return one(event.TypeUndoDone, event.UndoDone{Step: d.Step, Began: c.Began, Ended: c.Ended, Details: c.Details})
-}
-
-// GuardParts applies the blast-radius guards to what a fault would hit: the
-// protect list and the cap.
-func GuardParts(g Guards, step string, parts []event.Part) error {
-	if limit := max(1, g.MaxParts); len(parts) > limit {
-		return fmt.Errorf("%s would hit %d parts, and guards.maxParts is %d: narrow the fault or raise the cap", step, len(parts), limit)
-	}
-	for _, p := range parts {
-		for _, pattern := range g.Protect {
-			if ok, err := path.Match(pattern, p.ID); err != nil || ok {
-				return fmt.Errorf("%s would hit %q, which guards.protect %q protects", step, p.ID, pattern)
-			}
-			for k, v := range p.Labels {
-				if ok, _ := path.Match(pattern, k+"="+v); ok {
-					return fmt.Errorf("%s would hit %q, whose label %s=%s guards.protect %q protects", step, p.ID, k, v, pattern)
-				}
-			}
-		}
-	}
-	return nil
 }
 
 func one(t event.Type, data any) ([]event.Draft, error) {

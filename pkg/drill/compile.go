@@ -54,6 +54,11 @@ type Step struct {
 	Limit time.Duration
 }
 
+// acts reports whether the step does something to a target.
+func (st Step) acts() bool {
+	return st.Kind == StepFault || st.Kind == StepRecovery || st.Kind == StepRestore
+}
+
 // StepID names a step.
 func StepID(phase string, kind StepKind, name string) string {
 	if name == "" {

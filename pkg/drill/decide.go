@@ -3,6 +3,7 @@ package drill
 import (
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"time"
 
@@ -40,6 +41,9 @@ const (
 	MoveAppend MoveKind = "append"
 	// MovePlan: resolve every fault and action by reading, then Decide(Planned).
 	MovePlan MoveKind = "plan"
+	// MoveSurvey: look for all that the drill, and undoing it, will need, then
+	// Decide(Surveyed). Next never asks for it, SurveyDue tells when it is due.
+	MoveSurvey MoveKind = "survey"
 	// MoveResolve: let the driver plan Step, then Decide(Resolved).
 	MoveResolve MoveKind = "resolve"
 	// MovePrepare: let the driver plan Step ahead of its MoveResolve, which uses that
@@ -128,6 +132,20 @@ func Ahead(s State, now event.Reading) (st Step, wait time.Duration, ok bool) {
 		}
 	}
 	return Step{}, 0, false
+}
+
+// SurveyDue reports whether the targets are to be surveyed, unless whoever conducts the
+// drill has done so. It takes as long as the targets take to answer, so it is made while
+// the steady state before the first fault is watched, which that fault waits for anyway;
+// at the latest right before the fault, when another conductor was replaced in between.
+func SurveyDue(s State) bool {
+	i := s.Position()
+	if s.Planned == nil || s.Settles != "" || s.Abort != nil || s.Finished != nil || i == len(s.Program) {
+		return false
+	}
+	touched := slices.ContainsFunc(s.Program, func(st Step) bool { return st.acts() && s.Steps[st.ID].Status != Waiting })
+	st := s.Program[i]
+	return !touched && (st.Kind == StepSteady && s.Steps[st.ID].Status == Asked || st.acts())
 }
 
 func nextForward(s State, now event.Reading) Move {
@@ -358,6 +376,9 @@ const abortedChecksLimit = 2 * time.Minute
 
 // undo intends or performs the next try for a debt.
 func undo(s State, d Debt, now event.Reading) Move {
+	if s.Waives != "" {
+		return draft(event.TypeUndoWaived, event.UndoWaived{Step: d.Step, By: s.Requester, Reason: s.Waives})
+	}
 	if d.Asked && d.Epoch == s.Lease.Epoch {
 		return Move{Kind: MoveUndo, Debt: d}
 	}

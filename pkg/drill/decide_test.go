@@ -2,6 +2,7 @@ package drill
 
 import (
 	"encoding/json"
+	"errors"
 	"testing"
 	"time"
 
@@ -97,6 +98,29 @@ func TestFailedUndosPause(t *testing.T) {
 		}
 		s.add(0, event.Injector, event.TypeUndoIntended, event.UndoIntended{Step: "p/fault/f", Epoch: s.state.Lease.Epoch, Try: try})
 		s.add(0, event.Injector, event.TypeUndoFailed, event.UndoFailed{Step: "p/fault/f", Try: try, Reason: "busy"})
+	}
+}
+
+// TestWhatNoTryCouldBetterIsTriedOnce: a person is called at once, and not when four
+// tries have failed alike.
+func TestWhatNoTryCouldBetterIsTriedOnce(t *testing.T) {
+	for permanent, want := range map[bool]int{true: 1, false: 4} {
+		s, tries := State{ID: "d-1", Debts: []Debt{{Step: "p/fault/f", Asked: true}}}, 0
+		for i := int32(1); len(s.Debts) > 0 && !s.Debts[0].GaveUp; i++ {
+			s.Debts[0].Asked = true
+			drafts, err := Decide(s, Undone{Debt: s.Debts[0], Err: errors.New("no such program"), Permanent: permanent})
+			if err != nil || len(drafts) != 1 {
+				t.Fatalf("%+v, %v", drafts, err)
+			}
+			e, err := event.Compose(drafts[0], event.Origin{Service: event.Injector, Instance: "i", Drill: s.ID, Index: i})
+			if err != nil {
+				t.Fatal(err)
+			}
+			s, tries = Apply(s, e), tries+1
+		}
+		if tries != want {
+			t.Errorf("permanent %v: %d tries, want %d", permanent, tries, want)
+		}
 	}
 }
 

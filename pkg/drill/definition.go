@@ -69,7 +69,8 @@ func (d Drill) Target(name string) (Target, error) {
 // Guards are the guard rails.
 type Guards struct {
 	// Protect lists glob patterns of parts that no fault may hit. Recovery and
-	// restore actions act on what they need: a protected standby can be promoted.
+	// restore actions act on what they need: a protected standby can be promoted. One
+	// that matches no part of the drill's targets is refused: it would guard nothing.
 	Protect []string `json:"protect,omitempty"`
 	// MaxParts caps how many parts one fault may hit, 1 unless it says more.
 	MaxParts int `json:"maxParts,omitempty"`

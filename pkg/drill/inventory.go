@@ -115,7 +115,7 @@ func (c *checker) checkInventory(inv Inventory) {
 	}
 	for field, list := range map[string][]string{"keepFrom": inv.Spec.KeepFrom, "keepTo": inv.Spec.KeepTo} {
 		for i, l := range list {
-			if !locationPattern.MatchString(l) {
+			if !locationPattern().MatchString(l) {
 				c.add(fmt.Sprintf("spec.%s[%d]", field, i), l, "this is no location: write scheme:path, such as dir:/var/lib/postgresql")
 			}
 		}

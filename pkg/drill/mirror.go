@@ -169,7 +169,7 @@ func (c *checker) checkMirror(at string, m Mirror) {
 		switch {
 		case strings.HasPrefix(f.value, "s3+http"):
 			c.add(at+"."+f.name, f.value, "an inventory names its servers: add this one to spec.stores, and write s3:store/bucket/prefix")
-		case !locationPattern.MatchString(f.value):
+		case !locationPattern().MatchString(f.value):
 			c.add(at+"."+f.name, f.value, "a location has a kind, a colon and a path, such as dir:/srv/data or s3:store/bucket")
 		}
 		if holdsSecret(f.value) {
@@ -195,7 +195,7 @@ func (c *checker) checkMirror(at string, m Mirror) {
 	if m.Stalled < 0 {
 		c.add(at+".stalled", m.Stalled.String(), "this is how long a run may make no progress, such as 15m")
 	}
-	if m.Daily != "" && !clockPattern.MatchString(m.Daily) {
+	if m.Daily != "" && !clockPattern().MatchString(m.Daily) {
 		c.add(at+".daily", m.Daily, "this is a time of day in UTC, such as 02:30")
 	}
 	if m.Every != 0 && m.Daily != "" {

@@ -43,7 +43,7 @@ func (c *checker) check() {
 	c.line("metadata.title", d.Metadata.Title)
 	for k, v := range d.Metadata.Labels {
 		p := join("metadata.labels", k)
-		if !operationPattern.MatchString(k) {
+		if !operationPattern().MatchString(k) {
 			c.add(p, k, "a label's name has up to 63 letters, digits, dots, dashes and underscores")
 		}
 		c.line(p, v)
@@ -130,7 +130,7 @@ func (c *checker) checkWindow(at string, w Window) {
 		}
 	}
 	for _, f := range []struct{ name, value string }{{"from", w.From}, {"to", w.To}} {
-		if !clockPattern.MatchString(f.value) {
+		if !clockPattern().MatchString(f.value) {
 			c.add(at+"."+f.name, f.value, "this must be a time of day with two digits each, such as 09:30")
 		}
 	}
@@ -148,7 +148,7 @@ func (c *checker) checkWindow(at string, w Window) {
 // name checks the name of a drill or one of its parts.
 func (c *checker) name(at, name string) {
 	switch {
-	case namePattern.MatchString(name):
+	case namePattern().MatchString(name):
 	case len(name) > 40:
 		c.addf(at, name, "this name has %d characters; 40 are allowed: shorten it", len(name))
 	case name == "":
@@ -169,7 +169,7 @@ func exampleName(name string) string {
 		}
 		return -1
 	}, strings.ToLower(name))
-	if mended = strings.Trim(mended, "-"); namePattern.MatchString(mended) {
+	if mended = strings.Trim(mended, "-"); namePattern().MatchString(mended) {
 		return ", such as " + mended
 	}
 	return ""
@@ -177,7 +177,7 @@ func exampleName(name string) string {
 
 // operation checks the name of a driver, fault, action, probe or check.
 func (c *checker) operation(at, what, name string) {
-	if !operationPattern.MatchString(name) {
+	if !operationPattern().MatchString(name) {
 		c.addf(at, name, "this cannot be the name of a %s: names have up to 63 letters, digits, dots, dashes and underscores", what)
 	}
 }
@@ -213,7 +213,7 @@ func (c *checker) target(at, name string) {
 // between checks a duration; 0 stands for the default and always passes.
 func (c *checker) between(at string, d event.Duration, least, most time.Duration) {
 	if d != 0 && (d.D() < least || d.D() > most) {
-		c.addf(at, d.String(), "this must lie between %s and %s", brief(least), brief(most))
+		c.addf(at, brief(d.D()), "this must lie between %s and %s", brief(least), brief(most))
 	}
 }
 
@@ -222,7 +222,7 @@ func given(d event.Duration) string {
 	if d == 0 {
 		return ""
 	}
-	return d.String()
+	return brief(d.D())
 }
 
 // brief writes a duration without its zero parts: 1m, not 1m0s.

@@ -7,7 +7,6 @@ import (
 	"maps"
 	"math"
 	"reflect"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -15,6 +14,7 @@ import (
 	"unicode"
 
 	"github.com/firedrill/firedrill/pkg/event"
+	"github.com/firedrill/firedrill/pkg/lazy"
 	"go.yaml.in/yaml/v3"
 )
 
@@ -199,7 +199,7 @@ func (d *decoder) scalar(n *yaml.Node, path string, v reflect.Value) {
 		d.float(n, path, v)
 	default:
 		i, err := strconv.ParseInt(n.Value, 10, v.Type().Bits())
-		if tag != "!!int" || !plainInteger.MatchString(n.Value) || err != nil {
+		if tag != "!!int" || !plainInteger().MatchString(n.Value) || err != nil {
 			fix := "this must be a whole number in decimal digits, without quotes"
 			if errors.Is(err, strconv.ErrRange) {
 				fix = fmt.Sprintf("this number has more than %d bits: use a smaller one", v.Type().Bits())
@@ -231,9 +231,9 @@ func (d *decoder) float(n *yaml.Node, path string, v reflect.Value) {
 	switch {
 	case tag == "!!str" && strings.HasSuffix(n.Value, "%"):
 		d.add(path, n.Value, "write the number without the % sign")
-	case tag == "!!float" && (math.IsNaN(f) || math.IsInf(f, 0) || !plainFloat.MatchString(n.Value)):
+	case tag == "!!float" && (math.IsNaN(f) || math.IsInf(f, 0) || !plainFloat().MatchString(n.Value)):
 		d.add(path, n.Value, "this is not a finite number in decimal digits: write one such as 99.9")
-	case (tag != "!!int" && tag != "!!float") || err != nil || !plainFloat.MatchString(n.Value):
+	case (tag != "!!int" && tag != "!!float") || err != nil || !plainFloat().MatchString(n.Value):
 		d.add(path, n.Value, "this must be a number, without quotes")
 	default:
 		v.SetFloat(f)
@@ -317,8 +317,8 @@ const LocationPattern = `^[a-z][a-z0-9]*:\S.*$`
 const ClockPattern = `^([01][0-9]|2[0-3]):[0-5][0-9]$`
 
 var (
-	namePattern      = regexp.MustCompile(NamePattern)
-	operationPattern = regexp.MustCompile(OperationPattern)
-	locationPattern  = regexp.MustCompile(LocationPattern)
-	clockPattern     = regexp.MustCompile(ClockPattern)
+	namePattern      = lazy.Regexp(NamePattern)
+	operationPattern = lazy.Regexp(OperationPattern)
+	locationPattern  = lazy.Regexp(LocationPattern)
+	clockPattern     = lazy.Regexp(ClockPattern)
 )

@@ -114,7 +114,7 @@ func (c *checker) checkKeep(list string, ks []Keep) {
 			continue
 		}
 		for _, f := range []struct{ name, value string }{{"from", k.From}, {"to", k.To}} {
-			if !locationPattern.MatchString(f.value) {
+			if !locationPattern().MatchString(f.value) {
 				c.add(at+"."+f.name, f.value, "a location has a kind, a colon and a path, such as dir:/var/lib/postgresql")
 			}
 			if holdsSecret(f.value) {

@@ -5,29 +5,30 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
-	"regexp"
 	"strconv"
+
+	"github.com/firedrill/firedrill/pkg/lazy"
 
 	"go.yaml.in/yaml/v3"
 )
 
 var (
-	yamlLine      = regexp.MustCompile(`^yaml: (?:line (\d+): )?(?s:(.*))$`)
-	unknownAnchor = regexp.MustCompile(`unknown anchor '(.*)' referenced`)
-	looksJSON     = regexp.MustCompile(`^\s*\{\s*"`)
+	yamlLine      = lazy.Regexp(`^yaml: (?:line (\d+): )?(?s:(.*))$`)
+	unknownAnchor = lazy.Regexp(`unknown anchor '(.*)' referenced`)
+	looksJSON     = lazy.Regexp(`^\s*\{\s*"`)
 )
 
 // addSyntax notes an error of the YAML reader. All its texts are fixed ones but
 // that of an unknown anchor, which could be a secret that begins with *.
 func addSyntax(raw []byte, err error, f *findings) {
-	if looksJSON.Match(raw) {
+	if looksJSON().Match(raw) {
 		var syntax *json.SyntaxError
 		if jerr := json.Unmarshal(raw, &struct{}{}); errors.As(jerr, &syntax) {
 			f.addAt(positionOf(raw, int(syntax.Offset)-1), "", "", "this is not well-formed JSON: "+syntax.Error())
 			return
 		}
 	}
-	if m := unknownAnchor.FindStringSubmatch(err.Error()); m != nil {
+	if m := unknownAnchor().FindStringSubmatch(err.Error()); m != nil {
 		f.addAt(positionOf(raw, max(bytes.Index(raw, []byte("*"+m[1])), 0)), "", "",
 			"aliases are not read: write the value out, or put a text that begins with * into quotes")
 		return
@@ -41,7 +42,7 @@ func addSyntax(raw []byte, err error, f *findings) {
 // or quotation began that it was reading, or the line before that.
 func readSyntax(err error) (line int, what string) {
 	line, what = 1, err.Error()
-	if m := yamlLine.FindStringSubmatch(what); m != nil {
+	if m := yamlLine().FindStringSubmatch(what); m != nil {
 		if n, err := strconv.Atoi(m[1]); err == nil {
 			line = n
 		}

@@ -3,9 +3,10 @@ package drill
 import (
 	"encoding/json"
 	"math"
-	"regexp"
 	"strconv"
 	"strings"
+
+	"github.com/firedrill/firedrill/pkg/lazy"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -99,12 +100,12 @@ func plainTag(n *yaml.Node) bool {
 	return false
 }
 
-var simpleKey = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_-]*$`)
+var simpleKey = lazy.Regexp(`^[A-Za-z_][A-Za-z0-9_-]*$`)
 
 // join adds a field's name to a path.
 func join(path, key string) string {
 	switch {
-	case !simpleKey.MatchString(key):
+	case !simpleKey().MatchString(key):
 		return path + "[" + strconv.Quote(clip(key, maxValue)) + "]"
 	case path == "":
 		return key
@@ -158,27 +159,27 @@ func (f free) scalar(n *yaml.Node, path, key string, secret bool) any {
 	if tag == "!!int" || tag == "!!float" {
 		return f.number(n, path)
 	}
-	if n.Style == 0 && looksNumber.MatchString(n.Value) {
+	if n.Style == 0 && looksNumber().MatchString(n.Value) {
 		f.add(path, n.Value, "this number is too large: put it into quotes if it is text")
 	}
 	return n.Value
 }
 
 var (
-	looksNumber  = regexp.MustCompile(`^-?[0-9]+(\.[0-9]+)?([eE][-+]?[0-9]+)?$`)
-	plainInteger = regexp.MustCompile(`^(0|-?[1-9][0-9]*)$`)
-	plainFloat   = regexp.MustCompile(`^-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?$`)
+	looksNumber  = lazy.Regexp(`^-?[0-9]+(\.[0-9]+)?([eE][-+]?[0-9]+)?$`)
+	plainInteger = lazy.Regexp(`^(0|-?[1-9][0-9]*)$`)
+	plainFloat   = lazy.Regexp(`^-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?$`)
 )
 
 // number reads a number that YAML, JSON and people read alike.
 func (f free) number(n *yaml.Node, path string) any {
 	switch {
-	case plainInteger.MatchString(n.Value):
+	case plainInteger().MatchString(n.Value):
 		if v, err := strconv.ParseInt(n.Value, 10, 64); err == nil {
 			return v
 		}
 		f.add(path, n.Value, "this number has more than 64 bits: put it into quotes if it is text")
-	case plainFloat.MatchString(n.Value):
+	case plainFloat().MatchString(n.Value):
 		if v, err := strconv.ParseFloat(n.Value, 64); err == nil && !math.IsInf(v, 0) {
 			return v
 		}

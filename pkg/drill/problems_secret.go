@@ -1,8 +1,9 @@
 package drill
 
 import (
-	"regexp"
 	"strings"
+
+	"github.com/firedrill/firedrill/pkg/lazy"
 )
 
 // secretWords mark a field that holds a secret, wherever they stand in its name.
@@ -57,13 +58,13 @@ func secretPath(path string) bool {
 }
 
 var (
-	urlPassword  = regexp.MustCompile(`://[^/@\s:]*:[^@\s/]+@`)
-	pairPassword = regexp.MustCompile(`(?i)(password|passwd|pwd|secret|token)\s*[=:]\s*[^\s$]`)
+	urlPassword  = lazy.Regexp(`://[^/@\s:]*:[^@\s/]+@`)
+	pairPassword = lazy.Regexp(`(?i)(password|passwd|pwd|secret|token)\s*[=:]\s*[^\s$]`)
 )
 
 // holdsSecret reports whether a text carries a password within itself: a URL or
 // a connection string with one, or a private key.
 func holdsSecret(text string) bool {
-	return urlPassword.MatchString(text) || pairPassword.MatchString(text) ||
+	return urlPassword().MatchString(text) || pairPassword().MatchString(text) ||
 		strings.Contains(text, "PRIVATE KEY-----")
 }

@@ -47,7 +47,8 @@ type Debt struct {
 	FailedAt event.Reading
 	// Epoch is the lease of the last try.
 	Epoch int64
-	// GaveUp is true when the last try failed: somebody must look.
+	// GaveUp is true when the last try failed, or one that none could better: somebody
+	// must look.
 	GaveUp bool
 }
 
@@ -68,6 +69,8 @@ type State struct {
 	// Settles is the earlier drill whose outstanding undos this one carries out;
 	// empty for a drill of its own.
 	Settles string
+	// Waives is why a settlement undoes nothing; empty for every other one.
+	Waives string
 	// Systems are the identities of the targets, as planned.
 	Systems  map[string]string
 	Seed     int64
@@ -185,6 +188,7 @@ func applyAccepted(s State, e event.Event, p *event.DrillAccepted) State {
 		return s
 	}
 	s.Program = Compile(s.Drill)
+	s.Waives = p.Waives
 	if s.Settles, s.Systems = p.Settles, p.Systems; s.Settles != "" {
 		for _, e := range p.Owes {
 			s.Phase = phaseOf(s.Program, e.Step)
@@ -276,11 +280,13 @@ func applyUndo(s *State, e event.Event, payload any) bool {
 			s.HoldEnded = e.At()
 		}
 		s.Debts = slices.DeleteFunc(s.Debts, func(d Debt) bool { return d.Step == p.Step })
+	case *event.UndoWaived:
+		s.Debts = slices.DeleteFunc(s.Debts, func(d Debt) bool { return d.Step == p.Step })
 	case *event.UndoFailed:
 		if d := s.debt(p.Step); d != nil {
 			d.Asked, d.FailedAt = false, e.At()
 			d.Failed++
-			d.GaveUp = d.Failed >= MaxUndoTries
+			d.GaveUp = d.Failed >= MaxUndoTries || p.Permanent
 		}
 	case *event.ObserverClaimed, *event.ClockCompared, *event.ProbeBatch, *event.OutageStarted, *event.OutageEnded,
 		*event.LedgerCut, *event.CheckCompleted, *event.EvidenceCollected, *event.ExternalNoted:

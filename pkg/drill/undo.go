@@ -27,6 +27,14 @@ type Undo struct {
 type UndoSpec struct {
 	// Drill is the id of the earlier drill.
 	Drill string `json:"drill"`
+	// Targets describe targets of that drill anew, by their names in it, where what it
+	// brought was wrong or does not hold any more. The others are as they were. Each must
+	// still be the system that the drill changed.
+	Targets []Target `json:"targets,omitempty"`
+	// LetGo, if not empty, has nothing undone: what is owed was seen to by hand, or will
+	// be, and this says how. Whatever the systems look like, drills may then have them
+	// again.
+	LetGo string `json:"letGo,omitempty"`
 }
 
 // KindOf reads a document's kind without checking anything else; empty when it
@@ -69,23 +77,68 @@ func parseUndo(raw []byte) (Undo, *findings) {
 		if !event.IsDrillID(u.Spec.Drill) {
 			c.add("spec.drill", u.Spec.Drill, "this is no drill's id: `firedrill list` shows them")
 		}
+		c.line("spec.letGo", u.Spec.LetGo)
+		if u.Spec.LetGo != "" && len(u.Spec.Targets) > 0 {
+			c.add("spec.targets", "", "with letGo nothing is done to them: leave one of the two out")
+		}
+		c.unique("spec.targets", "target", namesOf(u.Spec.Targets, func(t Target) string { return t.Name }))
+		for i, t := range u.Spec.Targets {
+			c.checkTarget(fmt.Sprintf("spec.targets[%d]", i), t)
+		}
 	}
 	return u, f
 }
 
 // Settle returns an earlier drill as what it left may be undone now, on the targets
 // that owe something. They get the configuration that the inventory has today: what
-// is run is the operator's word of today, and a host may have moved meanwhile. The
-// error says what has to be in the inventory. d is left as it was.
-func (inv Inventory) Settle(d Drill, owing []string) (Drill, error) {
+// is run is the operator's word of today, and a host may have moved meanwhile. One that
+// the request describes anew gets that, under the rules by which a drill may bring it.
+// The error says what has to be in the inventory, or is *Problems with the request. d
+// is left as it was.
+func (inv Inventory) Settle(d Drill, owing []string, r Request, lookup func(driver string) (Catalogue, bool)) (Drill, error) {
 	d.Spec.Targets = slices.Clone(d.Spec.Targets)
+	anew, err := inv.describedAnew(d, r, lookup)
+	if err != nil {
+		return d, err
+	}
 	var errs []error
 	for i := range d.Spec.Targets {
-		if t := &d.Spec.Targets[i]; slices.Contains(owing, t.Name) {
+		t := &d.Spec.Targets[i]
+		if described, ok := anew[t.Name]; ok {
+			*t = described
+		} else if slices.Contains(owing, t.Name) {
 			errs = append(errs, inv.settleTarget(t))
 		}
 	}
 	return d, errors.Join(errs...)
+}
+
+// describedAnew resolves and checks what a request to undo says of the drill's targets.
+// The error is *Problems.
+func (inv Inventory) describedAnew(d Drill, r Request, lookup func(driver string) (Catalogue, bool)) (map[string]Target, error) {
+	found := *r.found
+	found.list = slices.Clone(found.list)
+	f := &found
+	names := namesOf(d.Spec.Targets, func(t Target) string { return t.Name })
+	out := map[string]Target{}
+	for i, t := range r.undo.Spec.Targets {
+		at := fmt.Sprintf("spec.targets[%d]", i)
+		was, err := d.Target(t.Name)
+		if err != nil {
+			f.add(at+".name", t.Name, "the drill has no such target: "+suggest(t.Name, names))
+			continue
+		}
+		inv.resolveTarget(f, at, &t)
+		switch {
+		case t.Driver == "": // the inventory has no such entry: that has been said
+		case t.Driver != was.Driver:
+			f.add(at+".driver", t.Driver, "the drill changed this target by driver "+was.Driver+", which alone can undo it")
+		default:
+			(&targetChecker{findings: f}).config(at, t.Driver, t.Config, lookup)
+		}
+		out[t.Name] = t
+	}
+	return out, f.err()
 }
 
 func (inv Inventory) settleTarget(t *Target) error {

@@ -20,6 +20,12 @@ type DrillAccepted struct {
 	// Owes are the effects of the settled drill that are to be undone, in the
 	// order in which they took place.
 	Owes []Effect `json:"owes,omitempty"`
+	// Anew names the targets that the request of a settlement described anew: Spec holds
+	// them as described.
+	Anew []string `json:"anew,omitempty"`
+	// Waives is, for a settlement that undoes nothing, why: its requester says that what
+	// is owed was seen to by hand.
+	Waives string `json:"waives,omitempty"`
 	// Systems are, for a settlement, those of the settled drill's plan.
 	Systems map[string]string `json:"systems,omitempty"`
 }

@@ -91,4 +91,16 @@ type UndoFailed struct {
 	Step   string `json:"step"`
 	Try    int    `json:"try"`
 	Reason string `json:"reason"`
+	// Permanent is true when another try could do no better as things stand: a program
+	// that is missing, a permission that is denied. There is none then.
+	Permanent bool `json:"permanent,omitempty"`
+}
+
+// UndoWaived says that a step is not going to be undone: somebody says that it was seen
+// to by hand. Nothing has shown that its effect is gone.
+type UndoWaived struct {
+	Step string `json:"step"`
+	// By and Reason are whose word that is, and what for.
+	By     string `json:"by"`
+	Reason string `json:"reason"`
 }

@@ -38,6 +38,7 @@ const (
 	TypeUndoIntended      Type = "undo.intended"
 	TypeUndoDone          Type = "undo.done"
 	TypeUndoFailed        Type = "undo.failed"
+	TypeUndoWaived        Type = "undo.waived"
 	TypeExternalNoted     Type = "external.noted"
 
 	TypeObserverClaimed   Type = "observer.claimed"
@@ -143,6 +144,7 @@ func Table() []Info {
 		row[UndoIntended](TypeUndoIntended, Injector, "A step's undo is about to run."),
 		row[UndoDone](TypeUndoDone, Injector, "A step's effect is gone."),
 		row[UndoFailed](TypeUndoFailed, Injector, "A try to undo a step failed."),
+		row[UndoWaived](TypeUndoWaived, Injector, "Somebody's word stands for a step's undo."),
 		row[PhaseFinished](TypePhaseFinished, Injector, "A phase ended."),
 		row[ExternalNoted](TypeExternalNoted, Injector, "A system outside firedrill reported something."),
 		row[DrillFinished](TypeDrillFinished, Injector, "The drill ended."),

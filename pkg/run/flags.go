@@ -6,8 +6,9 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"regexp"
 	"strings"
+
+	"github.com/firedrill/firedrill/pkg/lazy"
 )
 
 // EnvPrefix starts the environment variable of every flag: --nats-url is
@@ -82,7 +83,7 @@ func usage(w io.Writer, name string, fs *flag.FlagSet) {
 
 // notInName is what an instance's name may not have: it becomes part of
 // subjects and of events' sources.
-var notInName = regexp.MustCompile(`[^A-Za-z0-9_-]+`)
+var notInName = lazy.Regexp(`[^A-Za-z0-9_-]+`)
 
 // hostInstance is the host's name, which a restart does not change.
 func hostInstance() string {
@@ -90,7 +91,7 @@ func hostInstance() string {
 	if err != nil {
 		return "local"
 	}
-	if host = strings.Trim(notInName.ReplaceAllString(host, "-"), "-"); host == "" {
+	if host = strings.Trim(notInName().ReplaceAllString(host, "-"), "-"); host == "" {
 		return "local"
 	}
 	return host
@@ -98,7 +99,7 @@ func hostInstance() string {
 
 // checkInstance refuses names that would not fit where they are used.
 func checkInstance(name string) error {
-	if name == "" || len(name) > 64 || notInName.MatchString(name) {
+	if name == "" || len(name) > 64 || notInName().MatchString(name) {
 		return fmt.Errorf("--instance %q: use 1 to 64 letters, digits, dashes or underscores", name)
 	}
 	return nil

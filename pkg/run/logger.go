@@ -7,6 +7,8 @@ import (
 	"log/slog"
 	"regexp"
 	"strings"
+
+	"github.com/firedrill/firedrill/pkg/lazy"
 )
 
 // hidden is written in place of a secret.
@@ -120,25 +122,25 @@ func prune(v any) any {
 
 // scrubber is a pattern of a secret in a text, and what to write instead.
 type scrubber struct {
-	pattern *regexp.Regexp
+	pattern func() *regexp.Regexp
 	with    string
 }
 
 // scrubbers never change after the start of the program.
 var scrubbers = []scrubber{
 	// The user and password of a URL.
-	{regexp.MustCompile(`(\w://)[^/\s@]+@`), "${1}" + hidden + "@"},
+	{lazy.Regexp(`(\w://)[^/\s@]+@`), "${1}" + hidden + "@"},
 	// password=x, as in connection strings; quoted or not.
-	{regexp.MustCompile(`(?i)\b(password|passwd|secret|token)(\s*=\s*)('[^']*'|"[^"]*"|[^\s'"]+)`), "${1}${2}" + hidden},
-	{regexp.MustCompile(`(?i)\b(bearer|basic)\s+[A-Za-z0-9._~+/=-]{8,}`), "${1} " + hidden},
+	{lazy.Regexp(`(?i)\b(password|passwd|secret|token)(\s*=\s*)('[^']*'|"[^"]*"|[^\s'"]+)`), "${1}${2}" + hidden},
+	{lazy.Regexp(`(?i)\b(bearer|basic)\s+[A-Za-z0-9._~+/=-]{8,}`), "${1} " + hidden},
 	// Private nkeys.
-	{regexp.MustCompile(`\b(S[ACNOUX]|P)[A-Z2-7]{56}\b`), hidden},
+	{lazy.Regexp(`\b(S[ACNOUX]|P)[A-Z2-7]{56}\b`), hidden},
 }
 
 // scrub hides what looks like a secret in a text.
 func scrub(s string) string {
 	for _, c := range scrubbers {
-		s = c.pattern.ReplaceAllString(s, c.with)
+		s = c.pattern().ReplaceAllString(s, c.with)
 	}
 	return s
 }

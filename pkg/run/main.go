@@ -38,8 +38,9 @@ const (
 // EnvStack, set to anything, makes a crash print its stack too.
 const EnvStack = "FIREDRILL_STACK"
 
-// Func is a program: it returns the exit code. ctx ends with SIGINT or SIGTERM,
-// its cause a *Signal.
+// Func is a program: it returns the exit code. ctx ends with SIGINT, SIGTERM or SIGHUP,
+// its cause a *Signal. After the last the terminal may be gone: writing to the streams
+// then fails, as it does when whoever reads them is.
 type Func func(ctx context.Context, args []string, in io.Reader, out, errs io.Writer) int
 
 // Signal is the cause of a context that a signal ended.
@@ -81,8 +82,9 @@ func (l *lastWords) String() string {
 }
 
 // Main runs f with the process's arguments and streams, and exits with its
-// code. The first SIGINT or SIGTERM ends f's context; a second one, somewhat later,
-// exits at once with Interrupted. A panic of f is one line on standard error and Crash. A
+// code. The first SIGINT, SIGTERM or SIGHUP ends f's context; a second one, somewhat
+// later, exits at once with Interrupted, unless it is a SIGHUP: a terminal that is closed
+// sends several, and nobody asks by them. Under nohup there is none. A panic of f is one line on standard error and Crash. A
 // panic of another goroutine is the runtime's to report, with status 2: start
 // goroutines through something that hands panics on, such as errgroup.
 func Main(f Func) {
@@ -91,6 +93,9 @@ func Main(f Func) {
 	signal.Ignore(syscall.SIGPIPE)
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	if !signal.Ignored(syscall.SIGHUP) {
+		signal.Notify(signals, syscall.SIGHUP)
+	}
 	os.Exit(execute(f, os.Args[1:], os.Stdin, os.Stdout, os.Stderr, signals, os.Exit))
 }
 
@@ -111,7 +116,7 @@ func execute(f Func, args []string, in io.Reader, out, errs io.Writer, signals <
 				case first.IsZero():
 					first = time.Now()
 					cancel(&Signal{s})
-				case time.Since(first) >= onePress:
+				case s != syscall.SIGHUP && time.Since(first) >= onePress:
 					fmt.Fprint(errs, words)
 					exit(Interrupted)
 					return

@@ -46,10 +46,11 @@ func TestMain(m *testing.M) {
 	}
 }
 
-// program starts this test program in another role.
-func program(t *testing.T, role string) (*exec.Cmd, *bufio.Reader, *bytes.Buffer) {
+// program starts this test program in another role, through another one if that is named.
+func program(t *testing.T, role string, through ...string) (*exec.Cmd, *bufio.Reader, *bytes.Buffer) {
 	t.Helper()
-	cmd := exec.Command(os.Args[0])
+	argv := append(through, os.Args[0])
+	cmd := exec.Command(argv[0], argv[1:]...)
 	cmd.Env = append(os.Environ(), play+"="+role)
 	var errs bytes.Buffer
 	cmd.Stderr = &errs
@@ -81,7 +82,7 @@ func exitCode(t *testing.T, cmd *exec.Cmd) int {
 }
 
 func TestSignalEndsTheContext(t *testing.T) {
-	for _, s := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM} {
+	for _, s := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP} {
 		cmd, out, errs := program(t, "polite")
 		expect(t, out, "ready")
 		if err := cmd.Process.Signal(s); err != nil {
@@ -123,6 +124,40 @@ func TestSecondSignalEndsAtOnce(t *testing.T) {
 		case <-again.C:
 			_ = cmd.Process.Signal(os.Interrupt) // it may have ended
 		}
+	}
+}
+
+// TestNohup: a SIGHUP that is ignored stays ignored.
+func TestNohup(t *testing.T) {
+	cmd, out, _ := program(t, "polite", "sh", "-c", `trap "" HUP; exec "$0"`)
+	expect(t, out, "ready")
+	for _, s := range []os.Signal{syscall.SIGHUP, syscall.SIGTERM} {
+		if err := cmd.Process.Signal(s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	expect(t, out, "stopped by signal: terminated")
+	exitCode(t, cmd)
+}
+
+// TestNobodyAsksTwiceByHangingUp: a terminal that is closed sends several SIGHUP, and
+// what is put back goes on being put back; a SIGINT still ends it.
+func TestNobodyAsksTwiceByHangingUp(t *testing.T) {
+	signals, ended := make(chan os.Signal), make(chan int, 1)
+	var early bool
+	execute(func(ctx context.Context, _ []string, _ io.Reader, _, _ io.Writer) int {
+		signals <- syscall.SIGHUP
+		<-ctx.Done()
+		<-time.After(onePress)
+		signals <- syscall.SIGHUP
+		signals <- syscall.SIGHUP // taken once the one before was seen to
+		early = len(ended) > 0
+		signals <- os.Interrupt
+		<-ended
+		return OK
+	}, nil, nil, io.Discard, io.Discard, signals, func(code int) { ended <- code })
+	if early {
+		t.Error("a second SIGHUP has ended it")
 	}
 }
 

@@ -98,6 +98,7 @@ func effectPayloads() map[event.Type]any {
 		event.TypeUndoIntended:      event.UndoIntended{Step: exampleFault, Epoch: 1, Try: 1},
 		event.TypeUndoDone:          event.UndoDone{Step: exampleFault, Began: at(52), Ended: at(54.25), Details: map[string]string{"started": "a"}},
 		event.TypeUndoFailed:        event.UndoFailed{Step: exampleFault, Try: 1, Reason: "server a did not start within 30s: see its log"},
+		event.TypeUndoWaived:        event.UndoWaived{Step: exampleFault, By: "ada", Reason: "rebuilt from last night's backup, checked by hand"},
 		event.TypeSteadyRequested:   event.SteadyRequested{Step: examplePhase + "/steady/before"},
 		event.TypeBaselineRequested: event.BaselineRequested{Step: examplePhase + "/baseline"},
 		event.TypeChecksRequested:   event.ChecksRequested{Step: examplePhase + "/checks/recovered"},

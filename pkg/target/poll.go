@@ -1,6 +1,7 @@
 package target
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"time"
@@ -10,19 +11,26 @@ import (
 
 // Poll calls f, with a pause of every in between, until it says true, fails for good,
 // or ctx or the limit ends, whose context f gets; the last reason that f gave is then in
-// the error.
+// the error, also where f fails because its context has ended.
 func Poll(ctx context.Context, limit, every time.Duration, what string, f func(context.Context) (done bool, why string, err error)) error {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	began := time.Now()
+	began, last := time.Now(), ""
+	over := func(err error) error {
+		return fmt.Errorf("waited %v for %s: %s: %w", time.Since(began).Round(time.Millisecond), what, last, err)
+	}
 	for {
 		done, why, err := f(ctx)
-		if err != nil || done {
+		last = cmp.Or(why, last)
+		switch {
+		case err != nil && ctx.Err() != nil && last != "":
+			return over(err)
+		case err != nil || done:
 			return err
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("waited %v for %s: %s: %w", time.Since(began).Round(time.Millisecond), what, why, context.Cause(ctx))
+			return over(context.Cause(ctx))
 		case <-time.After(every):
 		}
 	}

@@ -21,8 +21,15 @@ func TestPoll(t *testing.T) {
 		want  error
 		says  string
 	}{
-		"in the end":    {time.Minute, func(context.Context) (bool, string, error) { return calls == 3, "not yet", nil }, 3, nil, ""},
-		"fails":         {time.Minute, func(context.Context) (bool, string, error) { return false, "", broken }, 1, broken, "broken"},
+		"in the end": {time.Minute, func(context.Context) (bool, string, error) { return calls == 3, "not yet", nil }, 3, nil, ""},
+		"fails":      {time.Minute, func(context.Context) (bool, string, error) { return false, "", broken }, 1, broken, "broken"},
+		"fails over the time": {300 * time.Millisecond, func(ctx context.Context) (bool, string, error) {
+			if calls == 1 {
+				return false, "still 2 of 3", nil
+			}
+			<-ctx.Done()
+			return false, "", broken
+		}, 2, broken, "for the nodes: still 2 of 3: broken"},
 		"over the time": {time.Millisecond, func(ctx context.Context) (bool, string, error) { <-ctx.Done(); return false, "still 2 of 3", nil }, 1, context.DeadlineExceeded, "for the nodes: still 2 of 3"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -124,6 +124,13 @@ type Operation struct {
 
 // Injector injects faults, takes recovery actions and undoes both.
 type Injector interface {
+	// Survey looks at the whole target before a drill breaks anything there, and only
+	// reads. Its error, of *FieldError and other ones joined, is all that would keep the
+	// operations, or undoing them, from being done: programs that are missing, passwords
+	// that do not let in, a service that does not answer. It may take seconds, so it is
+	// made while the drill is planned or its steady state watched, never right before
+	// a fault. What it found is returned along with an error.
+	Survey(ctx context.Context, ops []Operation) (Survey, error)
 	// Plan resolves what the operation would hit and how it would be undone. It
 	// only reads. The plan is stored before Do is called.
 	Plan(ctx context.Context, op Operation) (Plan, error)
@@ -307,4 +314,12 @@ func (r SecretRef) Resolve() (string, error) {
 		return strings.TrimRight(string(b), "\r\n"), nil
 	}
 	return "", nil
+}
+
+// IsPermanent reports whether trying again what ended with an error can do no better as
+// things stand. The error, or one in it, says so by a method Permanent; all others may be
+// transient.
+func IsPermanent(err error) bool {
+	var p interface{ Permanent() bool }
+	return errors.As(err, &p) && p.Permanent()
 }

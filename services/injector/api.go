@@ -94,6 +94,8 @@ func planDrill(ctx context.Context, c Config, d drill.Drill) (drill.Planned, int
 	now := c.Clock.Now()
 	st := drill.State{ID: "plan", Drill: d, Program: drill.Compile(d), Accepted: now, Seed: d.Spec.Seed}
 	planned, _ := e.run(ctx, st, drill.Move{Kind: drill.MovePlan}, now, nil).(drill.Planned)
+	surveyed, _ := e.run(ctx, st, drill.Move{Kind: drill.MoveSurvey}, now, nil).(drill.Surveyed)
+	planned.Problem = strings.Trim(planned.Problem+"\n"+surveyed.Problem, "\n")
 	drafts, err := drill.Decide(st, planned)
 	if err != nil || len(drafts) == 0 {
 		return planned, 0

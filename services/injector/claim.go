@@ -160,7 +160,18 @@ func (s *service) settlement(ctx context.Context, r drill.Request) (event.DrillA
 	if len(owes) == 0 {
 		return event.DrillAccepted{}, &refusal{reason: fmt.Sprintf("spec.drill: %q: it has nothing left to undo", u.Spec.Drill)}
 	}
-	d, err := s.Inventory.Settle(st.Drill, targetsOwing(owes))
+	for _, t := range u.Spec.Targets {
+		if strings.HasPrefix(st.Systems[t.Name], unidentified(t.Driver)) && t.Driver != "" {
+			return event.DrillAccepted{}, &refusal{reason: fmt.Sprintf("spec.targets: %q: its driver cannot say which system a configuration leads to, so it cannot be described anew", t.Name)}
+		}
+	}
+	if u.Spec.LetGo != "" {
+		return s.waiver(st, owes, u.Spec.LetGo)
+	}
+	d, err := s.Inventory.Settle(st.Drill, targetsOwing(owes), r, catalogue(s.Registry, s.Log))
+	if problems := (*drill.Problems)(nil); errors.As(err, &problems) {
+		return event.DrillAccepted{}, &refusal{problems: *problems}
+	}
 	if err != nil {
 		return event.DrillAccepted{}, &refusal{reason: fmt.Sprintf("spec.drill: %q: %v", st.ID, err)}
 	}
@@ -168,7 +179,26 @@ func (s *service) settlement(ctx context.Context, r drill.Request) (event.DrillA
 	if err != nil {
 		return event.DrillAccepted{}, bus.Poison(fmt.Errorf("undo of drill %s: %w", st.ID, err))
 	}
-	return event.DrillAccepted{Spec: spec, SpecHash: hash, Seed: st.Seed, Settles: st.ID, Owes: owes, Systems: st.Systems}, nil
+	var anew []string
+	for _, t := range u.Spec.Targets {
+		anew = append(anew, t.Name)
+	}
+	return event.DrillAccepted{Spec: spec, SpecHash: hash, Seed: st.Seed, Settles: st.ID, Owes: owes, Systems: st.Systems, Anew: anew}, nil
+}
+
+// waiver is the settlement that takes somebody's word for it that what is owed was seen
+// to. It frees systems that may be broken, so it needs the permission that lets requests
+// do what they like to systems anyhow.
+func (s *service) waiver(st drill.State, owes []event.Effect, reason string) (event.DrillAccepted, error) {
+	if !s.Inventory.Spec.InlineTargets {
+		return event.DrillAccepted{}, &refusal{problems: drill.Problems{{Field: "spec.letGo", Value: reason,
+			Fix: "this firedrill's inventory does not let requests free what may be broken: mend the systems and ask for the undo without it, which finds nothing left to do, or have the operator set inlineTargets: true for this request"}}}
+	}
+	spec, hash, err := drill.JSON(st.Drill)
+	if err != nil {
+		return event.DrillAccepted{}, bus.Poison(fmt.Errorf("undo of drill %s: %w", st.ID, err))
+	}
+	return event.DrillAccepted{Spec: spec, SpecHash: hash, Seed: st.Seed, Settles: st.ID, Owes: owes, Systems: st.Systems, Waives: reason}, nil
 }
 
 func targetsOwing(owes []event.Effect) []string {
@@ -231,6 +261,6 @@ func stateOf(ctx context.Context, b *bus.Bus, id string) (drill.State, error) {
 func fold(history []bus.Stored) drill.State { return drill.Fold(bus.Trusted(history)) }
 
 // UndoRequest is the document that asks for what a drill left to be undone.
-func UndoRequest(name, id string) ([]byte, error) {
-	return json.Marshal(drill.Undo{APIVersion: drill.APIVersion, Kind: drill.UndoKind, Metadata: drill.Metadata{Name: name}, Spec: drill.UndoSpec{Drill: id}})
+func UndoRequest(name string, u drill.UndoSpec) ([]byte, error) {
+	return json.Marshal(drill.Undo{APIVersion: drill.APIVersion, Kind: drill.UndoKind, Metadata: drill.Metadata{Name: name}, Spec: u})
 }

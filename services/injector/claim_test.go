@@ -55,7 +55,7 @@ func TestASystemThatCannotBeToldIsNotBroken(t *testing.T) {
 
 func undoOf(t *testing.T, id string) string {
 	t.Helper()
-	raw, err := UndoRequest("d", id)
+	raw, err := UndoRequest("d", drill.UndoSpec{Drill: id})
 	if err != nil {
 		t.Fatal(err)
 	}

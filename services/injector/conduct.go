@@ -45,6 +45,8 @@ type conductor struct {
 	effects *effects
 	// prepared is the step that was last resolved ahead of its time.
 	prepared string
+	// surveyed tells that this conductor has looked for what undoing will need.
+	surveyed bool
 
 	events   chan bus.Stored
 	commands chan drill.Command
@@ -207,6 +209,10 @@ func (c *conductor) step(ctx context.Context) (time.Duration, error) {
 			return renew, nil
 		}
 		m := drill.Next(c.state, c.Clock.Now())
+		if !c.surveyed && (m.Kind == drill.MoveWait || m.Kind == drill.MoveResolve) && drill.SurveyDue(c.state) {
+			c.surveyed = true
+			m = drill.Move{Kind: drill.MoveSurvey}
+		}
 		switch m.Kind {
 		case drill.MoveWait:
 			wait := renew
@@ -274,7 +280,7 @@ func (c *conductor) awaitLease(ctx context.Context) (time.Duration, error) {
 	if err != nil || !moved {
 		return time.Minute, err
 	}
-	c.epoch, c.restarted = epoch, false
+	c.epoch, c.restarted, c.surveyed = epoch, false, false
 	c.log.Info("conducting", "epoch", epoch, "reason", take.Reason)
 	return 0, nil
 }

@@ -71,6 +71,8 @@ func (e *effects) move(ctx context.Context, s drill.State, m drill.Move, now eve
 	switch m.Kind {
 	case drill.MovePlan:
 		return e.plan(ctx, s)
+	case drill.MoveSurvey:
+		return e.survey(ctx, s, now)
 	case drill.MovePrepare:
 		if _, err := e.resolve(ctx, s, m.Step, now); err == nil {
 			e.ahead[m.Step.ID] = now
@@ -89,6 +91,8 @@ func failed(m drill.Move, err error, now event.Reading) drill.Command {
 	switch m.Kind {
 	case drill.MovePlan:
 		return drill.Planned{Problem: err.Error()}
+	case drill.MoveSurvey:
+		return drill.Surveyed{Problem: err.Error()}
 	case drill.MovePrepare:
 		return drill.Prepared{}
 	case drill.MoveResolve:
@@ -196,7 +200,7 @@ func (e *effects) undo(ctx context.Context, s drill.State, d drill.Debt, now eve
 	if err != nil {
 		err = fmt.Errorf("undoing %s on %s: %w", d.Operation, d.Target, err)
 	}
-	return drill.Undone{Debt: d, Began: now, Ended: e.Clock.Now(), Details: details, Err: err}
+	return drill.Undone{Debt: d, Began: now, Ended: e.Clock.Now(), Details: details, Err: err, Permanent: target.IsPermanent(err)}
 }
 
 func (e *effects) operation(s drill.State, st drill.Step, now event.Reading) target.Operation {

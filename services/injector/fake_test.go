@@ -36,8 +36,9 @@ type fakeDriver struct {
 	undo  func(ctx context.Context, op target.Operation) error
 	plan  func(op target.Operation) error
 	check func(config json.RawMessage) error
-	// identify is called by Identify.
+	// identify is called by Identify, survey by Survey.
 	identify func()
+	survey   func(ops []target.Operation) error
 }
 
 func newFakeDriver() *fakeDriver {
@@ -80,6 +81,14 @@ func (d *fakeDriver) Identify(context.Context) (string, error) {
 		return "", errFake
 	}
 	return d.system, nil
+}
+
+func (d *fakeDriver) Survey(_ context.Context, ops []target.Operation) (target.Survey, error) {
+	sv := target.Survey{Parts: []event.Part{{ID: "fake:1", Kind: "thing"}, {ID: "fake:2", Kind: "thing", Labels: map[string]string{"role": "spare"}}}}
+	if d.survey == nil {
+		return sv, nil
+	}
+	return sv, d.survey(ops)
 }
 
 func (d *fakeDriver) Plan(_ context.Context, op target.Operation) (target.Plan, error) {

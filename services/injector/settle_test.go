@@ -1,6 +1,8 @@
 package injector
 
 import (
+	"bytes"
+	"context"
 	"log/slog"
 	"slices"
 	"strings"
@@ -79,6 +81,66 @@ func TestUndoGoesByTheInventoryOfToday(t *testing.T) {
 	st := r.outcome(r.playOthers(r.accepted(undoOf(t, "left-1")), nil), d)
 	if !st.Finished.Complete || d.stillBroken() != 0 || slices.Contains(d.opened, `{"host":"old"}`) || !slices.Contains(d.opened, `{"host":"new"}`) {
 		t.Fatalf("finished %+v, still broken %d, opened %v", st.Finished, d.stillBroken(), d.opened)
+	}
+}
+
+// TestUndoOfATargetDescribedAnew: with what the request says of it, and only on the
+// system that the drill changed.
+func TestUndoOfATargetDescribedAnew(t *testing.T) {
+	r, d := newRig(t), newFakeDriver()
+	r.leave("left-1", d)
+	d.broken["p/fault/break"] = true
+	r.inject("i1", d, time.Second)
+	raw, err := UndoRequest("d", drill.UndoSpec{Drill: "left-1", Targets: []drill.Target{{Name: "t", Driver: "fake", Config: []byte(`{"host":"mended"}`)}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	history := r.playOthers(r.accepted(string(raw)), nil)
+	if first, ok := history[0].Payload.(*event.DrillAccepted); !ok || !slices.Equal(first.Anew, []string{"t"}) {
+		t.Errorf("the history does not say it: %+v", first)
+	}
+	st := r.outcome(history, d)
+	if !st.Finished.Complete || d.stillBroken() != 0 || !slices.Equal(d.opened, []string{`{"host":"mended"}`}) {
+		t.Fatalf("finished %+v, still broken %d, opened %v", st.Finished, d.stillBroken(), d.opened)
+	}
+	d.anonymous, d.system = true, `fake {"host":"old"}`
+	r.leave("left-2", d)
+	raw = bytes.ReplaceAll(raw, []byte("left-1"), []byte("left-2"))
+	if res := r.ask(string(raw)); res.State != "rejected" || !strings.Contains(res.Reason, `"t": its driver cannot say which system`) {
+		t.Fatalf("of a system that nobody identified: %+v", res)
+	}
+}
+
+// TestWhatIsOwedIsLetGo: on somebody's word, with the reason, and nothing is touched.
+// Afterwards the system is free.
+func TestWhatIsOwedIsLetGo(t *testing.T) {
+	r, d := newRig(t), newFakeDriver()
+	r.leave("left-1", d)
+	raw, err := UndoRequest("d", drill.UndoSpec{Drill: "left-1", LetGo: "rebuilt by hand"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	stop := r.injectFrom(inventoryOf(t, "{name: orders, driver: fake, config: {}}"), "i1", d, time.Second)
+	if res := r.ask(string(raw)); res.State != "rejected" || len(res.Problems) != 1 || res.Problems[0].Field != "spec.letGo" {
+		t.Fatalf("without the permission: %+v", res)
+	}
+	stop()
+	d.undo = func(context.Context, target.Operation) error { t.Error("it was undone"); return nil }
+	r.inject("i2", d, time.Second)
+	history := r.playOthers(r.accepted(string(raw)), nil)
+	st := r.outcome(history, d)
+	waived := event.UndoWaived{}
+	for _, h := range history {
+		if p, ok := h.Payload.(*event.UndoWaived); ok {
+			waived = *p
+		}
+	}
+	if want := (event.UndoWaived{Step: "p/fault/break", By: "me", Reason: "rebuilt by hand"}); waived != want || !st.Finished.Complete || len(st.Debts) > 0 || len(d.opened) > 0 {
+		t.Fatalf("waived %+v, finished %+v, debts %v, opened %v", waived, st.Finished, st.Debts, d.opened)
+	}
+	d.undo = nil
+	if st := r.outcome(r.playOthers(r.accepted(fakeDrill), nil), d); !st.Finished.Complete {
+		t.Fatalf("the next drill: %+v", st.Abort)
 	}
 }
 

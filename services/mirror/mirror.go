@@ -36,6 +36,10 @@ type Config struct {
 	// both this process makes drills' copies only.
 	Inventory drill.Inventory
 	StateDir  string
+	// Single has this process run mirrors for drills by itself, and for nobody else: it
+	// takes no requests for runs and leaves the schedule alone. One that ends with a drill
+	// must not begin what others have left in the store.
+	Single bool
 	// Signer vouches for the mirrors' manifests; nil leaves them unsigned.
 	Signer event.Signer
 	// Items is how many pieces of mirrors' work are under way at once; 0 lets the
@@ -55,18 +59,22 @@ func Run(ctx context.Context, c Config) error {
 	if c.Jobs == 0 {
 		c.Jobs = DefaultJobs
 	}
+	s := &service{Config: c, mirror: c.ask}
+	if c.Single {
+		s.mirror = c.itself()
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var wg sync.WaitGroup
 	var copies, mirrors error
 	wg.Go(func() {
 		defer cancel()
-		copies = c.Bus.Work(ctx, durableJobs, bus.WorkOptions{Concurrency: c.Jobs}, c.onRequest)
+		copies = c.Bus.Work(ctx, durableJobs, bus.WorkOptions{Concurrency: c.Jobs}, s.onRequest)
 		if ctx.Err() != nil {
 			copies = nil
 		}
 	})
-	if c.StateDir != "" {
+	if c.StateDir != "" && !c.Single {
 		wg.Go(func() {
 			defer cancel()
 			mirrors = fleet.Run(ctx, c.fleet())
@@ -77,6 +85,29 @@ func Run(ctx context.Context, c Config) error {
 		copies = fmt.Errorf("mirror: work on %s: %w", durableJobs, copies)
 	}
 	return errors.Join(copies, mirrors)
+}
+
+// service is a worker.
+type service struct {
+	Config
+	// mirror runs a mirror of the inventory; asked is the id of the event that asks for it.
+	mirror func(ctx context.Context, name, asked string) (*fleet.Result, error)
+}
+
+// listing has a run look at the whole copy.
+var listing = fleet.Request{Check: "listing"}
+
+// ask has the fleet run a mirror.
+func (c Config) ask(ctx context.Context, name, asked string) (*fleet.Result, error) {
+	return fleet.Ask(ctx, c.Bus, bus.MirrorRequest{Who: requester, Mirror: name}, asked, listing)
+}
+
+// itself has this process run mirrors.
+func (c Config) itself() func(ctx context.Context, name, asked string) (*fleet.Result, error) {
+	single := fleet.NewSingle(c.fleet())
+	return func(ctx context.Context, name, _ string) (*fleet.Result, error) {
+		return single.Do(ctx, bus.MirrorRequest{Who: requester, Mirror: name}, listing)
+	}
 }
 
 func (c Config) fleet() fleet.Config {
@@ -93,7 +124,7 @@ func (c Config) fleet() fleet.Config {
 
 // onRequest makes one copy and answers. A request that has an answer already, or
 // whose drill has moved on, is done.
-func (c Config) onRequest(ctx context.Context, m bus.Message) error {
+func (s *service) onRequest(ctx context.Context, m bus.Message) error {
 	st, err := m.Event()
 	if err != nil {
 		return bus.Poison(err)
@@ -103,32 +134,32 @@ func (c Config) onRequest(ctx context.Context, m bus.Message) error {
 		return bus.Poison(fmt.Errorf("%s is not a request for a copy", st.Event.Type))
 	}
 	id := st.Event.Subject
-	now, err := c.look(ctx, id, req.Step)
+	now, err := s.look(ctx, id, req.Step)
 	if err != nil || !now.wanted {
 		return err
 	}
-	answer := c.carryOut(ctx, id, cmp.Or(now.asked, st.Event.ID), req)
+	answer := s.carryOut(ctx, id, cmp.Or(now.asked, st.Event.ID), req)
 	if ctx.Err() != nil {
 		return ctx.Err() // the process stops; another worker starts over
 	}
-	return c.answer(ctx, id, req.Step, answer)
+	return s.answer(ctx, id, req.Step, answer)
 }
 
 // requester asks for the runs of mirrors that are steps of drills.
 const requester = "drill"
 
 // carryOut makes what is asked for; what goes wrong is an answer too.
-func (c Config) carryOut(ctx context.Context, id, asked string, req *event.MirrorRequested) event.Draft {
+func (s *service) carryOut(ctx context.Context, id, asked string, req *event.MirrorRequested) event.Draft {
 	if req.Mirror == "" {
-		return c.copy(ctx, copyName(id, req.Step, asked), req)
+		return s.copy(ctx, copyName(id, req.Step, asked), req)
 	}
-	began := c.Clock.Now()
-	got, err := c.run(ctx, id, asked, req)
+	began := s.Clock.Now()
+	got, err := s.run(ctx, id, asked, req)
 	if err != nil {
 		return event.Draft{Type: event.TypeMirrorFailed, Data: event.MirrorFailed{Step: req.Step, Reason: err.Error()}}
 	}
 	return event.Draft{Type: event.TypeMirrorCompleted, Data: event.MirrorCompleted{
-		Step: req.Step, Began: began, Ended: c.Clock.Now(), Files: got.Done[plan.Put.String()], Bytes: got.Bytes, Root: got.Root,
+		Step: req.Step, Began: began, Ended: s.Clock.Now(), Files: got.Done[plan.Put.String()], Bytes: got.Bytes, Root: got.Root,
 	}}
 }
 
@@ -139,22 +170,22 @@ var (
 	// ErrUnwanted is the cause of an answer that nobody waits for any more.
 	ErrUnwanted = errors.New("the drill does not wait for it any more")
 	// ErrTooLong says that a mirror's run did not end in time.
-	ErrTooLong = errors.New("the run has not ended in time; it goes on without the drill, see firedrill mirror status")
+	ErrTooLong = errors.New("the run has not ended in time: see firedrill mirror status")
 	// ErrBelieved says that a run did not look at all of the copy.
 	ErrBelieved = errors.New("not all of the copy was looked at")
 )
 
-// run has the fleet run a mirror and look at the whole copy, for as long as the drill
-// waits for it.
-func (c Config) run(ctx context.Context, id, asked string, req *event.MirrorRequested) (*fleet.Result, error) {
+// run has a mirror run and the whole copy looked at, for as long as the drill waits for
+// it.
+func (s *service) run(ctx context.Context, id, asked string, req *event.MirrorRequested) (*fleet.Result, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, runLimit, ErrTooLong)
 	defer cancel()
 	ctx, end := context.WithCancelCause(ctx)
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	defer end(nil)
-	wg.Go(func() { c.whileWanted(ctx, id, req.Step, end) })
-	got, err := fleet.Ask(ctx, c.Bus, bus.MirrorRequest{Who: requester, Mirror: req.Mirror}, asked, fleet.Request{Check: "listing"})
+	wg.Go(func() { s.whileWanted(ctx, id, req.Step, end) })
+	got, err := s.mirror(ctx, req.Mirror, asked)
 	switch {
 	case err != nil && ctx.Err() != nil:
 		return nil, fmt.Errorf("mirror %s: %w", req.Mirror, context.Cause(ctx))

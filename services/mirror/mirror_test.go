@@ -203,8 +203,14 @@ func TestCopy(t *testing.T) {
 	}
 }
 
-// A mirror of the inventory is run as a step of a drill.
+// A mirror of the inventory is run as a step of a drill, by the fleet and by a process
+// alone.
 func TestAMirrorIsAStep(t *testing.T) {
+	t.Run("fleet", func(t *testing.T) { mirrorAsStep(t, false) })
+	t.Run("single", func(t *testing.T) { mirrorAsStep(t, true) })
+}
+
+func mirrorAsStep(t *testing.T, single bool) {
 	p := newPlay(t)
 	from, to := source(t), filepath.Join(t.TempDir(), "copy")
 	later := drill.MirrorDeletes{Scans: 1, MostPercent: 100}
@@ -213,7 +219,7 @@ func TestAMirrorIsAStep(t *testing.T) {
 		{Name: "wal", From: "dir:" + from, To: "dir:" + to, Deletes: later},
 		{Name: "broken", From: "dir:" + from + "/nothing", To: "dir:" + to + "2", Deletes: later},
 	}
-	p.mirrorWith(mirror.Config{Bus: p.connect(event.Mirror, "m1"), Clock: clock.System(), Inventory: inv, StateDir: t.TempDir()})
+	p.mirrorWith(mirror.Config{Bus: p.connect(event.Mirror, "m1"), Clock: clock.System(), Inventory: inv, StateDir: t.TempDir(), Single: single})
 	ask := func(step, name string) {
 		p.say(event.TypeMirrorRequested, event.MirrorRequested{Step: step, Mirror: name})
 	}

@@ -113,7 +113,7 @@ func (w *watcher) takeOld(ctx context.Context) error {
 // and so may be the target: a failure is no reason for a warning.
 func (c Config) cleanOld(ctx context.Context, over []bus.Summary) {
 	for _, s := range over {
-		d, ok := definitionOf(s)
+		d, ok := definitionOf(*s.Accepted)
 		if !ok || ctx.Err() != nil {
 			continue
 		}
@@ -123,9 +123,9 @@ func (c Config) cleanOld(ctx context.Context, over []bus.Summary) {
 	}
 }
 
-func definitionOf(s bus.Summary) (drill.Drill, bool) {
+func definitionOf(accepted bus.Stored) (drill.Drill, bool) {
 	var d drill.Drill
-	p, ok := s.Accepted.Payload.(*event.DrillAccepted)
+	p, ok := accepted.Payload.(*event.DrillAccepted)
 	return d, ok && json.Unmarshal(p.Spec, &d) == nil
 }
 
@@ -137,14 +137,18 @@ func definitionOf(s bus.Summary) (drill.Drill, bool) {
 func (o opening) cleanBefore(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, cleanTime)
 	defer cancel()
-	drills, err := o.c.Bus.List(ctx)
-	if err != nil {
-		o.c.Log.InfoContext(ctx, "earlier drills' canaries are not looked for", "drill", o.id, "error", err)
-	}
 	var wg sync.WaitGroup
 	for _, name := range probed(o.drill) {
 		wg.Go(func() {
-			old := append(sameTarget(drills, o.drill, name), o.id)
+			// The last drills with a report: those under way have canaries of their own.
+			old, err := o.c.Bus.LastPublished(ctx, cleanLast, func(accepted bus.Stored) bool {
+				other, ok := definitionOf(accepted)
+				return ok && sameTarget(other, o.drill, name)
+			})
+			if err != nil {
+				o.c.Log.InfoContext(ctx, "earlier drills' canaries are not looked for", "drill", o.id, "target", name, "error", err)
+			}
+			old = append(old, o.id)
 			if err := o.c.dropLedgers(ctx, o.drill, name, old); err != nil {
 				o.c.Log.InfoContext(ctx, "earlier drills' canaries may be left in a target", "drill", o.id, "drills", old, "error", err)
 			}
@@ -153,25 +157,10 @@ func (o opening) cleanBefore(ctx context.Context) {
 	wg.Wait()
 }
 
-// sameTarget are the last drills with a report that probed a target of that name
-// and driver. Its configuration may have changed since.
-func sameTarget(drills []bus.Summary, d drill.Drill, name string) []string {
+// sameTarget reports whether another drill probed a target of that name and driver. Its
+// configuration may have changed since.
+func sameTarget(other, d drill.Drill, name string) bool {
 	here, err := d.Target(name)
-	if err != nil {
-		return nil
-	}
-	var out []string
-	for _, s := range slices.Backward(drills) {
-		if len(out) == cleanLast {
-			break
-		}
-		other, ok := definitionOf(s)
-		if s.Published == nil || !ok || !slices.Contains(probed(other), name) {
-			continue
-		}
-		if t, err := other.Target(name); err == nil && t.Driver == here.Driver {
-			out = append(out, s.Drill)
-		}
-	}
-	return out
+	there, terr := other.Target(name)
+	return err == nil && terr == nil && there.Driver == here.Driver && slices.Contains(probed(other), name)
 }

@@ -3,6 +3,7 @@ package reporter
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
@@ -39,6 +40,31 @@ func (s *service) write(drill string, files map[string][]byte) error {
 		return fmt.Errorf("write report of drill %s: %w; check the output directory", drill, err)
 	}
 	return nil
+}
+
+// TryOut makes the folder for reports, writes into it as a report is written, and removes
+// what it has made. An error says why no report could be written there.
+func TryOut(dir string) error {
+	var made []string
+	for d := dir; ; d = filepath.Dir(d) {
+		if _, err := os.Lstat(d); !errors.Is(err, fs.ErrNotExist) || d == filepath.Dir(d) {
+			break
+		}
+		made = append(made, d)
+	}
+	defer func() {
+		for _, d := range made {
+			_ = os.Remove(d) // what is in use by now stays
+		}
+	}()
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	try, err := os.MkdirTemp(dir, ".try-*")
+	if err != nil {
+		return err
+	}
+	return errors.Join(replaceFile(filepath.Join(try, FileEvents), []byte("{}\n")), os.RemoveAll(try))
 }
 
 // replaceFile makes path hold data: it writes a file beside it, has the disk

@@ -10,12 +10,13 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"regexp"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/firedrill/firedrill/pkg/bus"
 	"github.com/firedrill/firedrill/pkg/drill"
+	"github.com/firedrill/firedrill/pkg/lazy"
 	"github.com/firedrill/firedrill/services/reporter/fold"
 	"github.com/firedrill/firedrill/services/reporter/render"
 )
@@ -39,32 +40,38 @@ type problem struct {
 	Problems drill.Problems `json:"problems,omitempty"`
 }
 
+// Listen takes an address, host:port, for the HTTP server. An error says what to do.
+func Listen(ctx context.Context, addr string) (net.Listener, error) {
+	var lc net.ListenConfig
+	l, err := lc.Listen(ctx, "tcp", addr)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return nil, fmt.Errorf("%s: %w: another process has it: end that, or give another address", addr, syscall.EADDRINUSE)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w: give an address of this machine, as 127.0.0.1:8080", addr, err)
+	}
+	return l, nil
+}
+
 // serveHTTP serves until ctx ends.
 func (s *service) serveHTTP(ctx context.Context) error {
-	var lc net.ListenConfig
-	l, err := lc.Listen(ctx, "tcp", s.HTTPAddr)
-	if err != nil {
-		return fmt.Errorf("listen on %s: %w; is another process there?", s.HTTPAddr, err)
-	}
+	l := s.HTTP
 	server := &http.Server{
 		Handler: s.handler(), ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 30 * time.Second, IdleTimeout: time.Minute,
 		BaseContext: func(net.Listener) context.Context { return ctx },
 		ErrorLog:    slog.NewLogLogger(s.Log.Handler(), slog.LevelDebug),
 	}
 	s.Log.Info("HTTP is served", "address", l.Addr().String())
-	if s.Listening != nil {
-		s.Listening(l.Addr().String())
-	}
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(l) }()
 	select {
 	case err := <-served:
-		return fmt.Errorf("serve on %s: %w", s.HTTPAddr, err)
+		return fmt.Errorf("serve on %s: %w", l.Addr(), err)
 	case <-ctx.Done():
 	}
 	wait, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownWait)
 	defer cancel()
-	err = server.Shutdown(wait)
+	err := server.Shutdown(wait)
 	if errors.Is(err, context.DeadlineExceeded) {
 		err = server.Close()
 	}
@@ -179,7 +186,7 @@ func (s *service) ready(w http.ResponseWriter, r *http.Request) {
 }
 
 // whoPattern is what can stand as <who> in a subject.
-var whoPattern = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
+var whoPattern = lazy.Regexp(`^[A-Za-z0-9_-]{1,64}$`)
 
 // postDrill stores a request for a drill and answers with the drill's id, which
 // is fixed as soon as the request is stored.
@@ -205,7 +212,7 @@ func (s *service) postDrill(w http.ResponseWriter, r *http.Request) {
 	}
 	key := r.Header.Get("Idempotency-Key")
 	switch {
-	case !whoPattern.MatchString(who):
+	case !whoPattern().MatchString(who):
 		s.refuse(w, http.StatusBadRequest, "the requester's name cannot be used", drill.Problem{Field: "who", Fix: "use up to 64 letters, digits, dashes and underscores"})
 		return
 	case len(key) > maxKey || strings.ContainsFunc(key, func(c rune) bool { return c < '!' || c > '~' }):

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"slices"
 	"strings"
@@ -47,24 +48,27 @@ func (l *lockedBuffer) String() string {
 	return l.b.String()
 }
 
+// listen takes a free address of this machine.
+func listen(t *testing.T) net.Listener {
+	t.Helper()
+	l, err := reporter.Listen(t.Context(), "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
 func (w *world) http(change func(*reporter.Config)) *client {
 	w.t.Helper()
 	c := &client{t: w.t, log: &lockedBuffer{}}
-	addr := make(chan string, 1)
 	w.run(func(rc *reporter.Config) {
-		rc.HTTPAddr, rc.Token = "127.0.0.1:0", token
-		rc.Listening = func(a string) { addr <- a }
+		rc.HTTP, rc.Token = listen(w.t), token
+		c.base = "http://" + rc.HTTP.Addr().String()
 		rc.Log = slog.New(slog.NewTextHandler(c.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 		if change != nil {
 			change(rc)
 		}
 	})
-	select {
-	case a := <-addr:
-		c.base = "http://" + a
-	case <-time.After(10 * time.Second):
-		w.t.Fatalf("the HTTP server did not come up: %s", c.log)
-	}
 	w.t.Cleanup(http.DefaultClient.CloseIdleConnections)
 	return c
 }
@@ -359,7 +363,7 @@ func TestPublicReads(t *testing.T) {
 
 func TestNoTokenNoServer(t *testing.T) {
 	w := newWorld(t)
-	err := reporter.Run(t.Context(), reporter.Config{Bus: w.buses[event.Reporter], Log: quiet(), Keyring: w.ring, HTTPAddr: "127.0.0.1:0"})
+	err := reporter.Run(t.Context(), reporter.Config{Bus: w.buses[event.Reporter], Log: quiet(), Keyring: w.ring, HTTP: listen(t)})
 	if err == nil || !strings.Contains(err.Error(), "token") {
 		t.Errorf("Run without a token: %v", err)
 	}
@@ -425,13 +429,10 @@ func (c *client) events(drill, after string, n int) (types []string, last string
 // TestStopWithOpenStream: a stream that nobody ends must not hold up the end.
 func TestStopWithOpenStream(t *testing.T) {
 	w := newWorld(t)
-	addr := make(chan string, 1)
-	stop := w.run(func(rc *reporter.Config) {
-		rc.HTTPAddr, rc.PublicReads = "127.0.0.1:0", true
-		rc.Listening = func(a string) { addr <- a }
-	})
+	l := listen(t)
+	stop := w.run(func(rc *reporter.Config) { rc.HTTP, rc.PublicReads = l, true })
 	w.write("open-1", synthetic.Variants()["aborted"].Drafts()[:5])
-	req, err := http.NewRequestWithContext(t.Context(), "GET", "http://"+<-addr+"/v1/drills/open-1/events", nil)
+	req, err := http.NewRequestWithContext(t.Context(), "GET", "http://"+l.Addr().String()+"/v1/drills/open-1/events", nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -410,6 +410,16 @@ func (s *service) status(ctx context.Context, drill string) ([]byte, error) {
 }
 
 // endpoints are the reporter's part of the API: status, list and report.
+// Answer answers a question of the API as a reporter would, of which none runs: only the
+// store is there. Config needs Bus, Keyring and Log.
+func Answer(ctx context.Context, c Config, endpoint string, data []byte) ([]byte, error) {
+	f, ok := (&service{Config: c}).endpoints()[endpoint]
+	if !ok {
+		return nil, fmt.Errorf("%s: there is no such question", endpoint)
+	}
+	return f(ctx, data)
+}
+
 func (s *service) endpoints() map[string]bus.Endpoint {
 	return map[string]bus.Endpoint{
 		"status": func(ctx context.Context, data []byte) ([]byte, error) {

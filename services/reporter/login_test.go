@@ -222,7 +222,7 @@ func TestTheTurnIsNotWaitedForForever(t *testing.T) {
 // TestShortTokensAreRefused: the message says how to make a better one.
 func TestShortTokensAreRefused(t *testing.T) {
 	w := newWorld(t)
-	err := reporter.Run(t.Context(), reporter.Config{Bus: w.buses[event.Reporter], Log: quiet(), Keyring: w.ring, HTTPAddr: "127.0.0.1:0", Token: "fifteen-bytes--"})
+	err := reporter.Run(t.Context(), reporter.Config{Bus: w.buses[event.Reporter], Log: quiet(), Keyring: w.ring, HTTP: listen(t), Token: "fifteen-bytes--"})
 	if err == nil {
 		t.Fatal("a token of 15 bytes is taken")
 	}

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"sync"
 	"time"
 
@@ -29,15 +30,14 @@ type Config struct {
 	// OutDir is where reports are written, as <OutDir>/<drill>/report.*; empty
 	// means that no files are written.
 	OutDir string
-	// HTTPAddr is host:port; empty means no HTTP server.
-	HTTPAddr string
+	// HTTP is where the HTTP server takes connections, of Listen; nil means no HTTP server.
+	// Run closes it.
+	HTTP net.Listener
 	// Token is what HTTP clients must send as a bearer token: see CheckToken. Without one the
 	// server starts only with PublicReads, and takes no requests for drills.
 	Token string
 	// PublicReads lets everybody who reaches the HTTP server read.
 	PublicReads bool
-	// Listening, if set, is called with the HTTP server's address once it listens.
-	Listening func(addr string)
 	// Exporter gets the drills' timelines as traces; nil means the OTEL_*
 	// environment's, if there is one. The reporter does not shut it down.
 	Exporter sdktrace.SpanExporter
@@ -45,6 +45,9 @@ type Config struct {
 	// report is published with batches missing; 0 means 3 s.
 	Quiet time.Duration
 }
+
+// Durable is the work of making reports, by which dead letters name it.
+const Durable = "reporter-finished"
 
 // quietDefault is Config.Quiet's.
 const quietDefault = 3 * time.Second
@@ -59,13 +62,16 @@ type service struct {
 // not an error. It returns early only when one of its parts cannot go on; all
 // its goroutines have ended by then.
 func Run(ctx context.Context, c Config) error {
+	if c.HTTP != nil {
+		defer c.HTTP.Close() // the server has closed it, unless it never ran
+	}
 	if c.Log == nil {
 		c.Log = slog.Default()
 	}
 	if c.Quiet == 0 {
 		c.Quiet = quietDefault
 	}
-	if c.HTTPAddr != "" && c.Token == "" && !c.PublicReads {
+	if c.HTTP != nil && c.Token == "" && !c.PublicReads {
 		return errors.New("reporter: an HTTP address is set without a token; give a token file, or allow public reads")
 	}
 	if err := CheckToken(c.Token); err != nil {
@@ -92,12 +98,12 @@ func Run(ctx context.Context, c Config) error {
 		})
 	}
 	part("publish reports", func(ctx context.Context) error {
-		return c.Bus.Work(ctx, "reporter-finished", bus.WorkOptions{Concurrency: 2}, s.handleFinished)
+		return c.Bus.Work(ctx, Durable, bus.WorkOptions{Concurrency: 2}, s.handleFinished)
 	})
 	part("serve the API", func(ctx context.Context) error {
 		return c.Bus.Serve(ctx, event.Reporter, s.endpoints())
 	})
-	if c.HTTPAddr != "" {
+	if c.HTTP != nil {
 		part("serve HTTP", s.serveHTTP)
 	}
 	wg.Wait()

@@ -36,22 +36,23 @@ func arrows() []arrow {
 	return []arrow{
 		{"schemas", nil},
 		{"pkg/event", []string{"schemas"}},
-		{"pkg/drill", []string{"pkg/event", "go.yaml.in/yaml/v3"}},
+		{"pkg/lazy", nil},
+		{"pkg/drill", []string{"pkg/event", "pkg/lazy", "go.yaml.in/yaml/v3"}},
 		{"pkg/verdict", []string{"pkg/event"}},
 		{"pkg/clock", []string{"pkg/event", "golang.org/x/sys/unix"}},
 		{"pkg/keys", []string{"pkg/event", "github.com/nats-io/nkeys"}},
 		{"pkg/internal/await", nil},
 		{"pkg/filelock", []string{"golang.org/x/sys/unix"}},
-		{"pkg/control", []string{"pkg/event", "pkg/filelock"}},
+		{"pkg/control", []string{"pkg/event", "pkg/filelock", "pkg/lazy"}},
 		{"pkg/telemetry", []string{"pkg/event", "github.com/nats-io/nats.go", "go.opentelemetry.io/"}},
-		{"pkg/bus", []string{"pkg/event", "pkg/filelock", "pkg/telemetry", "github.com/nats-io/"}},
-		{"pkg/run", []string{"pkg/bus", "pkg/clock", "pkg/event", "pkg/keys", "pkg/telemetry", "github.com/spf13/cobra"}},
+		{"pkg/bus", []string{"pkg/event", "pkg/filelock", "pkg/lazy", "pkg/telemetry", "github.com/nats-io/"}},
+		{"pkg/run", []string{"pkg/bus", "pkg/clock", "pkg/event", "pkg/keys", "pkg/lazy", "pkg/telemetry", "github.com/spf13/cobra"}},
 		{"pkg/target", []string{"pkg/event"}},
 		{"pkg/target/strict", []string{"pkg/target", "pkg/control"}},
 		{"pkg/target/secrets", []string{"pkg/target"}},
 		{"pkg/target/diskfill", []string{"pkg/target", "pkg/target/strict", "pkg/control", "pkg/event"}},
 		{"pkg/target/canary", []string{"pkg/target", "pkg/target/strict", "pkg/event"}},
-		{"pkg/target/undo", []string{"pkg/target", "pkg/control"}},
+		{"pkg/target/undo", []string{"pkg/target", "pkg/control", "pkg/lazy"}},
 		{"pkg/target/targettest", []string{"pkg/target", "pkg/event", "pkg/clock", "go.uber.org/goleak"}},
 		{"pkg/lab", []string{"pkg/control", "pkg/event", "pkg/lab/", "*"}},
 		{"pkg/schemagen", []string{"pkg/drill", "pkg/event", "schemas", "github.com/invopop/jsonschema", "github.com/nats-io/nkeys"}},
@@ -64,7 +65,7 @@ func arrows() []arrow {
 // driver is the arrow of every package below pkg/target that has none of its
 // own: a driver stands alone, with its own client and what all drivers do alike.
 func driver(from string) arrow {
-	return arrow{from, []string{"pkg/target", "pkg/target/strict", "pkg/target/secrets", "pkg/target/diskfill", "pkg/target/canary", "pkg/target/undo", "pkg/control", "pkg/event", "*"}}
+	return arrow{from, []string{"pkg/target", "pkg/target/strict", "pkg/target/secrets", "pkg/target/diskfill", "pkg/target/canary", "pkg/target/undo", "pkg/control", "pkg/event", "pkg/lazy", "*"}}
 }
 
 type pkg struct {

@@ -1,27 +1,19 @@
 package contract
 
 import (
-	"compress/gzip"
-	"os"
-	"path/filepath"
 	"testing"
 
 	"github.com/firedrill/firedrill/pkg/drill"
 	"github.com/firedrill/firedrill/pkg/event"
-	"github.com/firedrill/firedrill/pkg/keys"
-	"github.com/firedrill/firedrill/services/reporter/fold"
+	"github.com/firedrill/firedrill/services/reporter/fold/foldtest"
 )
 
 // TestTheCoreReadsRecordedHistories: a drill that an earlier release began could be
 // gone on with from any of its events, and what it ended with is still its end.
 func TestTheCoreReadsRecordedHistories(t *testing.T) {
-	dirs, err := filepath.Glob("../../services/reporter/fold/testdata/recorded/*")
-	if err != nil || len(dirs) < 3 {
-		t.Fatalf("recorded histories: %q, %v", dirs, err)
-	}
-	for _, dir := range dirs {
-		t.Run(filepath.Base(dir), func(t *testing.T) {
-			events := recorded(t, dir)
+	for _, r := range foldtest.Recordings(t, "../../services/reporter/fold") {
+		t.Run(r.Name, func(t *testing.T) {
+			events := opened(t, r)
 			var s drill.State
 			for i, e := range events {
 				s = drill.Apply(s, e)
@@ -43,28 +35,11 @@ func TestTheCoreReadsRecordedHistories(t *testing.T) {
 	}
 }
 
-// recorded opens every event of a recorded history.
-func recorded(t *testing.T, dir string) []event.Event {
+// opened are the events of a recorded history.
+func opened(t *testing.T, r foldtest.Recording) []event.Event {
 	t.Helper()
-	f, err := os.Open(filepath.Join(dir, "events.jsonl.gz"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	z, err := gzip.NewReader(f)
-	if err != nil {
-		t.Fatal(err)
-	}
-	raws, err := fold.Import(z)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ring, err := keys.ReadKeyring(filepath.Join(dir, keys.KeyringFile))
-	if err != nil {
-		t.Fatal(err)
-	}
 	var out []event.Event
-	for _, o := range event.OpenAll(raws, ring) {
+	for _, o := range event.OpenAll(r.Raws, r.Ring) {
 		if o.Err != nil {
 			t.Fatal(o.Err)
 		}

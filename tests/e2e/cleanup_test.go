@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/firedrill/firedrill/pkg/bus"
+	"github.com/firedrill/firedrill/pkg/drill"
 	"github.com/firedrill/firedrill/pkg/event"
 	"github.com/firedrill/firedrill/pkg/lab"
 	"github.com/firedrill/firedrill/pkg/verdict"
@@ -98,7 +99,7 @@ func TestUndoThatFailsIsSettledLater(t *testing.T) {
 	if err := os.Rename(away, a.DataDir); err != nil {
 		t.Fatal(err)
 	}
-	raw, err := injector.UndoRequest("undo", left)
+	raw, err := injector.UndoRequest("undo", drill.UndoSpec{Drill: left})
 	if err != nil {
 		t.Fatal(err)
 	}

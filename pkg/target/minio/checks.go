@@ -70,7 +70,7 @@ func checkNamed(name string) (checkKind, error) {
 
 func (k checkKind) readParams(raw json.RawMessage) (checkParams, error) {
 	var p checkParams
-	if err := errors.Join(strict.Decode(raw, &p), strict.OnlyAllowed(raw, k.allowed)); err != nil {
+	if err := strict.DecodeAllowed(raw, &p, k.allowed); err != nil {
 		return p, err
 	}
 	var ps strict.Problems

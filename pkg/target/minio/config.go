@@ -6,11 +6,11 @@ import (
 	"fmt"
 	"net"
 	neturl "net/url"
-	"regexp"
 	"strconv"
 	"strings"
 
 	"github.com/firedrill/firedrill/pkg/control"
+	"github.com/firedrill/firedrill/pkg/lazy"
 	"github.com/firedrill/firedrill/pkg/target"
 	"github.com/firedrill/firedrill/pkg/target/canary"
 	"github.com/firedrill/firedrill/pkg/target/strict"
@@ -89,9 +89,9 @@ const (
 )
 
 var (
-	bucketName  = regexp.MustCompile(`^[a-z0-9][-.a-z0-9]{1,61}[a-z0-9]$`)
-	nodeName    = regexp.MustCompile(`^[a-zA-Z0-9][-_.a-zA-Z0-9]{0,62}$`)
-	processName = regexp.MustCompile(`^[-_.a-zA-Z0-9]{1,15}$`)
+	bucketName  = lazy.Regexp(`^[a-z0-9][-.a-z0-9]{1,61}[a-z0-9]$`)
+	nodeName    = lazy.Regexp(`^[a-zA-Z0-9][-_.a-zA-Z0-9]{0,62}$`)
+	processName = lazy.Regexp(`^[-_.a-zA-Z0-9]{1,15}$`)
 )
 
 // parseConfig reads and checks a configuration without touching anything.
@@ -120,7 +120,7 @@ func (c Config) check(p *strict.Problems) {
 	if c.CAFile != "" {
 		p.Absolute("caFile", c.CAFile)
 	}
-	if !bucketName.MatchString(c.Bucket) || strings.Contains(c.Bucket, "..") {
+	if !bucketName().MatchString(c.Bucket) || strings.Contains(c.Bucket, "..") {
 		p.Add("bucket", c.Bucket, "give the bucket of the canaries: 3 to 63 small letters, digits, - and .")
 	}
 	if !canary.CleanName(c.Prefix) {
@@ -154,7 +154,7 @@ func (c Config) checkNodes(p *strict.Problems) {
 	names, addresses := map[string]bool{}, map[string]bool{}
 	for i, n := range c.Nodes {
 		at := fmt.Sprintf("nodes[%d]", i)
-		if !nodeName.MatchString(n.Name) {
+		if !nodeName().MatchString(n.Name) {
 			p.Add(at+".name", n.Name, "use letters, digits, - _ and ., at most 63")
 		} else if names[n.Name] {
 			p.Add(at+".name", n.Name, "used twice; names are unique")
@@ -175,7 +175,7 @@ func (c Config) checkNodes(p *strict.Problems) {
 				p.Add("stateDir", c.StateDir, "choose a directory outside the drives of node "+n.Name)
 			}
 		}
-		if !processName.MatchString(n.Process) {
+		if !processName().MatchString(n.Process) {
 			p.Add(at+".process", n.Process, "give the process's name as ps -o comm shows it, at most 15 characters")
 		}
 		if len(n.Start) == 0 || n.Start[0] == "" {

@@ -19,7 +19,7 @@ import (
 
 func (r *rig) harness(t *testing.T) targettest.Harness {
 	return targettest.Harness{
-		Driver: Driver{}, Config: r.config, Secrets: []string{testSecret, r.SecretKey}, Healthy: r.healthy, Snapshot: r.snapshot,
+		Driver: Driver{}, Config: r.config, Secrets: []string{testSecret, r.SecretKey}, Healthy: r.healthy, Snapshot: r.snapshot, Blocked: r.blocked(t),
 		Aliases: []json.RawMessage{r.edit(t, renamed), r.edit(t, elsewhere)},
 		Write:   ProbeWrite, Read: ProbeRead, Hang: FaultFreeze,
 		ReadParams: func(of string) json.RawMessage { return json.RawMessage(fmt.Sprintf(`{"of":%q}`, of)) },
@@ -92,6 +92,20 @@ func (r *rig) writesFail(want int) func(context.Context) error {
 			status, _ := refused(err)
 			return status == want, fmt.Sprintf("a write gets %d, %v", status, err), nil
 		})
+	}
+}
+
+// blocked are configurations that validate takes, each with one mistake that no undo
+// could do without.
+func (r *rig) blocked(t *testing.T) []targettest.Bad {
+	t.Setenv("FIREDRILL_TEST_WRONG", "not-the-secret-key")
+	return []targettest.Bad{
+		{Name: "nobody listens", Field: "endpoint", Config: r.edit(t, func(c map[string]any) { c["endpoint"] = "http://127.0.0.1:9" })},
+		{Name: "a secret key that is wrong", Field: "endpoint", Config: r.edit(t, func(c map[string]any) { c["secretKey"] = map[string]any{"env": "FIREDRILL_TEST_WRONG"} })},
+		{Name: "no program to start it", Field: "nodes[0].start", Config: r.edit(t, func(c map[string]any) { nodeOf(c)["start"] = []string{"/nowhere/minio"} })},
+		{Name: "no program to stop it", Field: "nodes[0].stop", Config: r.edit(t, func(c map[string]any) { nodeOf(c)["stop"] = []string{"/nowhere/stop"} })},
+		{Name: "another port of the node", Field: "nodes[0].port", Config: r.edit(t, func(c map[string]any) { nodeOf(c)["port"] = 9 })},
+		{Name: "state that cannot be kept", Field: "stateDir", Config: r.edit(t, func(c map[string]any) { c["stateDir"] = "/dev/null/state" })},
 	}
 }
 

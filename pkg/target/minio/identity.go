@@ -6,12 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"path"
-	"regexp"
 	"sync"
+
+	"github.com/firedrill/firedrill/pkg/lazy"
 )
 
 // deploymentForm is what MinIO makes when it formats a store's drives.
-var deploymentForm = regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
+var deploymentForm = lazy.Regexp(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
 
 // Identify is "minio/" and the deployment's id, which MinIO draws when it formats
 // the drives and writes to each of them: the same through any node, address or name,
@@ -80,7 +81,7 @@ func (s *store) deploymentOf(ctx context.Context, n *node, drive string) (string
 	if err := json.Unmarshal(raw, &f); err != nil {
 		return "", fmt.Errorf("node %s: %s: %w", n.Name, file, err)
 	}
-	if !deploymentForm.MatchString(f.ID) {
+	if !deploymentForm().MatchString(f.ID) {
 		return "", fmt.Errorf("node %s: %s: %q is not a deployment's id", n.Name, file, f.ID)
 	}
 	return f.ID, nil

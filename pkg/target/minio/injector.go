@@ -115,10 +115,7 @@ func operations() []operationKind {
 // readParams reads and checks an operation's parameters.
 func (k operationKind) readParams(raw json.RawMessage) (params, error) {
 	var p params
-	if err := strict.Decode(raw, &p); err != nil {
-		return p, err
-	}
-	if err := strict.OnlyAllowed(raw, k.allowed); err != nil {
+	if err := strict.DecodeAllowed(raw, &p, k.allowed); err != nil {
 		return p, err
 	}
 	var ps strict.Problems

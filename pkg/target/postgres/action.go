@@ -119,7 +119,7 @@ func (s *servers) promote(ctx context.Context, n *node, ready func() error) (boo
 }
 
 func (s *servers) planRedirect(_ context.Context, o *operation, views []view, p *target.Plan) error {
-	p.Parts = []event.Part{{ID: "service:" + s.cfg.Service.String(), Kind: "endpoint", Labels: map[string]string{"kind": s.cfg.Endpoint.Kind}}}
+	p.Parts = []event.Part{s.servicePart()}
 	if o.params.Node == "" {
 		// Who is to be the primary then is not known before the promotion.
 		p.Does = []string{fmt.Sprintf("lead clients of %s to the primary on the highest timeline that answers then", s.cfg.Service)}

@@ -79,7 +79,7 @@ func checkNamed(name string) (checkKind, error) {
 
 func (k checkKind) readParams(raw json.RawMessage) (checkParams, error) {
 	var p checkParams
-	if err := errors.Join(strict.Decode(raw, &p), strict.OnlyAllowed(raw, k.allowed)); err != nil {
+	if err := strict.DecodeAllowed(raw, &p, k.allowed); err != nil {
 		return p, err
 	}
 	var ps strict.Problems
@@ -93,7 +93,7 @@ func (k checkKind) readParams(raw json.RawMessage) (checkParams, error) {
 		ps.OneOf("syncState", p.SyncState, "sync", "async", "potential", "quorum")
 	}
 	for _, t := range p.Tables {
-		if !identifier.MatchString(t) {
+		if !identifier().MatchString(t) {
 			ps.Add("tables", t, "use lower-case letters, digits and _, with the schema before a dot if need be")
 		}
 	}

@@ -6,11 +6,11 @@ import (
 	"fmt"
 	"net"
 	"net/url"
-	"regexp"
 	"strconv"
 	"strings"
 
 	"github.com/firedrill/firedrill/pkg/control"
+	"github.com/firedrill/firedrill/pkg/lazy"
 	"github.com/firedrill/firedrill/pkg/target"
 	"github.com/firedrill/firedrill/pkg/target/strict"
 )
@@ -167,8 +167,8 @@ type Failback struct {
 const defaultLedgerTable = "firedrill_canary"
 
 var (
-	identifier = regexp.MustCompile(`^[a-z_][a-z0-9_]{0,62}(\.[a-z_][a-z0-9_]{0,62})?$`)
-	nodeName   = regexp.MustCompile(`^[a-zA-Z0-9][-_.a-zA-Z0-9]{0,62}$`)
+	identifier = lazy.Regexp(`^[a-z_][a-z0-9_]{0,62}(\.[a-z_][a-z0-9_]{0,62})?$`)
+	nodeName   = lazy.Regexp(`^[a-zA-Z0-9][-_.a-zA-Z0-9]{0,62}$`)
 )
 
 // parseConfig reads and checks a configuration without touching anything.
@@ -207,7 +207,7 @@ func (c Config) check(p *strict.Problems) {
 		p.Add("service.host", c.Service.Host, "give one host: with several, a client's search for a live one would be measured instead of the service")
 	}
 	p.Port("service.port", c.Service.Port)
-	if !identifier.MatchString(c.LedgerTable) {
+	if !identifier().MatchString(c.LedgerTable) {
 		p.Add("ledgerTable", c.LedgerTable, "use lower-case letters, digits and _, with the schema before a dot if need be")
 	}
 	p.OneOf("failback.method", c.Failback.Method, MethodRewind, MethodBaseBackup)
@@ -258,7 +258,7 @@ func (c Config) checkNodes(p *strict.Problems) {
 	names, addresses, primaries := map[string]bool{}, map[string]bool{}, 0
 	for i, n := range c.Nodes {
 		at := fmt.Sprintf("nodes[%d]", i)
-		if !nodeName.MatchString(n.Name) {
+		if !nodeName().MatchString(n.Name) {
 			p.Add(at+".name", n.Name, "use letters, digits, - _ and ., at most 63")
 		} else if names[n.Name] {
 			p.Add(at+".name", n.Name, "used twice; names are unique")

@@ -20,7 +20,7 @@ import (
 
 func (r *rig) harness(t *testing.T) targettest.Harness {
 	h := targettest.Harness{
-		Driver: postgres.Driver{}, Config: r.config, Secrets: r.secrets(t), Healthy: r.healthy, Snapshot: r.snapshot,
+		Driver: postgres.Driver{}, Config: r.config, Secrets: r.secrets(t), Healthy: r.healthy, Snapshot: r.snapshot, Blocked: r.blocked(t),
 		Aliases: []json.RawMessage{r.edit(t, renamed), r.edit(t, elsewhere)},
 		Write:   postgres.ProbeWrite, Read: postgres.ProbeRead, Hang: postgres.FaultFreeze,
 		ReadParams: func(of string) json.RawMessage { return json.RawMessage(fmt.Sprintf(`{"of":%q}`, of)) },

@@ -14,7 +14,9 @@ import (
 	"time"
 
 	"github.com/firedrill/firedrill/pkg/control"
+	"github.com/firedrill/firedrill/pkg/lazy"
 	"github.com/firedrill/firedrill/pkg/target"
+	"github.com/firedrill/firedrill/pkg/target/strict"
 )
 
 // endpoint decides where clients' connections lead.
@@ -27,6 +29,8 @@ type endpoint interface {
 	// They may be held after an error, too: whoever pauses resumes.
 	pause(ctx context.Context) error
 	resume(ctx context.Context) error
+	// survey only reads, and notes what would keep a redirection to n from being made.
+	survey(ctx context.Context, n *node, p *strict.Problems)
 }
 
 func newEndpoint(e Endpoint, admin login) (endpoint, error) {
@@ -281,8 +285,8 @@ func (b *bouncer) resume(ctx context.Context) error {
 func quoteIdent(s string) string { return `"` + strings.ReplaceAll(s, `"`, `""`) + `"` }
 
 var (
-	iniHost = regexp.MustCompile(`(^|\s)host\s*=\s*('[^']*'|\S+)`)
-	iniPort = regexp.MustCompile(`(^|\s)port\s*=\s*('[^']*'|\S+)`)
+	iniHost = lazy.Regexp(`(^|\s)host\s*=\s*('[^']*'|\S+)`)
+	iniPort = lazy.Regexp(`(^|\s)port\s*=\s*('[^']*'|\S+)`)
 )
 
 // moveDatabase rewrites host and port in one line of [databases].
@@ -300,8 +304,8 @@ func moveDatabase(ini, database string, to Address) (string, error) {
 			continue
 		}
 		found = true
-		value = set(iniHost, strings.TrimSpace(value), "host="+to.Host)
-		value = set(iniPort, value, fmt.Sprintf("port=%d", to.Port))
+		value = set(iniHost(), strings.TrimSpace(value), "host="+to.Host)
+		value = set(iniPort(), value, fmt.Sprintf("port=%d", to.Port))
 		lines[i] = strings.TrimSpace(name) + " = " + value + "\n"
 	}
 	if !found {

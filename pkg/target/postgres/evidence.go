@@ -4,13 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/firedrill/firedrill/pkg/event"
+	"github.com/firedrill/firedrill/pkg/lazy"
 )
 
 // logTail is how many bytes of a node's log are kept.
@@ -101,8 +101,8 @@ func table(rows []map[string]string) string {
 	return b.String()
 }
 
-var password = regexp.MustCompile(`(?i)(password\s*=\s*)('(?:[^'\\]|\\.|'')*'|\S+)`)
+var password = lazy.Regexp(`(?i)(password\s*=\s*)('(?:[^'\\]|\\.|'')*'|\S+)`)
 
 // hidePasswords hides passwords that are not firedrill's own, such as one in
 // primary_conninfo.
-func hidePasswords(text string) string { return password.ReplaceAllString(text, "${1}[secret]") }
+func hidePasswords(text string) string { return password().ReplaceAllString(text, "${1}[secret]") }

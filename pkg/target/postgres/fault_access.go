@@ -181,7 +181,7 @@ func (s *servers) planCut(ctx context.Context, o *operation, views []view, p *ta
 	if _, err := (&relay{base: o.params.Relay}).state(ctx); err != nil {
 		return err
 	}
-	p.Parts = append(p.Parts, event.Part{ID: "relay:" + o.params.Relay, Kind: "relay", Labels: map[string]string{"role": "replication"}})
+	p.Parts = append(p.Parts, relayPart(o.params.Relay))
 	p.DeadMan = undo.DeadMan(o.Operation)
 	p.Does = []string{fmt.Sprintf("pause the replication's relay at %s, which resumes by itself after %v", o.params.Relay, p.DeadMan)}
 	p.Undoes = "resume the relay at " + o.params.Relay

@@ -5,12 +5,12 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/firedrill/firedrill/pkg/event"
+	"github.com/firedrill/firedrill/pkg/lazy"
 	"github.com/firedrill/firedrill/pkg/target"
 )
 
@@ -91,13 +91,13 @@ func (s *servers) commitsAfter(ctx context.Context, dead view, f fork, p checkPa
 }
 
 // missingFile is pg_waldump's word for a file of the log that is not there.
-var missingFile = regexp.MustCompile(`could not find file "([0-9A-F]{24})"`)
+var missingFile = lazy.Regexp(`could not find file "([0-9A-F]{24})"`)
 
 // endOfLog recognises pg_waldump's word that no valid record follows. A file that is
 // missing is the log's end if it would have followed the last one of the timeline;
 // otherwise it was removed, or used again, with what it held.
 func endOfLog(message string, files []string) bool {
-	if m := missingFile.FindStringSubmatch(message); m != nil {
+	if m := missingFile().FindStringSubmatch(message); m != nil {
 		last := slices.Max(append(files, ""))
 		return last != "" && len(last) == len(m[1]) && follows(last, m[1])
 	}

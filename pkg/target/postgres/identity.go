@@ -7,13 +7,14 @@ import (
 	"fmt"
 	"hash/crc32"
 	"path/filepath"
-	"regexp"
 	"strconv"
 	"sync"
+
+	"github.com/firedrill/firedrill/pkg/lazy"
 )
 
 // systemIDForm is what initdb makes: a number of 64 bits that is never 0.
-var systemIDForm = regexp.MustCompile(`^[1-9][0-9]{0,19}$`)
+var systemIDForm = lazy.Regexp(`^[1-9][0-9]{0,19}$`)
 
 // source is one place that told a cluster's system identifier.
 type source struct {
@@ -90,7 +91,7 @@ func (s *servers) idOfFiles(ctx context.Context, n *node) source {
 
 // checkSystemID keeps half-written output from becoming an identity.
 func checkSystemID(id string) (string, error) {
-	if !systemIDForm.MatchString(id) {
+	if !systemIDForm().MatchString(id) {
 		return "", fmt.Errorf("%q is not a system identifier", id)
 	}
 	return id, nil

@@ -140,10 +140,7 @@ func (Driver) NodeNames(config json.RawMessage) []string {
 // readParams reads and checks an operation's parameters.
 func (k operationKind) readParams(raw json.RawMessage) (params, error) {
 	var p params
-	if err := strict.Decode(raw, &p); err != nil {
-		return p, err
-	}
-	if err := strict.OnlyAllowed(raw, k.allowed); err != nil {
+	if err := strict.DecodeAllowed(raw, &p, k.allowed); err != nil {
 		return p, err
 	}
 	var ps strict.Problems
@@ -347,6 +344,14 @@ func part(n *node, role string) event.Part {
 	return event.Part{ID: "pg:" + n.Name, Kind: "postgres-node", Labels: map[string]string{
 		"role": role, "host": n.Host, "port": fmt.Sprint(n.Port),
 	}}
+}
+
+func relayPart(control string) event.Part {
+	return event.Part{ID: "relay:" + control, Kind: "relay", Labels: map[string]string{"role": "replication"}}
+}
+
+func (s *servers) servicePart() event.Part {
+	return event.Part{ID: "service:" + s.cfg.Service.String(), Kind: "endpoint", Labels: map[string]string{"kind": s.cfg.Endpoint.Kind}}
 }
 
 // timerToken is the path of an operation's dead-man timer.

@@ -163,7 +163,9 @@ const offlineScript = `d=$1 bin=$2 saved=$3 h=
 for f in "$d"/pg_wal/*.history; do [ -e "$f" ] && h=$f; done
 [ -n "$h" ] && { f=${h##*/}; echo "history=${f%.history}"; sed 's/^/fork=/' "$h"; }
 "$bin/pg_controldata" -D "$d"
-:`
+r=$?
+# A directory that is half rebuilt has no control file; without the program nothing is known.
+[ "$r" -lt 126 ] || exit "$r"`
 
 // controlFields are the lines of pg_controldata that a look needs.
 func controlFields() map[string]string {

@@ -1,7 +1,6 @@
 package postgres
 
 import (
-	"context"
 	"encoding/json"
 	"net"
 	"net/http"
@@ -10,12 +9,10 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"go.yaml.in/yaml/v3"
 
-	"github.com/firedrill/firedrill/pkg/clock"
-	"github.com/firedrill/firedrill/pkg/target"
+	"github.com/firedrill/firedrill/pkg/target/targettest"
 )
 
 // sampleAt is the sample configuration with another service and with passwords.
@@ -52,53 +49,12 @@ func setPasswords(m map[string]any, file string) {
 	}
 }
 
-// TestLaterClaimsOpenInAnOutage: an observer that takes over while the service refuses
-// or hangs has lanes all the same, and their attempts say that it is down.
 func TestLaterClaimsOpenInAnOutage(t *testing.T) {
-	refuses, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := refuses.Close(); err != nil {
-		t.Fatal(err)
-	}
-	hangs, err := net.Listen("tcp", "127.0.0.1:0") // the kernel accepts, nobody answers
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = hangs.Close() }()
-	for name, l := range map[string]net.Listener{"refuses": refuses, "hangs": hangs} {
-		tg, err := Driver{}.Open(t.Context(), target.Config{Name: "db", Raw: sampleAt(t, l.Addr().String()), Clock: clock.System()})
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, lane := range []string{target.LanePooled, target.LaneFresh} {
-			for kind, params := range map[string]string{ProbeWrite: "", ProbeRead: `{"of":"w"}`} {
-				spec := target.ProbeSpec{Drill: "d-1", Probe: kind, Name: kind, Lane: lane, Epoch: 2, Deadline: 50 * time.Millisecond, Params: json.RawMessage(params)}
-				p, err := tg.Observer.OpenProbe(t.Context(), spec)
-				if err != nil {
-					t.Errorf("%s: open %s/%s: %v", name, kind, lane, err)
-					continue
-				}
-				ctx, cancel := context.WithTimeout(t.Context(), spec.Deadline)
-				if o := p.Attempt(ctx, 1); o.Result != target.Failed || o.Err == nil {
-					t.Errorf("%s: an attempt at %s/%s: %c %v", name, kind, lane, o.Result, o.Err)
-				}
-				cancel()
-				if err := p.Close(); err != nil {
-					t.Error(err)
-				}
-			}
-		}
-		first, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
-		if _, err := tg.Observer.OpenProbe(first, target.ProbeSpec{Drill: "d-1", Probe: ProbeWrite, Name: "w", Lane: target.LanePooled, Epoch: 1}); err == nil {
-			t.Errorf("%s: the first claim's lane opens, and nobody has made the table", name)
-		}
-		cancel()
-		if err := tg.Close(); err != nil {
-			t.Error(err)
-		}
-	}
+	targettest.OpensInAnOutage(t, targettest.Outage{
+		Driver: Driver{}, Write: ProbeWrite,
+		Params: map[string]json.RawMessage{ProbeWrite: nil, ProbeRead: json.RawMessage(`{"of":"w"}`)},
+		Config: func(address string) json.RawMessage { return sampleAt(t, address) },
+	})
 }
 
 // TestARelayThatReopensIsNoKeptOne: its time may be up between the look and the order.

@@ -187,7 +187,7 @@ func (p *probe) take(ctx context.Context) (*session, int, error) {
 		return c, epoch, nil
 	}
 	p.mu.Unlock()
-	c, err := p.servers.openService(ctx)
+	c, err := p.servers.greeter.take(ctx)
 	return c, epoch, err
 }
 

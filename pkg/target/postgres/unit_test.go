@@ -14,6 +14,7 @@ import (
 
 	"github.com/firedrill/firedrill/pkg/control"
 	"github.com/firedrill/firedrill/pkg/target"
+	"github.com/firedrill/firedrill/pkg/target/strict"
 )
 
 func TestSampleIsAGoodConfiguration(t *testing.T) {
@@ -178,6 +179,8 @@ func (f fixed) upstream(context.Context) (string, error) {
 func (fixed) redirect(context.Context, *node) error { return nil }
 func (fixed) pause(context.Context) error           { return nil }
 func (fixed) resume(context.Context) error          { return nil }
+
+func (fixed) survey(context.Context, *node, *strict.Problems) {}
 
 // stuck is an endpoint that moves nobody, and remembers how it was resumed.
 type stuck struct {

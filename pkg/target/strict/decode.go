@@ -125,21 +125,55 @@ func kindName(v reflect.Value) string {
 	return "text"
 }
 
-// OnlyAllowed refuses the fields of raw that are not in the list: those of a struct
-// that several operations share, of which each takes some.
-func OnlyAllowed(raw json.RawMessage, allowed []string) error {
-	if len(raw) == 0 {
+// DecodeAllowed is Decode for a struct that several operations share, of which each
+// takes some fields: every other one is refused, as if there were none but the allowed.
+func DecodeAllowed(raw json.RawMessage, into any, allowed []string) error {
+	if len(bytes.TrimSpace(raw)) == 0 {
 		return nil
 	}
 	var fields map[string]json.RawMessage
-	if err := json.Unmarshal(raw, &fields); err != nil {
-		return &target.FieldError{Field: "params", Fix: "give a mapping of fields"}
+	if json.Unmarshal(raw, &fields) != nil {
+		return Decode(raw, into)
 	}
 	var errs []error
 	for _, f := range slices.Sorted(maps.Keys(fields)) {
 		if !slices.Contains(allowed, f) {
-			errs = append(errs, &target.FieldError{Field: f, Fix: "unknown here; known are " + strings.Join(allowed, ", ")})
+			errs = append(errs, &target.FieldError{Field: f, Fix: "unknown here; " + meant(f, allowed)})
+			delete(fields, f)
 		}
 	}
-	return errors.Join(errs...)
+	rest, err := json.Marshal(fields)
+	return errors.Join(append(errs, err, Decode(rest, into))...)
+}
+
+// meant names the allowed field that was probably meant, one letter or the case away,
+// or else all of them.
+func meant(field string, allowed []string) string {
+	for _, a := range allowed {
+		if strings.EqualFold(a, field) {
+			return fmt.Sprintf("did you mean %q?", a)
+		}
+	}
+	for _, a := range allowed {
+		if oneLetter(a, field) || oneLetter(field, a) {
+			return fmt.Sprintf("did you mean %q?", a)
+		}
+	}
+	switch len(allowed) {
+	case 0:
+		return "it takes none"
+	case 1:
+		return "known is only " + allowed[0]
+	}
+	return "known are " + strings.Join(allowed, ", ")
+}
+
+// oneLetter reports whether long becomes short by dropping a letter, or by changing one.
+func oneLetter(long, short string) bool {
+	for i := range long {
+		if long[:i]+long[i+1:] == short || i < len(short) && long[:i]+long[i+1:] == short[:i]+short[i+1:] {
+			return true
+		}
+	}
+	return false
 }

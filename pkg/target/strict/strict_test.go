@@ -73,10 +73,25 @@ func FuzzDecode(f *testing.F) {
 	})
 }
 
-func TestOnlyAllowed(t *testing.T) {
-	for raw, ok := range map[string]bool{``: true, `{}`: true, `{"a":1}`: true, `{"a":1,"b":2}`: false, `[]`: false} {
-		if err := strict.OnlyAllowed(json.RawMessage(raw), []string{"a"}); (err == nil) != ok {
-			t.Errorf("%s: %v", raw, err)
+// TestDecodeAllowed: what other operations take is as unknown here as what none takes.
+func TestDecodeAllowed(t *testing.T) {
+	for raw, want := range map[string]string{
+		``: "", `{}`: "", `{"node":"a"}`: "", `[]`: "config: give a mapping of fields, not a list",
+		`{"node":"a","bytes":2}`: "bytes: unknown here; known are node, mode",
+		`{"nod":"a"}`:            `nod: unknown here; did you mean "node"?`,
+		`{"noode":"a"}`:          `noode: unknown here; did you mean "node"?`,
+		`{"nude":"a"}`:           `nude: unknown here; did you mean "node"?`,
+		`{"Mode":"a"}`:           `Mode: unknown here; did you mean "mode"?`,
+		`{"node":1}`:             "node: give text, not this number",
+	} {
+		var p struct {
+			Node  string `json:"node"`
+			Mode  string `json:"mode"`
+			Bytes int    `json:"bytes"`
+		}
+		err := strict.DecodeAllowed(json.RawMessage(raw), &p, []string{"node", "mode"})
+		if want == "" && err != nil || want != "" && (err == nil || err.Error() != want) {
+			t.Errorf("%s: %v, want %s", raw, err, want)
 		}
 	}
 }

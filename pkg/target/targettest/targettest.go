@@ -28,6 +28,9 @@ type Harness struct {
 	Secrets []string
 	// Bad are broken configurations.
 	Bad []Bad
+	// Blocked are configurations with which the faults could be injected and not all of
+	// them be undone, or not be seen by the probes: no drill may begin with one.
+	Blocked []Bad
 	// Aliases are other configurations of the same system: its parts named
 	// otherwise, listed in another order, reached by other ways. They must have
 	// the identity of Config. A driver that injects has at least one.
@@ -98,6 +101,7 @@ func Run(t *testing.T, h Harness) {
 	t.Run("probes", s.probes)
 	t.Run("ledger", s.ledger)
 	t.Run("unknown names", s.unknown)
+	t.Run("survey", s.survey)
 	for _, f := range h.Faults {
 		t.Run("fault "+f.Name, func(t *testing.T) { s.fault(t, f) })
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"strings"
 
 	"github.com/firedrill/firedrill/pkg/control"
 	"github.com/firedrill/firedrill/pkg/target"
@@ -59,6 +60,32 @@ func (m Machine) ClaimToMend(ctx context.Context, op target.Operation) error {
 		return errors.Join(err, fmt.Errorf("%s: %w", m.Name, known))
 	}
 	return nil
+}
+
+const surveyScript = `s=$1; shift
+for p; do command -v -- "$p" >/dev/null 2>&1 || echo "lacks $p"; done
+e=$s; while [ ! -e "$e" ] && [ "$e" != / ]; do e=$(dirname -- "$e"); done
+[ -d "$e" ] && [ -w "$e" ] || echo shut
+:`
+
+// Survey looks, and only reads, for what undoing will need there: which of the programs
+// cannot be run, and whether StateDir can be written or made. prelude comes before the
+// script, for a PATH.
+func (m Machine) Survey(ctx context.Context, prelude string, programs ...string) (lacking []string, writable bool, err error) {
+	out, err := m.Host.Output(ctx, control.Command{What: "look for what undoing needs", Script: prelude + surveyScript, Args: append([]string{m.StateDir}, programs...)})
+	if err != nil {
+		return nil, false, fmt.Errorf("%s: %w", m.Name, err)
+	}
+	writable = true
+	for line := range strings.Lines(out) {
+		word, program, _ := strings.Cut(strings.TrimSpace(line), " ")
+		if word == "shut" {
+			writable = false
+		} else {
+			lacking = append(lacking, program)
+		}
+	}
+	return lacking, writable, nil
 }
 
 // Arm sets the operation's dead-man timer, right before its effect: after DeadMan the

@@ -9,9 +9,9 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
-	"regexp"
 	"time"
 
+	"github.com/firedrill/firedrill/pkg/lazy"
 	"github.com/firedrill/firedrill/pkg/target"
 )
 
@@ -23,11 +23,11 @@ func Token(drill, step string) string {
 	return "firedrill-" + hex.EncodeToString(h[:8])
 }
 
-var tokenForm = regexp.MustCompile(`^firedrill-[0-9a-f]{16}$`)
+var tokenForm = lazy.Regexp(`^firedrill-[0-9a-f]{16}$`)
 
 // IsToken reports whether Token may have made the text. What comes from an undo record
 // is asked before it is used.
-func IsToken(text string) bool { return tokenForm.MatchString(text) }
+func IsToken(text string) bool { return tokenForm().MatchString(text) }
 
 // UnknownKind is the error for an undo record of a kind that the driver does not know.
 // It is a target.ErrUnsupported.

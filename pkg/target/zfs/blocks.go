@@ -6,11 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"path"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 
+	"github.com/firedrill/firedrill/pkg/lazy"
 	"github.com/firedrill/firedrill/pkg/target/canary"
 )
 
@@ -46,7 +46,7 @@ func (l label) others() []string {
 
 // labelLine is a name and a value of a label as zdb prints it, set in by four blanks
 // for each level.
-var labelLine = regexp.MustCompile(`^( *)([a-z_]+(?:\[\d+\])?)[:=] ?(.*)$`)
+var labelLine = lazy.Regexp(`^( *)([a-z_]+(?:\[\d+\])?)[:=] ?(.*)$`)
 
 // parseLabel reads the first whole label that zdb -l prints.
 func parseLabel(text string) (label, error) {
@@ -54,7 +54,7 @@ func parseLabel(text string) (label, error) {
 	var in [8]string // the names of the levels above
 	guid := ""
 	for line := range strings.Lines(text) {
-		m := labelLine.FindStringSubmatch(strings.TrimRight(line, "\r\n"))
+		m := labelLine().FindStringSubmatch(strings.TrimRight(line, "\r\n"))
 		if strings.HasPrefix(line, "LABEL ") && l.self != "" {
 			break
 		}
@@ -132,8 +132,8 @@ type block struct {
 }
 
 var (
-	objectLine = regexp.MustCompile(`^ +(\d+) +\d+ +\S+ +\S+ `)
-	blockLine  = regexp.MustCompile(`^ *([0-9a-f]+) +L0 ([0-9a-f]+):([0-9a-f]+):([0-9a-f]+) (?:[0-9a-f]+:[0-9a-f]+:[0-9a-f]+ )*([0-9a-f]+)L/([0-9a-f]+)P `)
+	objectLine = lazy.Regexp(`^ +(\d+) +\d+ +\S+ +\S+ `)
+	blockLine  = lazy.Regexp(`^ *([0-9a-f]+) +L0 ([0-9a-f]+):([0-9a-f]+):([0-9a-f]+) (?:[0-9a-f]+:[0-9a-f]+:[0-9a-f]+ )*([0-9a-f]+)L/([0-9a-f]+)P `)
 )
 
 // parseBlocks reads which blocks of data zdb -ddddd finds of files.
@@ -141,7 +141,7 @@ func parseBlocks(text string) ([]block, error) {
 	var out []block
 	object := int64(-1)
 	for line := range strings.Lines(text) {
-		if m := objectLine.FindStringSubmatch(line); m != nil {
+		if m := objectLine().FindStringSubmatch(line); m != nil {
 			n, err := strconv.ParseInt(m[1], 10, 64)
 			if err != nil {
 				return nil, fmt.Errorf("object %q: %w", m[1], err)
@@ -151,7 +151,7 @@ func parseBlocks(text string) ([]block, error) {
 			}
 			continue
 		}
-		m := blockLine.FindStringSubmatch(line)
+		m := blockLine().FindStringSubmatch(line)
 		if m == nil || object < 0 {
 			continue
 		}

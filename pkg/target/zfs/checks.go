@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -68,7 +67,7 @@ func checkNamed(name string) (checkKind, error) {
 
 func (k checkKind) readParams(raw json.RawMessage) (checkParams, error) {
 	var p checkParams
-	if err := errors.Join(strict.Decode(raw, &p), strict.OnlyAllowed(raw, k.allowed)); err != nil {
+	if err := strict.DecodeAllowed(raw, &p, k.allowed); err != nil {
 		return p, err
 	}
 	if p.SettleSeconds < 0 {

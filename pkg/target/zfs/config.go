@@ -5,10 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"path"
-	"regexp"
 	"slices"
 
 	"github.com/firedrill/firedrill/pkg/control"
+	"github.com/firedrill/firedrill/pkg/lazy"
 	"github.com/firedrill/firedrill/pkg/target/canary"
 	"github.com/firedrill/firedrill/pkg/target/strict"
 )
@@ -42,9 +42,9 @@ const defaultPrefix = "firedrill"
 
 // What names may be: they are arguments of commands, and words of their output.
 var (
-	poolName    = regexp.MustCompile(`^[A-Za-z][-A-Za-z0-9_.:]{0,254}$`)
-	datasetName = regexp.MustCompile(`^[A-Za-z][-A-Za-z0-9_.:]*(/[-A-Za-z0-9_.:]+)*$`)
-	vdevPath    = regexp.MustCompile(`^(/[-A-Za-z0-9_.:+@=]+)+$`)
+	poolName    = lazy.Regexp(`^[A-Za-z][-A-Za-z0-9_.:]{0,254}$`)
+	datasetName = lazy.Regexp(`^[A-Za-z][-A-Za-z0-9_.:]*(/[-A-Za-z0-9_.:]+)*$`)
+	vdevPath    = lazy.Regexp(`^(/[-A-Za-z0-9_.:+@=]+)+$`)
 )
 
 // maxDataset is how long a dataset's name may be.
@@ -65,11 +65,11 @@ func parseConfig(raw json.RawMessage) (Config, error) {
 }
 
 func (c Config) check(p *strict.Problems) {
-	if !poolName.MatchString(c.Pool) {
+	if !poolName().MatchString(c.Pool) {
 		p.Add("pool", c.Pool, "give the pool's name, as zpool list shows it")
 	}
 	switch {
-	case !datasetName.MatchString(c.Dataset) || len(c.Dataset) > maxDataset || path.Clean(c.Dataset) != c.Dataset:
+	case !datasetName().MatchString(c.Dataset) || len(c.Dataset) > maxDataset || path.Clean(c.Dataset) != c.Dataset:
 		p.Add("dataset", c.Dataset, "give the dataset of the canaries, such as tank/firedrill")
 	case !strict.Within(c.Dataset, c.Pool):
 		p.Add("dataset", c.Dataset, "choose a dataset of the pool "+c.Pool)
@@ -87,7 +87,7 @@ func (c Config) check(p *strict.Problems) {
 	}
 	for i, v := range c.BreakableVdevs {
 		at := fmt.Sprintf("breakableVdevs[%d]", i)
-		if !vdevPath.MatchString(v) || path.Clean(v) != v {
+		if !vdevPath().MatchString(v) || path.Clean(v) != v {
 			p.Add(at, v, "give the absolute path of a disk, partition or file of the pool, of letters, digits and -_.:+@=")
 		} else if slices.Contains(c.BreakableVdevs[:i], v) {
 			p.Add(at, v, "listed twice")

@@ -14,6 +14,12 @@ import (
 func (r *rig) harness(t *testing.T) targettest.Harness {
 	return targettest.Harness{
 		Driver: Driver{}, Config: r.config, Healthy: r.healthy, Snapshot: r.snapshot,
+		Blocked: []targettest.Bad{
+			{Name: "a disk that is not the pool's", Field: "breakableVdevs[1]", Config: r.edit(t, func(c map[string]any) { c["breakableVdevs"].([]any)[1] = "/dev/null" })},
+			{Name: "another pool", Field: "pool", Config: r.edit(t, func(c map[string]any) { c["pool"], c["dataset"] = "absent", "absent" })},
+			{Name: "state that cannot be kept", Field: "stateDir", Config: r.edit(t, func(c map[string]any) { c["stateDir"] = "/dev/null/state" })},
+			{Name: "not where the dataset is", Field: "directory", Config: r.edit(t, func(c map[string]any) { c["directory"] = "/tmp" })},
+		},
 		Aliases: []json.RawMessage{r.edit(t, turned), r.edit(t, r.elsewhere)},
 		Write:   ProbeWrite, Read: ProbeRead,
 		ReadParams: func(of string) json.RawMessage { return json.RawMessage(fmt.Sprintf(`{"of":%q}`, of)) },

@@ -4,15 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"regexp"
 	"time"
+
+	"github.com/firedrill/firedrill/pkg/lazy"
 )
 
 // guidTime is how long a ZFS may take to say which pool it is before its disks are
 // asked instead.
 const guidTime = 5 * time.Second
 
-var guidForm = regexp.MustCompile(`^[1-9][0-9]{0,19}$`)
+var guidForm = lazy.Regexp(`^[1-9][0-9]{0,19}$`)
 
 // guid is the pool's own number, drawn when it was made, as the running ZFS says.
 func (p *pool) guid(ctx context.Context) (string, error) {
@@ -20,7 +21,7 @@ func (p *pool) guid(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if !guidForm.MatchString(out) {
+	if !guidForm().MatchString(out) {
 		return "", fmt.Errorf("pool %s: zpool says that its guid is %q", p.cfg.Pool, clip(out, 100))
 	}
 	return out, nil

@@ -99,10 +99,7 @@ func operations() []operationKind {
 // readParams reads and checks an operation's parameters.
 func (k operationKind) readParams(raw json.RawMessage) (params, error) {
 	var p params
-	if err := strict.Decode(raw, &p); err != nil {
-		return p, err
-	}
-	if err := strict.OnlyAllowed(raw, k.allowed); err != nil {
+	if err := strict.DecodeAllowed(raw, &p, k.allowed); err != nil {
 		return p, err
 	}
 	var ps strict.Problems
@@ -159,7 +156,7 @@ func (p *pool) resolve(ctx context.Context, k operationKind, o *operation, vdev 
 		return err
 	}
 	o.rec = record{Undo: undoNothing, Pool: p.cfg.Pool, GUID: guid, Token: undo.Token(o.Drill, o.Step), Vdev: vdev}
-	plan.Parts = []event.Part{{ID: "zfs:" + p.cfg.Pool + ":" + vdev, Kind: "zfs-vdev", Labels: map[string]string{"pool": p.cfg.Pool, "dataset": p.cfg.Dataset, "vdev": vdev}}}
+	plan.Parts = []event.Part{p.part(vdev)}
 	if err := k.plan(p, ctx, o, plan); err != nil {
 		return err
 	}

@@ -7,11 +7,11 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"regexp"
 	"slices"
 	"strconv"
 
 	"github.com/firedrill/firedrill/pkg/control"
+	"github.com/firedrill/firedrill/pkg/lazy"
 )
 
 // What one fault may damage at most, in bytes and in places.
@@ -34,12 +34,12 @@ type spot struct {
 	File string `json:"file"`
 }
 
-var sumForm = regexp.MustCompile(`^[0-9a-f]{64}$`)
+var sumForm = lazy.Regexp(`^[0-9a-f]{64}$`)
 
 // valid reports whether a fault may have planned it: between the labels, in sectors.
 func (s spot) valid() bool {
 	return s.At >= labelsBefore && s.At%sector == 0 && s.Bytes > 0 && s.Bytes%sector == 0 && s.Bytes <= maxDamage &&
-		s.Holds > 0 && s.Holds <= s.Bytes && sumForm.MatchString(s.Sum) && sumForm.MatchString(s.Damaged)
+		s.Holds > 0 && s.Holds <= s.Bytes && sumForm().MatchString(s.Sum) && sumForm().MatchString(s.Damaged)
 }
 
 // arg is how scripts take a spot, with the sum that it has once it is damaged.

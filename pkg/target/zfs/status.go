@@ -5,10 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"path"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/firedrill/firedrill/pkg/lazy"
 )
 
 // ErrUnfit is returned for a pool that a drill must not break: it has no redundancy
@@ -62,7 +63,7 @@ func (v vdev) clean() bool {
 func (v vdev) String() string { return v.name + " " + v.state + " " + strings.Join(v.counts, " ") }
 
 // keyLine is a line that begins a part of the status. All others begin with a tab.
-var keyLine = regexp.MustCompile(`^ *([a-z]+): *(.*)$`)
+var keyLine = lazy.Regexp(`^ *([a-z]+): *(.*)$`)
 
 // parseStatus reads what zpool status prints for one pool, and the script of look.
 func parseStatus(text string) (status, error) {
@@ -71,7 +72,7 @@ func parseStatus(text string) (status, error) {
 	key := ""
 	for line := range strings.Lines(text) {
 		line = strings.TrimRight(line, "\r\n")
-		m := keyLine.FindStringSubmatch(line)
+		m := keyLine().FindStringSubmatch(line)
 		switch {
 		case strings.HasPrefix(line, "\t") && key == "config":
 			s.addVdev(line)
@@ -137,12 +138,12 @@ func (s status) resilvering() bool {
 }
 
 // scanErrors is how a finished scan tells of what it could not repair.
-var scanErrors = regexp.MustCompile(`with (\d+) errors?`)
+var scanErrors = lazy.Regexp(`with (\d+) errors?`)
 
 // scrubbed reports whether the latest scan was a scrub that went to the end, and how
 // many errors it could not repair.
 func (s status) scrubbed() (errors int64, ok bool) {
-	m := scanErrors.FindStringSubmatch(s.scan)
+	m := scanErrors().FindStringSubmatch(s.scan)
 	if m == nil || !strings.HasPrefix(s.scan, "scrub ") || s.running() != "" {
 		return 0, false
 	}

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 	"sync"
@@ -25,6 +26,10 @@ import (
 	"github.com/firedrill/firedrill/services/reporter"
 	"github.com/firedrill/firedrill/services/validator"
 )
+
+// Instance is what each service of an all-in-one calls itself: a lease in its own name
+// was left by its predecessor.
+const Instance = "allinone"
 
 // Options configure Start.
 type Options struct {
@@ -47,10 +52,21 @@ type Options struct {
 	// Inventory is what requests may drill; the zero value lets nothing.
 	Inventory drill.Inventory
 	// Only says which requests for drills are taken, nil all of them: see injector.Config.
+	// An all-in-one with it does what comes of these and nothing else: mirrors run as
+	// steps of its drills, and what others have asked of them is left to the next one.
 	Only     func(subject string, data []byte, msgID string) bool
 	LeaseTTL time.Duration
 	Log      *slog.Logger
 }
+
+// HTTPError is that nothing can be served at Options.HTTPAddr.
+type HTTPError struct{ Err error }
+
+// Error says why.
+func (e *HTTPError) Error() string { return "page and API: " + e.Err.Error() }
+
+// Unwrap returns the cause.
+func (e *HTTPError) Unwrap() error { return e.Err }
 
 // Stack is a running all-in-one.
 type Stack struct {
@@ -59,6 +75,8 @@ type Stack struct {
 	Keyring event.Keyring
 
 	server *bus.Embedded
+	// http is where the page is served; nil where it is not.
+	http   net.Listener
 	buses  []*bus.Bus
 	record string
 	cancel context.CancelFunc
@@ -93,6 +111,12 @@ func Start(ctx context.Context, o Options) (*Stack, error) {
 
 func (s *Stack) start(ctx context.Context, o Options, ring *keys.Set) error {
 	var err error
+	if o.HTTPAddr != "" {
+		if s.http, err = reporter.Listen(ctx, o.HTTPAddr); err != nil {
+			return &HTTPError{err}
+		}
+		o.HTTPAddr = s.http.Addr().String()
+	}
 	if s.Bus, err = s.connect(ctx, o, bus.Identity{Service: "cli", Instance: "cli", Clock: clock.System()}); err != nil {
 		return err
 	}
@@ -116,11 +140,11 @@ func (s *Stack) start(ctx context.Context, o Options, ring *keys.Set) error {
 			}
 			return mirror.Run(ctx, mirror.Config{
 				Bus: b, Clock: clock.System(), Log: l, Signer: signer,
-				Inventory: o.Inventory, StateDir: filepath.Join(o.StateDir, "mirrors"),
+				Inventory: o.Inventory, StateDir: filepath.Join(o.StateDir, "mirrors"), Single: o.Only != nil,
 			})
 		},
 		event.Reporter: func(ctx context.Context, b *bus.Bus, l *slog.Logger) error {
-			return reporter.Run(ctx, reporter.Config{Bus: b, Log: l, Keyring: s.Keyring, OutDir: o.OutDir, HTTPAddr: o.HTTPAddr, Token: o.HTTPToken})
+			return reporter.Run(ctx, reporter.Config{Bus: b, Log: l, Keyring: s.Keyring, OutDir: o.OutDir, HTTP: s.http, Token: o.HTTPToken})
 		},
 	}
 	// The services outlive the caller's context only until Close.
@@ -130,7 +154,7 @@ func (s *Stack) start(ctx context.Context, o Options, ring *keys.Set) error {
 		if err != nil {
 			return err
 		}
-		b, err := s.connect(ctx, o, bus.Identity{Service: name, Instance: "allinone", Signer: signer, Clock: clock.System()})
+		b, err := s.connect(ctx, o, bus.Identity{Service: name, Instance: Instance, Signer: signer, Clock: clock.System()})
 		if err != nil {
 			return err
 		}
@@ -141,6 +165,9 @@ func (s *Stack) start(ctx context.Context, o Options, ring *keys.Set) error {
 				s.fail(fmt.Errorf("%s: %w", name, err))
 			}
 		}()
+	}
+	if o.Only == nil {
+		s.reportAgain(ctx, o.Log)
 	}
 	if o.Listen == "" {
 		return nil
@@ -156,6 +183,21 @@ func (s *Stack) connect(ctx context.Context, o Options, id bus.Identity) (*bus.B
 	}
 	s.buses = append(s.buses, b)
 	return b, nil
+}
+
+// reportAgain hands out the reports that could not be made again, as for want of a
+// folder to write to: whoever starts anew may have mended that. What no reporter came to
+// an end with stays where it is, as it might take this one down, too.
+func (s *Stack) reportAgain(ctx context.Context, log *slog.Logger) {
+	letters, err := s.Bus.DeadLetters(ctx)
+	for _, d := range letters {
+		if d.Durable == reporter.Durable && !d.Unfinished() {
+			err = errors.Join(err, s.Bus.ReplayDead(ctx, d.Seq))
+		}
+	}
+	if err != nil {
+		log.Warn("not every report that could not be made is tried again: firedrill dead list names them", "error", err)
+	}
 }
 
 // fail ends the stack when a service cannot go on: half a firedrill is worse
@@ -185,6 +227,9 @@ func (s *Stack) Close() {
 		s.cancel()
 	}
 	s.wg.Wait()
+	if s.http != nil {
+		_ = s.http.Close() // the reporter has, unless it never ran
+	}
 	for _, b := range s.buses {
 		b.Close()
 	}

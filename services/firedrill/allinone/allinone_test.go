@@ -68,23 +68,13 @@ func eventually(t *testing.T, what string, try func() error) {
 	}
 }
 
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
-}
-
 // TestItServes: who finds it by its record can ask it for everything.
 func TestItServes(t *testing.T) {
 	o := options(t.TempDir())
-	o.HTTPAddr, o.HTTPToken = freeAddress(t), "geheim-geheim-geheim"
+	o.HTTPAddr, o.HTTPToken = "127.0.0.1:0", "geheim-geheim-geheim"
 	s := start(t, o)
 	rec, ok := ReadRecord(o.StateDir)
-	if !ok || rec.PID != os.Getpid() || rec.HTTP != o.HTTPAddr || rec.OutDir != o.OutDir {
+	if !ok || rec.PID != os.Getpid() || !strings.HasPrefix(rec.HTTP, "127.0.0.1:") || rec.OutDir != o.OutDir {
 		t.Fatalf("the record: %+v, %v", rec, ok)
 	}
 	b, err := bus.Connect(t.Context(), bus.Options{URL: rec.NATSURL, Keyring: s.Keyring, Log: o.Log, Identity: bus.Identity{Service: "cli", Instance: "test", Clock: clock.System()}})
@@ -168,20 +158,42 @@ func TestASecondOneIsRefused(t *testing.T) {
 
 // TestAServiceThatCannotRunEndsAll: half a firedrill is worse than none.
 func TestAServiceThatCannotRunEndsAll(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
 	o := options(t.TempDir())
-	o.HTTPAddr, o.HTTPToken = l.Addr().String(), "geheim-geheim-geheim"
+	o.HTTPAddr, o.HTTPToken = "127.0.0.1:0", "too short"
 	s := start(t, o)
 	select {
 	case <-s.Ended():
 	case <-time.After(patience):
 		t.Fatal("it runs on")
 	}
-	if err := s.Err(); err == nil || !strings.Contains(err.Error(), "reporter: ") || !strings.Contains(err.Error(), o.HTTPAddr) {
+	if err := s.Err(); err == nil || !strings.Contains(err.Error(), "reporter: ") {
 		t.Fatalf("it ended with %v", err)
 	}
+}
+
+// TestATakenAddressFailsAtOnce, before anything is done, and leaves nothing behind.
+func TestATakenAddressFailsAtOnce(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	taken := l.Addr().String()
+	o := options(t.TempDir())
+	o.HTTPAddr, o.HTTPToken = taken, "geheim-geheim-geheim"
+	_, err = Start(t.Context(), o)
+	if http, ok := errors.AsType[*HTTPError](err); !ok || !strings.Contains(http.Error(), taken+": address already in use: another process has it: ") {
+		t.Errorf("the page's: %v", err)
+	}
+	o.HTTPAddr, o.Listen = "", taken
+	began := time.Now()
+	_, err = Start(t.Context(), o)
+	if nats, ok := errors.AsType[*bus.ListenError](err); !ok || !strings.HasPrefix(nats.Error(), taken+": address already in use: another process has it, as a NATS server or another firedrill: ") {
+		t.Errorf("NATS's: %v", err)
+	}
+	if took := time.Since(began); took > patience/2 {
+		t.Errorf("it took %v", took)
+	}
+	o.Listen = "127.0.0.1:0"
+	start(t, o)
 }

@@ -91,7 +91,7 @@ var errCut = errors.New("the last line is cut off, as by a full disk or a copy t
 func (a *app) events(ctx context.Context, args []string, file string) (storedHistory, error) {
 	switch {
 	case file == "" && len(args) == 1:
-		s, err := a.connect(ctx)
+		s, err := a.look(ctx)
 		if err != nil {
 			return storedHistory{}, err
 		}

@@ -17,26 +17,68 @@ import (
 )
 
 // follow shows a drill until its report is published and turns the verdict into
-// the exit code. When ctx ends it aborts the drill and goes on until it is clean.
+// the exit code. When ctx ends it aborts the drill and goes on until it is clean; a drill
+// that is over is left without its report then.
 func (a *app) follow(ctx, alive context.Context, s *session, id string, o runOptions) error {
-	var state atomic.Pointer[drill.State]
-	state.Store(&drill.State{ID: id})
-	stopAbort := context.AfterFunc(ctx, func() { a.interrupted(alive, s, &state) })
+	v := newView(a, id, o)
+	watch, cancel := context.WithCancelCause(alive)
+	defer cancel(nil)
+	stopAbort := context.AfterFunc(ctx, func() {
+		if v.state.Load().Finished != nil {
+			cancel(errLeftOver) // there is nothing to abort any more
+			return
+		}
+		a.interrupted(alive, s, &v.state)
+	})
 	defer stopAbort()
-	watch, cancel := context.WithCancel(alive)
-	defer cancel()
 	var gone atomic.Bool
 	go func() {
 		if a.awaitEnd(watch, s) {
 			gone.Store(true)
-			cancel()
+			cancel(nil)
 		}
 	}()
-	history, err := a.show(watch, s, id, o, &state)
+	go func() {
+		if err := awaitUnreported(watch, s.bus, v); err != nil {
+			cancel(err)
+		}
+	}()
+	err := s.bus.Follow(watch, id, v.take)
+	if err != nil && gone.Load() && s.own == nil && a.readRest(alive, v) {
+		err = nil
+	}
+	if err != nil {
+		if err := a.unreported(s, v, context.Cause(watch), o); err != nil {
+			return err
+		}
+	}
 	if err := a.unseen(s, id, gone.Load(), err); err != nil {
 		return failure(err)
 	}
-	return a.conclude(s, id, history, o)
+	return a.conclude(s, id, v.history, o)
+}
+
+// readRest goes on where the following of a drill broke off, as its firedrill ended,
+// with what that has left in its store, and reports whether it saw the drill's end
+// there: a lone run ends right after its report, which a watcher may not have heard of.
+func (a *app) readRest(ctx context.Context, v *view) bool {
+	if !a.hasStore() {
+		return false // it went with the firedrill, and must not be made anew
+	}
+	var stored []bus.Stored
+	err := a.patiently(ctx, func(ctx context.Context, b *bus.Bus, _ bool) (err error) {
+		stored, err = b.History(ctx, v.id)
+		return err
+	}, func() {})
+	if err != nil {
+		return false
+	}
+	for _, ev := range stored[min(len(v.history), len(stored)):] {
+		if v.take(ev) != nil {
+			return true
+		}
+	}
+	return false
 }
 
 // unseen says why a drill's end was not seen; nil if it was, whatever has ended since.
@@ -53,26 +95,36 @@ func (a *app) unseen(s *session, id string, gone bool, err error) error {
 	return fmt.Errorf("following %s: %w", id, err)
 }
 
-// show shows a drill's events until its report is published, and keeps its state
-// in state.
-func (a *app) show(ctx context.Context, s *session, id string, o runOptions, state *atomic.Pointer[drill.State]) ([]bus.Stored, error) {
-	view := live.New(a.Out, isTerminal(a.Out))
-	var history []bus.Stored
-	err := s.bus.Follow(ctx, id, func(ev bus.Stored) error {
-		history = append(history, ev)
-		if ev.Trust == nil {
-			next := drill.Apply(*state.Load(), ev.Event)
-			state.Store(&next)
-		}
-		if !o.json && !o.quiet {
-			view.Event(ev)
-		}
-		if ev.Event.Type == event.TypeReportPublished {
-			return bus.Stop
-		}
-		return nil
-	})
-	return history, err
+// view is what was seen of a drill. One goroutine writes it; state may be read by others.
+type view struct {
+	id      string
+	history []bus.Stored
+	state   atomic.Pointer[drill.State]
+	// show shows an event.
+	show func(bus.Stored)
+}
+
+func newView(a *app, id string, o runOptions) *view {
+	v := &view{id: id, show: func(bus.Stored) {}}
+	v.state.Store(&drill.State{ID: id})
+	if !o.json && !o.quiet {
+		v.show = live.New(a.Out, isTerminal(a.Out)).Event
+	}
+	return v
+}
+
+// take shows the drill's next event and keeps its state; it returns Stop for its report.
+func (v *view) take(ev bus.Stored) error {
+	v.history = append(v.history, ev)
+	if ev.Trust == nil {
+		next := drill.Apply(*v.state.Load(), ev.Event)
+		v.state.Store(&next)
+	}
+	v.show(ev)
+	if ev.Event.Type == event.TypeReportPublished {
+		return bus.Stop
+	}
+	return nil
 }
 
 // interrupted aborts the drill, and lets a further signal end the process.
@@ -109,7 +161,14 @@ func (a *app) leftUndone(st drill.State) string {
 	for _, d := range st.Debts {
 		fmt.Fprintf(&b, "  %s: %s on %s\n", d.Step, d.Operation, d.Target)
 	}
-	fmt.Fprintf(&b, "%s takes the drill up again and brings it to its end; should something resist being put back, end that and try again with %s\n", a.command("up"), a.command("undo "+st.ID))
+	switch {
+	case st.Finished == nil:
+		fmt.Fprintf(&b, "%s takes the drill up again and brings it to its end; should something resist being put back, end that and try again with %s\n", a.command("up"), a.command("undo "+st.ID))
+	case len(st.Debts) > 0:
+		fmt.Fprintf(&b, "the drill is over and nothing goes on with that: try again with %s; its report is written by the next %s\n", a.command("undo "+st.ID), a.command("up"))
+	default:
+		fmt.Fprintf(&b, "%s writes that\n", a.command("up"))
+	}
 	return b.String()
 }
 

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"slices"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -33,7 +32,7 @@ where none ever ran. They wait for one that is just starting or ending.`,
 			if fresh && release {
 				return errNoServer
 			}
-			err := a.patiently(cmd.Context(), func(ctx context.Context, b *bus.Bus, running bool) error {
+			err := a.switching(cmd.Context(), func(ctx context.Context, b *bus.Bus, running bool) error {
 				return a.halt(ctx, b, running, bus.Halt{Halted: !release, By: requester(), Reason: reason})
 			})
 			if err == nil && fresh {
@@ -47,29 +46,16 @@ where none ever ran. They wait for one that is just starting or ending.`,
 	return c
 }
 
-// changeWait is how long halt waits for a firedrill that is starting or ending.
-const changeWait = 15 * time.Second
-
-// patiently is withRunningOrStore again and again while a firedrill is starting or
-// ending, for up to changeWait. f is called again only if it failed.
-func (a *app) patiently(ctx context.Context, f func(ctx context.Context, b *bus.Bus, running bool) error) error {
-	err := a.withRunningOrStore(ctx, f)
-	if !errors.Is(err, errChanging) {
-		return err
-	}
-	fmt.Fprintf(a.Err, "firedrill: %v: waiting for that, up to %s\n", errChanging, changeWait)
-	limit, tick := time.NewTimer(changeWait), time.NewTicker(lookPause)
-	defer limit.Stop()
-	defer tick.Stop()
-	for errors.Is(err, errChanging) {
-		select {
-		case <-ctx.Done():
-			return interrupted(ctx, "nothing was switched", err)
-		case <-limit.C:
-			return failure(fmt.Errorf("nothing was switched in %s: %w", changeWait, err))
-		case <-tick.C:
-			err = a.withRunningOrStore(ctx, f)
-		}
+// switching has f switch, and says what it waits for.
+func (a *app) switching(ctx context.Context, f func(ctx context.Context, b *bus.Bus, running bool) error) error {
+	err := a.patiently(ctx, f, func() {
+		fmt.Fprintf(a.Err, "firedrill: %v: waiting for that, up to %s\n", errChanging, changeWait)
+	})
+	switch {
+	case errors.Is(err, errChanging) && ctx.Err() != nil:
+		return interrupted(ctx, "nothing was switched", err)
+	case errors.Is(err, errChanging):
+		return failure(fmt.Errorf("nothing was switched in %s: %w", changeWait, err))
 	}
 	return err
 }

@@ -110,7 +110,7 @@ func TestHaltGoesOnWithTheStore(t *testing.T) {
 		server.Shutdown()
 		<-ctx.Done() // it is not waited for, which has ended
 		return ctx.Err()
-	})
+	}, func() {})
 	if err != nil || len(asked) != 2 || !asked[0] || asked[1] {
 		t.Errorf("asked %v: %v", asked, err)
 	}

@@ -97,30 +97,52 @@ func (a *app) hasStore() bool {
 // withStore calls f with the event store of the state directory, of which no firedrill
 // runs, and makes it where there is none. It starts no services.
 func (a *app) withStore(ctx context.Context, f func(*bus.Bus) error) error {
-	log, err := a.log()
+	s, err := a.openStore(ctx)
 	if err != nil {
 		return err
+	}
+	defer s.close()
+	return f(s.bus)
+}
+
+// openStore is a session with the event store of the state directory alone.
+func (a *app) openStore(ctx context.Context) (*session, error) {
+	log, err := a.log()
+	if err != nil {
+		return nil, err
 	}
 	ring, err := keys.LoadOrCreate(filepath.Join(a.stateDir, "keys"))
 	if err != nil {
-		return err
+		return nil, err
 	}
 	server, err := bus.StartEmbedded(bus.EmbeddedOptions{StoreDir: allinone.StoreDir(a.stateDir), Log: log})
 	if err != nil {
-		return err
+		return nil, err
 	}
-	defer server.Shutdown()
 	b, err := bus.Connect(ctx, bus.Options{Embedded: server, Keyring: ring.Keyring, Log: log,
 		Identity: bus.Identity{Service: "cli", Instance: "cli", Clock: clock.System()}})
 	if err != nil {
-		return err
+		server.Shutdown()
+		return nil, err
 	}
-	defer b.Close()
+	s := &session{bus: b, keyring: ring.Keyring, store: server}
 	// A firedrill that was killed as it started has left a store without streams.
 	if err := b.Bootstrap(ctx, bus.BootstrapOptions{Replicas: 1}); err != nil {
-		return err
+		s.close()
+		return nil, err
 	}
-	return f(b)
+	return s, nil
+}
+
+// look is connect for who only reads: where no firedrill runs, what the last one has
+// left is read from its store.
+func (a *app) look(ctx context.Context) (*session, error) {
+	s, err := a.connect(ctx)
+	if !errors.Is(err, errNoServer) || !a.hasStore() {
+		return s, err
+	}
+	s, err = a.openStore(ctx)
+	return s, failure(err)
 }
 
 // errChanging says that a firedrill can neither be asked nor its store be opened.
@@ -140,6 +162,34 @@ func (a *app) withRunningOrStore(ctx context.Context, f func(ctx context.Context
 	err = a.withStore(ctx, func(b *bus.Bus) error { return f(ctx, b, false) })
 	if errors.Is(err, bus.ErrStoreLocked) {
 		return fmt.Errorf("%w: %w", errChanging, err)
+	}
+	return err
+}
+
+// changeWait is how long a firedrill that is starting or ending is waited for.
+const changeWait = 15 * time.Second
+
+// patiently is withRunningOrStore again and again while a firedrill is starting or
+// ending, for up to changeWait; it calls waits before it does so. f is called again
+// only if it failed.
+func (a *app) patiently(ctx context.Context, f func(ctx context.Context, b *bus.Bus, running bool) error, waits func()) error {
+	err := a.withRunningOrStore(ctx, f)
+	if !errors.Is(err, errChanging) {
+		return err
+	}
+	waits()
+	limit, tick := time.NewTimer(changeWait), time.NewTicker(lookPause)
+	defer limit.Stop()
+	defer tick.Stop()
+	for errors.Is(err, errChanging) {
+		select {
+		case <-ctx.Done():
+			return err
+		case <-limit.C:
+			return err
+		case <-tick.C:
+			err = a.withRunningOrStore(ctx, f)
+		}
 	}
 	return err
 }

@@ -24,8 +24,9 @@ func (a *app) listCmd() *cobra.Command {
 		Use: "list", Short: "List drills and rejected requests, running drills first", Args: cobra.NoArgs,
 		Long: `List all drills, running ones first, and the latest requests that were rejected.
 The state is running, aborting (cut short, and being put back), finished (its
-report is being made), published or rejected.`,
-		RunE: a.withSession(func(cmd *cobra.Command, s *session, _ []string) error {
+report is being made), published or rejected. Where no firedrill runs it is that of
+the last one: what was under way then is left, until firedrill up goes on with it.`,
+		RunE: withSessionOf(a.look, func(cmd *cobra.Command, s *session, _ []string) error {
 			l, err := a.list(cmd.Context(), s)
 			if err != nil {
 				return err
@@ -68,10 +69,16 @@ type row struct {
 	Rejected string `json:"rejected,omitempty"`
 }
 
-// order puts running drills before those that are over.
+// stateLeft is that of a drill that is not at its end, where no firedrill runs.
+const stateLeft = "left"
+
+// order puts running drills before those that are over, and last what became none.
 func (r row) order() int {
-	if r.State == fold.StateRunning || r.State == reporter.StateAborting {
+	switch r.State {
+	case fold.StateRunning, reporter.StateAborting, stateLeft:
 		return 0
+	case reporter.StateRejected:
+		return 2
 	}
 	return 1
 }
@@ -98,6 +105,9 @@ func (a *app) list(ctx context.Context, s *session) (listing, error) {
 			}
 			if drill.Fold(bus.Trusted(h)).Abort != nil {
 				r.State = reporter.StateAborting
+			}
+			if s.store != nil {
+				r.State = stateLeft
 			}
 		}
 		out.Drills = append(out.Drills, r)

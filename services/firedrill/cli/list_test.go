@@ -79,6 +79,26 @@ func TestRejectedRequestsAreKnown(t *testing.T) {
 	}
 }
 
+// TestRejectedRequestsComeLast: they are no drills, and said where nothing runs, too.
+func TestRejectedRequestsComeLast(t *testing.T) {
+	dir := t.TempDir()
+	if did := command(t, dir, "undo", "gone-7"); did.code != run.BadArguments || !strings.Contains(did.errs, "rejected: ") {
+		t.Fatalf("%+v", did)
+	}
+	server, b := openStore(t, dir, "")
+	begin(t, b, event.RequestRef{MsgID: "weekly"})
+	if _, err := b.Append(t.Context(), somebodysDrill, event.Draft{Type: event.TypeDrillFinished, Data: event.DrillFinished{Complete: true}}); err != nil {
+		t.Fatal(err)
+	}
+	b.Close()
+	server.Shutdown()
+	did := command(t, dir, "list")
+	first, last := strings.Index(did.out, "\n"+somebodysDrill), strings.Index(did.out, "\nundo-1")
+	if did.code != run.OK || first < 0 || last < first {
+		t.Errorf("%+v", did)
+	}
+}
+
 // TestListForPrograms has what is on the page, and what the state is.
 func TestListForPrograms(t *testing.T) {
 	dir := serve(t)

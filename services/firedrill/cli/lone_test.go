@@ -165,8 +165,15 @@ func TestALoneRunIsReached(t *testing.T) {
 		t.Errorf("watch: %v\n%s", err, watch.words())
 	}
 	gone(t, dir)
-	if did := command(t, dir, "list"); did.code != run.BadArguments || !strings.Contains(did.errs, "no firedrill is running here") {
-		t.Errorf("list afterwards: %+v", did)
+	for words, args := range map[string][]string{
+		"published  INVALID":                {"list"},
+		lone + ": finished, everything put": {"status", lone},
+		"# DR Drill Report":                 {"report", lone},
+		"whole: ":                           {"verify", lone},
+	} {
+		if did := command(t, dir, args...); did.code != run.OK || did.errs != "" || !strings.Contains(did.out, words) {
+			t.Errorf("%v afterwards: %+v", args, did)
+		}
 	}
 	holdsNot(t, dir, string(rec.Seed), p.words()+watch.words())
 }
@@ -354,7 +361,13 @@ func TestAKilledRunConfusesNobody(t *testing.T) {
 	if err := os.WriteFile(record, raw, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	for _, args := range [][]string{{"list"}, {"watch", lone}, {"abort", lone}} {
+	if did := command(t, dir, "list"); did.code != run.OK || !strings.Contains(did.out, "  left  ") {
+		t.Errorf("list: %+v", did)
+	}
+	if did := command(t, dir, "status", lone); did.code != run.OK || !strings.Contains(did.out, lone+": left before its end") || !strings.Contains(did.out, "to undo    p/fault/break") {
+		t.Errorf("status: %+v", did)
+	}
+	for _, args := range [][]string{{"watch", lone}, {"abort", lone}} {
 		if did := command(t, dir, args...); did.code != run.BadArguments || !strings.Contains(did.errs, "no firedrill is running here") {
 			t.Errorf("%v: %+v", args, did)
 		}

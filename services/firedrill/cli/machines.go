@@ -2,10 +2,10 @@ package cli
 
 import (
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
 
+	"github.com/firedrill/firedrill/pkg/lazy"
 	"github.com/firedrill/firedrill/services/injector"
 )
 
@@ -13,10 +13,10 @@ import (
 // needs a machine repeats what is wrong with it. What follows finds the machines
 // in them again.
 var (
-	ofNode = regexp.MustCompile(`(?:data directory \S+ of node \S+: )?node ([A-Za-z0-9][-_.A-Za-z0-9]*)(?: as \S+)?: `)
+	ofNode = lazy.Regexp(`(?:data directory \S+ of node \S+: )?node ([A-Za-z0-9][-_.A-Za-z0-9]*)(?: as \S+)?: `)
 	// commandFailed is how pkg/control words a command that failed elsewhere.
-	commandFailed = regexp.MustCompile(`(?s), through (.+?): (exit status \d+|context deadline exceeded \(signal: killed\)|(?:fork/)?exec\b.*)(?:: (.*))?$`)
-	connectFailed = regexp.MustCompile(`(?s)^connect to (\S+), database .*: (.+)$`)
+	commandFailed = lazy.Regexp(`(?s), through (.+?): (exit status \d+|context deadline exceeded \(signal: killed\)|(?:fork/)?exec\b.*)(?:: (.*))?$`)
+	connectFailed = lazy.Regexp(`(?s)^connect to (\S+), database .*: (.+)$`)
 )
 
 // nodeFailure is what a problem says of one node.
@@ -36,7 +36,7 @@ func (f nodeFailure) machine() bool { return f.through != "" || f.address != "" 
 // node's text may have several lines, as ssh's have.
 func splitProblem(text string) (lead string, out []nodeFailure) {
 	for i, line := range strings.Split(text, "\n") {
-		at := ofNode.FindStringSubmatchIndex(line)
+		at := ofNode().FindStringSubmatchIndex(line)
 		switch {
 		case at != nil:
 			if i == 0 {
@@ -56,10 +56,10 @@ func splitProblem(text string) (lead string, out []nodeFailure) {
 }
 
 func (f *nodeFailure) read() {
-	if m := commandFailed.FindStringSubmatch(f.text); m != nil {
+	if m := commandFailed().FindStringSubmatch(f.text); m != nil {
 		lines := strings.Split(strings.TrimSpace(m[3]), "\n")
 		f.through, f.cause, f.why = m[1], m[2], lines[len(lines)-1]
-	} else if m := connectFailed.FindStringSubmatch(f.text); m != nil {
+	} else if m := connectFailed().FindStringSubmatch(f.text); m != nil {
 		f.address, f.why = m[1], m[2]
 	}
 }

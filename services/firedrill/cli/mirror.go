@@ -58,7 +58,7 @@ of a mirror lies in --state: from another directory, or from cron, say where.
 Exit codes: 0 all is as it should be, 1 it is not (something was left undone or refused,
 differs, or could not be proven), 130 interrupted, 254 bad arguments, 255 failed.`,
 	}
-	c.PersistentPreRun = func(*cobra.Command, []string) { limitMemory() }
+	c.PersistentPreRun = func(*cobra.Command, []string) { tuneCollector() }
 	f := c.PersistentFlags()
 	f.StringVar(&o.state, "state", "", "folder for what mirrors remember; default: mirrors in the state directory")
 	f.BoolVar(&o.json, "json", false, "print the result, and what goes wrong, as JSON")
@@ -71,11 +71,21 @@ differs, or could not be proven), 130 interrupted, 254 bad arguments, 255 failed
 	return c
 }
 
-// mirrorMemory is beyond what a mirror needs at any size of a tree; without a bound
-// the collector lets garbage grow to as much again.
-const mirrorMemory = 56 << 20
+// What lives in a mirror's heap stays below 10 MiB at any size of a tree, and below 40 while
+// it copies very many small files. The collector's own 100 % would have it collect that
+// again and again, which costs a run a tenth of its processor time. mirrorGarbage lets an
+// unchanged run of a million files grow from 40 to 50 MiB; mirrorMemory, beyond what a
+// mirror needs, keeps the garbage of the runs that copy from growing to as much again.
+const (
+	mirrorGarbage = 300 // percent of what lives
+	mirrorMemory  = 56 << 20
+)
 
-func limitMemory() {
+// tuneCollector leaves alone what whoever started the process has chosen.
+func tuneCollector() {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(mirrorGarbage)
+	}
 	if os.Getenv("GOMEMLIMIT") == "" {
 		debug.SetMemoryLimit(mirrorMemory)
 	}

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"math"
+	"runtime/debug"
 	"strings"
 	"testing"
 	"time"
@@ -31,6 +33,29 @@ func TestBandwidth(t *testing.T) {
 		var b bandwidth
 		if err := b.Set(text); err == nil || !strings.Contains(err.Error(), "10M (10,000,000) or 10Mi (10,485,760)") {
 			t.Errorf("%q is %d, %v", text, b, err)
+		}
+	}
+}
+
+// What the user chose wins.
+func TestTheCollectorIsTunedUnlessTheUserDid(t *testing.T) {
+	percent, limit := debug.SetGCPercent(100), debug.SetMemoryLimit(math.MaxInt64)
+	defer func() { debug.SetGCPercent(percent); debug.SetMemoryLimit(limit) }()
+	for _, c := range []struct {
+		gogc, limit string
+		percent     int
+		most        int64
+	}{
+		{"", "", mirrorGarbage, mirrorMemory},
+		{"150", "", 100, mirrorMemory},
+		{"", "1GiB", mirrorGarbage, math.MaxInt64},
+		{"off", "off", 100, math.MaxInt64},
+	} {
+		t.Setenv("GOGC", c.gogc)
+		t.Setenv("GOMEMLIMIT", c.limit)
+		tuneCollector()
+		if percent, most := debug.SetGCPercent(100), debug.SetMemoryLimit(math.MaxInt64); percent != c.percent || most != c.most {
+			t.Errorf("GOGC=%s GOMEMLIMIT=%s: %d %%, %d bytes", c.gogc, c.limit, percent, most)
 		}
 	}
 }

@@ -56,13 +56,25 @@ func printPlan(w io.Writer, c injector.Checked) {
 	for _, m := range machinesIn(c) {
 		fmt.Fprintf(w, "PROBLEM %s\n        %s, then plan again\n", m, m.fix())
 	}
-	p.problem("", c.Problem)
+	for _, problem := range byTarget(c.Problem) {
+		p.problem("", problem)
+	}
 	if c.Guards != nil {
 		printGuards(w, *c.Guards, c.BlastRadius)
 	}
 	for _, s := range c.Steps {
 		p.step(s)
 	}
+}
+
+// byTarget takes apart what a survey found, which begins with a target's name each time.
+func byTarget(problem string) []string {
+	const of = "\ntarget "
+	parts := strings.Split(problem, of)
+	for i := range parts[1:] {
+		parts[i+1] = strings.TrimPrefix(of, "\n") + parts[i+1]
+	}
+	return parts
 }
 
 // wouldBegin is an error, with exit code 1, when the drill would not begin as planned.
@@ -86,7 +98,7 @@ func wouldBegin(c injector.Checked) error {
 func printGuards(w io.Writer, g drill.Guards, radius int) {
 	protected, windows, approval := "nothing", "any time", "not needed"
 	if len(g.Protect) > 0 {
-		protected = strings.Join(g.Protect, ", ")
+		protected = strings.Join(g.Protect, ", ") + " (from faults; recovery, restore and undo act on what they need)"
 	}
 	if len(g.Windows) > 0 {
 		var list []string

@@ -43,7 +43,7 @@ func history(ctx context.Context, s *session, id string) ([]bus.Stored, error) {
 func (a *app) statusCmd() *cobra.Command {
 	return &cobra.Command{
 		Use: "status DRILL", Short: "Say where a drill stands", Args: cobra.ExactArgs(1),
-		RunE: a.withSession(func(cmd *cobra.Command, s *session, args []string) error {
+		RunE: withSessionOf(a.look, func(cmd *cobra.Command, s *session, args []string) error {
 			h, err := history(cmd.Context(), s, args[0])
 			if no, ok := errors.AsType[*rejectedError](err); ok {
 				fmt.Fprintln(a.Out, no)
@@ -56,7 +56,7 @@ func (a *app) statusCmd() *cobra.Command {
 				return err
 			}
 			st := drill.Fold(bus.Trusted(h))
-			fmt.Fprintf(a.Out, "%s: %s\n", st.ID, summary(st))
+			fmt.Fprintf(a.Out, "%s: %s\n", st.ID, a.summary(s, st))
 			for _, step := range st.Program {
 				if step.Kind != drill.StepUndo {
 					fmt.Fprintf(a.Out, "  %-10s %s %s\n", orWaiting(st.Step(step.ID).Status), step.ID, st.Step(step.ID).Reason)
@@ -70,10 +70,14 @@ func (a *app) statusCmd() *cobra.Command {
 	}
 }
 
-func summary(st drill.State) string {
+func (a *app) summary(s *session, st drill.State) string {
 	switch {
+	case s.store != nil && st.Finished == nil:
+		return fmt.Sprintf("left before its end, as no firedrill runs here: %s goes on with it", a.command("up"))
 	case st.Finished != nil && len(st.Finished.Outstanding) > 0:
 		return fmt.Sprintf("finished, STILL BROKEN: %v", st.Finished.Outstanding)
+	case st.Finished != nil && !st.Published:
+		return "finished, everything put back, without a report yet"
 	case st.Finished != nil:
 		return "finished, everything put back"
 	case st.Abort != nil:

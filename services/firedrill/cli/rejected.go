@@ -33,7 +33,7 @@ func rejection(ctx context.Context, s *session, id string) *rejectedError {
 	if err != nil {
 		return nil
 	}
-	answer, err := s.bus.Call(ctx, "status", question)
+	answer, err := s.ask(ctx, "status", question)
 	var no rejectedError
 	if err != nil || json.Unmarshal(answer, &no.Rejection) != nil || no.State != reporter.StateRejected {
 		return nil
@@ -45,7 +45,7 @@ func rejection(ctx context.Context, s *session, id string) *rejectedError {
 func rejections(ctx context.Context, s *session) ([]reporter.Rejection, error) {
 	ctx, cancel := context.WithTimeout(ctx, reporterWait)
 	defer cancel()
-	answer, err := s.bus.Call(ctx, "list", nil)
+	answer, err := s.ask(ctx, "list", nil)
 	if err != nil {
 		return nil, err
 	}

@@ -7,14 +7,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/user"
-	"regexp"
 	"time"
 
 	"github.com/firedrill/firedrill/pkg/bus"
 	"github.com/firedrill/firedrill/pkg/clock"
 	"github.com/firedrill/firedrill/pkg/drill"
+	"github.com/firedrill/firedrill/pkg/lazy"
 	"github.com/firedrill/firedrill/services/injector"
 	"github.com/firedrill/firedrill/services/mirror"
 )
@@ -24,6 +25,9 @@ func (a *app) readFile(path string) ([]byte, error) {
 	in := a.In
 	if path != "-" {
 		f, err := os.Open(path)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil, fmt.Errorf("%s: there is no such file: name the file with the drill, or - for standard input", path)
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -179,10 +183,10 @@ func requester() string {
 	if u, err := user.Current(); err == nil && u.Username != "" {
 		name = u.Username
 	}
-	return notToken.ReplaceAllString(name, "-")
+	return notToken().ReplaceAllString(name, "-")
 }
 
-var notToken = regexp.MustCompile(`[^A-Za-z0-9_-]+`)
+var notToken = lazy.Regexp(`[^A-Za-z0-9_-]+`)
 
 func writeJSON(w io.Writer, v any) error {
 	enc := json.NewEncoder(w)

@@ -22,6 +22,7 @@ import (
 	"github.com/firedrill/firedrill/pkg/run"
 	"github.com/firedrill/firedrill/pkg/target"
 	"github.com/firedrill/firedrill/services/firedrill/allinone"
+	"github.com/firedrill/firedrill/services/reporter"
 )
 
 // Streams are what a command reads and writes.
@@ -159,6 +160,8 @@ type session struct {
 	bus     *bus.Bus
 	keyring event.Keyring
 	own     *allinone.Stack
+	// store is set where no firedrill runs, and only what the last one left is read.
+	store *bus.Embedded
 	// record is what was found in the state directory; zero for servers named and for
 	// the invocation's own.
 	record allinone.Record
@@ -171,6 +174,17 @@ func (s *session) close() {
 		return
 	}
 	s.bus.Close()
+	if s.store != nil {
+		s.store.Shutdown()
+	}
+}
+
+// ask asks the reporter, or where none runs finds the answer in the store.
+func (s *session) ask(ctx context.Context, endpoint string, question []byte) ([]byte, error) {
+	if s.store == nil {
+		return s.bus.Call(ctx, endpoint, question)
+	}
+	return reporter.Answer(ctx, reporter.Config{Bus: s.bus, Keyring: s.keyring, Log: slog.New(slog.DiscardHandler)}, endpoint, question)
 }
 
 // errNoServer tells the caller how to get one.
@@ -266,6 +280,9 @@ func (a *app) connectOrStart(ctx context.Context, r asked, outDir string) (*sess
 		return nil, err
 	}
 	if err := a.refuseLeft(ctx, r); err != nil {
+		return nil, err
+	}
+	if err := tryOut("--out", outDir, outDir); err != nil {
 		return nil, err
 	}
 	// Other commands reach the drill by the record in the state directory. It does what

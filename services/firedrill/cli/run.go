@@ -18,7 +18,6 @@ import (
 
 	"github.com/firedrill/firedrill/pkg/bus"
 	"github.com/firedrill/firedrill/pkg/drill"
-	"github.com/firedrill/firedrill/pkg/event"
 	"github.com/firedrill/firedrill/pkg/run"
 	"github.com/firedrill/firedrill/pkg/telemetry"
 	"github.com/firedrill/firedrill/pkg/verdict"
@@ -70,35 +69,11 @@ func (o *runOptions) register(f *pflag.FlagSet) {
 	f.BoolVar(&o.quiet, "quiet", false, "no progress")
 }
 
-func (a *app) undoCmd() *cobra.Command {
-	var o runOptions
-	c := &cobra.Command{
-		Use:   "undo DRILL",
-		Short: "Try again what a drill could not undo",
-		Long: `Undo what an earlier drill left outstanding. Until that succeeded, no new drill
-runs on its systems. It becomes a drill of its own, with a report, and ends with
-exit code 0 when nothing is outstanding any more.`,
-		Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if !event.IsDrillID(args[0]) {
-				return fmt.Errorf("%q: %w", args[0], errNoDrill)
-			}
-			raw, err := injector.UndoRequest(undoName, args[0])
-			if err != nil {
-				return failure(err)
-			}
-			return a.run(cmd.Context(), document{raw: raw, name: undoName}, o)
-		},
-	}
-	o.register(c.Flags())
-	return c
-}
-
-// undoName is what settlements are called: their ids are undo-<sequence>.
-const undoName = "undo"
-
 // run publishes a request and follows the drill that it becomes.
 func (a *app) run(ctx context.Context, d document, o runOptions) error {
+	if err := o.tryOutputs(); err != nil {
+		return err
+	}
 	// The services of an own all-in-one outlive an interrupt: it aborts the
 	// drill, and the clean-up still needs them.
 	alive, stop := context.WithCancel(context.WithoutCancel(ctx))

@@ -75,6 +75,12 @@ func leftRequest() asked {
 // injector.
 func openStore(t *testing.T, dir, listen string) (*bus.Embedded, *bus.Bus) {
 	t.Helper()
+	return openStoreAs(t, event.Injector, dir, listen)
+}
+
+// openStoreAs is openStore for any service.
+func openStoreAs(t *testing.T, service, dir, listen string) (*bus.Embedded, *bus.Bus) {
+	t.Helper()
 	ring, err := keys.LoadOrCreate(filepath.Join(dir, "keys"))
 	if err != nil {
 		t.Fatal(err)
@@ -84,12 +90,12 @@ func openStore(t *testing.T, dir, listen string) (*bus.Embedded, *bus.Bus) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	signer, err := ring.Signer(event.Injector)
+	signer, err := ring.Signer(service)
 	if err != nil {
 		t.Fatal(err)
 	}
 	b, err := bus.Connect(t.Context(), bus.Options{Embedded: server, Keyring: ring.Keyring, Log: log,
-		Identity: bus.Identity{Service: event.Injector, Instance: "test", Signer: signer, Clock: clock.System()}})
+		Identity: bus.Identity{Service: service, Instance: "test", Signer: signer, Clock: clock.System()}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -176,5 +182,46 @@ func TestLeavingAWatch(t *testing.T) {
 	want := "firedrill: no longer watching; the drill goes on: `firedrill --state-dir " + dir + " watch " + somebodysDrill + "` shows it again\n"
 	if code != run.Interrupted || errs != want {
 		t.Fatalf("exit %d, %q; want %q", code, errs, want)
+	}
+}
+
+// TestAWatchReadsTheEndFromTheStore: the firedrill of a lone run ends right after the
+// report, which a watcher may not have heard of. Where the store does not have it
+// either, the watcher says so.
+func TestAWatchReadsTheEndFromTheStore(t *testing.T) {
+	for name, published := range map[string]bool{"published": true, "left": false} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			server, b := openStore(t, dir, "127.0.0.1:0")
+			begin(t, b, event.RequestRef{MsgID: "weekly"})
+			record(t, dir, allinone.Record{PID: os.Getpid(), NATSURL: server.URL()})
+			var out lines
+			out.call = func() {
+				b.Close()
+				server.Shutdown()
+				if !published {
+					return
+				}
+				for _, d := range []event.Draft{
+					{Type: event.TypeDrillFinished, Data: event.DrillFinished{Complete: true}},
+					{Type: event.TypeReportPublished, Data: event.ReportPublished{Verdict: "INVALID", Of: 2}},
+				} {
+					info, _ := event.Lookup(d.Type)
+					server, b := openStoreAs(t, info.Service, dir, "")
+					if _, err := b.Append(t.Context(), somebodysDrill, d); err != nil {
+						t.Error(err)
+					}
+					b.Close()
+					server.Shutdown()
+				}
+			}
+			code, errs := ask(t.Context(), dir, &out, "watch", somebodysDrill)
+			switch said := out.text.String(); {
+			case published && (code != run.Inconclusive || !strings.Contains(said, somebodysDrill+": INVALID") || strings.Contains(errs, "has ended")):
+				t.Errorf("exit %d, %s%s", code, said, errs)
+			case !published && (code != run.Crash || !strings.Contains(errs, "the firedrill that conducts "+somebodysDrill+" has ended")):
+				t.Errorf("exit %d, %s%s", code, said, errs)
+			}
+		})
 	}
 }

@@ -58,6 +58,10 @@ func (s *sim) Open(_ context.Context, c target.Config) (*target.Target, error) {
 
 func (s *sim) Identify(context.Context) (string, error) { return "sim/1", nil }
 
+func (s *sim) Survey(context.Context, []target.Operation) (target.Survey, error) {
+	return target.Survey{Parts: []event.Part{{ID: "sim:1", Kind: "service"}}}, nil
+}
+
 func (s *sim) Plan(_ context.Context, op target.Operation) (target.Plan, error) {
 	return target.Plan{Parts: []event.Part{{ID: "sim:1", Kind: "service"}}, Does: []string{op.Name}, Undo: json.RawMessage(`{}`), Undoes: "mends it"}, nil
 }

@@ -1,13 +1,17 @@
 package cli
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/firedrill/firedrill/pkg/bus"
+	"github.com/firedrill/firedrill/pkg/drill"
 	"github.com/firedrill/firedrill/pkg/run"
 	"github.com/firedrill/firedrill/pkg/telemetry"
 	"github.com/firedrill/firedrill/services/firedrill/allinone"
@@ -66,20 +70,25 @@ func (a *app) up(ctx context.Context, o allinone.Options) error {
 	if err := reporter.CheckToken(o.HTTPToken); err != nil {
 		return err
 	}
+	// What is under way is put back all the same, so this does not keep it from starting.
+	if err := tryOut("--out", o.OutDir, o.OutDir); err != nil {
+		fmt.Fprintf(a.Err, "firedrill: finished drills will have no report: %v\n", err)
+	}
 	flush, err := telemetry.Setup(ctx, "firedrill", "allinone")
 	if err != nil {
 		return failure(err)
 	}
 	stack, err := allinone.Start(ctx, o)
 	if err != nil {
-		return failure(err)
+		return failure(withFlag(err))
 	}
 	rec, _ := allinone.ReadRecord(a.stateDir)
 	fmt.Fprintf(a.Out, "firedrill is up: NATS at %s", rec.NATSURL)
-	if o.HTTPAddr != "" {
-		fmt.Fprintf(a.Out, ", page and API at http://%s", o.HTTPAddr)
+	if rec.HTTP != "" {
+		fmt.Fprintf(a.Out, ", page and API at http://%s", rec.HTTP)
 	}
 	fmt.Fprintln(a.Out)
+	a.sayTaken(ctx, stack, cmp.Or(o.LeaseTTL, injector.DefaultLeaseTTL))
 	select {
 	case <-ctx.Done():
 	case <-stack.Ended():
@@ -96,6 +105,40 @@ func (a *app) up(ctx context.Context, o allinone.Options) error {
 		return failure(err)
 	}
 	return &exitError{code: run.Inconclusive}
+}
+
+// sayTaken says which drills are taken up again, and who has to have been silent for how
+// long before.
+func (a *app) sayTaken(ctx context.Context, stack *allinone.Stack, ttl time.Duration) {
+	left, err := unfinished(ctx, stack.Bus)
+	for _, d := range left {
+		h, failed := stack.Bus.History(ctx, d.Drill)
+		if failed != nil {
+			err = failed
+			continue
+		}
+		switch l := drill.Fold(bus.Trusted(h)).Lease; l.Holder {
+		case "", allinone.Instance:
+			fmt.Fprintf(a.Out, "%s is under way, and is taken up again: %s shows it\n", d.Drill, a.command("watch "+d.Drill))
+		default:
+			until := time.Now().Add(ttl).Format(time.TimeOnly)
+			fmt.Fprintf(a.Out, "%s is under way, conducted by %s of another process (lease %d): it is taken over when that was silent for %s, if it is, at %s (--lease-ttl)\n", d.Drill, l.Holder, l.Epoch, ttl, until)
+		}
+	}
+	if err != nil && ctx.Err() == nil {
+		fmt.Fprintf(a.Err, "firedrill: not every drill that is under way could be looked at: %v\n", err)
+	}
+}
+
+// withFlag names the flag of an address that cannot be had.
+func withFlag(err error) error {
+	if http, ok := errors.AsType[*allinone.HTTPError](err); ok {
+		return fmt.Errorf("--http %w", http.Err)
+	}
+	if nats, ok := errors.AsType[*bus.ListenError](err); ok {
+		return fmt.Errorf("--listen %w", nats)
+	}
+	return err
 }
 
 // underWay names the drills that are not finished.

@@ -54,6 +54,9 @@ func Describe(s bus.Stored) string {
 		if len(p.Outstanding) > 0 {
 			return "finished, but STILL BROKEN: " + strings.Join(p.Outstanding, ", ")
 		}
+		if !p.Complete {
+			return "finished: everything is put back that this drill broke; it was cut short"
+		}
 		return "finished: everything is put back"
 	case *event.ReportPublished:
 		return "report published: " + p.Verdict
@@ -95,6 +98,8 @@ func describeEffect(s bus.Stored) string {
 		return p.Step + " FAILED: " + p.Reason
 	case *event.UndoDone:
 		return p.Step + " undone" + took(p.Began, p.Ended)
+	case *event.UndoWaived:
+		return fmt.Sprintf("%s is NOT undone, on the word of %s: %s", p.Step, p.By, p.Reason)
 	case *event.UndoFailed:
 		return fmt.Sprintf("undo of %s FAILED (try %d): %s", p.Step, p.Try, p.Reason)
 	}

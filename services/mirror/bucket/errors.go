@@ -210,7 +210,7 @@ func (b *Bucket) explain(op, key string, x *exchange, err error) error {
 		// It says why itself.
 	case untrusted(e.Err):
 		e.Reason, e.Advice = ErrUnreachable, "trust its certificate, or use the name that it was made for"
-	case strings.Contains(e.Err.Error(), "server gave HTTP response to HTTPS client"):
+	case errors.Is(err, http.ErrSchemeMismatch):
 		e.Reason, e.Advice = ErrUnreachable, "write http:// in the endpoint: the server does not speak TLS"
 	default:
 		e.Reason = ErrUnreachable

@@ -15,7 +15,6 @@ import (
 	"time"
 
 	"github.com/minio/minio-go/v7"
-	"github.com/minio/minio-go/v7/pkg/signer"
 )
 
 // Object is what is known of an object. A field that was not asked for, or that
@@ -203,11 +202,9 @@ func (b *Bucket) fetchPage(ctx context.Context, q pageRequest, p *page) error {
 	return nil
 }
 
-// emptySHA256 is the hash of a request without a body.
-const emptySHA256 = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
-
 // get sends a signed GET, past minio-go, which parses answers to the last header, needed
-// or not. The caller looks at the status and closes the answer's body.
+// or not, and past http.Client, which has nothing to add: redirects are not followed. The
+// caller looks at the status and closes the answer's body.
 func (b *Bucket) get(ctx context.Context, url string, header http.Header) (*http.Response, error) {
 	from := b.core.CredContext()
 	from.Context = ctx
@@ -219,11 +216,11 @@ func (b *Bucket) get(ctx context.Context, url string, header http.Header) (*http
 	if err != nil {
 		return nil, err
 	}
-	q.Header.Set("X-Amz-Content-Sha256", emptySHA256)
 	maps.Copy(q.Header, header)
-	// Anonymous keys are empty, and leave the request unsigned.
-	q = signer.SignV4(*q, keys.AccessKeyID, keys.SecretAccessKey, keys.SessionToken, b.region)
-	return b.client.Do(q)
+	if err := b.signer.sign(ctx, q, keys, b.region); err != nil {
+		return nil, err
+	}
+	return b.observed.RoundTrip(q)
 }
 
 // readError reads an S3 error as minio-go does.

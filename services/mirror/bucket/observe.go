@@ -2,6 +2,7 @@ package bucket
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"math/rand/v2"
 	"net/http"
@@ -27,6 +28,9 @@ type observer struct {
 func (o *observer) RoundTrip(q *http.Request) (*http.Response, error) {
 	began := time.Now()
 	a, err := o.next.RoundTrip(q)
+	if e, ok := errors.AsType[tls.RecordHeaderError](err); ok && string(e.RecordHeader[:]) == "HTTP/" {
+		err = http.ErrSchemeMismatch
+	}
 	if err != nil {
 		return nil, err
 	}

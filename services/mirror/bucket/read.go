@@ -173,16 +173,13 @@ func (b *Bucket) Stat(ctx context.Context, key string) (Object, error) {
 func object(key string, info minio.ObjectInfo, x *exchange) Object {
 	o := Object{
 		Key: key, Size: info.Size, ETag: info.ETag, LastModified: info.LastModified,
-		Meta: map[string]string{}, Headers: map[string]string{}, VersionID: info.VersionID, CRC32C: decodeCRC(info.ChecksumCRC32C),
+		Meta: info.UserMetadata, Headers: map[string]string{}, VersionID: info.VersionID, CRC32C: decodeCRC(info.ChecksumCRC32C),
 	}
 	o.Encryption = x.header.Get("X-Amz-Server-Side-Encryption")
 	for _, name := range []string{"Content-Type", "Content-Encoding", "Content-Language", "Content-Disposition", "Cache-Control", "Expires"} {
 		if value := x.header.Get(name); value != "" {
 			o.Headers[name] = value
 		}
-	}
-	for name, value := range info.UserMetadata {
-		o.Meta[http.CanonicalHeaderKey(name)] = value
 	}
 	return o
 }

@@ -8,6 +8,7 @@ import (
 	"hash"
 	"hash/crc32"
 	"io"
+	"sync"
 
 	"github.com/firedrill/firedrill/services/mirror/entry"
 	"github.com/firedrill/firedrill/services/mirror/place"
@@ -16,6 +17,10 @@ import (
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// blakes are hashers that no content uses: each has ten kilobytes, more than all else
+// that a small file takes.
+var blakes = sync.Pool{New: func() any { return blake3.New() }}
 
 // hasher computes, in one pass, what is to be known of a content.
 type hasher struct {
@@ -27,7 +32,8 @@ type hasher struct {
 // newHasher begins a content. withETag asks for the ETag that the content would
 // have as an object; partSize is that of its parts, 0 if it was put at once.
 func newHasher(withETag bool, partSize int64) *hasher {
-	h := &hasher{blake: blake3.New()}
+	h := &hasher{blake: blakes.Get().(*blake3.Hasher)}
+	h.blake.Reset()
 	if withETag {
 		h.etag = &etag{partSize: partSize, part: md5.New(), all: md5.New()}
 	}
@@ -44,10 +50,12 @@ func (h *hasher) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// sum gives the hashes of what was written.
+// sum gives the hashes of what was written, and ends the hasher's use.
 func (h *hasher) sum() entry.Sum {
 	s := entry.Sum{Has: entry.HasBLAKE3 | entry.HasCRC32C, CRC32C: h.crc}
 	h.blake.Sum(s.BLAKE3[:0])
+	blakes.Put(h.blake)
+	h.blake = nil // Whoever writes on must not write into another content's.
 	if h.etag != nil {
 		s.ETag, s.Has = h.etag.sum(), s.Has|entry.HasETag
 		if h.etag.partSize > 0 {

@@ -21,6 +21,10 @@ type Item struct {
 	// not in batches, which may overwrite what was written a moment ago: for runs
 	// between two sides that both are written to by others.
 	Single bool
+	// Names says that of what is to be copied no more than names, sizes and ETags were
+	// listed: whoever opens it is told what it is. What turns out not to be what it
+	// looked like comes back as a Rehash, for whoever made the plan to settle.
+	Names bool
 	// DryRun asks only what the actions would come to.
 	DryRun bool
 	// Parts, if not nil, says that of the one action, which is a Put, only these parts
@@ -62,8 +66,10 @@ func weight(a *plan.Action) int64 {
 // that each item is one batch; a file that is not small is an item of its own.
 type batcher struct {
 	traits [2]place.Traits
-	dry    bool
-	emit   func(Item) error
+	// names says that of the source no more than names are known.
+	names bool
+	dry   bool
+	emit  func(Item) error
 	// idle reports whether a worker waits for an item.
 	idle func() bool
 	// first, if not nil, carries out an item before it returns. It is for
@@ -166,6 +172,6 @@ func (b *batcher) flushDirs() error {
 }
 
 func (b *batcher) mark(it Item) Item {
-	it.DryRun, it.Single = b.dry, b.first != nil
+	it.DryRun, it.Single, it.Names = b.dry, b.first != nil, b.names
 	return it
 }

@@ -27,9 +27,9 @@ type run struct {
 	report      Report
 	batch       *batcher
 	seq         atomic.Int64
-	// names says that the destination lists no more than names: full are the rules
-	// for what was looked at singly.
-	names bool
+	// names says, by side, that no more than names are listed: full are the rules for
+	// what was looked at singly.
+	names [2]bool
 	full  *plan.Rules
 	// left and leftBytes are what asLeft was told of and nobody has counted yet.
 	left, leftBytes int64
@@ -55,6 +55,7 @@ type run struct {
 // the report then holds what it did so far. What went wrong with single entries is
 // in the report only.
 func (j *Job) Run(ctx context.Context) (Report, error) {
+	defer j.Listing.Close()
 	if err := j.check(); err != nil {
 		return Report{}, err
 	}
@@ -62,7 +63,7 @@ func (j *Job) Run(ctx context.Context) (Report, error) {
 	defer cancel(nil)
 	own := *j
 	r := &run{Job: &own, ctx: ctx, fail: cancel, slots: make(chan struct{}, max(1, j.Pool.Width()))}
-	r.report = Report{Began: j.Now(), Done: map[plan.Op]int64{}, Bytes: map[plan.Op]int64{}}
+	r.report = Report{Began: j.began(), Done: map[plan.Op]int64{}, Bytes: map[plan.Op]int64{}}
 	r.mark = sync.OnceValue(r.begin)
 	err := r.whole()
 	r.report.Ended = j.Now()
@@ -136,21 +137,23 @@ func (r *run) plan() (*plan.Plan, error) {
 	}
 	full := rules
 	r.rules, r.full = &rules, &full
-	// Where the past says what the attributes are, names and ETags do. Of a place that
-	// was just accepted it does not: whoever rebuilt it may have lost them.
-	// Nor does it after a run that was cut off: it may have set what it did not note.
-	r.names = !r.AcceptPlaces && !r.knew.Unfinished && r.report.Check == CheckListing && !r.knew.Listed.IsZero() && !r.Store.Empty() && to.ETags && r.Mode != plan.TwoWay
-	if r.names {
-		rules.Lists[plan.Dest] = 0
+	r.names = r.namesOnly()
+	for side, names := range r.names {
+		if names {
+			rules.Lists[side] = 0
+		}
 	}
-	in := plan.Input{Source: r.Places[plan.Source].Entries(r.ctx, place.ListOptions{Filter: r.Filter})}
+	in := plan.Input{Source: r.source(r.ctx, place.ListOptions{Filter: r.Filter, Names: r.names[plan.Source]})}
 	if !r.Store.Empty() {
 		in.Past = r.Store.Past()
 	}
-	if r.report.Check != CheckState {
-		in.Dest = r.Places[plan.Dest].Entries(r.ctx, place.ListOptions{Filter: r.Filter, Names: r.names})
+	switch {
+	case r.names[plan.Source]:
+		in.Dest = nothing // as was seen
+	case r.report.Check != CheckState:
+		in.Dest = r.Places[plan.Dest].Entries(r.ctx, place.ListOptions{Filter: r.Filter, Names: r.names[plan.Dest]})
 	}
-	r.batch = &batcher{traits: [2]place.Traits{from, to}, dry: r.DryRun, emit: r.dispatch, idle: r.idle}
+	r.batch = &batcher{traits: [2]place.Traits{from, to}, names: r.names[plan.Source], dry: r.DryRun, emit: r.dispatch, idle: r.idle}
 	if r.Mode == plan.TwoWay {
 		r.batch.first = r.now
 	}
@@ -221,7 +224,7 @@ func (r *run) carryOut(p *plan.Plan) error {
 		if err := r.ctx.Err(); err != nil {
 			return err
 		}
-		if r.names && a.Op == plan.Equal && !listedAsLeft(&a) {
+		if r.names[plan.Dest] && a.Op == plan.Equal && !listedAsLeft(&a) {
 			a.Op = plan.Rehash // of nothing, to have it looked at
 		}
 		r.watch.planned(&a)
@@ -358,33 +361,6 @@ func answers(it *Item, dones []Done) error {
 	return nil
 }
 
-// listedAsLeft reports whether the destination was listed as the last run left it, so
-// that it has the attributes that it had then.
-func listedAsLeft(a *plan.Action) bool {
-	now, then := &a.Dest.Sum, &a.Past.Dest.Sum
-	return plan.Present(a.Past.Dest) && now.Contains(entry.HasETag) && then.Contains(entry.HasETag) &&
-		now.ETag == then.ETag && a.Dest.Size == a.Past.Dest.Size
-}
-
-// settled decides on what was hashed. Where no more than the destination's names
-// were listed, and it is not what the last run left, it is looked at: what is equal
-// may have other attributes.
-func (r *run) settled(a plan.Action) (plan.Action, error) {
-	if !r.names || listedAsLeft(&a) {
-		return r.rules.Settle(a), nil
-	}
-	now, there, err := r.Places[plan.Dest].Look(r.ctx, a.Dest)
-	if err == nil && (!there || now.Sum.ETag != a.Dest.Sum.ETag) {
-		err = place.ErrChanged
-	}
-	if err != nil {
-		return a, fmt.Errorf("look at what was listed: %w", err)
-	}
-	now.Sum = a.Dest.Sum.Merge(now.Sum)
-	a.Dest = now
-	return r.full.Settle(a), nil
-}
-
 // settle remembers and reports what became of an action.
 func (r *run) settle(d Done) error {
 	if !r.DryRun {
@@ -406,7 +382,7 @@ func (r *run) remember(d *Done) error {
 	if a.Op == plan.Conflict && (a.Reason == plan.ConflictUnicode || a.Reason == plan.ConflictKey) {
 		return nil // another action speaks for the key
 	}
-	if r.names && a.Op == plan.Equal && listedAsLeft(a) {
+	if r.names[plan.Dest] && a.Op == plan.Equal && listedAsLeft(a) {
 		// No more was listed than that it is what was left there.
 		sum := a.Dest.Sum
 		a.Dest = a.Past.Dest
@@ -576,7 +552,7 @@ func (t *tail) flush() error {
 	hold := r.writesFailed
 	r.mu.Unlock()
 	if !hold {
-		return r.now(Item{Actions: actions, Ordered: true, DryRun: r.DryRun, Single: r.batch.first != nil})
+		return r.now(r.batch.mark(Item{Actions: actions, Ordered: true}))
 	}
 	for _, a := range actions {
 		if err := r.settle(Done{Action: a, Err: ErrHeldBack}); err != nil {

@@ -54,7 +54,7 @@ func (r *run) carry(it Item) ([]Done, error) {
 	s.slot <- struct{}{}
 	w := &Worker{Places: r.Places, Limit: r.Limit, parts: s.put}
 	d := Done{Action: it.Actions[0]}
-	d.Err = unpanicked(&d.Action, func() error { return w.put(r.ctx, &d.Action) })
+	d.Err = unpanicked(&d.Action, func() error { return w.put(r.ctx, &d.Action, false) })
 	err := r.ctx.Err()
 	if lost, ok := errors.AsType[*poolError](d.Err); ok && err == nil {
 		err = lost

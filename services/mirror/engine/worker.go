@@ -84,21 +84,21 @@ func (w *Worker) Do(ctx context.Context, it Item) ([]Done, error) {
 		}
 		dones[0].Parts, dones[0].Err = w.putRange(ctx, &dones[0].Action, *it.Parts)
 	case it.DryRun:
-		w.spread(ctx, dones, func(d *Done) bool { return d.Action.Op == plan.Rehash })
+		w.spread(ctx, dones, it.Names, func(d *Done) bool { return d.Action.Op == plan.Rehash })
 	case it.Ordered:
-		w.inOrder(ctx, dones)
-	case it.Single:
-		w.spread(ctx, dones, func(*Done) bool { return true })
+		w.inOrder(ctx, dones, it.Names)
+	case it.Single, it.Names:
+		w.spread(ctx, dones, it.Names, func(*Done) bool { return true })
 	default:
 		w.batches(ctx, dones)
-		w.spread(ctx, dones, func(d *Done) bool { return !w.batched(&d.Action) })
+		w.spread(ctx, dones, false, func(d *Done) bool { return !w.batched(&d.Action) })
 	}
 	return dones, ctx.Err()
 }
 
 // spread carries out single actions, several at once. A few goroutines take one after
 // the other: each new one would first have to grow its stack again.
-func (w *Worker) spread(ctx context.Context, dones []Done, which func(*Done) bool) {
+func (w *Worker) spread(ctx context.Context, dones []Done, names bool, which func(*Done) bool) {
 	parallel := DefaultParallel
 	if w.Parallel > 0 {
 		parallel = w.Parallel
@@ -109,7 +109,7 @@ func (w *Worker) spread(ctx context.Context, dones []Done, which func(*Done) boo
 		all.Go(func() {
 			for i := next.Add(1) - 1; i < int64(len(dones)); i = next.Add(1) - 1 {
 				if d := &dones[i]; which(d) {
-					d.Err = w.one(ctx, &d.Action)
+					d.Err = w.one(ctx, &d.Action, names)
 				}
 			}
 		})
@@ -119,7 +119,7 @@ func (w *Worker) spread(ctx context.Context, dones []Done, which func(*Done) boo
 
 // inOrder carries out one action after the other; deletes that follow each other
 // are one request.
-func (w *Worker) inOrder(ctx context.Context, dones []Done) {
+func (w *Worker) inOrder(ctx context.Context, dones []Done, names bool) {
 	failed := false
 	for i := 0; i < len(dones); {
 		a := &dones[i].Action
@@ -129,7 +129,7 @@ func (w *Worker) inOrder(ctx context.Context, dones []Done) {
 			continue
 		}
 		if a.Op != plan.Delete {
-			dones[i].Err = w.one(ctx, a)
+			dones[i].Err = w.one(ctx, a, names)
 			failed = dones[i].Err != nil
 			i++
 			continue
@@ -155,9 +155,10 @@ func (w *Worker) remove(ctx context.Context, side plan.Side, have []entry.Entry)
 	return w.Places[side].Remove(ctx, have)
 }
 
-// one carries out one action, and leaves in it what the places hold then.
-func (w *Worker) one(ctx context.Context, a *plan.Action) error {
-	return unpanicked(a, func() error { return w.carryOut(ctx, a) })
+// one carries out one action, and leaves in it what the places hold then. Names says
+// that no more than the name is known of what is to be copied; see [Item].
+func (w *Worker) one(ctx context.Context, a *plan.Action, names bool) error {
+	return unpanicked(a, func() error { return w.carryOut(ctx, a, names) })
 }
 
 // unpanicked makes a panic the failure of the one action.
@@ -170,7 +171,7 @@ func unpanicked(a *plan.Action, do func() error) (err error) {
 	return do()
 }
 
-func (w *Worker) carryOut(ctx context.Context, a *plan.Action) (err error) {
+func (w *Worker) carryOut(ctx context.Context, a *plan.Action, names bool) (err error) {
 	if a.Op != plan.Put { // each of whose tries waits for itself
 		if err := w.acquire(ctx); err != nil {
 			return err
@@ -181,11 +182,15 @@ func (w *Worker) carryOut(ctx context.Context, a *plan.Action) (err error) {
 	var now entry.Entry
 	switch a.Op {
 	case plan.Put:
-		return w.put(ctx, a)
+		return w.put(ctx, a, names)
 	case plan.Rehash:
 		return w.rehash(ctx, a)
 	case plan.MakeDir:
-		now, err = to.MakeDir(ctx, from)
+		if names {
+			now, err = w.makeNamedDir(ctx, a)
+		} else {
+			now, err = to.MakeDir(ctx, from)
+		}
 	case plan.Meta:
 		now, err = to.SetAttrs(ctx, from, a.At(a.To))
 		now.Sum = now.Sum.Merge(a.At(a.To).Sum)
@@ -228,14 +233,15 @@ func set(a *plan.Action, s plan.Side, e entry.Entry) {
 	}
 }
 
-// put copies one entry, again if the source changes meanwhile.
-func (w *Worker) put(ctx context.Context, a *plan.Action) error {
+// put copies one entry, again if the source changes meanwhile. What was known by its name
+// only is known by then.
+func (w *Worker) put(ctx context.Context, a *plan.Action, names bool) error {
 	tries := w.Tries
 	if tries <= 0 {
 		tries = DefaultTries
 	}
 	for try := 1; ; try++ {
-		err := w.putOnce(ctx, a)
+		err := w.putOnce(ctx, a, names && try == 1)
 		if !errors.Is(err, place.ErrChanged) || try == tries {
 			return err
 		}
@@ -245,6 +251,10 @@ func (w *Worker) put(ctx context.Context, a *plan.Action) error {
 		switch {
 		case lerr != nil:
 			return errors.Join(err, lerr)
+		case names && there && now.Kind != then.Kind:
+			set(a, source, now)
+			a.Op = plan.Rehash // of nothing, to have it decided
+			return nil
 		case !there || now.Kind != then.Kind:
 			return fmt.Errorf("the %s is not what it was any more: %w", source, err)
 		case untouched(&now, &then):
@@ -263,11 +273,9 @@ func untouched(now, then *entry.Entry) bool {
 		now.Change == then.Change && now.Target == then.Target
 }
 
-func (w *Worker) putOnce(ctx context.Context, a *plan.Action) error {
-	to, e := w.Places[a.To], a.At(a.To.Other())
-	write := place.Write{Entry: e, Have: a.At(a.To)}
-	if w.inParts(a) { // whose parts wait each for itself
-		write.Entry = unread(e)
+func (w *Worker) putOnce(ctx context.Context, a *plan.Action, names bool) error {
+	if !names && w.inParts(a) { // whose parts wait each for itself
+		write := place.Write{Entry: unread(a.At(a.To.Other())), Have: a.At(a.To)}
 		if w.parts != nil {
 			return w.parts(ctx, a, write)
 		}
@@ -277,20 +285,43 @@ func (w *Worker) putOnce(ctx context.Context, a *plan.Action) error {
 		return err
 	}
 	defer w.release()
+	if !names {
+		return w.putWhole(ctx, a, nil)
+	}
+	opened, err := w.openNamed(ctx, a)
+	if opened == nil {
+		return err
+	}
+	return w.putWhole(ctx, a, opened)
+}
+
+// putWhole writes an entry of any kind at once. opened is the content, if it is open
+// already.
+func (w *Worker) putWhole(ctx context.Context, a *plan.Action, opened *stream) error {
+	defer func() {
+		if opened != nil {
+			_ = opened.Close() // nobody wanted to read it
+		}
+	}()
+	e := a.At(a.To.Other())
+	write := place.Write{Entry: e, Have: a.At(a.To)}
 	// A place may read more than once, and store what it read first.
 	var reads []*stream
 	if e.Kind == entry.File {
 		write.Open = func(ctx context.Context) (io.ReadCloser, error) {
-			r, err := w.open(ctx, a.To.Other(), e, 0, e.Size)
-			if err != nil {
-				return nil, err
+			r := opened
+			if opened = nil; r == nil {
+				var err error
+				if r, err = w.open(ctx, a.To.Other(), e, 0, e.Size); err != nil {
+					return nil, err
+				}
 			}
 			r.hash = newHasher(false, 0)
 			reads = append(reads, r)
 			return r, nil
 		}
 	}
-	now, err := to.Put(ctx, write)
+	now, err := w.Places[a.To].Put(ctx, write)
 	if err != nil {
 		return err
 	}
@@ -360,7 +391,7 @@ func (w *Worker) batches(ctx context.Context, dones []Done) {
 			case err == nil:
 				which, writes = append(which, d), append(writes, write)
 			case errors.Is(err, place.ErrChanged):
-				err = w.put(ctx, &d.Action)
+				err = w.put(ctx, &d.Action, false)
 			}
 			d.Err = err
 		}

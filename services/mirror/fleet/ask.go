@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"strconv"
 	"strings"
 
 	"github.com/firedrill/firedrill/pkg/bus"
@@ -33,16 +32,20 @@ func Ask(ctx context.Context, b *bus.Bus, m bus.MirrorRequest, id string, r Requ
 		return nil, fmt.Errorf("ask for mirror %s: %w", m.Mirror, err)
 	}
 	kind, last, err := Follow(ctx, b, m.Mirror, ack.Seq, func(string, Event) {})
-	if err != nil {
-		return nil, fmt.Errorf("follow mirror %s: %w", m.Mirror, err)
-	}
+	return came(m.Mirror, kind, last, err)
+}
+
+// came is what a run came to, by the last event of it; err is why that is not known.
+func came(mirror, kind string, last Event, err error) (*Result, error) {
 	switch {
+	case err != nil:
+		return nil, fmt.Errorf("follow mirror %s: %w", mirror, err)
 	case kind == KindCancelled:
-		return nil, fmt.Errorf("mirror %s: %w", m.Mirror, ErrCancelled)
+		return nil, fmt.Errorf("mirror %s: %w", mirror, ErrCancelled)
 	case kind != KindFinished || last.Result == nil:
-		return nil, fmt.Errorf("mirror %s: %s: %s", m.Mirror, kind, last.Reason)
+		return nil, fmt.Errorf("mirror %s: %s: %s", mirror, kind, last.Reason)
 	case !last.Result.Whole:
-		return last.Result, fmt.Errorf("mirror %s: %w: %s", m.Mirror, ErrNotWhole, last.Result.undone())
+		return last.Result, fmt.Errorf("mirror %s: %w: %s", mirror, ErrNotWhole, last.Result.undone())
 	}
 	return last.Result, nil
 }
@@ -59,8 +62,12 @@ func (r *Result) undone() string {
 // Follow tells what is published of the run that the request of a sequence asked for,
 // and returns the last of it, with its kind.
 func Follow(ctx context.Context, b *bus.Bus, mirror string, seq uint64, tell func(kind string, e Event)) (kind string, last Event, err error) {
-	run := strconv.FormatUint(seq, 10) + "-"
-	err = b.FollowMirror(ctx, mirror, seq, func(r bus.Record) error {
+	return followRun(ctx, b, mirror, seq, runOf(seq), tell)
+}
+
+// followRun is Follow for the runs whose names begin so, behind a sequence.
+func followRun(ctx context.Context, b *bus.Bus, mirror string, after uint64, run string, tell func(kind string, e Event)) (kind string, last Event, err error) {
+	err = b.FollowMirror(ctx, mirror, after, func(r bus.Record) error {
 		var e Event
 		if err := json.Unmarshal(r.Data, &e); err != nil || !strings.HasPrefix(e.Run, run) {
 			return nil // another run's, or another version's

@@ -20,11 +20,11 @@ type Cancel struct {
 	Run string `json:"run,omitempty"`
 }
 
-// calls are the commands that call off the run of a request. Each try of a request is
-// a run of its own: who calls one off means all of them.
+// calls are the commands that call off a run. Each try of a request is a run of its
+// own: who calls one off means all of them.
 type calls struct {
-	request uint64
-	cancel  context.CancelCauseFunc
+	run    string
+	cancel context.CancelCauseFunc
 	// begun is where it is stored that the run began, last the last command that
 	// names no run; each is looked at after the other was set, whichever comes first.
 	begun, last atomic.Uint64
@@ -54,14 +54,20 @@ func (c *calls) take(rec bus.Record) {
 	case body.Run == "":
 		c.last.Store(rec.Seq)
 		c.end()
-	case strings.HasPrefix(body.Run, runOf(c.request)):
+	case requestOf(body.Run) == requestOf(c.run):
 		c.cancel(ErrCancelled)
 	}
 }
 
-// awaitCancel ends the run of a request when that is asked for.
-func (r *runner) awaitCancel(ctx context.Context, mirror string, c *calls) {
-	err := r.Bus.FollowMirrorCommands(ctx, mirror, c.request, func(rec bus.Record) error {
+// requestOf is what the runs of one request have in common; see runOf.
+func requestOf(run string) string {
+	request, _, _ := strings.Cut(run, "-")
+	return request
+}
+
+// awaitCancel ends a run when that is asked for behind a sequence.
+func (r *runner) awaitCancel(ctx context.Context, mirror string, after uint64, c *calls) {
+	err := r.Bus.FollowMirrorCommands(ctx, mirror, after, func(rec bus.Record) error {
 		c.take(rec)
 		return nil
 	})

@@ -9,7 +9,6 @@ import (
 	"io"
 	"log/slog"
 	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -53,20 +52,10 @@ var ErrUnknown = errors.New("the inventory has no mirror of that name")
 // Run takes part until ctx ends, and returns nil then. It may run in any number of
 // processes with the same inventory: they share runs and work.
 func Run(ctx context.Context, c Config) error {
-	c.Env.Stores = c.Inventory.Spec.Stores
-	c.Env.OwnKeys = c.Inventory.Spec.InlineTargets
-	if c.Runs == 0 {
-		c.Runs = DefaultRuns
-	}
-	if c.Items == 0 {
-		c.Items = engine.DefaultItems
-	}
-	if c.Lease == 0 {
-		c.Lease = DefaultLease
-	}
+	c = c.complete()
 	w := &worker{Config: c, readers: newReaders(), open: map[string]*opened{}}
 	defer w.closeAll(context.WithoutCancel(ctx))
-	r := &runner{Config: c, turns: newTurns(), slots: make(chan struct{}, c.Runs)}
+	r := newRunner(c)
 	queues := []struct {
 		name string
 		n    int
@@ -93,6 +82,22 @@ func Run(ctx context.Context, c Config) error {
 	}
 	wg.Wait()
 	return errors.Join(errs...)
+}
+
+// complete fills in what was left out.
+func (c Config) complete() Config {
+	c.Env.Stores = c.Inventory.Spec.Stores
+	c.Env.OwnKeys = c.Inventory.Spec.InlineTargets
+	if c.Runs == 0 {
+		c.Runs = DefaultRuns
+	}
+	if c.Items == 0 {
+		c.Items = engine.DefaultItems
+	}
+	if c.Lease == 0 {
+		c.Lease = DefaultLease
+	}
+	return c
 }
 
 // scheduleAgain is how long after a failure the server is told again.
@@ -208,8 +213,7 @@ func (r *runner) pending(ctx context.Context, mirror string) (bool, error) {
 		if !known || json.Unmarshal(rec.Data, &e) != nil {
 			continue
 		}
-		request, _, _ := strings.Cut(e.Run, "-")
-		if seq, err := strconv.ParseUint(request, 10, 64); err == nil && seq >= last {
+		if seq, err := strconv.ParseUint(requestOf(e.Run), 10, 64); err == nil && seq >= last {
 			return false, nil // it has ended, or a later one has
 		}
 	}

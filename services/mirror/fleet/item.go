@@ -40,7 +40,8 @@ const (
 	flagDryRun
 	flagSingle
 	flagParts
-	allFlags = flagOrdered | flagDryRun | flagSingle | flagParts
+	flagNames
+	allFlags = flagOrdered | flagDryRun | flagSingle | flagParts | flagNames
 )
 
 // maxErrorText is how much of an error's text travels, in bytes.
@@ -71,6 +72,9 @@ func encodeItem(it engine.Item, places [2]string) []byte {
 	if it.Parts != nil {
 		flags |= flagParts
 	}
+	if it.Names {
+		flags |= flagNames
+	}
 	b := []byte{itemVersion, flags}
 	for _, id := range places {
 		b = appendText(b, id)
@@ -92,7 +96,7 @@ func decodeItem(b []byte) (it engine.Item, places [2]string, err error) {
 		return it, places, errItem
 	}
 	flags := b[1]
-	it.Ordered, it.DryRun, it.Single = flags&flagOrdered != 0, flags&flagDryRun != 0, flags&flagSingle != 0
+	it.Ordered, it.DryRun, it.Single, it.Names = flags&flagOrdered != 0, flags&flagDryRun != 0, flags&flagSingle != 0, flags&flagNames != 0
 	b = b[2:]
 	for side := range places {
 		if places[side], b, err = readText(b); err != nil {

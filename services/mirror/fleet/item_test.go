@@ -15,7 +15,7 @@ import (
 )
 
 func drawItem(t *rapid.T) engine.Item {
-	it := engine.Item{Single: rapid.Bool().Draw(t, "single"), DryRun: rapid.Bool().Draw(t, "dry"), Ordered: rapid.Bool().Draw(t, "ordered")}
+	it := engine.Item{Single: rapid.Bool().Draw(t, "single"), DryRun: rapid.Bool().Draw(t, "dry"), Ordered: rapid.Bool().Draw(t, "ordered"), Names: rapid.Bool().Draw(t, "names")}
 	for i := range rapid.IntRange(1, 3).Draw(t, "actions") {
 		path := rapid.StringN(1, 20, 40).Draw(t, "path")
 		it.Actions = append(it.Actions, plan.Action{

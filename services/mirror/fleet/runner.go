@@ -27,6 +27,13 @@ type runner struct {
 	turns *turns
 	// slots bound the runs that have begun.
 	slots chan struct{}
+	// single says that no other process has a part in its runs, nor this one by the
+	// queue of work.
+	single bool
+}
+
+func newRunner(c Config) *runner {
+	return &runner{Config: c, turns: newTurns(), slots: make(chan struct{}, c.Runs)}
 }
 
 // onRequest makes one run.
@@ -72,8 +79,8 @@ func (r *runner) attempt(ctx context.Context, m bus.Message, mirror drill.Mirror
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	defer cancel(nil)
-	c := &calls{request: m.Seq, cancel: cancel}
-	wg.Go(func() { r.awaitCancel(ctx, mirror.Name, c) })
+	c := &calls{run: e.Run, cancel: cancel}
+	wg.Go(func() { r.awaitCancel(ctx, mirror.Name, m.Seq, c) })
 	err := r.unlocked(ctx, mirror.Name, e.Run, func() error { return r.once(ctx, m, mirror, e, o, c) })
 	if err != nil && errors.Is(context.Cause(ctx), ErrCancelled) {
 		return r.tell(context.WithoutCancel(ctx), KindCancelled, e) // before it began
@@ -215,7 +222,7 @@ func (r *runner) sync(ctx context.Context, h *held, m drill.Mirror, e Event, o j
 
 // carryOut makes the run of an open mirror.
 func (r *runner) carryOut(ctx context.Context, j *job.Job, mirror, run string, read *tally, o job.SyncOptions) (job.Result, error) {
-	if !j.Shared() {
+	if r.single || !j.Shared() {
 		w := j.Worker()
 		w.Read = read.count
 		o.Pool = engine.Local{Worker: w, Items: r.Items, SplitAbove: r.SplitAbove}

@@ -119,12 +119,10 @@ func (w *world) with(do func(*Job)) {
 
 func (w *world) sync(o SyncOptions) Result {
 	w.Helper()
-	var res Result
-	w.with(func(j *Job) {
-		var err error
-		res, err = j.Sync(w.Context(), o)
-		must(w, err)
-	})
+	j, err := w.env.OpenRun(w.Context(), w.mirror, o.DryRun)
+	must(w, err)
+	res, err := j.Sync(w.Context(), o)
+	must(w, errors.Join(err, j.Close(w.Context())))
 	return res
 }
 

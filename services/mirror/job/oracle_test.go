@@ -115,6 +115,9 @@ func (p *pair) history(seed int) {
 	if p.sampled() {
 		p.rclone()
 	}
+	if p.buckets != [2]bool{} {
+		p.restoreBothWays()
+	}
 	must(p, os.RemoveAll(root))
 }
 

@@ -7,8 +7,9 @@ import (
 	"net/url"
 	"path"
 	"path/filepath"
-	"regexp"
 	"strings"
+
+	"github.com/firedrill/firedrill/pkg/lazy"
 )
 
 // The schemes of locations.
@@ -89,7 +90,7 @@ func Parse(s string) (Location, error) {
 		return parseDataset(s, rest)
 	case S3:
 		store, rest, _ := strings.Cut(rest, "/")
-		if !storePattern.MatchString(store) {
+		if !storePattern().MatchString(store) {
 			return Location{}, fault(s, "write s3:store/bucket/prefix with the name of a store in the inventory, or s3+https://host:port/bucket/prefix")
 		}
 		return parseBucket(s, Location{Scheme: S3, Store: store}, rest)
@@ -119,15 +120,23 @@ func parseDir(s, p string) (Location, error) {
 }
 
 var (
-	storePattern = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,62}$`)
+	storePattern = lazy.Regexp(`^[a-z0-9][a-z0-9-]{0,62}$`)
 	// What ZFS takes, see zfs(8), without the '@' of snapshots.
-	datasetPattern = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_.:-]*(/[A-Za-z0-9_.:-]+)*$`)
-	// What S3 takes, with the longer and looser names of old buckets and MinIO's.
-	bucketPattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{2,254}$`)
+	datasetPattern = lazy.Regexp(`^[A-Za-z][A-Za-z0-9_.:-]*(/[A-Za-z0-9_.:-]+)*$`)
 )
 
+const alphanumeric = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
+
+// isBucket reports whether S3 takes a bucket's name, with the longer and looser names of
+// old buckets and MinIO's. As a pattern, {2,254} of them, it takes longer to compile
+// than the rest of a command's start.
+func isBucket(name string) bool {
+	return len(name) >= 3 && len(name) <= 255 &&
+		strings.Contains(alphanumeric, name[:1]) && strings.Trim(name, alphanumeric+"._-") == ""
+}
+
 func parseDataset(s, name string) (Location, error) {
-	if !datasetPattern.MatchString(name) || len(name) > 255 {
+	if !datasetPattern().MatchString(name) || len(name) > 255 {
 		return Location{}, fault(s, "write zfs:pool/dataset, without a snapshot")
 	}
 	return Location{Scheme: ZFS, Path: name}, nil
@@ -150,7 +159,7 @@ func parseURL(s string) (Location, error) {
 
 func parseBucket(s string, l Location, rest string) (Location, error) {
 	bucket, prefix, _ := strings.Cut(rest, "/")
-	if !bucketPattern.MatchString(bucket) {
+	if !isBucket(bucket) {
 		return Location{}, fault(s, fmt.Sprintf("%q is no bucket's name: it has 3 to 255 letters, digits, dots, dashes and underscores", bucket))
 	}
 	prefix = strings.TrimSuffix(prefix, "/")

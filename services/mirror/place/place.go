@@ -92,6 +92,17 @@ type Parts interface {
 	AbortParts(ctx context.Context, token []byte) error
 }
 
+// Named is what a place can do where names cost less to list than attributes, which
+// come with the content.
+type Named interface {
+	// OpenNamed opens the whole content of what was listed by its name only (see
+	// [ListOptions.Names]), of any kind, and tells what it is, just as Entries would have
+	// listed it with its attributes. Of what is no file there is no content: it is nil.
+	// The error is ErrChanged where it is no longer what was listed, and says what is
+	// wrong where that stands for no entry. The caller closes the content.
+	OpenNamed(ctx context.Context, listed entry.Entry) (Content, entry.Entry, error)
+}
+
 // Traits are what a place can do and keep.
 type Traits struct {
 	// Lists are the attributes that the place keeps and that Entries carries.
@@ -131,10 +142,12 @@ type Traits struct {
 type ListOptions struct {
 	// Filter reports whether an entry, by its raw path and kind, takes part; what
 	// it rejects is not looked at, and of a directory nothing inside either. nil
-	// keeps everything. It may be called concurrently.
+	// keeps everything. It may be called concurrently. Of kinds it may tell no more than
+	// directories from all others: names alone tell no more.
 	Filter func(path string, kind entry.Kind) bool
 	// Names asks for no more than names, sizes, ETags and, of a place with
-	// [Traits.Stamp], those times, where that is cheaper.
+	// [Traits.Stamp], those times, where that is cheaper. What is no directory then looks
+	// like a file.
 	Names bool
 }
 

@@ -10,11 +10,11 @@ import (
 	"errors"
 	"fmt"
 	"path"
-	"regexp"
 	"slices"
 	"strings"
 
 	"github.com/firedrill/firedrill/pkg/drill"
+	"github.com/firedrill/firedrill/pkg/lazy"
 	"github.com/firedrill/firedrill/services/mirror/location"
 	"github.com/firedrill/firedrill/services/mirror/zfs"
 )
@@ -27,7 +27,7 @@ var (
 )
 
 // notInJob is what the names of holds do not have.
-var notInJob = regexp.MustCompile(`[^A-Za-z0-9]+`)
+var notInJob = lazy.Regexp(`[^A-Za-z0-9]+`)
 
 // shownOfJob is how much of a place's name the name of a hold shows.
 const shownOfJob = 40
@@ -37,7 +37,7 @@ const shownOfJob = 40
 // dataset's own.
 func Job(to, via string) string {
 	sum := sha256.Sum256([]byte(via + "\x00" + to))
-	shown := notInJob.ReplaceAllString(to, "-")
+	shown := notInJob().ReplaceAllString(to, "-")
 	return shown[:min(len(shown), shownOfJob)] + "-" + hex.EncodeToString(sum[:6])
 }
 

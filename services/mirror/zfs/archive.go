@@ -77,7 +77,7 @@ func (a *Archive) points(ctx context.Context) (points []Point, damaged []error, 
 // byName orders points of one second, which is all that ZFS tells of their time, by the
 // milliseconds in the names that firedrill gives.
 func byName(x, y Point) int {
-	if !takenName.MatchString(x.Snapshot) || !takenName.MatchString(y.Snapshot) {
+	if !takenName().MatchString(x.Snapshot) || !takenName().MatchString(y.Snapshot) {
 		return 0
 	}
 	return strings.Compare(x.Snapshot, y.Snapshot)
@@ -114,7 +114,7 @@ func depths(points []Point) map[uint64]int {
 
 // point reads one index.
 func (a *Archive) point(ctx context.Context, key string) (Point, error) {
-	named := pointKey.FindStringSubmatch(key)
+	named := pointKey().FindStringSubmatch(key)
 	if named == nil {
 		return Point{}, fmt.Errorf("archive index %s: %w: it is not named like one", key, ErrCorrupt)
 	}

@@ -6,9 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"regexp"
 	"slices"
 	"time"
+
+	"github.com/firedrill/firedrill/pkg/lazy"
 )
 
 // Point is one snapshot in an archive: what its index object says.
@@ -86,8 +87,8 @@ func (p Point) partKey(number int) string {
 }
 
 var (
-	pointKey   = regexp.MustCompile(`^points/[0-9]{8}T[0-9]{6}Z-([0-9a-f]{16})\.json$`)
-	uploadName = regexp.MustCompile(`^[0-9a-z]{8,32}$`)
+	pointKey   = lazy.Regexp(`^points/[0-9]{8}T[0-9]{6}Z-([0-9a-f]{16})\.json$`)
+	uploadName = lazy.Regexp(`^[0-9a-z]{8,32}$`)
 )
 
 // encode is the index object.
@@ -123,7 +124,7 @@ func decodePoint(raw []byte) (Point, error) {
 		return wrong("guid %d, from guid %d", p.GUID, p.From)
 	case checkDataset(p.Dataset) != nil || checkSnapshot(p.Snapshot) != nil:
 		return wrong("it is of %q", p.Name())
-	case !uploadName.MatchString(p.Upload):
+	case !uploadName().MatchString(p.Upload):
 		return wrong("upload %q", p.Upload)
 	case p.Stream.Bytes <= 0 || len(p.Parts) == 0:
 		return wrong("a stream of %d bytes in %d parts", p.Stream.Bytes, len(p.Parts))

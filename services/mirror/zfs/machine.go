@@ -6,13 +6,13 @@ import (
 	"fmt"
 	"io"
 	"os/exec"
-	"regexp"
 	"slices"
 	"strings"
 	"syscall"
 	"time"
 
 	"github.com/firedrill/firedrill/pkg/control"
+	"github.com/firedrill/firedrill/pkg/lazy"
 )
 
 // Machine is a Runner for this machine, or for one that a command such as ssh
@@ -41,7 +41,7 @@ func environment() []string {
 // plain are the words that mean the same to a program and to a shell. ssh joins its
 // arguments and lets the far shell split them again; env and kubectl exec do not.
 // Standard input, on which pkg/control sends its scripts, is the stream's here.
-var plain = regexp.MustCompile(`^[-A-Za-z0-9_.:,=@%+/]+$`)
+var plain = lazy.Regexp(`^[-A-Za-z0-9_.:,=@%+/]+$`)
 
 // stderrTail is how much of a program's standard error is kept.
 const stderrTail = 2048
@@ -51,7 +51,7 @@ func (m *Machine) Run(ctx context.Context, stdin io.Reader, stdout io.Writer, ar
 	what := strings.Join(argv, " ")
 	words := append(environment(), argv...)
 	if len(m.prefix) > 0 {
-		if at := slices.IndexFunc(words, func(w string) bool { return !plain.MatchString(w) }); at >= 0 {
+		if at := slices.IndexFunc(words, func(w string) bool { return !plain().MatchString(w) }); at >= 0 {
 			return &control.CommandError{Where: strings.Join(m.prefix, " "), What: what, Code: -1,
 				Err: fmt.Errorf("%w: %q cannot be sent to another machine's shell: use letters, digits and -_.:,=@%%+/", ErrName, words[at])}
 		}

@@ -119,7 +119,7 @@ type PruneOptions struct {
 
 // named says whether a policy for a prefix, or for what Take named only, is for a name.
 func named(snapshot, prefix string, taken bool) bool {
-	return strings.HasPrefix(snapshot, prefix) && (!taken || takenName.MatchString(snapshot))
+	return strings.HasPrefix(snapshot, prefix) && (!taken || takenName().MatchString(snapshot))
 }
 
 // expired are those of a dataset's snapshots that go.

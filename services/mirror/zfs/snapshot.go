@@ -166,7 +166,7 @@ func (h *Host) Snapshot(ctx context.Context, dataset, name, job string) (Snapsho
 }
 
 func checkSnapshot(name string) error {
-	if len(name) > maxName || !snapshotName.MatchString(name) {
+	if len(name) > maxName || !snapshotName().MatchString(name) {
 		return fmt.Errorf("snapshot %q: %w: use letters, digits, and -_.: between them", name, ErrName)
 	}
 	return nil

@@ -130,7 +130,7 @@ func TestThinningKeepsWhatIsNeededWheneverItEnds(t *testing.T) {
 		gone := map[uint64]bool{}
 		for _, p := range plan.Gone {
 			gone[p.GUID] = true
-			if !was[p.GUID] || !older(p, all[len(all)-1]) || o.Taken && !takenName.MatchString(p.Snapshot) {
+			if !was[p.GUID] || !older(p, all[len(all)-1]) || o.Taken && !takenName().MatchString(p.Snapshot) {
 				t.Fatalf("%s was to be let be", p.Name())
 			}
 		}

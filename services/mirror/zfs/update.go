@@ -6,9 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"regexp"
 	"slices"
 	"time"
+
+	"github.com/firedrill/firedrill/pkg/lazy"
 )
 
 // Names of what Take takes: when, in UTC.
@@ -17,7 +18,7 @@ const (
 	takenLayout = "20060102T150405.000Z"
 )
 
-var takenName = regexp.MustCompile(`^` + takenPrefix + `\d{8}T\d{6}\.\d{3}Z$`)
+var takenName = lazy.Regexp(`^` + takenPrefix + `\d{8}T\d{6}\.\d{3}Z$`)
 
 // Take takes a snapshot that is named after the time, so that a policy can be for
 // those that firedrill took, and marks it as the job's.

@@ -15,11 +15,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"regexp"
 	"strings"
 	"time"
 
 	"github.com/firedrill/firedrill/pkg/control"
+	"github.com/firedrill/firedrill/pkg/lazy"
 )
 
 var (
@@ -185,9 +185,9 @@ func (h *Host) retry(ctx context.Context, do func() error) error {
 // What names may be. A name is an argument of a command: it must not look like an
 // option, nor hold what separates a dataset from a snapshot.
 var (
-	datasetName  = regexp.MustCompile(`^[A-Za-z][-A-Za-z0-9_.: ]*(/[-A-Za-z0-9_.: ]+)*$`)
-	snapshotName = regexp.MustCompile(`^[-A-Za-z0-9_.: ]+$`)
-	jobName      = regexp.MustCompile(`^[A-Za-z0-9][-A-Za-z0-9_.:]*$`)
+	datasetName  = lazy.Regexp(`^[A-Za-z][-A-Za-z0-9_.: ]*(/[-A-Za-z0-9_.: ]+)*$`)
+	snapshotName = lazy.Regexp(`^[-A-Za-z0-9_.: ]+$`)
+	jobName      = lazy.Regexp(`^[A-Za-z0-9][-A-Za-z0-9_.:]*$`)
 )
 
 // maxName is how long a whole name may be, and what is left of it for a job.
@@ -197,14 +197,14 @@ const (
 )
 
 func checkDataset(name string) error {
-	if len(name) > maxName || !datasetName.MatchString(name) {
+	if len(name) > maxName || !datasetName().MatchString(name) {
 		return fmt.Errorf("dataset %q: %w: write it like pool/name, with letters, digits and -_.: in it", name, ErrName)
 	}
 	return nil
 }
 
 func checkJob(job string) error {
-	if len(job) > maxJob || !jobName.MatchString(job) {
+	if len(job) > maxJob || !jobName().MatchString(job) {
 		return fmt.Errorf("job %q: %w: use up to %d letters, digits and -_.: and begin with a letter or digit", job, ErrName, maxJob)
 	}
 	return nil

@@ -1,6 +1,7 @@
 package fold
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 	"strconv"
@@ -184,6 +185,10 @@ func (f *phaseFold) describeAction(n entry, kind drill.StepKind, name string) bo
 	case *event.ActionFailed:
 		r := f.action(p.Step)
 		r.Status, r.Reason = statusFailed, p.Reason
+		r.To = f.axis.place(n.at())
+		if !r.At.IsZero() { // it was begun
+			r.Took = max(0, sub(r.To, r.From))
+		}
 		f.mark(as, name, n.at(), n.at(), true)
 	default:
 		return false
@@ -205,7 +210,9 @@ func (f *phaseFold) describeUndo(n entry) bool {
 	case *event.UndoIntended:
 		r := f.undo(p.Step)
 		r.Tries = max(r.Tries, p.Try)
-		r.At, r.From, r.To = n.event.Time, f.axis.place(n.at()), f.axis.place(n.at())
+		if r.At.IsZero() || r.Status == statusDone {
+			r.At, r.From, r.To = n.event.Time, f.axis.place(n.at()), f.axis.place(n.at())
+		}
 	case *event.UndoDone:
 		r := f.undo(p.Step)
 		r.Status, r.Details = statusDone, maps.Clone(p.Details)
@@ -213,10 +220,17 @@ func (f *phaseFold) describeUndo(n entry) bool {
 		r.Took = max(0, sub(r.To, r.From))
 		_, name := cutStep(p.Step)
 		f.mark("undo", "undo "+name, p.Began, p.Ended, false)
+	case *event.UndoWaived:
+		r := f.undo(p.Step)
+		r.Status, r.At = statusWaived, n.event.Time
+		r.From, r.To = f.axis.place(n.at()), f.axis.place(n.at())
+		r.Reasons = append(r.Reasons, fmt.Sprintf("not undone, on the word of %s: %s", p.By, p.Reason))
 	case *event.UndoFailed:
 		r := f.undo(p.Step)
 		r.Status, r.Tries = statusFailed, max(r.Tries, p.Try)
 		r.Reasons = append(r.Reasons, p.Reason)
+		r.To = f.axis.place(n.at()) // all tries, with the pauses in between
+		r.Took = max(0, sub(r.To, r.From))
 		_, name := cutStep(p.Step)
 		f.mark("undo", "undo "+name, n.at(), n.at(), true)
 	default:

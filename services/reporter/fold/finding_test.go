@@ -211,7 +211,7 @@ func TestAdviceGoesByTheCause(t *testing.T) {
 		edit   func(any) any
 		want   string
 	}{
-		{"late", func(p *synthetic.Phase) { p.Late = 8 * time.Millisecond }, nil, "Give the observer a host of its own, or fewer probes."},
+		{"late", func(p *synthetic.Phase) { p.Late = 8 * time.Millisecond }, nil, "Give the observer a host of its own, or less to do: fewer probes, or longer “burst” and “interval” of theirs."},
 		{"unproven", func(p *synthetic.Phase) { p.Unproven = true }, nil, "Let the fault prove its effect."},
 		{"replaced", func(p *synthetic.Phase) { p.ReclaimAt = time.Second }, nil, "Find out why the service died in mid-drill."},
 		{"aborted", func(p *synthetic.Phase) { p.AbortAt = 1400 * time.Millisecond }, func(payload any) any {

@@ -252,6 +252,8 @@ func effectOf(payload any) string {
 		return p.Step
 	case *event.UndoFailed:
 		return p.Step
+	case *event.UndoWaived:
+		return p.Step
 	case *event.MirrorRequested:
 		return p.Step
 	case *event.MirrorCompleted:

@@ -42,7 +42,7 @@ func (f *phaseFold) cause() cause {
 func (c cause) advice() string {
 	switch c {
 	case causeSchedule:
-		return "Give the observer a host of its own, or fewer probes."
+		return "Give the observer a host of its own, or less to do: fewer probes, or longer “burst” and “interval” of theirs."
 	case causeUnproven:
 		return "Let the fault prove its effect."
 	case causeUnsteady:

@@ -100,6 +100,8 @@ func abortAction(cause string) string {
 		return "Repair the system until its steady state holds, then run the drill again."
 	case "halt":
 		return "Clear the reason for the halt, lift it, and run the drill again."
+	case drill.CauseGuard:
+		return "Do what the refusal says, see that `firedrill plan` finds no problem, and run the drill again."
 	case "failure":
 		return "Repair the step that failed, then run the drill again."
 	}
@@ -128,11 +130,12 @@ func (d *docket) restore(r Report, p Phase) {
 			}
 			continue
 		}
-		if r.State == StateRunning {
-			continue // it may still be tried again
+	}
+	if r.State != StateRunning {
+		for _, g := range alike(p.Undos) {
+			d.open(Critical, p.Name, "An undo failed, so something is still broken", g.detail(),
+				g.advice(r.ID))
 		}
-		d.open(Critical, p.Name, "An undo failed, so something is still broken", fmt.Sprintf("%s, after %s%s", u.Step, Plural(u.Tries, "try"), suffix(counted(u.Reasons))),
-			fmt.Sprintf("Repair what made the undo of %s fail, then run “%s”; if it still fails, put the target back by hand.", u.Step, undoCommand(r.ID)))
 	}
 	for _, a := range p.Actions {
 		if a.Status == statusFailed {
@@ -140,6 +143,60 @@ func (d *docket) restore(r Report, p Phase) {
 				fmt.Sprintf("Repair %q on %s and rehearse it alone before the next drill.", a.Operation, a.Target))
 		}
 	}
+}
+
+// failedAlike are undos that failed for one and the same reason: one thing to repair.
+type failedAlike struct {
+	undos []UndoRun
+	why   []string
+}
+
+// alike groups the undos that failed by what they say of it, apart from their own names.
+func alike(undos []UndoRun) []failedAlike {
+	var out []failedAlike
+	for _, u := range undos {
+		if u.Status == statusDone {
+			continue
+		}
+		why := make([]string, len(u.Reasons))
+		for i, r := range u.Reasons {
+			why[i] = r
+			if _, cause, ok := strings.Cut(r, ": "); ok && strings.HasPrefix(r, "undoing ") {
+				why[i] = cause
+			}
+		}
+		i := slices.IndexFunc(out, func(g failedAlike) bool { return len(why) > 0 && counted(g.why) == counted(why) })
+		if i < 0 {
+			out = append(out, failedAlike{why: why})
+			i = len(out) - 1
+		}
+		out[i].undos = append(out[i].undos, u)
+	}
+	return out
+}
+
+func (g failedAlike) names() string {
+	var steps []string
+	for _, u := range g.undos {
+		steps = append(steps, u.Step)
+	}
+	return strings.Join(steps, ", ")
+}
+
+// advice is what to do about them, in the drill with an id.
+func (g failedAlike) advice(id string) string {
+	return fmt.Sprintf("Repair what made the undo of %s fail, then run “%s”, with --with where the drill described its target wrongly. If it still fails, put the target back by hand and run it once more, to show that; or with --let-go, where that cannot be looked at.", g.names(), undoCommand(id))
+}
+
+// detail keeps the reasons as they were told where there is one undo.
+func (g failedAlike) detail() string {
+	u, each := g.undos[0], ""
+	if len(g.undos) > 1 {
+		each = " each"
+	} else {
+		g.why = u.Reasons
+	}
+	return fmt.Sprintf("%s, after %s%s%s", g.names(), Plural(u.Tries, "try"), each, suffix(counted(g.why)))
 }
 
 // copies lists the evidence that was not kept, and what can still be done.

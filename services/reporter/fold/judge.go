@@ -123,6 +123,9 @@ func (f *phaseFold) judge() {
 	if !f.h.sound {
 		f.out.Verdict = verdict.Invalid
 	}
+	if f.out.Verdict == verdict.Invalid {
+		f.out.cost, f.out.costly = f.withoutService()
+	}
 }
 
 // judgeMeasured takes over verdict's judgements and applies what it cannot know:
@@ -165,9 +168,11 @@ func (f *phaseFold) judgeMeasured() {
 	f.settleInvalid(cut)
 }
 
-// settleInvalid lets an invalid measurement speak for all that was measured in
-// it. Only a cut-short one keeps the failures that were proven before the cut:
-// what was too late, or lost, by then stays so.
+// settleInvalid lets an invalid measurement speak for all that was measured in it. A
+// failure that was counted stays: a write that was acknowledged and is not there is lost,
+// whoever was late to see when. That none is missing proves nothing then, as a late
+// observer wrote less. What was timed stays only where a drill was cut short: what was
+// too late before the cut is.
 func (f *phaseFold) settleInvalid(cut bool) {
 	validity := slices.IndexFunc(f.out.Results, func(r Result) bool { return r.Of == verdict.OfValidity })
 	if validity < 0 || f.out.Results[validity].Verdict != verdict.Invalid {
@@ -176,7 +181,11 @@ func (f *phaseFold) settleInvalid(cut bool) {
 	keep := cut && f.measured.Verdict != verdict.Invalid && f.h.sound
 	for i := range f.out.Results {
 		r := &f.out.Results[i]
-		if late := r.Of == verdict.OfRTO || r.Of == verdict.OfRPORecords; !keep || !late || r.Verdict != verdict.Fail {
+		switch {
+		case r.Verdict == verdict.Fail && r.Of == verdict.OfRPORecords && f.h.sound:
+			r.Why += "; this is counted and not timed, so it holds all the same"
+		case r.Verdict == verdict.Fail && r.Of == verdict.OfRTO && keep:
+		default:
 			r.Verdict = verdict.Invalid
 		}
 	}

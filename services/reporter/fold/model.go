@@ -70,6 +70,8 @@ type Report struct {
 
 // Settlement is what came of undoing what an earlier drill had left.
 type Settlement struct {
+	// Anew names the targets that its request described anew.
+	Anew []string `json:"anew,omitempty"`
 	// Undos are the steps that were to be undone, in the order in which they had
 	// taken effect.
 	Undos []SettledStep `json:"undos"`
@@ -127,6 +129,10 @@ type Phase struct {
 	Evidence []EvidenceSet `json:"evidence,omitempty"`
 	Window   *Window       `json:"window,omitempty"`
 	Timeline *Timeline     `json:"timeline,omitempty"`
+	// cost is for how long its users were without service, where the verdict is INVALID
+	// and costly says that it is known.
+	cost   event.Interval
+	costly bool
 }
 
 // Objective is what a phase was judged against; a missing part is not judged.
@@ -272,7 +278,7 @@ type ActionRun struct {
 // UndoRun is the undo of one step.
 type UndoRun struct {
 	Step string `json:"step"`
-	// Status is intended, done or failed.
+	// Status is intended, done, failed, or waived: not undone, on somebody's word.
 	Status  string            `json:"status"`
 	Tries   int               `json:"tries"`
 	At      time.Time         `json:"at,omitzero"`
@@ -289,9 +295,9 @@ type Failback struct {
 	// Downtime is the union over lanes of the outages.
 	Downtime event.Interval `json:"downtime"`
 	Outages  int            `json:"outages"`
-	// Longest is the longest single outage; nil when there was none.
+	// Longest bounds the longest single outage of all lanes; nil when there was none.
 	Longest *event.Interval `json:"longest,omitempty"`
-	// Lane is the lane that saw it, as "probe/lane".
+	// Lane is the lane that saw it, as "probe/lane"; several where it may have been any.
 	Lane string `json:"lane,omitempty"`
 	// StillDown is true when the service was still down from the fault as the
 	// measured window ended: the outages are then not the way back's alone.
@@ -307,6 +313,9 @@ type Steady struct {
 	Window  int64               `json:"window_ns,omitempty"`
 	Reasons []string            `json:"reasons,omitempty"`
 	Lanes   []event.LaneSummary `json:"lanes,omitempty"`
+	// Earlier is, before the fault, for how long the service was down before the window
+	// that was steady, over all lanes; nil when it was not.
+	Earlier *event.Interval `json:"earlier_downtime,omitempty"`
 }
 
 // CheckRun is one check's results.

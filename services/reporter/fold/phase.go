@@ -3,6 +3,7 @@ package fold
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/firedrill/firedrill/pkg/drill"
 	"github.com/firedrill/firedrill/pkg/event"
@@ -308,6 +309,7 @@ func (f *phaseFold) measure() {
 	if !ok {
 		return
 	}
+	f.early(from)
 	w := &Window{Clock: f.axis.clock, From: from, Until: until, Complete: f.complete()}
 	f.out.Window = w
 	inside, outside := lanesIn(f.lanes, from, until)
@@ -428,12 +430,6 @@ func (f *phaseFold) failback() {
 	b := &Failback{Downtime: m.Downtime, StillDown: f.stillDown()}
 	for _, l := range m.Lanes {
 		b.Outages += len(l.Outages)
-		for _, o := range l.Outages {
-			if b.Longest == nil || longer(o.Length, *b.Longest) > 0 {
-				length := o.Length
-				b.Longest, b.Lane = &length, l.Probe+"/"+l.Lane
-			}
-		}
 		f.addOutages(l, true)
 		for i := range f.out.Availability {
 			if a := &f.out.Availability[i]; a.Probe == l.Probe && a.Lane == l.Lane && a.Epoch == l.Epoch {
@@ -441,5 +437,60 @@ func (f *phaseFold) failback() {
 			}
 		}
 	}
+	b.Longest, b.Lane = longestOutage(m.Lanes)
 	f.out.Failback = b
+}
+
+// longestOutage bounds the longest single outage of all lanes, and names the lanes that
+// may have seen it: it took no less than what each outage is known to have taken, and no
+// more than what one of them can have.
+func longestOutage(lanes []verdict.LaneResult) (longest *event.Interval, lane string) {
+	for _, l := range lanes {
+		for _, o := range l.Outages {
+			if longest == nil {
+				longest = &event.Interval{}
+			}
+			longest.Lo, longest.Hi = max(longest.Lo, o.Length.Lo), max(longest.Hi, o.Length.Hi)
+			longest.Open = longest.Open || o.Length.Open
+		}
+	}
+	var names []string
+	for _, l := range lanes {
+		if slices.ContainsFunc(l.Outages, func(o verdict.Outage) bool { return o.Length.Open || o.Length.Hi >= longest.Lo }) {
+			names = append(names, l.Probe+"/"+l.Lane)
+		}
+	}
+	return longest, strings.Join(slices.Compact(names), ", ")
+}
+
+// early measures how the service was before the measured window, where its target must
+// only have been steady in the end. from is where that window begins.
+func (f *phaseFold) early(from int64) {
+	steady := f.steadyBefore()
+	if steady == nil || len(f.lanes) == 0 {
+		return
+	}
+	first := from
+	for _, l := range f.lanes {
+		first = min(first, l.Attempts[0].Scheduled)
+	}
+	inside, _ := lanesIn(f.lanes, first, from-1)
+	if len(inside) == 0 {
+		return
+	}
+	if down := verdict.Measure(verdict.Input{Lanes: inside, From: first, Until: from - 1}).Downtime; down.Lo > 0 || down.Open {
+		steady.Earlier = &down
+	}
+}
+
+// withoutService is for how long the service was down from the steady state to the
+// phase's end, over all lanes: what the drill cost its users, whatever it proves.
+func (f *phaseFold) withoutService() (event.Interval, bool) {
+	if f.out.Window == nil || len(f.lanes) == 0 || !f.h.sound {
+		return event.Interval{}, false
+	}
+	from, until := f.out.Window.From, f.lastAttempt()
+	inside, _ := lanesIn(f.lanes, from, until)
+	down := verdict.Measure(verdict.Input{Lanes: inside, From: from, Until: until}).Downtime
+	return down, down.Lo > 0 || down.Open
 }

@@ -2,7 +2,6 @@ package fold_test
 
 import (
 	"bytes"
-	"compress/gzip"
 	"flag"
 	"fmt"
 	"os"
@@ -11,74 +10,36 @@ import (
 	"testing"
 
 	"github.com/firedrill/firedrill/pkg/event"
-	"github.com/firedrill/firedrill/pkg/keys"
 	"github.com/firedrill/firedrill/pkg/verdict"
 	"github.com/firedrill/firedrill/services/reporter/fold"
+	"github.com/firedrill/firedrill/services/reporter/fold/foldtest"
 )
 
 var update = flag.Bool("update", false, "write the recorded histories' reports instead of comparing with them")
-
-// recording is a real drill's history as a release of firedrill exported it. It is
-// never made anew: what was once recorded has to stay readable.
-type recording struct {
-	name, dir string
-	raws      [][]byte
-	ring      event.Keyring
-}
-
-// recordings reads testdata/recorded; tests/e2e says how one is made.
-func recordings(t *testing.T) []recording {
-	t.Helper()
-	dirs, err := filepath.Glob("testdata/recorded/*")
-	if err != nil || len(dirs) < 3 {
-		t.Fatalf("recorded histories: %q, %v", dirs, err)
-	}
-	var out []recording
-	for _, dir := range dirs {
-		r := recording{name: filepath.Base(dir), dir: dir}
-		f, err := os.Open(filepath.Join(dir, "events.jsonl.gz"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer f.Close()
-		z, err := gzip.NewReader(f)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if r.raws, err = fold.Import(z); err != nil {
-			t.Fatal(err)
-		}
-		if r.ring, err = keys.ReadKeyring(filepath.Join(dir, keys.KeyringFile)); err != nil {
-			t.Fatal(err)
-		}
-		out = append(out, r)
-	}
-	return out
-}
 
 // TestRecordedHistoriesGiveTheirReports: byte for byte what was published with them,
 // or what a later version was seen to make of them and accepted.
 func TestRecordedHistoriesGiveTheirReports(t *testing.T) {
 	want := map[string]verdict.Verdict{"pass": verdict.Pass, "fail": verdict.Fail, "aborted": verdict.Invalid}
-	for _, rec := range recordings(t) {
-		if v := event.VerifyHistory(rec.raws, rec.ring); !v.Whole() || !v.Complete || v.Unknown > 0 {
-			t.Errorf("%s is not whole: %+v", rec.name, v)
+	for _, rec := range foldtest.Recordings(t, ".") {
+		if v := event.VerifyHistory(rec.Raws, rec.Ring); !v.Whole() || !v.Complete || v.Unknown > 0 {
+			t.Errorf("%s is not whole: %+v", rec.Name, v)
 		}
-		r, err := fold.Fold(rec.raws, rec.ring)
+		r, err := fold.Fold(rec.Raws, rec.Ring)
 		if err != nil {
-			t.Fatalf("%s: %v", rec.name, err)
+			t.Fatalf("%s: %v", rec.Name, err)
 		}
-		if v, ok := want[rec.name]; ok && r.Verdict != v {
-			t.Errorf("%s: verdict %s, want %s", rec.name, r.Verdict, v)
+		if v, ok := want[rec.Name]; ok && r.Verdict != v {
+			t.Errorf("%s: verdict %s, want %s", rec.Name, r.Verdict, v)
 		}
 		if r.State != fold.StateFinished || !r.Verification.Whole || len(r.Outstanding) > 0 {
-			t.Errorf("%s: state %s, outstanding %q, verification %+v", rec.name, r.State, r.Outstanding, r.Verification)
+			t.Errorf("%s: state %s, outstanding %q, verification %+v", rec.Name, r.State, r.Outstanding, r.Verification)
 		}
 		got, err := r.JSON()
 		if err != nil {
 			t.Fatal(err)
 		}
-		golden := filepath.Join(rec.dir, "report.json")
+		golden := filepath.Join(rec.Dir, "report.json")
 		if *update {
 			if err := os.WriteFile(golden, got, 0o644); err != nil {
 				t.Fatal(err)
@@ -109,17 +70,17 @@ func firstDifference(got, want []byte) string {
 // TestEveryAlterationOfARecordedHistoryIsFound: at each line, each thing that can be
 // done to one.
 func TestEveryAlterationOfARecordedHistoryIsFound(t *testing.T) {
-	all := recordings(t)
+	all := foldtest.Recordings(t, ".")
 	for i, rec := range all {
 		other := all[(i+1)%len(all)]
 		// Signatures are verified once, and again only for what was changed.
-		history := event.OpenAll(rec.raws, rec.ring)
-		stranger := event.OpenMessage(other.raws[1], rec.ring)
-		neighbour := event.OpenMessage(other.raws[1], rec.ring.Merge(other.ring))
+		history := event.OpenAll(rec.Raws, rec.Ring)
+		stranger := event.OpenMessage(other.Raws[1], rec.Ring)
+		neighbour := event.OpenMessage(other.Raws[1], rec.Ring.Merge(other.Ring))
 		found := func(what string, line int, altered []event.Opened) {
 			t.Helper()
 			if v := event.VerifyOpened(altered); v.Whole() && v.Complete {
-				t.Errorf("%s: line %d %s: not found", rec.name, line+1, what)
+				t.Errorf("%s: line %d %s: not found", rec.Name, line+1, what)
 			}
 		}
 		for n := range history {
@@ -135,7 +96,7 @@ func TestEveryAlterationOfARecordedHistoryIsFound(t *testing.T) {
 				found("swapped with the next", n, slices.Concat(history[:n], []event.Opened{rest[0], history[n]}, rest[1:]))
 			}
 			for what, raw := range flipped(t, history[n].Raw) {
-				found(what, n, with(event.OpenMessage(raw, rec.ring)))
+				found(what, n, with(event.OpenMessage(raw, rec.Ring)))
 			}
 		}
 		found("after which one of no key stands", len(history)-1, append(slices.Clone(history), stranger))

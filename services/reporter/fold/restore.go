@@ -242,6 +242,12 @@ func backSentence(r Report) string {
 	if len(is(BackChecked)) > 0 {
 		return "Everything that the drill broke was put back, and the restore checks passed."
 	}
+	for _, a := range r.Conduct.Aborts {
+		if a.Cause == drill.CauseGuard {
+			// What stood in its way may well be that something is broken.
+			return "The drill was refused before it broke anything; that says nothing of the system: " + a.Reason
+		}
+	}
 	return "The drill broke nothing, so nothing had to be put back."
 }
 

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/firedrill/firedrill/pkg/drill"
 	"github.com/firedrill/firedrill/pkg/verdict"
@@ -15,6 +16,9 @@ const ofUndo = "undo"
 // statusOwed is a step's whose undo was not tried yet.
 const statusOwed = "owed"
 
+// statusWaived is a step's that is not undone, on somebody's word.
+const statusWaived = "waived"
+
 // SettlesTitle is the title of a drill that settles another one, whose title is
 // given.
 func SettlesTitle(settles, title string) string {
@@ -25,7 +29,7 @@ func SettlesTitle(settles, title string) string {
 // injected in it and nothing is measured, so it has no phases and needs no probes.
 func foldSettlement(h *history) *Settlement {
 	f := settlementFold(h)
-	s := &Settlement{Undos: []SettledStep{}, Results: []Result{}, Evidence: f.out.Evidence}
+	s := &Settlement{Undos: []SettledStep{}, Results: []Result{}, Evidence: f.out.Evidence, Anew: h.accepted.Anew}
 	for _, e := range h.accepted.Owes {
 		u := s.add(e.Step)
 		u.Target, u.Operation = e.Target, e.Operation
@@ -34,7 +38,7 @@ func foldSettlement(h *history) *Settlement {
 		s.add(u.Step).UndoRun = u
 	}
 	for _, u := range s.Undos {
-		if u.Status != statusDone {
+		if u.Status != statusDone && u.Status != statusWaived {
 			s.Owed = append(s.Owed, u.Step)
 		}
 	}
@@ -49,7 +53,7 @@ func foldSettlement(h *history) *Settlement {
 	}
 	s.judgeUndos(h)
 	s.Back = BackUndone
-	if len(s.Owed) > 0 {
+	if len(s.Owed) > 0 || slices.ContainsFunc(s.Undos, func(u SettledStep) bool { return u.Status == statusWaived }) {
 		s.Back = BackOutstanding
 	}
 	return s
@@ -92,12 +96,21 @@ func (s *Settlement) judgeUndos(h *history) {
 	for _, step := range s.Owed {
 		why = append(why, step+" is still in effect"+suffix(counted(s.add(step).Reasons)))
 	}
+	var waived []string
+	for _, u := range s.Undos {
+		if u.Status == statusWaived {
+			waived = append(waived, u.Step+" was "+counted(u.Reasons))
+		}
+	}
 	if !h.finished.Complete && len(why) == 0 {
 		why = append(why, "the settlement was cut short"+suffix(h.finished.Reason))
 	}
 	v := verdict.Pass
-	if len(why) > 0 {
+	switch {
+	case len(why) > 0:
 		v = verdict.Fail
+	case len(waived) > 0:
+		v, why = verdict.Inconclusive, waived
 	}
 	s.Results = append(s.Results, Result{Of: ofUndo, Objective: "nothing is left to undo", Achieved: fmt.Sprintf("%d of %s undone", done, Plural(len(s.Undos), "step")),
 		Verdict: v, Why: reasonOr(why, "every step was undone")})
@@ -114,7 +127,7 @@ func (s *Settlement) verdict(h *history) verdict.Verdict {
 	}
 	for _, r := range s.Results {
 		if r.Verdict != verdict.Pass {
-			return verdict.Fail
+			return r.Verdict
 		}
 	}
 	return verdict.Pass
@@ -132,8 +145,13 @@ func summariseSettlement(r Report) []string {
 		opening = fmt.Sprintf("The settlement passed: what drill %s had left, %s, was undone in %s.", r.Settles, Plural(len(s.Undos), "step"), took)
 	case verdict.Fail:
 		opening = fmt.Sprintf("The settlement failed: not all that drill %s had left could be shown to be back, after %s.", r.Settles, took)
+	case verdict.Inconclusive:
+		return []string{fmt.Sprintf("What drill %s had left was let go, and nothing has shown that it is back: %s.", r.Settles, s.Results[0].Why), proofSentence(r)}
 	default:
 		opening = fmt.Sprintf("The settlement of drill %s is not valid: its history cannot be trusted.", r.Settles)
+	}
+	if len(s.Anew) > 0 {
+		opening += fmt.Sprintf(" %s described the targets anew that the drill had described otherwise: %s.", ShowRequester(r.Requester), strings.Join(s.Anew, ", "))
 	}
 	back := "Everything was undone; not checked further than each undo does itself."
 	if s.Back == BackOutstanding {
@@ -150,10 +168,22 @@ func (d *docket) settlement(r Report) {
 		case u.Status == statusDone && len(u.Reasons) > 0:
 			d.open(Minor, "", "An undo needed several tries", fmt.Sprintf("%s: done at try %d; before: %s", u.Step, u.Tries, joinReasons(u.Reasons)),
 				fmt.Sprintf("Find out why the undo of %s does not work at once.", u.Step))
-		case u.Status == statusDone || r.State == StateRunning:
-		default:
-			d.open(Critical, "", "Something is still broken", fmt.Sprintf("%s, after %s%s", u.Step, Plural(u.Tries, "try"), suffix(counted(u.Reasons))),
-				fmt.Sprintf("Repair what made the undo of %s fail, then run “%s”; if it still fails, put the target back by hand.", u.Step, undoCommand(r.Settles)))
 		}
+	}
+	if r.State == StateRunning {
+		return
+	}
+	var undos []UndoRun
+	for _, u := range s.Undos {
+		if u.Status == statusWaived {
+			d.open(Major, "", "Something was let go without being undone", u.Step+": "+counted(u.Reasons),
+				fmt.Sprintf("Check by hand that nothing of %s is left on %s before it is drilled again.", u.Step, u.Target))
+			continue
+		}
+		undos = append(undos, u.UndoRun)
+	}
+	for _, g := range alike(undos) {
+		d.open(Critical, "", "Something is still broken", g.detail(),
+			g.advice(r.Settles))
 	}
 }

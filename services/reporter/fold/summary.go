@@ -98,7 +98,11 @@ func outcomeSentence(p Phase) string {
 		s := fmt.Sprintf("%s: %s. ", p.Title, p.Verdict)
 		for _, r := range p.Results {
 			if r.Verdict == verdict.Invalid {
-				return s + capital(r.Why) + "."
+				s += capital(r.Why) + "."
+				if p.costly {
+					s += fmt.Sprintf(" Its users were without service for %s, up to the end of the phase.", Show(p.cost))
+				}
+				return s
 			}
 		}
 	}

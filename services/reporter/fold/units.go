@@ -1,18 +1,18 @@
 package fold
 
 import (
-	"regexp"
 	"strings"
 	"time"
 
 	"github.com/firedrill/firedrill/pkg/event"
+	"github.com/firedrill/firedrill/pkg/lazy"
 )
 
 // goDuration is a duration as Go prints it, such as 5m0s or 1.2049s, where it
 // stands as a word of its own; goSpan is one of them, "> 1.2s" or "1.2s to 1.3s".
 const goDuration = `(?:\d+h)?(?:\d+m)?\d+(?:\.\d+)?(?:h|m|s|ms|µs|ns)`
 
-var goSpan = regexp.MustCompile(`(^|[\s(])(> )?(` + goDuration + `)( to (` + goDuration + `))?($|[\s),;:]|\.(?:\s|$))`)
+var goSpan = lazy.Regexp(`(^|[\s(])(> )?(` + goDuration + `)( to (` + goDuration + `))?($|[\s),;:]|\.(?:\s|$))`)
 
 // ShowUnits writes the durations in a text that another part of firedrill made as
 // the report writes its own: "5 min" for 5m0s, "1.2 s – 1.24 s" for "1.2s to
@@ -20,7 +20,7 @@ var goSpan = regexp.MustCompile(`(^|[\s(])(> )?(` + goDuration + `)( to (` + goD
 func ShowUnits(text string) string {
 	var out strings.Builder
 	for {
-		m := goSpan.FindStringSubmatchIndex(text)
+		m := goSpan().FindStringSubmatchIndex(text)
 		if m == nil {
 			return out.String() + text
 		}

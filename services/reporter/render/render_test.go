@@ -290,3 +290,19 @@ func TestGlossaryStatesTheRuleForStable(t *testing.T) {
 		}
 	}
 }
+
+// TestWhatWasBeforeTheFaultIsInItsRow: the chart draws it, and the text names it.
+func TestWhatWasBeforeTheFaultIsInItsRow(t *testing.T) {
+	b := synthetic.Build("d", "D", synthetic.Phase{Name: "kill", Title: "Kill", Operation: "kill", Back: 2310 * time.Millisecond, Rough: 300 * time.Millisecond})
+	_, ring := synthetic.Keys()
+	r, err := fold.Fold(b.History(), ring)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := "before that, and before the fault, the service was down for " + fold.Show(*r.Phases[0].Steady[0].Earlier)
+	for _, file := range []string{"report.md", "report.html"} {
+		if page, err := render.File(r, file); err != nil || !strings.Contains(string(page), want) {
+			t.Errorf("%s: %v: no %q", file, err, want)
+		}
+	}
+}

@@ -3,10 +3,10 @@ package render
 import (
 	"fmt"
 	"maps"
-	"regexp"
 	"slices"
 	"strings"
 
+	"github.com/firedrill/firedrill/pkg/lazy"
 	"github.com/firedrill/firedrill/services/reporter/fold"
 )
 
@@ -116,7 +116,7 @@ func errorRows(p fold.Phase) [][]string {
 			if e == otherErrors || fold.ShowCause(e) == fold.ShowUnits(e) {
 				continue
 			}
-			kind := numbers.ReplaceAllString(e, "0")
+			kind := numbers().ReplaceAllString(e, "0")
 			m := byKind[kind]
 			if m == nil {
 				m = &met{text: e}
@@ -141,4 +141,4 @@ func errorRows(p fold.Phase) [][]string {
 	return rows
 }
 
-var numbers = regexp.MustCompile(`[0-9]+`)
+var numbers = lazy.Regexp(`[0-9]+`)

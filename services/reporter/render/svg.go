@@ -318,7 +318,7 @@ func splitBar(s fold.Splits) template.HTML {
 	pieces := []struct {
 		class, name string
 		f           fold.Figure
-	}{{"detect", "detect", s.Detect}, {"failover", "fail over", s.Failover}, {"service", "restore service", s.Restore}, {"verify", "verify data", s.Verify}}
+	}{{"detect", "detect", s.Detect}, {"failover", "fail over", s.Failover}, {"service", "restore service", s.Restore}, {"verify", "stay stable, verify data", s.Verify}}
 	var total float64
 	for _, p := range pieces {
 		total += pieceOf(p.f)

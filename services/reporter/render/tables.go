@@ -17,7 +17,7 @@ import (
 // The report's tables, the same in Markdown and in HTML.
 var (
 	recoveryHead     = []string{"Phase", "Fault", "Target RTO", "Achieved", "First success", "Status"}
-	splitHead        = []string{"Phase", "Fault", "Detect", "Fail over", "Restore service", "Verify data"}
+	splitHead        = []string{"Phase", "Fault", "Detect", "Fail over", "Restore service", "Stay stable, verify data"}
 	availabilityHead = []string{"Phase", "Service", "Lane", "Availability", "Min availability (1 s)", "Latency P95", "P95 of successes", "Attempts", "Downtime", "Downtime after the window"}
 	ledgerHead       = []string{"Phase", "Checked", "Lane", "Acknowledged", "Lost", "Recovery point", "Recovered", "Phantom", "Duplicate", "Lost numbers"}
 	resultHead       = []string{"Judged", "Objective", "Achieved", "Status", "Why"}
@@ -184,9 +184,17 @@ func steadyRows(p fold.Phase) [][]string {
 		if s.Window > 0 {
 			watched = fold.ShowDuration(s.Window)
 		}
-		rows = append(rows, []string{s.When, s.Status, watched, fold.ShowUnits(orDash(s.Reasons))})
+		rows = append(rows, []string{s.When, s.Status, watched, fold.ShowUnits(orDash(steadyReasons(s)))})
 	}
 	return rows
+}
+
+// steadyReasons adds what was before the window that was steady.
+func steadyReasons(s fold.Steady) []string {
+	if s.Earlier == nil {
+		return s.Reasons
+	}
+	return append(slices.Clone(s.Reasons), fmt.Sprintf("before that, and before the fault, the service was down for %s", fold.Show(*s.Earlier)))
 }
 
 func checkRows(cs []fold.CheckRun) [][]string {
@@ -335,7 +343,7 @@ func definitions(r fold.Report) [][2]string {
 		{"Interval", "a figure is known to lie between the two ends; “≥” means that the end was not seen. It passes if its upper end is within the objective, fails if its lower end is beyond it, and is inconclusive in between."},
 		{"Achieved recovery time", "from the fault to the first success from which on the service was stable, over the slowest lane."},
 		{"Stable", fmt.Sprintf("for the phase's whole stable window no attempt of the lane failed, and of those that succeeded the 95th percentile of the latency (P95) was at most twice the baseline, or the baseline and %s where that is more. The baseline is the lane's P95 of successes before the first fault. An attempt that fails later starts the stretch anew. “Slow, not stable yet” means that attempts succeed, but not yet within that limit.", fold.ShowDuration(int64(verdict.LatencySlack)))},
-		{"Detect, fail over, restore service, verify data", "from the fault to the first recovery action (without one: to the first failed attempt); from there to the end of the last one (without one: to the first success); from there to the stable service; from there to the end of the data checks."},
+		{"Detect, fail over, restore service, stay stable, verify data", "from the fault to the first recovery action (without one: to the first failed attempt); from there to the end of the last one (without one: to the first success); from there to the stable service; from there to the end of the data checks, which begin after the stable window."},
 		{"Measured window", "from the begin of the steady state's window to a second after the service was seen to be stable, or to what cut the watching short; never into the restore."},
 		{"Availability", "attempts that succeeded within their deadline, of all that were scheduled in the measured window; a slot that the observer skipped counts as bad. The minimum is the worst second's."},
 		{"Downtime", "without service within the measured window; that after the window, up to the end of the phase, is given apart: it is mostly the way back's, and no objective judges it."},
@@ -343,7 +351,7 @@ func definitions(r fold.Report) [][2]string {
 		{"Lost writes", "acknowledged to the client and not present afterwards. Acknowledged are all of the lane, from its first attempt, before the measured window, to the reading of the ledger, with the extra attempts that were made besides the schedule while the service was down; “Attempts” are the scheduled ones of the measured window alone. Recovered: not acknowledged and yet present. Phantom: present and never attempted."},
 		{"Recovery point", "how far before the fault the surviving data ends. Without losses its upper end is the time since the last acknowledged write."},
 		{"Put back", "every step that had an effect was undone, and the restore checks passed. “Undone; not checked”: no restore checks were completed."},
-		{"INVALID", "the measurement, not the system, failed: no proof of the fault, a late observer, a drill cut short, or a history that is not whole."},
+		{"INVALID", "the measurement, not the system, failed: no proof of the fault, a late observer, a drill cut short, or a history that is not whole. What was timed proves nothing then, and neither does that nothing was lost; writes that were counted as lost are, and FAIL."},
 	}
 }
 

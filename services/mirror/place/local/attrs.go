@@ -11,16 +11,41 @@ import (
 // would lock the mirror out of it are noted for Finish. The order matters: a
 // change of owner takes setuid and file capabilities away.
 func (p *Place) apply(fd int, want entry.Entry, mode uint32) error {
-	switch {
-	case p.rights.chown:
-		if err := chown(fd, int(want.UID), int(want.GID)); err != nil {
-			return err
-		}
-	case want.Kind == entry.File && mode&unix.S_ISGID != 0:
-		if err := chown(fd, -1, int(want.GID)); err != nil {
+	if err := p.own(fd, want, mode); err != nil {
+		return err
+	}
+	return p.dress(fd, want, mode)
+}
+
+// applyNew is apply for what was just made here and is no directory. It often has its
+// owner from the beginning, and nothing yet that a change of owner would have to take.
+// Only the node itself can tell: setgid directories, mounts and shares give others.
+func (p *Place) applyNew(fd int, want entry.Entry) error {
+	var st unix.Stat_t
+	if err := fstat(fd, &st); err != nil {
+		return err
+	}
+	if st.Uid != want.UID || st.Gid != want.GID {
+		if err := p.own(fd, want, want.Mode); err != nil {
 			return err
 		}
 	}
+	return p.dress(fd, want, want.Mode)
+}
+
+// own gives an open node its owner, as far as the process may.
+func (p *Place) own(fd int, want entry.Entry, mode uint32) error {
+	switch {
+	case p.rights.chown:
+		return chown(fd, int(want.UID), int(want.GID))
+	case want.Kind == entry.File && mode&unix.S_ISGID != 0:
+		return chown(fd, -1, int(want.GID))
+	}
+	return nil
+}
+
+// dress gives an open node its attributes other than the owner.
+func (p *Place) dress(fd int, want entry.Entry, mode uint32) error {
 	if p.xattrs {
 		if err := setXattrs(fd, want.Xattrs); err != nil {
 			return err

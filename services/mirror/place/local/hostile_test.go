@@ -272,3 +272,25 @@ func (w *walking) Read(b []byte) (int, error) {
 	w.walk()
 	return w.Reader.Read(b)
 }
+
+// Who finds out at the end that a name was taken has copied in vain.
+func TestWhatIsLargeIsNotCopiedInVain(t *testing.T) {
+	dir := t.TempDir()
+	p := open(t, dir, Options{})
+	seen := put(t, p, file("f", "theirs"))
+	gone := seen
+	gone.Path = "gone"
+	for name, have := range map[string]entry.Entry{"f": {}, "gone": gone} {
+		w := file(name, "")
+		w.Have, w.Entry.Size = have, preallocated
+		w.Open = func(context.Context) (io.ReadCloser, error) {
+			t.Errorf("the source of %q was opened", name)
+			return nil, io.ErrUnexpectedEOF
+		}
+		_, err := p.Put(t.Context(), w)
+		wants(t, "Put of "+name, err, place.ErrChanged)
+	}
+	if got := readFile(t, dir, "f"); got != "theirs" {
+		t.Errorf("it holds %q", got)
+	}
+}

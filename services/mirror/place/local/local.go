@@ -56,7 +56,7 @@ type Place struct {
 	nameMax int
 	rights  rights
 	xattrs  bool
-	inode   uint64
+	traits  place.Traits
 	fs      fileSystems
 	notes   notes
 	written atomic.Bool // since the last Finish
@@ -116,8 +116,8 @@ func (p *Place) learn(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	p.inode = st.Ino
 	p.fs = fileSystems{rootDev: uint64(st.Dev), root: id}
+	p.traits = p.traitsOf(st.Ino)
 	return nil
 }
 
@@ -125,7 +125,11 @@ func (p *Place) learn(ctx context.Context) error {
 func (p *Place) String() string { return p.name }
 
 // Traits say that a directory keeps everything, as far as the process may.
-func (p *Place) Traits() place.Traits {
+func (p *Place) Traits() place.Traits { return p.traits }
+
+// traitsOf makes the traits of the directory with an inode: they are asked for with every
+// entry.
+func (p *Place) traitsOf(inode uint64) place.Traits {
 	lists := plan.AllAttrs
 	if !p.rights.chown {
 		lists &^= plan.AttrOwner
@@ -136,7 +140,7 @@ func (p *Place) Traits() place.Traits {
 	return place.Traits{
 		Lists:    lists,
 		Holds:    p.reportHolds,
-		Identity: fmt.Sprintf("%s-%x", hex.EncodeToString(p.fs.root[:]), p.inode),
+		Identity: fmt.Sprintf("%s-%x", hex.EncodeToString(p.fs.root[:]), inode),
 	}
 }
 

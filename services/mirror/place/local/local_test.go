@@ -258,3 +258,32 @@ func TestFinishOfSecondRun(t *testing.T) {
 		}
 	}
 }
+
+// A new node is not always its maker's: in some directories it has their group.
+func TestOwnersOfWhatIsNew(t *testing.T) {
+	dir := t.TempDir()
+	p := open(t, dir, Options{})
+	if !p.rights.chown {
+		t.Fatal("this process may not set owners: run the tests as root")
+	}
+	must(t, os.Mkdir(filepath.Join(dir, "d"), 0o755))
+	const group = 12345
+	must(t, os.Chown(filepath.Join(dir, "d"), -1, group))
+	must(t, os.Chmod(filepath.Join(dir, "d"), os.ModeSetgid|0o755))
+	me := uint32(os.Geteuid())
+	for _, owner := range [][2]uint32{{me, uint32(os.Getegid())}, {me, group}, {me, group + 1}, {me + 1, group}} {
+		for _, kind := range []entry.Kind{entry.File, entry.Symlink, entry.Fifo} {
+			w := file(fmt.Sprintf("d/%d-%s", owner, kind), "content")
+			w.Entry.Kind, w.Entry.UID, w.Entry.GID = kind, owner[0], owner[1]
+			if kind == entry.Symlink {
+				w.Entry.Target = "x"
+			}
+			e := put(t, p, w)
+			var st unix.Stat_t
+			must(t, unix.Lstat(filepath.Join(dir, w.Entry.Path), &st))
+			if is, said := [2]uint32{st.Uid, st.Gid}, [2]uint32{e.UID, e.GID}; is != owner || said != owner {
+				t.Errorf("%s is of %d and is said to be of %d", w.Entry.Path, is, said)
+			}
+		}
+	}
+}

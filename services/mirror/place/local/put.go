@@ -56,9 +56,10 @@ func (p *Place) put(ctx context.Context, w place.Write) (e entry.Entry, err erro
 		return e, err
 	}
 	defer d.close()
-	// Before anything is copied: the rename looks again.
-	if _, err := d.expect(name, w.Have); err != nil {
-		return e, err
+	if w.Entry.Size >= preallocated { // Not to copy much in vain: the rename looks in any case.
+		if _, err := d.expect(name, w.Have); err != nil {
+			return e, err
+		}
 	}
 	t, err := p.prepare(ctx, d, w)
 	if err != nil {
@@ -139,7 +140,7 @@ func (p *Place) prepare(ctx context.Context, d dir, w place.Write) (temp, error)
 		err = p.fill(ctx, t.fd, content, w.Entry.Size)
 	}
 	if err == nil {
-		err = p.apply(t.fd, w.Entry, w.Entry.Mode)
+		err = p.applyNew(t.fd, w.Entry)
 	}
 	if err == nil && content != nil {
 		err = flush(t.fd)

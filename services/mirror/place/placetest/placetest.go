@@ -60,6 +60,8 @@ func Run(t *testing.T, open func(t *testing.T) Under) {
 		{"reading what changes", (*suite).readChanged},
 		{"Look", (*suite).look},
 		{"what is listed can be chosen", (*suite).filter},
+		{"what is opened tells what it is", (*suite).named},
+		{"opening what changed tells nothing", (*suite).namedChanged},
 		{"many at once", (*suite).concurrent},
 		{"a context that ended", (*suite).cancelled},
 		{"a place to be read only", (*suite).readOnly},

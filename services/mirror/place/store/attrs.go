@@ -40,7 +40,7 @@ func (p *Place) rewrite(ctx context.Context, e, have entry.Entry) (entry.Entry, 
 	if why := p.differs(have, o); why != "" {
 		return e, errors.Join(p.changed("set the attributes of", e.Key(), why), r.Close())
 	}
-	c := &content{body: r, check: newCheck(have, o), left: o.Size, name: fmt.Sprintf("%q in %s", e.Key(), p)}
+	c := p.checked(r, have, o)
 	raw, err := io.ReadAll(c)
 	if err = errors.Join(err, r.Close()); err != nil {
 		return e, fmt.Errorf("set the attributes of %q in %s: %w", e.Key(), p, err)

@@ -35,7 +35,7 @@ func (p *Place) Entries(ctx context.Context, o place.ListOptions) iter.Seq2[entr
 				continue
 			}
 			if err == nil && e.Kind == entry.Symlink && e.Target == "" {
-				err = p.readTarget(ctx, &e)
+				err = p.getTarget(ctx, &e)
 			}
 			if err != nil {
 				e = entry.Entry{}
@@ -194,8 +194,8 @@ func setETag(e *entry.Entry, etag string) {
 // maxTarget is how long Linux lets the target of a link be, and more.
 const maxTarget = 64 << 10
 
-// readTarget reads the target of a link that is too long for metadata.
-func (p *Place) readTarget(ctx context.Context, e *entry.Entry) error {
+// getTarget gets the target of a link that is too long for metadata.
+func (p *Place) getTarget(ctx context.Context, e *entry.Entry) error {
 	key := e.Key()
 	r, o, err := p.b.Get(ctx, key, 0, -1)
 	if err != nil {
@@ -205,12 +205,17 @@ func (p *Place) readTarget(ctx context.Context, e *entry.Entry) error {
 	if o.ETag != e.Sum.ETag {
 		return p.changed("read the target of", key, "it was replaced while the bucket was listed")
 	}
+	return p.readTarget(r, e)
+}
+
+// readTarget reads the target of a link from the content of its object.
+func (p *Place) readTarget(r io.Reader, e *entry.Entry) error {
 	raw, err := io.ReadAll(io.LimitReader(r, maxTarget+1))
 	if err != nil {
-		return fmt.Errorf("read the target of %q in %s: %w", key, p, err)
+		return fmt.Errorf("read the target of %q in %s: %w", e.Key(), p, err)
 	}
 	if len(raw) == 0 || len(raw) > maxTarget {
-		return fmt.Errorf("read the target of %q in %s: %d bytes are no target of a link; delete the object, or write it again", key, p, o.Size)
+		return fmt.Errorf("read the target of %q in %s: %d bytes are no target of a link; delete the object, or write it again", e.Key(), p, e.Size)
 	}
 	e.Target, e.Size = string(raw), int64(len(raw))
 	return nil
@@ -231,7 +236,7 @@ func (p *Place) Look(ctx context.Context, e entry.Entry) (entry.Entry, bool, err
 	}
 	now, err := p.entryOf(o)
 	if err == nil && now.Kind == entry.Symlink && now.Target == "" {
-		err = p.readTarget(ctx, &now)
+		err = p.getTarget(ctx, &now)
 	}
 	if o.CRC32C == nil {
 		// The metadata's is what its writer said, not what the server has found.

@@ -1,15 +1,16 @@
 package store
 
 import (
+	"bytes"
 	"context"
 	"crypto/md5"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"hash"
 	"hash/crc32"
 	"io"
-	"strings"
 
 	"github.com/firedrill/firedrill/services/mirror/bucket"
 	"github.com/firedrill/firedrill/services/mirror/entry"
@@ -43,7 +44,7 @@ func (p *Place) Open(ctx context.Context, e entry.Entry, off, n int64) (place.Co
 	if off > 0 || n >= 0 {
 		return &content{body: r}, nil
 	}
-	return &content{body: r, check: newCheck(e, o), left: o.Size, name: fmt.Sprintf("%q in %s", key, p)}, nil
+	return p.checked(r, e, o), nil
 }
 
 // differs says why an object is not the entry that was seen; "" if it is. An
@@ -70,14 +71,14 @@ func (p *Place) differs(seen entry.Entry, o bucket.Object) string {
 // check is what a whole content must sum up to.
 type check struct {
 	sum  hash.Hash
-	want string
+	want []byte
 	what string
 }
 
 // newCheck takes the cheapest checksum that is known; nil if there is none.
 func newCheck(e entry.Entry, o bucket.Object) *check {
 	castagnoli := func(sum uint32) *check {
-		return &check{crc32.New(crc32.MakeTable(crc32.Castagnoli)), fmt.Sprintf("%08x", sum), "CRC32C"}
+		return &check{crc32.New(crc32.MakeTable(crc32.Castagnoli)), binary.BigEndian.AppendUint32(nil, sum), "CRC32C"}
 	}
 	switch {
 	case o.Size == 0:
@@ -87,7 +88,9 @@ func newCheck(e entry.Entry, o bucket.Object) *check {
 	case e.Sum.Contains(entry.HasCRC32C):
 		return castagnoli(e.Sum.CRC32C)
 	case len(o.ETag) == 2*md5.Size && (o.Encryption == "" || o.Encryption == "AES256"):
-		return &check{md5.New(), strings.ToLower(o.ETag), "MD5"}
+		if want, err := hex.DecodeString(o.ETag); err == nil {
+			return &check{md5.New(), want, "MD5"}
+		}
 	}
 	return nil
 }
@@ -97,8 +100,14 @@ type content struct {
 	body  io.ReadCloser
 	check *check
 	left  int64
-	name  string
+	key   string
+	place *Place
 	err   error
+}
+
+// checked is the whole content of an object, which is checked on its way.
+func (p *Place) checked(body io.ReadCloser, e entry.Entry, o bucket.Object) *content {
+	return &content{body: body, check: newCheck(e, o), left: o.Size, key: o.Key, place: p}
 }
 
 // Read implements [io.Reader].
@@ -114,8 +123,8 @@ func (c *content) Read(into []byte) (int, error) {
 	if c.left -= int64(n); c.left > 0 || n == 0 {
 		return n, err
 	}
-	if got := hex.EncodeToString(c.check.sum.Sum(nil)); got != c.check.want {
-		c.err = fmt.Errorf("read %s: %w: its %s is %s and should be %s; read it again, and if it stays, restore it from another copy", c.name, place.ErrCorrupt, c.check.what, got, c.check.want)
+	if got := c.check.sum.Sum(nil); !bytes.Equal(got, c.check.want) {
+		c.err = fmt.Errorf("read %q in %s: %w: its %s is %x and should be %x; read it again, and if it stays, restore it from another copy", c.key, c.place, place.ErrCorrupt, c.check.what, got, c.check.want)
 		return n - 1, c.err
 	}
 	return n, err

@@ -27,6 +27,9 @@ type Phase struct {
 	Unproven bool
 	// Late delays the observer's attempts, which makes the measurement invalid.
 	Late time.Duration
+	// Rough is for how long the service is down before its steady window, soon after the
+	// watching began; less than half a second.
+	Rough time.Duration
 	// Slow is for how long after its return the service takes 40 ms to answer.
 	Slow time.Duration
 	// AbortAt cuts the drill short at that time after the fault; 0 does not.
@@ -191,6 +194,9 @@ func (r *run) plan() {
 func (r *run) watch() watch {
 	w := watch{phase: r.p.Name, begin: r.begin + 100*time.Millisecond, end: r.end - 50*time.Millisecond, epoch: 1, late: r.p.Late, slow: down{from: r.back, to: r.back + r.p.Slow}}
 	w.downs = append(w.downs, down{from: r.f0 + 4*time.Millisecond, to: r.back, hang: r.p.Hang})
+	if r.p.Rough > 0 {
+		w.downs = append(w.downs, down{from: r.begin + 250*time.Millisecond, to: r.begin + 250*time.Millisecond + r.p.Rough})
+	}
 	if r.p.Flap > 0 {
 		w.downs = append(w.downs, down{from: r.f0 + r.p.Flap, to: r.f0 + r.p.Flap + 120*time.Millisecond})
 	}

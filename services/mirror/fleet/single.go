@@ -1,0 +1,55 @@
+package fleet
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"strings"
+
+	"github.com/firedrill/firedrill/pkg/bus"
+	"github.com/firedrill/firedrill/services/mirror/engine"
+	"github.com/firedrill/firedrill/services/mirror/job"
+)
+
+// Single runs mirrors for the process that has it and for nobody else. It takes nothing
+// from the queues that processes share, puts nothing there, and leaves the schedule
+// alone: what others have asked for waits for a process that takes part. Their leases
+// and their events it shares with all. It may be used by several goroutines at once.
+type Single struct{ runner *runner }
+
+// NewSingle needs of a Config what Run does.
+func NewSingle(c Config) *Single {
+	r := newRunner(c.complete())
+	r.single = true
+	return &Single{r}
+}
+
+// Do runs a mirror, and returns when the run has ended, as Ask does.
+func (s *Single) Do(ctx context.Context, m bus.MirrorRequest, r Request) (*Result, error) {
+	check, err := engine.ParseCheck(r.Check)
+	if err != nil {
+		return nil, fmt.Errorf("mirror %s: check: %w", m.Mirror, err)
+	}
+	mirror, known := s.runner.Inventory.FindMirror(m.Mirror)
+	if !known {
+		return nil, fmt.Errorf("mirror %s: %w", m.Mirror, ErrUnknown)
+	}
+	done, err := s.runner.turns.take(ctx, mirror)
+	if err != nil {
+		return nil, fmt.Errorf("mirror %s: %w", m.Mirror, err)
+	}
+	defer done()
+	// No stored request has a number that begins with a letter.
+	e := Event{Mirror: m.Mirror, Run: "s" + strings.ToLower(rand.Text()[:10]), By: m.Who}
+	before, _, err := s.runner.Bus.LastMirror(ctx, m.Mirror)
+	if err != nil {
+		return nil, err
+	}
+	once := bus.Message{Seq: before.Seq, Delivered: 1}
+	if err := s.runner.attempt(ctx, once, mirror, e, job.SyncOptions{Check: check, DryRun: r.DryRun}); err != nil {
+		return nil, fmt.Errorf("mirror %s: %w", m.Mirror, err)
+	}
+	// Its end is stored by now.
+	kind, last, err := followRun(ctx, s.runner.Bus, m.Mirror, before.Seq, e.Run, func(string, Event) {})
+	return came(m.Mirror, kind, last, err)
+}
