@@ -18,8 +18,8 @@ import (
 const (
 	// apiSubject is the prefix of every endpoint's subject.
 	apiSubject = "firedrill.api."
-	// callWait bounds a call whose context has no deadline of its own.
-	callWait = 30 * time.Second
+	// CallWait bounds a call whose context has no deadline of its own.
+	CallWait = 30 * time.Second
 	// maxCalls bounds the calls that one Serve answers at a time.
 	maxCalls = 32
 )
@@ -128,7 +128,7 @@ func (b *Bus) answer(ctx context.Context, service, name string, fn Endpoint, r m
 // A *CallError is the endpoint's refusal; ErrUnavailable says that no service
 // serves it.
 func (b *Bus) Call(ctx context.Context, endpoint string, data []byte) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, callWait)
+	ctx, cancel := context.WithTimeout(ctx, CallWait)
 	defer cancel()
 	m := nats.NewMsg(apiSubject + endpoint)
 	m.Data = data

@@ -124,10 +124,11 @@ func (e *CommandError) Error() string {
 }
 
 // Permanent reports whether the command would fail again however often it is tried: a
-// shell found a program missing (127), or not to be run (126), or what reaches the
-// machine is not there.
+// shell found a program missing (127), or what reaches the machine is not there or not to
+// be run. That a shell could not run a program (126) may pass: it is being written, its
+// disk does not answer, or the container that it is in restarts.
 func (e *CommandError) Permanent() bool {
-	return e.Code == 126 || e.Code == 127 || e.Code == -1 && (errors.Is(e.Err, exec.ErrNotFound) || errors.Is(e.Err, os.ErrNotExist) || errors.Is(e.Err, os.ErrPermission))
+	return e.Code == 127 || e.Code == -1 && (errors.Is(e.Err, exec.ErrNotFound) || errors.Is(e.Err, os.ErrNotExist) || errors.Is(e.Err, os.ErrPermission))
 }
 
 // Unwrap returns the cause.

@@ -38,7 +38,9 @@ type Spec struct {
 	// Participants are listed in the report.
 	Participants []string `json:"participants,omitempty"`
 	Targets      []Target `json:"targets" jsonschema:"minItems=1"`
-	Guards       Guards   `json:"guards,omitempty"`
+	// Guards bind this drill. A pattern of its protect list that matches no part of the
+	// drill's targets is refused: it would guard nothing.
+	Guards Guards `json:"guards,omitempty"`
 	// Seed makes the random choices repeatable; 0 lets firedrill draw one.
 	Seed   int64   `json:"seed,omitempty"`
 	Phases []Phase `json:"phases" jsonschema:"minItems=1"`
@@ -68,9 +70,10 @@ func (d Drill) Target(name string) (Target, error) {
 
 // Guards are the guard rails.
 type Guards struct {
-	// Protect lists glob patterns of parts that no fault may hit. Recovery and
-	// restore actions act on what they need: a protected standby can be promoted. One
-	// that matches no part of the drill's targets is refused: it would guard nothing.
+	// Protect lists glob patterns of parts that no fault may hit: of IDs, or of labels
+	// as key=value. In them * stands for any characters and ? for any one, slashes too.
+	// Recovery and restore actions act on what they need: a protected standby can be
+	// promoted.
 	Protect []string `json:"protect,omitempty"`
 	// MaxParts caps how many parts one fault may hit, 1 unless it says more.
 	MaxParts int `json:"maxParts,omitempty"`

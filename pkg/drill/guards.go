@@ -3,7 +3,6 @@ package drill
 import (
 	"fmt"
 	"maps"
-	"path"
 	"slices"
 	"strings"
 
@@ -18,13 +17,12 @@ func GuardParts(g Guards, step string, parts []event.Part) error {
 	}
 	for _, p := range parts {
 		for _, pattern := range g.Protect {
-			if ok, err := path.Match(pattern, p.ID); err != nil || ok {
+			switch by, ok := p.Match(pattern); {
+			case !ok:
+			case by == p.ID:
 				return fmt.Errorf("%s would hit %q, which guards.protect %q protects", step, p.ID, pattern)
-			}
-			for k, v := range p.Labels {
-				if ok, _ := path.Match(pattern, k+"="+v); ok {
-					return fmt.Errorf("%s would hit %q, whose label %s=%s guards.protect %q protects", step, p.ID, k, v, pattern)
-				}
+			default:
+				return fmt.Errorf("%s would hit %q, whose label %s guards.protect %q protects", step, p.ID, by, pattern)
 			}
 		}
 	}
@@ -37,7 +35,7 @@ func GuardParts(g Guards, step string, parts []event.Part) error {
 // that the drill itself brings: an inventory's are for every drill.
 func Unmatched(own []string, parts []event.Part) string {
 	for _, pattern := range own {
-		if slices.ContainsFunc(parts, func(p event.Part) bool { return p.Matches(pattern) }) {
+		if slices.ContainsFunc(parts, func(p event.Part) bool { _, ok := p.Match(pattern); return ok }) {
 			continue
 		}
 		known := map[string]bool{}

@@ -42,3 +42,37 @@ func TestGuardParts(t *testing.T) {
 		}
 	}
 }
+
+// TestWhatIsTakenToProtectDoes: where a pattern passes for one that protects something,
+// by what a survey knows of the parts, the fault that it is about is refused.
+func TestWhatIsTakenToProtectDoes(t *testing.T) {
+	disk := [2]event.Part{{ID: "disk:pg1:" + event.AnyEnd}, {ID: "disk:pg1:/srv/pg"}}
+	vdev := [2]event.Part{{ID: "zfs:tank:/dev/sdb"}, {ID: "zfs:tank:/dev/sdb"}}
+	relay := [2]event.Part{{ID: "relay:http://h:1/x"}, {ID: "relay:http://h:1/x"}}
+	object := [2]event.Part{{ID: "minio:a", Labels: map[string]string{"key": event.AnyEnd}}, {ID: "minio:a", Labels: map[string]string{"key": "orders/7"}}}
+	for _, c := range []struct {
+		pattern  string
+		part     [2]event.Part // as surveyed, as hit
+		protects bool
+	}{
+		{"disk:*", disk, true},
+		{"disk:pg1:*", disk, true},
+		{"disk:pg1:/srv/pg", disk, true},
+		{"disk:*/pg", disk, true},
+		{"disk:pg1:?srv?pg", disk, true},
+		{"disk:pg2:*", disk, false},
+		{"disk", disk, false},
+		{"zfs:tank:*", vdev, true},
+		{"zfs:pool:*", vdev, false},
+		{"relay:*", relay, true},
+		{"key=*", object, true},
+		{"key=orders/*", object, true},
+		{"kez=*", object, false},
+	} {
+		problem := Unmatched([]string{c.pattern}, c.part[:1])
+		err := GuardParts(Guards{Protect: []string{c.pattern}}, "p/fault/f", c.part[1:])
+		if (problem == "") != c.protects || (err != nil) != c.protects {
+			t.Errorf("%s: survey %q, guard %v", c.pattern, problem, err)
+		}
+	}
+}

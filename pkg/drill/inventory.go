@@ -36,7 +36,8 @@ type InventorySpec struct {
 	Mirrors []Mirror `json:"mirrors,omitempty"`
 	// Guards bind every drill, whatever its own say: its protected parts are
 	// added, and a drill that asks for more parts, a longer deadline or windows of
-	// its own is refused.
+	// its own is refused. A protected part that no target of a drill has is another
+	// drill's, and no mistake.
 	Guards Guards `json:"guards,omitempty"`
 	// InlineTargets lets requests bring drivers' configurations and locations of
 	// their own, and with them commands that run as firedrill: only where everyone

@@ -2,6 +2,7 @@ package drill_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -119,6 +120,21 @@ func TestANodeIsWhatItsDriverMeans(t *testing.T) {
 	})
 	if err != nil {
 		t.Error(err)
+	}
+}
+
+// TestLetGoNeedsAReason that may be kept for all to read.
+func TestLetGoNeedsAReason(t *testing.T) {
+	for reason, want := range map[string]string{
+		"rebuilt by hand":                      "",
+		"   ":                                  "blanks are no reason",
+		"password=hunter2":                     "looks like a password",
+		"see postgres://admin:s3cret@db1/ now": "looks like a password",
+	} {
+		_, err := drill.ParseUndo(fmt.Appendf(nil, "apiVersion: firedrill/v1\nkind: Undo\nmetadata: {name: u}\nspec: {drill: d-1, letGo: %q}\n", reason))
+		if (err == nil) != (want == "") || err != nil && (!strings.Contains(err.Error(), "spec.letGo: ") || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "hunter2") || strings.Contains(err.Error(), "s3cret")) {
+			t.Errorf("%q: %v", reason, err)
+		}
 	}
 }
 

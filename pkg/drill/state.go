@@ -69,6 +69,8 @@ type State struct {
 	// Settles is the earlier drill whose outstanding undos this one carries out;
 	// empty for a drill of its own.
 	Settles string
+	// Anew names the targets that a settlement's request described anew.
+	Anew []string
 	// Waives is why a settlement undoes nothing; empty for every other one.
 	Waives string
 	// Systems are the identities of the targets, as planned.
@@ -103,6 +105,14 @@ type State struct {
 
 // Step returns a step's progress.
 func (s State) Step(id string) Progress { return s.Steps[id] }
+
+// LetGo says that a settlement undid nothing, and on whose word; "" for all others.
+func (s State) LetGo() string {
+	if s.Waives == "" {
+		return ""
+	}
+	return "let go on " + s.Requester + "'s word: NOT undone by firedrill"
+}
 
 // Position is the index in Program of the first step that has no outcome, or
 // len(Program). The undo step of a phase is over when the phase owes nothing.
@@ -188,7 +198,7 @@ func applyAccepted(s State, e event.Event, p *event.DrillAccepted) State {
 		return s
 	}
 	s.Program = Compile(s.Drill)
-	s.Waives = p.Waives
+	s.Anew, s.Waives = p.Anew, p.Waives
 	if s.Settles, s.Systems = p.Settles, p.Systems; s.Settles != "" {
 		for _, e := range p.Owes {
 			s.Phase = phaseOf(s.Program, e.Step)

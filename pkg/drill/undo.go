@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"go.yaml.in/yaml/v3"
 
@@ -77,7 +78,7 @@ func parseUndo(raw []byte) (Undo, *findings) {
 		if !event.IsDrillID(u.Spec.Drill) {
 			c.add("spec.drill", u.Spec.Drill, "this is no drill's id: `firedrill list` shows them")
 		}
-		c.line("spec.letGo", u.Spec.LetGo)
+		c.reason("spec.letGo", u.Spec.LetGo)
 		if u.Spec.LetGo != "" && len(u.Spec.Targets) > 0 {
 			c.add("spec.targets", "", "with letGo nothing is done to them: leave one of the two out")
 		}
@@ -87,6 +88,17 @@ func parseUndo(raw []byte) (Undo, *findings) {
 		}
 	}
 	return u, f
+}
+
+// reason checks a text that stays in the history and the report as somebody's word.
+func (c *checker) reason(at, s string) {
+	c.line(at, s)
+	if s != "" && strings.TrimSpace(s) == "" {
+		c.add(at, "", "blanks are no reason: say what was done by hand, or will be")
+	}
+	if holdsSecret(s) {
+		c.add(at, "", "this text holds what looks like a password, and would be kept in the history and the report: leave it out")
+	}
 }
 
 // Settle returns an earlier drill as what it left may be undone now, on the targets

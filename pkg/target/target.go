@@ -318,8 +318,26 @@ func (r SecretRef) Resolve() (string, error) {
 
 // IsPermanent reports whether trying again what ended with an error can do no better as
 // things stand. The error, or one in it, says so by a method Permanent; all others may be
-// transient.
+// transient. Of several that are joined, all that say anything must: where one of several
+// ways may open, trying again can do better.
 func IsPermanent(err error) bool {
-	var p interface{ Permanent() bool }
-	return errors.As(err, &p) && p.Permanent()
+	says, permanent := permanence(err)
+	return says && permanent
+}
+
+func permanence(err error) (says, permanent bool) {
+	switch e := err.(type) {
+	case interface{ Permanent() bool }:
+		return true, e.Permanent()
+	case interface{ Unwrap() error }:
+		return permanence(e.Unwrap())
+	case interface{ Unwrap() []error }:
+		permanent = true
+		for _, part := range e.Unwrap() {
+			if s, p := permanence(part); s {
+				says, permanent = true, permanent && p
+			}
+		}
+	}
+	return says, permanent
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/firedrill/firedrill/pkg/bus"
 	"github.com/firedrill/firedrill/pkg/drill"
@@ -42,10 +43,15 @@ type ApproveRequest struct {
 	By    string `json:"by"`
 }
 
+// answerTime is what an answer may take, so that it still reaches who waits for it.
+const answerTime = bus.CallWait - 5*time.Second
+
 // serveAPI answers request/reply calls; `nats micro` discovers them.
 func (s *service) serveAPI(ctx context.Context) error {
 	check := func(verb string) bus.Endpoint {
 		return func(ctx context.Context, data []byte) ([]byte, error) {
+			ctx, cancel := context.WithTimeout(ctx, answerTime)
+			defer cancel()
 			return json.Marshal(Check(ctx, s.Config, verb, data))
 		}
 	}
@@ -94,7 +100,12 @@ func planDrill(ctx context.Context, c Config, d drill.Drill) (drill.Planned, int
 	now := c.Clock.Now()
 	st := drill.State{ID: "plan", Drill: d, Program: drill.Compile(d), Accepted: now, Seed: d.Spec.Seed}
 	planned, _ := e.run(ctx, st, drill.Move{Kind: drill.MovePlan}, now, nil).(drill.Planned)
-	surveyed, _ := e.run(ctx, st, drill.Move{Kind: drill.MoveSurvey}, now, nil).(drill.Surveyed)
+	var surveyed drill.Surveyed
+	if ctx.Err() == nil {
+		surveyed, _ = e.run(ctx, st, drill.Move{Kind: drill.MoveSurvey}, now, nil).(drill.Surveyed)
+	} else {
+		surveyed.Problem = "no time was left for the survey: planning alone took " + c.Clock.Now().Wall.Sub(now.Wall).Round(time.Second).String()
+	}
 	planned.Problem = strings.Trim(planned.Problem+"\n"+surveyed.Problem, "\n")
 	drafts, err := drill.Decide(st, planned)
 	if err != nil || len(drafts) == 0 {

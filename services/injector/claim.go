@@ -87,11 +87,14 @@ func (e *effects) sameSystem(ctx context.Context, s drill.State, name string) er
 	if err != nil {
 		return err
 	}
-	if id != s.Systems[name] {
-		return fmt.Errorf("not done: target %s is %s now, and drill %s changed %s: let the inventory's entry name that system again until the undo has succeeded",
-			name, id, s.Settles, s.Systems[name])
+	if id == s.Systems[name] {
+		return nil
 	}
-	return nil
+	fix := "let the inventory's entry name that system again until the undo has succeeded"
+	if slices.Contains(s.Anew, name) || asked.Inventory == "" {
+		fix = "undo it again, with a file for --with that describes that system"
+	}
+	return fmt.Errorf("not done: target %s is %s now, and drill %s changed %s: %s", name, id, s.Settles, s.Systems[name], fix)
 }
 
 // claim takes one system for the drill.
@@ -161,7 +164,8 @@ func (s *service) settlement(ctx context.Context, r drill.Request) (event.DrillA
 		return event.DrillAccepted{}, &refusal{reason: fmt.Sprintf("spec.drill: %q: it has nothing left to undo", u.Spec.Drill)}
 	}
 	for _, t := range u.Spec.Targets {
-		if strings.HasPrefix(st.Systems[t.Name], unidentified(t.Driver)) && t.Driver != "" {
+		// The request may leave the driver to the inventory.
+		if was, err := st.Drill.Target(t.Name); err == nil && strings.HasPrefix(st.Systems[t.Name], unidentified(was.Driver)) {
 			return event.DrillAccepted{}, &refusal{reason: fmt.Sprintf("spec.targets: %q: its driver cannot say which system a configuration leads to, so it cannot be described anew", t.Name)}
 		}
 	}

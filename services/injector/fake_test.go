@@ -38,7 +38,7 @@ type fakeDriver struct {
 	check func(config json.RawMessage) error
 	// identify is called by Identify, survey by Survey.
 	identify func()
-	survey   func(ops []target.Operation) error
+	survey   func(ctx context.Context, ops []target.Operation) error
 }
 
 func newFakeDriver() *fakeDriver {
@@ -83,12 +83,12 @@ func (d *fakeDriver) Identify(context.Context) (string, error) {
 	return d.system, nil
 }
 
-func (d *fakeDriver) Survey(_ context.Context, ops []target.Operation) (target.Survey, error) {
+func (d *fakeDriver) Survey(ctx context.Context, ops []target.Operation) (target.Survey, error) {
 	sv := target.Survey{Parts: []event.Part{{ID: "fake:1", Kind: "thing"}, {ID: "fake:2", Kind: "thing", Labels: map[string]string{"role": "spare"}}}}
 	if d.survey == nil {
 		return sv, nil
 	}
-	return sv, d.survey(ops)
+	return sv, d.survey(ctx, ops)
 }
 
 func (d *fakeDriver) Plan(_ context.Context, op target.Operation) (target.Plan, error) {
@@ -282,6 +282,7 @@ func (r *rig) ask(raw string) Result {
 	defer cancel()
 	var out Result
 	err = r.bus.FollowResults(ctx, "me", "d", func(data []byte) error {
+		out = Result{} // an earlier answer leaves nothing in it
 		if err := json.Unmarshal(data, &out); err != nil {
 			return err
 		}

@@ -109,6 +109,13 @@ func TestUndoOfATargetDescribedAnew(t *testing.T) {
 	if res := r.ask(string(raw)); res.State != "rejected" || !strings.Contains(res.Reason, `"t": its driver cannot say which system`) {
 		t.Fatalf("of a system that nobody identified: %+v", res)
 	}
+	raw, err = UndoRequest("d", drill.UndoSpec{Drill: "left-2", Targets: []drill.Target{{Name: "t", Inventory: "orders"}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if res := r.ask(string(raw)); res.State != "rejected" || !strings.Contains(res.Reason, `"t": its driver cannot say which system`) {
+		t.Fatalf("by an entry of the inventory: %+v", res)
+	}
 }
 
 // TestWhatIsOwedIsLetGo: on somebody's word, with the reason, and nothing is touched.
@@ -167,7 +174,7 @@ func TestUndoLeavesAnotherSystemAlone(t *testing.T) {
 		t.Fatal(err)
 	}
 	move := drill.Move{Kind: drill.MoveUndo, Debt: drill.Debt{Step: "p/fault/break", Target: "t", Operation: "break", Undo: []byte(`{"home":1}`)}}
-	for system, want := range map[string]string{"fake/1": "", "fake/2": "not done: target t is fake/2 now, and drill d-1 changed fake/1", "": "which system is it?"} {
+	for system, want := range map[string]string{"fake/1": "", "fake/2": "not done: target t is fake/2 now, and drill d-1 changed fake/1: undo it again, with a file for --with that", "": "which system is it?"} {
 		d.broken["p/fault/break"], d.system = true, system
 		e := newEffects(Config{Registry: target.NewRegistry(d), Clock: clock.System()}, "undo-2", slog.New(slog.DiscardHandler))
 		st := drill.State{ID: "undo-2", Settles: "d-1", Systems: map[string]string{"t": "fake/1"}, Drill: parsed}
@@ -206,5 +213,23 @@ func TestASlowTargetIsNoLostLease(t *testing.T) {
 	})
 	if st := r.outcome(history, d); !st.Finished.Complete {
 		t.Fatalf("%+v", st.Finished)
+	}
+}
+
+// TestWhereAnotherSystemIsToldTheWayBack: who described the target anew is not sent to
+// the inventory, and nobody else is sent to --with.
+func TestWhereAnotherSystemIsToldTheWayBack(t *testing.T) {
+	d := newFakeDriver()
+	parsed, err := ReadDrill([]byte(namedDrill), target.NewRegistry(d), inventoryOf(t, "{name: orders, driver: fake, config: {}}"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for want, anew := range map[string][]string{"let the inventory's entry name that system again": nil, "a file for --with that describes that system": {"t"}} {
+		e := newEffects(Config{Registry: target.NewRegistry(d), Clock: clock.System()}, "undo-2", slog.New(slog.DiscardHandler))
+		st := drill.State{ID: "undo-2", Settles: "d-1", Systems: map[string]string{"t": "fake/2"}, Drill: parsed, Anew: anew}
+		if err := e.sameSystem(t.Context(), st, "t"); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("described anew %v: %v", anew, err)
+		}
+		e.close(t.Context())
 	}
 }

@@ -57,9 +57,18 @@ func (e *effects) surveyTarget(ctx context.Context, s drill.State, name string, 
 	}
 	// Call would not give what was found along with an error, and no error is needed
 	// that says again whose driver it was.
-	ctx, cancel := context.WithTimeoutCause(ctx, surveyTime, fmt.Errorf("it took longer than %v to look for what undoing needs", surveyTime))
+	limit := surveyTime
+	if end, ok := ctx.Deadline(); ok {
+		limit = min(limit, time.Until(end).Round(100*time.Millisecond))
+	}
+	late := fmt.Errorf("it did not answer the survey in %v", limit)
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, late)
 	defer cancel()
-	return t.Injector.Survey(ctx, ops)
+	sv, err := t.Injector.Survey(ctx, ops)
+	if err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) && !errors.Is(err, late) {
+		err = errors.Join(late, err)
+	}
+	return sv, err
 }
 
 // ownProtect are the patterns that the drill brings itself. An inventory's guard every

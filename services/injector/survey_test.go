@@ -1,6 +1,7 @@
 package injector
 
 import (
+	"context"
 	"errors"
 	"strings"
 	"sync"
@@ -15,7 +16,7 @@ import (
 )
 
 // lacking refuses as a driver does whose undo would fail.
-func lacking([]target.Operation) error {
+func lacking(context.Context, []target.Operation) error {
 	return errors.Join(
 		&target.FieldError{Field: "nodes[0].binDir", Value: "/nowhere", Fix: "give the directory of the programs"},
 		&target.FieldError{Field: "service", Value: "h:9", Fix: "give the address that clients use"},
@@ -30,7 +31,7 @@ target t: service: "h:9": give the address that clients use`
 func TestNothingIsBrokenThatCouldNotBeUndone(t *testing.T) {
 	r, d := newRig(t), newFakeDriver()
 	asked := 0
-	d.survey = func(ops []target.Operation) error { asked = len(ops); return lacking(ops) }
+	d.survey = func(ctx context.Context, ops []target.Operation) error { asked = len(ops); return lacking(ctx, ops) }
 	c := Config{Registry: target.NewRegistry(d), Inventory: drill.OpenInventory(), Clock: clock.System(), Log: r.log()}
 	if got := Check(t.Context(), c, VerbPlan, []byte(fakeDrill)); !got.Valid || got.Problem != lacks || len(got.Steps) != 2 || asked != 2 {
 		t.Errorf("plan, after %d operations were surveyed: %+v", asked, got)
@@ -49,7 +50,7 @@ func TestNothingIsBrokenThatCouldNotBeUndone(t *testing.T) {
 func TestTheFaultWaitsForTheSurvey(t *testing.T) {
 	r, d := newRig(t), newFakeDriver()
 	steady := make(chan struct{})
-	d.survey = func([]target.Operation) error {
+	d.survey = func(context.Context, []target.Operation) error {
 		select {
 		case <-steady:
 		case <-time.After(10 * time.Second):
@@ -98,5 +99,21 @@ func TestProtectThatProtectsNothing(t *testing.T) {
 		if !got.Valid || got.Problem != want && !hits {
 			t.Errorf("%s: %+v", protect, got)
 		}
+	}
+}
+
+// TestAPlanAnswersInTime: who waits for it hears which target did not answer.
+func TestAPlanAnswersInTime(t *testing.T) {
+	d := newFakeDriver()
+	c := Config{Registry: target.NewRegistry(d), Inventory: drill.OpenInventory(), Clock: clock.System(), Log: (&rig{t: t}).log()}
+	d.survey = func(ctx context.Context, _ []target.Operation) error { <-ctx.Done(); return ctx.Err() }
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	if got := Check(ctx, c, VerbPlan, []byte(fakeDrill)); !strings.HasPrefix(got.Problem, "target t: it did not answer the survey in ") {
+		t.Errorf("slow survey: %+v", got)
+	}
+	d.survey = func(context.Context, []target.Operation) error { t.Error("surveyed"); return nil }
+	if got := Check(ctx, c, VerbPlan, []byte(fakeDrill)); !strings.Contains(got.Problem, "no time was left for the survey") {
+		t.Errorf("slow plan: %+v", got)
 	}
 }

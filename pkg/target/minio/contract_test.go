@@ -102,8 +102,8 @@ func (r *rig) blocked(t *testing.T) []targettest.Bad {
 	return []targettest.Bad{
 		{Name: "nobody listens", Field: "endpoint", Config: r.edit(t, func(c map[string]any) { c["endpoint"] = "http://127.0.0.1:9" })},
 		{Name: "a secret key that is wrong", Field: "endpoint", Config: r.edit(t, func(c map[string]any) { c["secretKey"] = map[string]any{"env": "FIREDRILL_TEST_WRONG"} })},
-		{Name: "no program to start it", Field: "nodes[0].start", Config: r.edit(t, func(c map[string]any) { nodeOf(c)["start"] = []string{"/nowhere/minio"} })},
-		{Name: "no program to stop it", Field: "nodes[0].stop", Config: r.edit(t, func(c map[string]any) { nodeOf(c)["stop"] = []string{"/nowhere/stop"} })},
+		{Name: "no program to start it", Field: "nodes[0].start", Config: r.edit(t, func(c map[string]any) { nodeOf(c)["start"] = []string{"/nowhere/minio", targettest.Argument} })},
+		{Name: "no program to stop it", Field: "nodes[0].stop", Config: r.edit(t, func(c map[string]any) { nodeOf(c)["stop"] = []string{"/nowhere/stop", targettest.Argument} })},
 		{Name: "another port of the node", Field: "nodes[0].port", Config: r.edit(t, func(c map[string]any) { nodeOf(c)["port"] = 9 })},
 		{Name: "state that cannot be kept", Field: "stateDir", Config: r.edit(t, func(c map[string]any) { c["stateDir"] = "/dev/null/state" })},
 	}

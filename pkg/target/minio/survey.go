@@ -86,12 +86,12 @@ func (s *store) surveyNode(ctx context.Context, i int, n *node, operated bool, p
 		return
 	}
 	for _, program := range lacking {
-		field, value := at+"control", ""
+		field, value := at+"control", "" // an argument may be a secret, and findings are for all to read
 		switch {
 		case program == n.Start[0]:
-			field, value = at+"start", strings.Join(n.Start, " ")
+			field, value = at+"start", program
 		case len(n.Stop) > 0 && program == n.Stop[0]:
-			field, value = at+"stop", strings.Join(n.Stop, " ")
+			field, value = at+"stop", program
 		}
 		p.Add(field, value, fmt.Sprintf("%s cannot be run on the machine of node %s: name a program that is there, or install it", program, n.Name))
 	}

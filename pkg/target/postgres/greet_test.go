@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"pgregory.net/rapid"
+
+	"github.com/firedrill/firedrill/pkg/target/canary"
 )
 
 // world is a server as a greeter sees it, on a virtual clock: it answers a greeting
@@ -21,8 +23,8 @@ type world struct {
 	refuses bool
 	// begun are the moments at which greetings were begun.
 	begun []time.Time
-	// open counts the sessions that are neither used nor closed.
-	open map[*session]bool
+	// open are the sessions that are neither used nor closed, from when they are of.
+	open map[*session]time.Time
 }
 
 var errRefused = errors.New("connection refused")
@@ -32,7 +34,8 @@ const loginTime = 5 * time.Millisecond
 
 func (w *world) greet(ctx context.Context) (*session, error) {
 	w.mu.Lock()
-	w.begun = append(w.begun, time.Now())
+	at := time.Now()
+	w.begun = append(w.begun, at)
 	hangs, refuses := w.hangs, w.refuses
 	w.mu.Unlock()
 	if refuses {
@@ -49,14 +52,26 @@ func (w *world) greet(ctx context.Context) (*session, error) {
 	s := &session{}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.open[s] = true
+	w.open[s] = at
 	return s, nil
 }
 
-func (w *world) drop(s *session) {
+func (w *world) drop(s *session) { w.use(s) }
+
+// use takes a session, and says from when it is.
+func (w *world) use(s *session) time.Time {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	at := w.open[s]
 	delete(w.open, s)
+	return at
+}
+
+// replace leads clients to another server, which answers: the one that hangs never does.
+func (w *world) replace() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.hangs, w.refuses = nil, false
 }
 
 func (w *world) set(hangs, refuses bool) {
@@ -85,7 +100,7 @@ func (w *world) since(from time.Time) (n int) {
 }
 
 func newWorld() (*world, *greeter) {
-	w := &world{open: map[*session]bool{}}
+	w := &world{open: map[*session]time.Time{}}
 	g := newGreeter(context.Background(), "service db", w.greet)
 	g.drop = w.drop
 	return w, g
@@ -94,7 +109,9 @@ func newWorld() (*world, *greeter) {
 // try is an attempt's login.
 type try struct {
 	began, ended time.Time
-	err          error
+	// session is from when the session is that it got.
+	session time.Time
+	err     error
 }
 
 // attempts makes one attempt each interval, for so long, each with a deadline.
@@ -107,10 +124,10 @@ func attempts(g *greeter, w *world, interval, deadline, long time.Duration) []*t
 		all.Go(func() {
 			ctx, cancel := context.WithTimeout(context.Background(), deadline)
 			defer cancel()
-			s, err := g.take(ctx)
+			s, _, err := g.take(ctx, nil)
 			one.ended, one.err = time.Now(), err
 			if err == nil {
-				w.drop(s)
+				one.session = w.use(s)
 			}
 		})
 		time.Sleep(interval)
@@ -142,7 +159,7 @@ func TestAHungServerIsLeftFewConnections(t *testing.T) {
 			t.Errorf("%d connections in 8 s for %d attempts", n, len(tries))
 		}
 		w.set(false, false)
-		if s, err := g.take(context.Background()); err != nil {
+		if s, _, err := g.take(context.Background(), nil); err != nil {
 			t.Errorf("after the server went on: %v", err)
 		} else {
 			w.drop(s)
@@ -159,15 +176,24 @@ func TestTheFirstAnswerIsHeardAtOnce(t *testing.T) {
 		w.set(true, false)
 		began := time.Now()
 		time.AfterFunc(3*time.Second, func() { w.set(false, false) })
-		served := 0
+		at := began.Add(3 * time.Second)
+		first, all := 0, 0
 		for _, one := range attempts(g, w, testInterval, testDeadline, 4*time.Second) {
-			if one.err == nil && one.ended.Sub(began) == 3*time.Second+loginTime {
-				served++
+			if one.err == nil && one.ended.Equal(at.Add(loginTime)) {
+				first++
+			}
+			// Those who answer double with each login.
+			const soon = 6 * loginTime
+			waits := one.began.Before(at) && one.began.Add(testDeadline).After(at.Add(soon))
+			switch {
+			case waits && (one.err != nil || one.ended.After(at.Add(soon))):
+				t.Errorf("an attempt that waited since %v had, %v after the server went on: %v", at.Sub(one.began), one.ended.Sub(at), one.err)
+			case waits:
+				all++
 			}
 		}
-		// One for each greeting of the last second, whoever began it.
-		if served < 14 {
-			t.Errorf("%d attempts had a session %v after the server went on", served, loginTime)
+		if first < 3 || all < 20 {
+			t.Errorf("%d attempts had a session at the first answer, %d soon after", first, all)
 		}
 	})
 }
@@ -186,16 +212,103 @@ func TestARefusalIsHeardAtOnce(t *testing.T) {
 	})
 }
 
+// TestNobodyFailsForAServerThatWasReplaced: clients are led to another server while
+// greetings hang, which the one before never answers.
+func TestNobodyFailsForAServerThatWasReplaced(t *testing.T) {
+	for _, interval := range []time.Duration{5 * time.Millisecond, 10 * time.Millisecond, 50 * time.Millisecond, 200 * time.Millisecond} {
+		synctest.Test(t, func(t *testing.T) {
+			w, g := newWorld()
+			defer g.close()
+			w.set(true, false)
+			back := time.Now().Add(2 * time.Second)
+			time.AfterFunc(2*time.Second, w.replace)
+			tries := attempts(g, w, interval, testDeadline, 4*time.Second)
+			answered := back.Add(time.Hour)
+			for _, one := range tries {
+				if one.err == nil && one.ended.Before(answered) {
+					answered = one.ended
+				}
+			}
+			wait := 0
+			for _, one := range tries {
+				if one.ended.After(back) {
+					wait++
+				}
+				switch took := one.ended.Sub(one.began); {
+				case one.began.After(back) && one.err != nil:
+					t.Fatalf("every %v: an attempt failed that began %v after the service was back: %v", interval, one.began.Sub(back), one.err)
+				case one.began.After(answered) && took != loginTime:
+					t.Fatalf("every %v: an attempt took %v that began %v after an answer", interval, took, one.began.Sub(answered))
+				}
+			}
+			if n := w.since(back); n > wait {
+				t.Errorf("every %v: %d attempts made %d connections", interval, wait, n)
+			}
+		})
+	}
+}
+
+// TestAPoolIsSharedInAReturn: a server that comes back has hardly any logins to serve, and
+// an attempt gets what its own lane gave back, and no other's.
+func TestAPoolIsSharedInAReturn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, g := newWorld()
+		defer g.close()
+		w.set(true, false)
+		back := time.Now().Add(2 * time.Second)
+		time.AfterFunc(2*time.Second, func() { w.set(false, false) })
+		var lanes [2]struct {
+			probe
+			mine map[*session]bool
+		}
+		var all sync.WaitGroup
+		for range 300 {
+			for i := range lanes {
+				l := &lanes[i]
+				if l.mine == nil {
+					l.mine, l.servers, l.Lane = map[*session]bool{}, &servers{greeter: g}, new(canary.Book).Open(canary.LaneOptions{})
+				}
+				began := time.Now()
+				all.Go(func() {
+					ctx, cancel := context.WithTimeout(t.Context(), testDeadline)
+					defer cancel()
+					s, epoch, err := l.take(ctx)
+					if err != nil {
+						if began.After(back) {
+							t.Errorf("an attempt failed that began %v after the return: %v", began.Sub(back), err)
+						}
+						return
+					}
+					time.Sleep(2 * time.Millisecond)
+					l.mu.Lock()
+					if w.use(s).IsZero() && !l.mine[s] {
+						t.Errorf("lane %d got another lane's session", i)
+					}
+					l.mine[s] = true
+					l.mu.Unlock()
+					l.give(s, epoch)
+				})
+			}
+			time.Sleep(testInterval)
+		}
+		all.Wait()
+		if n := w.since(back); n == 0 || n > 40 {
+			t.Errorf("%d logins after the return, for two lanes of one attempt every %v", n, testInterval)
+		}
+	})
+}
+
 // TestEachFailureHadAConnectionOfItsOwnTime draws servers that answer, hang, refuse, and
 // are replaced by others that clients are led to without a word. An attempt that found
-// no session in its time was covered by a greeting that is younger than itself: what it
-// says of the service is not what an old connection says. Every session is used once,
-// or closed.
+// no session in its time was covered by a greeting that is younger than itself, and one
+// that found one has none that is older: what it says of the service is not what an old
+// connection says. None that began while the service answered fails. Every session is
+// used once, or closed.
 func TestEachFailureHadAConnectionOfItsOwnTime(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		deadline := time.Duration(rapid.IntRange(40, 400).Draw(rt, "deadline")) * time.Millisecond
 		interval := time.Duration(rapid.IntRange(5, 100).Draw(rt, "interval")) * time.Millisecond
-		turns := rapid.SliceOfN(rapid.IntRange(0, 2), 1, 8).Draw(rt, "turns")
+		turns := rapid.SliceOfN(rapid.IntRange(answers, moves), 1, 8).Draw(rt, "turns")
 		var problem string
 		synctest.Test(t, func(*testing.T) { problem = live(deadline, interval, turns) })
 		if problem != "" {
@@ -204,31 +317,44 @@ func TestEachFailureHadAConnectionOfItsOwnTime(t *testing.T) {
 	})
 }
 
-// live plays turns of what a server does, half a second each, and says what went wrong.
+// What a server does in a turn: it hangs, refuses, or answers, as the same one that hung or
+// another in its place.
+const (
+	answers = iota
+	hangs
+	refuses
+	moves
+)
+
+const turnTime = 500 * time.Millisecond
+
+// live plays turns of what a server does, and says what went wrong.
 func live(deadline, interval time.Duration, turns []int) string {
 	w, g := newWorld()
+	turns = append(turns, answers)
+	start := time.Now()
 	go func() {
-		for _, turn := range turns {
-			w.set(turn == 1, turn == 2)
-			time.Sleep(500 * time.Millisecond)
+		for i, turn := range turns {
+			if i > 0 {
+				time.Sleep(turnTime)
+			}
+			if turn == moves {
+				w.replace()
+			} else {
+				w.set(turn == hangs, turn == refuses)
+			}
 		}
-		w.set(false, false)
 	}()
-	tries := attempts(g, w, interval, deadline, time.Duration(len(turns)+1)*500*time.Millisecond)
+	tries := attempts(g, w, interval, deadline, time.Duration(len(turns))*turnTime)
 	g.close()
 	for _, one := range tries {
-		switch {
-		case one.ended.Sub(one.began) > deadline:
-			return fmt.Sprintf("an attempt took %v of %v", one.ended.Sub(one.began), deadline)
-		case !errors.Is(one.err, context.DeadlineExceeded):
-			continue
+		turn, next := turns[one.began.Sub(start)/turnTime], answers
+		if n := int(one.began.Add(deadline).Sub(start) / turnTime); n < len(turns) {
+			next = turns[n]
 		}
-		covered := false
-		for _, at := range w.begun {
-			covered = covered || !at.Before(one.began) && at.Sub(one.began) <= deadline/4
-		}
-		if !covered {
-			return fmt.Sprintf("an attempt failed for connections that are older than itself, with a deadline of %v", deadline)
+		up := func(turn int) bool { return turn == answers || turn == moves }
+		if problem := one.check(w, deadline, up(turn) && up(next) && one.began.Sub(start)%turnTime > 0); problem != "" {
+			return problem
 		}
 	}
 	if len(w.open) > 0 {
@@ -237,11 +363,37 @@ func live(deadline, interval time.Duration, turns []int) string {
 	return ""
 }
 
+// check says what is wrong with an attempt, which may not fail where the service was up
+// all the time.
+func (one *try) check(w *world, deadline time.Duration, up bool) string {
+	if took := one.ended.Sub(one.began); took > deadline {
+		return fmt.Sprintf("an attempt took %v of %v", took, deadline)
+	}
+	if one.err == nil {
+		if one.session.Before(one.began) {
+			return fmt.Sprintf("an attempt got a session that is %v older than itself", one.began.Sub(one.session))
+		}
+		return ""
+	}
+	if up {
+		return fmt.Sprintf("an attempt with %v failed while the service was up: %v", deadline, one.err)
+	}
+	if !errors.Is(one.err, context.DeadlineExceeded) {
+		return ""
+	}
+	for _, at := range w.begun {
+		if !at.Before(one.began) && at.Sub(one.began) <= deadline/4 {
+			return ""
+		}
+	}
+	return fmt.Sprintf("an attempt failed for connections that are older than itself, with a deadline of %v", deadline)
+}
+
 // TestASessionThatComesTooLateIsClosed: it was given to an attempt that had just ended.
 func TestASessionThatComesTooLateIsClosed(t *testing.T) {
 	w, g := newWorld()
 	s, late := &session{}, &waiter{got: make(chan greeted, 1)}
-	w.open[s] = true
+	w.open[s] = time.Now()
 	late.got <- greeted{session: s}
 	if err := g.leave(late, context.DeadlineExceeded); !errors.Is(err, context.DeadlineExceeded) || len(w.open) > 0 {
 		t.Errorf("%v; %d sessions are open", err, len(w.open))
@@ -255,7 +407,7 @@ func TestAClosedTargetLeavesNoGreeting(t *testing.T) {
 		w.set(true, false)
 		ctx, cancel := context.WithTimeout(context.Background(), testDeadline)
 		defer cancel()
-		if _, err := g.take(ctx); !errors.Is(err, context.DeadlineExceeded) {
+		if _, _, err := g.take(ctx, nil); !errors.Is(err, context.DeadlineExceeded) {
 			t.Fatal(err)
 		}
 		at := time.Now()
@@ -263,7 +415,7 @@ func TestAClosedTargetLeavesNoGreeting(t *testing.T) {
 		if took := time.Since(at); took != 0 {
 			t.Errorf("closing waited %v", took)
 		}
-		if _, err := g.take(context.Background()); !errors.Is(err, errGreeterClosed) {
+		if _, _, err := g.take(context.Background(), nil); !errors.Is(err, errGreeterClosed) {
 			t.Errorf("after it was closed: %v", err)
 		}
 	})

@@ -53,7 +53,7 @@ func (p *pool) surveyMachine(ctx context.Context, programs []string, found *stri
 		return
 	}
 	if len(lacking) > 0 {
-		found.Add("control", strings.Join(p.cfg.Control.Argv, " "), fmt.Sprintf("%s cannot be run on the pool's machine, and undoing needs it: install it there", strings.Join(lacking, ", ")))
+		found.Add("control", "", fmt.Sprintf("%s cannot be run on the pool's machine, and undoing needs it: install it there", strings.Join(lacking, ", ")))
 	}
 	if !writable {
 		found.Add("stateDir", p.cfg.StateDir, "firedrill cannot write there on the pool's machine: let it, or choose another directory")

@@ -153,6 +153,8 @@ func (a *app) leftUndone(st drill.State) string {
 	switch {
 	case len(st.Debts) > 0:
 		fmt.Fprintf(&b, "firedrill: left: this of %s is not put back:\n", st.ID)
+	case st.Finished != nil && st.LetGo() != "":
+		fmt.Fprintf(&b, "firedrill: left: %s was %s, and it has no report yet\n", st.ID, st.LetGo())
 	case st.Finished != nil:
 		fmt.Fprintf(&b, "firedrill: left: everything that %s did is put back, but it has no report yet\n", st.ID)
 	default:

@@ -4,7 +4,10 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -12,6 +15,7 @@ import (
 	"github.com/firedrill/firedrill/pkg/bus"
 	"github.com/firedrill/firedrill/pkg/drill"
 	"github.com/firedrill/firedrill/pkg/event"
+	"github.com/firedrill/firedrill/pkg/run"
 	"github.com/firedrill/firedrill/services/firedrill/allinone"
 )
 
@@ -60,6 +64,7 @@ func TestWhatIsLeftOfADrill(t *testing.T) {
 	for want, st := range map[string]drill.State{
 		"d-1 is not over; nothing that is known of it has to be put back":                                          {ID: "d-1"},
 		"everything that d-1 did is put back, but it has no report yet":                                            {ID: "d-1", Finished: &event.DrillFinished{}},
+		"u-1 was let go on ada's word: NOT undone by firedrill, and it has no report yet":                          {ID: "u-1", Requester: "ada", Waives: "by hand", Finished: &event.DrillFinished{Complete: true}},
 		"this of d-1 is not put back:\n  a/fault/f: kill on s\n  a/recovery/r: promote on s\n`firedrill up` takes": {ID: "d-1", Debts: []drill.Debt{{Step: "a/fault/f", Operation: "kill", Target: "s"}, {Step: "a/recovery/r", Operation: "promote", Target: "s"}}},
 		"try again with `firedrill undo d-1`":                                                                      {ID: "d-1", Finished: &event.DrillFinished{}, Debts: []drill.Debt{{Step: "a/fault/f"}}},
 	} {
@@ -109,5 +114,48 @@ func TestAnotherFiredrillIsAnother(t *testing.T) {
 	}
 	if !a.runsStill(allinone.Record{}) {
 		t.Error("of servers that were named nothing is known")
+	}
+}
+
+// TestWhatWasLetGoIsNotSaidToBePutBack, wherever the end of a settlement is told.
+func TestWhatWasLetGoIsNotSaidToBePutBack(t *testing.T) {
+	a := &app{stateDir: defaultStateDir}
+	st := drill.State{ID: "u-1", Requester: "ada", Waives: "by hand", Finished: &event.DrillFinished{Complete: true}}
+	reported := st
+	reported.Published = true
+	said := map[string]string{
+		"summary":   a.summary(&session{}, st),
+		"published": a.summary(&session{}, reported),
+		"dead":      a.withoutReport(&session{}, st, bus.DeadLetter{}, runOptions{}),
+		"left":      a.leftUndone(st),
+	}
+	for where, text := range said {
+		if !strings.Contains(text, "let go on ada's word: NOT undone by firedrill") || strings.Contains(text, "put back") {
+			t.Errorf("%s: %q", where, text)
+		}
+	}
+}
+
+// TestAnotherUsersStoreIsNotOpened, nor are keys made to read one.
+func TestAnotherUsersStoreIsNotOpened(t *testing.T) {
+	dir := t.TempDir()
+	server, b := openStore(t, dir, "")
+	b.Close()
+	server.Shutdown()
+	a := &app{stateDir: dir}
+	if err := a.ownStore(os.Geteuid()); err != nil {
+		t.Error(err)
+	}
+	if err := a.ownStore(os.Geteuid() + 1); err == nil || !strings.Contains(err.Error(), fmt.Sprintf("sudo -u '#%d' firedrill", os.Geteuid())) {
+		t.Errorf("another user: %v", err)
+	}
+	if err := os.RemoveAll(filepath.Join(dir, "keys")); err != nil {
+		t.Fatal(err)
+	}
+	if did := command(t, dir, "list"); did.code != run.OK {
+		t.Errorf("%+v", did)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "keys")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("looking made keys: %v", err)
 	}
 }

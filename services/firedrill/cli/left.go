@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"syscall"
 	"time"
 
 	"github.com/firedrill/firedrill/pkg/bus"
@@ -111,27 +112,48 @@ func (a *app) openStore(ctx context.Context) (*session, error) {
 	if err != nil {
 		return nil, err
 	}
-	ring, err := keys.LoadOrCreate(filepath.Join(a.stateDir, "keys"))
-	if err != nil {
+	if err := a.ownStore(os.Geteuid()); err != nil {
+		return nil, err
+	}
+	// Nothing is signed here, so no keys are made: without any, nothing can be verified.
+	ring, err := keys.ReadKeyring(filepath.Join(a.stateDir, "keys", keys.KeyringFile))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
 	server, err := bus.StartEmbedded(bus.EmbeddedOptions{StoreDir: allinone.StoreDir(a.stateDir), Log: log})
 	if err != nil {
 		return nil, err
 	}
-	b, err := bus.Connect(ctx, bus.Options{Embedded: server, Keyring: ring.Keyring, Log: log,
+	b, err := bus.Connect(ctx, bus.Options{Embedded: server, Keyring: ring, Log: log,
 		Identity: bus.Identity{Service: "cli", Instance: "cli", Clock: clock.System()}})
 	if err != nil {
 		server.Shutdown()
 		return nil, err
 	}
-	s := &session{bus: b, keyring: ring.Keyring, store: server}
+	s := &session{bus: b, keyring: ring, store: server}
 	// A firedrill that was killed as it started has left a store without streams.
 	if err := b.Bootstrap(ctx, bus.BootstrapOptions{Replicas: 1}); err != nil {
 		s.close()
 		return nil, err
 	}
 	return s, nil
+}
+
+// ownStore refuses to open an event store that another user's firedrill made: also who
+// only reads from it leaves files in it, which that user could not open any more.
+func (a *app) ownStore(user int) error {
+	dir := allinone.StoreDir(a.stateDir)
+	info, err := os.Stat(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if of, ok := info.Sys().(*syscall.Stat_t); ok && int(of.Uid) != user {
+		return fmt.Errorf("%s belongs to the user with id %d, whose firedrill could not open what another user writes there: run this as that user, such as by `sudo -u '#%d' firedrill …`", dir, of.Uid, of.Uid)
+	}
+	return nil
 }
 
 // look is connect for who only reads: where no firedrill runs, what the last one has

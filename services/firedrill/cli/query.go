@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -76,10 +77,12 @@ func (a *app) summary(s *session, st drill.State) string {
 		return fmt.Sprintf("left before its end, as no firedrill runs here: %s goes on with it", a.command("up"))
 	case st.Finished != nil && len(st.Finished.Outstanding) > 0:
 		return fmt.Sprintf("finished, STILL BROKEN: %v", st.Finished.Outstanding)
-	case st.Finished != nil && !st.Published:
-		return "finished, everything put back, without a report yet"
 	case st.Finished != nil:
-		return "finished, everything put back"
+		text := "finished, " + cmp.Or(st.LetGo(), "everything put back")
+		if !st.Published {
+			text += ", without a report yet"
+		}
+		return text
 	case st.Abort != nil:
 		return "aborting: " + st.Abort.Reason
 	case st.Approval == "requested":

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -49,6 +50,11 @@ func TestClosingTheTerminal(t *testing.T) {
 	cmd.Env = append(os.Environ(), envCommand+"=1")
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = programs, programs, programs
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
+	// Under nohup the signal is ignored, and would be by the command, which is right: what
+	// is caught here is not ignored there.
+	caught := make(chan os.Signal, 1)
+	signal.Notify(caught, syscall.SIGHUP)
+	defer signal.Stop(caught)
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}

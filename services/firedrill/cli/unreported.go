@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -92,7 +93,7 @@ func (a *app) unreported(s *session, v *view, cause error, o runOptions) error {
 // withoutReport says what a drill whose report could not be made is left in, where its
 // history is, and how to get the report once the cause is mended.
 func (a *app) withoutReport(s *session, st drill.State, letter bus.DeadLetter, o runOptions) string {
-	state := "is over, and everything is put back"
+	state := "is over, and " + cmp.Or(st.LetGo(), "everything is put back")
 	if len(st.Debts) > 0 {
 		state = fmt.Sprintf("is over, and NOT everything is put back: %s tries that again", a.command("undo "+st.ID))
 	}

@@ -12,8 +12,8 @@ import (
 )
 
 // Describe is a line about an event for a person following the drill, or "" for
-// events that only machines read.
-func Describe(s bus.Stored) string {
+// events that only machines read. st is the drill with the event.
+func Describe(st drill.State, s bus.Stored) string {
 	switch p := s.Payload.(type) {
 	case *event.DrillAccepted:
 		return "accepted, asked by " + p.Requester
@@ -53,6 +53,9 @@ func Describe(s bus.Stored) string {
 	case *event.DrillFinished:
 		if len(p.Outstanding) > 0 {
 			return "finished, but STILL BROKEN: " + strings.Join(p.Outstanding, ", ")
+		}
+		if word := st.LetGo(); word != "" {
+			return "finished: " + word
 		}
 		if !p.Complete {
 			return "finished: everything is put back that this drill broke; it was cut short"

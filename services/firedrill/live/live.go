@@ -69,7 +69,7 @@ func (v *View) Event(s bus.Stored) {
 	for _, line := range v.slow.news(v.state, s.Event.Time) {
 		v.print(s.Event.Time, line)
 	}
-	if line := Describe(s); line != "" {
+	if line := Describe(v.state, s); line != "" {
 		v.print(s.Event.Time, line)
 	}
 	v.Draw(s.Event.Time)

@@ -189,7 +189,7 @@ func TestCheckOfFigures(t *testing.T) {
 		"check c: wal (3 commits)":     {info},
 		"":                             nil,
 	} {
-		if got := Describe(bus.Stored{Payload: &event.CheckCompleted{Check: "c", Properties: props}}); got != want {
+		if got := Describe(drill.State{}, bus.Stored{Payload: &event.CheckCompleted{Check: "c", Properties: props}}); got != want {
 			t.Errorf("%q, want %q", got, want)
 		}
 	}
@@ -204,7 +204,7 @@ func TestLongErrorsAreCut(t *testing.T) {
 		"outage on w/fresh: too slow":                                 "too slow",
 		"outage on w/fresh: " + strings.Repeat("words and ", 8) + "…": strings.Repeat("words and ", 90),
 	} {
-		if got := Describe(bus.Stored{Payload: &event.OutageStarted{Probe: "w", Lane: "fresh", Error: error}}); got != want {
+		if got := Describe(drill.State{}, bus.Stored{Payload: &event.OutageStarted{Probe: "w", Lane: "fresh", Error: error}}); got != want {
 			t.Errorf("%q, want %q", got, want)
 		}
 	}
@@ -215,7 +215,7 @@ func TestOneIsNotMany(t *testing.T) {
 		"planned: 1 step on targets, blast radius 1": &event.DrillPlanned{Steps: make([]event.PlannedStep, 1), BlastRadius: 1},
 		"kept 1 file, 12 bytes (full verified)":      &event.MirrorCompleted{Files: 1, Bytes: 12, Verified: "full"},
 	} {
-		if got := Describe(bus.Stored{Payload: payload}); got != want {
+		if got := Describe(drill.State{}, bus.Stored{Payload: payload}); got != want {
 			t.Errorf("%q, want %q", got, want)
 		}
 	}
@@ -227,7 +227,20 @@ func TestAHaltIsSaidOnce(t *testing.T) {
 		"ABORT: all drills are halted by ada: the disks are full": {By: "ada", Cause: drill.CauseHalt, Reason: "halted: the disks are full"},
 		"ABORT by ada: halted: as she says":                       {By: "ada", Cause: drill.CauseOperator, Reason: "halted: as she says"},
 	} {
-		if got := Describe(bus.Stored{Payload: &p}); got != want {
+		if got := Describe(drill.State{}, bus.Stored{Payload: &p}); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+}
+
+// TestWhatWasLetGoIsNotSaidToBePutBack: the end of a settlement that undid nothing.
+func TestWhatWasLetGoIsNotSaidToBePutBack(t *testing.T) {
+	end := bus.Stored{Payload: &event.DrillFinished{Complete: true}}
+	for want, st := range map[string]drill.State{
+		"finished: everything is put back":                        {},
+		"finished: let go on ada's word: NOT undone by firedrill": {Requester: "ada", Waives: "by hand"},
+	} {
+		if got := Describe(st, end); got != want {
 			t.Errorf("%q, want %q", got, want)
 		}
 	}

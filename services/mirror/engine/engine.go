@@ -90,11 +90,8 @@ type Pool interface {
 type Job struct {
 	// Places are the source and the destination, by [plan.Side].
 	Places [2]place.Place
-	// Listing is of the source with the Filter; nil has the run begin one itself. A run
-	// uses it up.
-	Listing *Listing
-	Mode    plan.Mode
-	Check   Check
+	Mode   plan.Mode
+	Check  Check
 	// Filter reports whether an entry takes part; nil lets everything.
 	Filter func(path string, kind entry.Kind) bool
 	Trust  plan.Trust

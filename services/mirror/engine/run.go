@@ -55,7 +55,6 @@ type run struct {
 // the report then holds what it did so far. What went wrong with single entries is
 // in the report only.
 func (j *Job) Run(ctx context.Context) (Report, error) {
-	defer j.Listing.Close()
 	if err := j.check(); err != nil {
 		return Report{}, err
 	}
@@ -63,7 +62,7 @@ func (j *Job) Run(ctx context.Context) (Report, error) {
 	defer cancel(nil)
 	own := *j
 	r := &run{Job: &own, ctx: ctx, fail: cancel, slots: make(chan struct{}, max(1, j.Pool.Width()))}
-	r.report = Report{Began: j.began(), Done: map[plan.Op]int64{}, Bytes: map[plan.Op]int64{}}
+	r.report = Report{Began: j.Now(), Done: map[plan.Op]int64{}, Bytes: map[plan.Op]int64{}}
 	r.mark = sync.OnceValue(r.begin)
 	err := r.whole()
 	r.report.Ended = j.Now()
@@ -143,7 +142,7 @@ func (r *run) plan() (*plan.Plan, error) {
 			rules.Lists[side] = 0
 		}
 	}
-	in := plan.Input{Source: r.source(r.ctx, place.ListOptions{Filter: r.Filter, Names: r.names[plan.Source]})}
+	in := plan.Input{Source: r.Places[plan.Source].Entries(r.ctx, place.ListOptions{Filter: r.Filter, Names: r.names[plan.Source]})}
 	if !r.Store.Empty() {
 		in.Past = r.Store.Past()
 	}
@@ -494,9 +493,10 @@ func (r *run) finish() error {
 		}
 	}
 	switch {
-	case r.blocked, len(r.report.Refusals) > 0, r.report.HeldBack > 0:
-		// What stands there is not remembered: a run that only believes would not see
-		// it, and fail where it is in the way.
+	case r.blocked, len(r.report.Refusals) > 0, r.report.HeldBack > 0, r.names[plan.Source] && r.report.Failed > 0:
+		// What stands there is not remembered, or came to be there after it was seen that
+		// nothing did: a run that only believes would not see it, and fail where it is in
+		// the way.
 		r.facts.Listed = time.Time{}
 	case r.report.Check != CheckState && r.report.Faults == 0:
 		r.facts.Listed = r.report.Listed

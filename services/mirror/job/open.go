@@ -66,8 +66,6 @@ type Job struct {
 	cleanUp []func(context.Context) error
 	// roots are the paths at which the places are directories here; "" for buckets.
 	roots [2]string
-	// listing is of the source, for the first run; nil where it was not begun.
-	listing *engine.Listing
 }
 
 // Open opens a mirror's places and its state. write says whether something is to be
@@ -75,22 +73,15 @@ type Job struct {
 // job. Errors are *SpecError, state's LockedError while the mirror runs elsewhere, or
 // those of the places.
 func (e Env) Open(ctx context.Context, m drill.Mirror, write bool) (*Job, error) {
-	return e.openJob(ctx, m, oneWay(write), false)
-}
-
-// oneWay says that the destination is written to if anything is, and the source only in
-// a two-way mirror.
-func oneWay(write bool) func(spec) [2]bool {
-	return func(s spec) [2]bool {
+	return e.openJob(ctx, m, func(s spec) [2]bool {
 		return [2]bool{plan.Source: write && s.mode == plan.TwoWay, plan.Dest: write}
-	}
+	})
 }
 
 // OpenRun is Open for a run, which a dry one writes nothing in: it is refused where the
-// real one would be, as far as that can be known without writing. The first run of the
-// job is made of the source as it was from now on.
+// real one would be, as far as that can be known without writing.
 func (e Env) OpenRun(ctx context.Context, m drill.Mirror, dry bool) (*Job, error) {
-	j, err := e.openJob(ctx, m, oneWay(!dry), true)
+	j, err := e.Open(ctx, m, !dry)
 	if err != nil || !dry {
 		return j, err
 	}
@@ -127,12 +118,10 @@ func (j *Job) mayWrite() error {
 func (e Env) OpenBoth(ctx context.Context, m drill.Mirror, write bool) (*Job, error) {
 	return e.openJob(ctx, m, func(s spec) [2]bool {
 		return [2]bool{plan.Source: write && s.at[plan.Source].Scheme != location.ZFS, plan.Dest: write}
-	}, false)
+	})
 }
 
-// openJob opens a mirror. write says, by side, which places are written to; list has the
-// source listed from the moment that it is open.
-func (e Env) openJob(ctx context.Context, m drill.Mirror, write func(spec) [2]bool, list bool) (_ *Job, err error) {
+func (e Env) openJob(ctx context.Context, m drill.Mirror, write func(spec) [2]bool) (_ *Job, err error) {
 	s, err := parse(m)
 	if err != nil {
 		return nil, err
@@ -148,12 +137,11 @@ func (e Env) openJob(ctx context.Context, m drill.Mirror, write func(spec) [2]bo
 	}
 	writes := write(s)
 	for _, side := range []plan.Side{plan.Source, plan.Dest} {
-		if j.places[side], err = j.open(ctx, side, !writes[side]); err != nil {
-			return nil, err
+		p, err := j.open(ctx, side, !writes[side])
+		if err != nil {
+			return nil, fmt.Errorf("mirror %s: open the %s: %w", s.Name, side, err)
 		}
-		if list && side == plan.Source && !writes[side] {
-			j.list(ctx)
-		}
+		j.places[side] = p
 	}
 	if err := j.apart(); err != nil {
 		return nil, err
@@ -163,16 +151,10 @@ func (e Env) openJob(ctx context.Context, m drill.Mirror, write func(spec) [2]bo
 			return nil, err
 		}
 	}
-	return j, nil
-}
-
-// list begins to list a source that is a directory and is only read, while the
-// destination is opened. What a bucket is to list, its run decides; and the listing of a
-// place that may be written to clears up there, which nobody has allowed yet.
-func (j *Job) list(ctx context.Context) {
-	if j.roots[plan.Source] != "" {
-		j.listing = engine.List(ctx, j.places[plan.Source], j.listOptions(), j.env.Now)
+	if len(s.rights) > 0 {
+		j.places[plan.Source] = ruled{j.places[plan.Source], s.rights}
 	}
+	return j, nil
 }
 
 // OpenWorker opens a mirror's places for carrying out items that another process
@@ -187,9 +169,14 @@ func (e Env) OpenWorker(ctx context.Context, m drill.Mirror) (w *engine.Worker, 
 		return nil, nil, &SpecError{s.Name, "from", "a snapshot is read where it was taken", "let the process that planned the run carry it out"}
 	}
 	for _, side := range []plan.Side{plan.Source, plan.Dest} {
-		if j.places[side], err = j.open(ctx, side, side == plan.Source && s.mode != plan.TwoWay); err != nil {
-			return nil, nil, errors.Join(err, j.Close(ctx))
+		p, err := j.open(ctx, side, side == plan.Source && s.mode != plan.TwoWay)
+		if err != nil {
+			return nil, nil, errors.Join(fmt.Errorf("mirror %s: open the %s: %w", s.Name, side, err), j.Close(ctx))
 		}
+		j.places[side] = p
+	}
+	if len(s.rights) > 0 {
+		j.places[plan.Source] = ruled{j.places[plan.Source], s.rights}
 	}
 	return j.Worker(), j.Close, nil
 }
@@ -260,19 +247,7 @@ func (j *Job) stateApart(root string) error {
 		fmt.Sprintf("keep the state elsewhere, or leave it out with \"- /%s/\"", filepath.ToSlash(inside))}
 }
 
-// open opens a place, a source as the rules for permissions want its copy to be.
 func (j *Job) open(ctx context.Context, side plan.Side, readOnly bool) (place.Place, error) {
-	p, err := j.openAt(ctx, side, readOnly)
-	switch {
-	case err != nil:
-		return nil, fmt.Errorf("mirror %s: open the %s: %w", j.spec.Name, side, err)
-	case side == plan.Source && len(j.spec.rights) > 0:
-		return ruled{p, j.spec.rights}, nil
-	}
-	return p, nil
-}
-
-func (j *Job) openAt(ctx context.Context, side plan.Side, readOnly bool) (place.Place, error) {
 	l := j.spec.at[side]
 	switch {
 	case l.Scheme == location.ZFS:
@@ -355,7 +330,6 @@ func (j *Job) Dir() string { return j.env.dir(j.spec.Name) }
 // Close closes the places and the state, and removes what was made for reading,
 // also when ctx has ended.
 func (j *Job) Close(ctx context.Context) error {
-	j.listing.Close()
 	var errs []error
 	for _, p := range j.places {
 		if p != nil {

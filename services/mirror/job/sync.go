@@ -80,11 +80,10 @@ func (j *Job) engine(o SyncOptions, past engine.Store) (*engine.Job, *state.Spil
 		return nil, nil, fmt.Errorf("mirror %s: keep deletes until the end: %w", j.spec.Name, err)
 	}
 	e := &engine.Job{
-		Places: j.places, Listing: j.listing, Mode: j.spec.mode, Check: o.Check, Filter: j.filter(),
+		Places: j.places, Mode: j.spec.mode, Check: o.Check, Filter: j.filter(),
 		Guards: j.guards(o.MayDelete), DryRun: o.DryRun, AcceptPlaces: o.AcceptPlaces, Boot: bootID(), Store: past, Spill: spill, Pool: o.Pool,
 		Now: j.env.Now, Each: o.Each, Watch: o.Watch,
 	}
-	j.listing = nil // which that run uses up
 	w := j.Worker()
 	if e.Limit = w.Limit; e.Pool == nil {
 		e.Pool = engine.Local{Worker: w, Items: o.Items}

@@ -40,7 +40,13 @@ func (p *Place) OpenNamed(ctx context.Context, listed entry.Entry) (place.Conten
 // shown it: that tells milliseconds, and a checksum of the server's only where it looks at
 // each object.
 func (p *Place) told(listed entry.Entry, o bucket.Object) (entry.Entry, error) {
-	if why := p.differs(listed, o); why != "" {
+	why := p.differs(listed, o)
+	if why == "" && o.Size != listed.Size {
+		// Whatever stands between may cut it short, and nothing else tells where the
+		// server knows no checksum.
+		why = fmt.Sprintf("it was listed with %d bytes and comes with %d", listed.Size, o.Size)
+	}
+	if why != "" {
 		return entry.Entry{}, p.changed("open", o.Key, why)
 	}
 	o.LastModified = time.Unix(0, listed.MTime)
