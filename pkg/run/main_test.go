@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"os/signal"
 	"strings"
 	"syscall"
 	"testing"
@@ -58,6 +59,10 @@ func program(t *testing.T, role string, through ...string) (*exec.Cmd, *bufio.Re
 	if err != nil {
 		t.Fatal(err)
 	}
+	// What is ignored here, as under nohup, would be there; what is caught is not.
+	caught := make(chan os.Signal, 1)
+	signal.Notify(caught, syscall.SIGHUP)
+	defer signal.Stop(caught)
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
