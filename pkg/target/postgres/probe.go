@@ -187,21 +187,14 @@ func (p *probe) take(ctx context.Context) (*session, int, error) {
 		return c, epoch, nil
 	}
 	p.mu.Unlock()
-	pool := p
-	if p.fresh {
-		pool = nil
-	}
-	c, at, err := p.servers.greeter.take(ctx, pool)
-	if at != noEpoch {
-		epoch = at
-	}
+	c, err := p.servers.openService(ctx)
 	return c, epoch, err
 }
 
 func (p *probe) give(c *session, epoch int) {
 	p.mu.Lock()
 	keep := !p.Closed() && epoch == p.epoch
-	if keep && !p.servers.greeter.offer(p, epoch, c) {
+	if keep {
 		p.idle = append(p.idle, c)
 	}
 	p.mu.Unlock()
