@@ -166,7 +166,7 @@ func decideResolved(s State, c Resolved) ([]event.Draft, error) {
 	fault := c.Step.Kind == StepFault
 	err := c.Err
 	if err == nil && fault {
-		err = GuardParts(s.Drill.Spec.Guards, c.Step.ID, c.Parts)
+		err = GuardParts(s.Drill.Spec.Guards, c.Parts)
 	}
 	if err != nil {
 		if fault {

@@ -11,18 +11,18 @@ import (
 
 // GuardParts applies the blast-radius guards to what a fault would hit: the
 // protect list and the cap.
-func GuardParts(g Guards, step string, parts []event.Part) error {
+func GuardParts(g Guards, parts []event.Part) error {
 	if limit := max(1, g.MaxParts); len(parts) > limit {
-		return fmt.Errorf("%s would hit %d parts, and guards.maxParts is %d: narrow the fault or raise the cap", step, len(parts), limit)
+		return fmt.Errorf("it would hit %d parts, and guards.maxParts is %d: narrow the fault or raise the cap", len(parts), limit)
 	}
 	for _, p := range parts {
 		for _, pattern := range g.Protect {
 			switch by, ok := p.Match(pattern); {
 			case !ok:
 			case by == p.ID:
-				return fmt.Errorf("%s would hit %q, which guards.protect %q protects", step, p.ID, pattern)
+				return fmt.Errorf("it would hit %q, which guards.protect %q protects", p.ID, pattern)
 			default:
-				return fmt.Errorf("%s would hit %q, whose label %s guards.protect %q protects", step, p.ID, by, pattern)
+				return fmt.Errorf("it would hit %q, whose label %s guards.protect %q protects", p.ID, by, pattern)
 			}
 		}
 	}

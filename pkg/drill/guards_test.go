@@ -17,7 +17,7 @@ func TestGuardParts(t *testing.T) {
 		want   []string // words of the refusal; none if it is allowed
 	}{
 		"one part without guards":     {Guards{}, []event.Part{a}, nil},
-		"two parts without guards":    {Guards{}, []event.Part{a, b}, []string{"p/fault/f would hit 2 parts", "guards.maxParts is 1", "raise the cap"}},
+		"two parts without guards":    {Guards{}, []event.Part{a, b}, []string{"it would hit 2 parts", "guards.maxParts is 1", "raise the cap"}},
 		"as many as the cap":          {Guards{MaxParts: 2}, []event.Part{a, b}, nil},
 		"nothing to hit":              {Guards{Protect: []string{"*"}}, nil, nil},
 		"an id that is protected":     {Guards{Protect: []string{"pg:b", "pg:a"}}, []event.Part{a}, []string{`would hit "pg:a"`, `guards.protect "pg:a"`}},
@@ -30,7 +30,7 @@ func TestGuardParts(t *testing.T) {
 		"the second of two":           {Guards{MaxParts: 2, Protect: []string{"role=standby"}}, []event.Part{a, b}, []string{`would hit "pg:b"`}},
 		"a pattern that is malformed": {Guards{Protect: []string{"pg:["}}, []event.Part{a}, []string{"pg:["}},
 	} {
-		err := GuardParts(c.guards, "p/fault/f", c.parts)
+		err := GuardParts(c.guards, c.parts)
 		if (err == nil) != (c.want == nil) {
 			t.Errorf("%s: %v", name, err)
 			continue
@@ -70,7 +70,7 @@ func TestWhatIsTakenToProtectDoes(t *testing.T) {
 		{"kez=*", object, false},
 	} {
 		problem := Unmatched([]string{c.pattern}, c.part[:1])
-		err := GuardParts(Guards{Protect: []string{c.pattern}}, "p/fault/f", c.part[1:])
+		err := GuardParts(Guards{Protect: []string{c.pattern}}, c.part[1:])
 		if (problem == "") != c.protects || (err != nil) != c.protects {
 			t.Errorf("%s: survey %q, guard %v", c.pattern, problem, err)
 		}

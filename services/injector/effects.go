@@ -135,7 +135,7 @@ func (e *effects) planAll(ctx context.Context, s drill.State) []event.PlannedSte
 		ps := event.PlannedStep{Step: st.ID, Target: st.Target, Operation: st.Operation}
 		p, err := e.resolve(ctx, s, st, e.Clock.Now())
 		if err == nil && st.Kind == drill.StepFault {
-			err = drill.GuardParts(s.Drill.Spec.Guards, st.ID, p.Parts)
+			err = drill.GuardParts(s.Drill.Spec.Guards, p.Parts)
 		}
 		if err != nil {
 			ps.Problem = err.Error()

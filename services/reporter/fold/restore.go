@@ -245,7 +245,7 @@ func backSentence(r Report) string {
 	for _, a := range r.Conduct.Aborts {
 		if a.Cause == drill.CauseGuard {
 			// What stood in its way may well be that something is broken.
-			return "The drill was refused before it broke anything; that says nothing of the system: " + a.Reason
+			return fmt.Sprintf("The drill was refused before it broke anything; that says nothing of the system: %s.", strings.TrimSuffix(a.Reason, "."))
 		}
 	}
 	return "The drill broke nothing, so nothing had to be put back."
