@@ -223,10 +223,10 @@ const (
 // Probe is one lane. Attempt is called concurrently, with rising numbers.
 type Probe interface {
 	// Attempt makes one attempt, never retried, over by the context's deadline.
-	// A write whose fate is not known is Unknown, not Failed.
+	// A write whose fate is not known is Unknown, not Failed. After one that was not OK
+	// those that begin later make new connections: what a pooled lane kept may lead to
+	// a server that is gone.
 	Attempt(ctx context.Context, seq int64) Outcome
-	// Reset drops pooled connections, so that the next attempt makes a new one.
-	Reset()
 	Close() error
 }
 

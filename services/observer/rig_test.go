@@ -141,7 +141,6 @@ type fakeProbe struct {
 	s target.ProbeSpec
 }
 
-func (p *fakeProbe) Reset()       {}
 func (p *fakeProbe) Close() error { return nil }
 func (p *fakeProbe) Attempt(ctx context.Context, seq int64) target.Outcome {
 	p.f.mu.Lock()

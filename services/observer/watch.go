@@ -226,10 +226,10 @@ func (s *session) admit(ctx context.Context, o openedLane) {
 	deadline := w.resume(l)
 	c := probe.Config{
 		Probe: o.probe, Clock: s.c.Clock, Interval: w.interval(l), Deadline: deadline,
-		FirstSeq: l.first, Pooled: o.id.lane == target.LanePooled,
+		FirstSeq: l.first,
 	}
-	fresh := w.fresh[o.id.probe]
-	if c.Pooled {
+	pooled, fresh := o.id.lane == target.LanePooled, w.fresh[o.id.probe]
+	if pooled {
 		// A stale connection says little about the service: ask on a new one at once,
 		// and then between the slots, which halves how long a recovery goes unseen.
 		c.AskExtra = func() {
@@ -240,7 +240,7 @@ func (s *session) admit(ctx context.Context, o openedLane) {
 	}
 	// The lane outlives the session's context until stop: its last attempts count.
 	l.lane = probe.Start(context.WithoutCancel(ctx), c)
-	if !c.Pooled {
+	if !pooled {
 		fresh.Store(l.lane)
 	}
 	w.lanes = append(w.lanes, l)

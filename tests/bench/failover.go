@@ -102,8 +102,8 @@ func (b *failoverBench) lanes(ctx context.Context, run string, every time.Durati
 		if err != nil {
 			return nil, err
 		}
-		c := probe.Config{Probe: p, Clock: clock.System(), Interval: every, Deadline: deadline, Pooled: lane == target.LanePooled}
-		if c.Pooled {
+		c := probe.Config{Probe: p, Clock: clock.System(), Interval: every, Deadline: deadline}
+		if lane == target.LanePooled {
 			c.AskExtra = func() { freshLane.Extra() }
 		}
 		return probe.Start(ctx, c), nil

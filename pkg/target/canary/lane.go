@@ -25,8 +25,10 @@ type LaneOptions struct {
 	Slots int
 	Full  error
 	// Drop lets go of what the lane keeps for its next attempt, such as connections;
-	// nil if it keeps nothing. It may be called at any time, also while attempts are
-	// under way, and more than once.
+	// nil if it keeps nothing. It is called when the lane closes, and when an attempt
+	// was not ok: the others may lead to the same server, which is gone, hangs, or is
+	// no longer the one that serves. Of attempts that overlap only the first calls it.
+	// It may be called while attempts are under way, and more than once.
 	Drop func()
 }
 
@@ -77,7 +79,9 @@ type Lane struct {
 
 	mu     sync.Mutex
 	closed bool
-	busy   sync.WaitGroup
+	// drops is how often an attempt had the lane drop what it kept.
+	drops int
+	busy  sync.WaitGroup
 }
 
 // ErrFull is the error of attempts that find no free slot, where the driver has none of
@@ -89,12 +93,14 @@ var ErrClosed = errors.New("the probe is closed")
 
 // Do makes an attempt, which is over soon after ctx ends. It fails, with nothing sent,
 // when ctx has ended, the lane is closed or no slot is free.
-func (l *Lane) Do(ctx context.Context, attempt func() target.Outcome) target.Outcome {
-	if err := l.enter(ctx); err != nil {
+func (l *Lane) Do(ctx context.Context, attempt func() target.Outcome) (o target.Outcome) {
+	drops, err := l.enter(ctx)
+	if err != nil {
 		return target.Outcome{Result: target.Failed, Err: err}
 	}
 	defer l.busy.Done()
 	defer l.leave()
+	defer func() { l.learn(o, drops) }() // also of one that panics
 	return attempt()
 }
 
@@ -102,11 +108,13 @@ func (l *Lane) Do(ctx context.Context, attempt func() target.Outcome) target.Out
 // that hangs. When ctx ends before the attempt its fate is unknown, since who, such as
 // "the file system", did not answer. The attempt goes on, and has its slot until it
 // ends; Close does not wait for it.
-func (l *Lane) DoDetached(ctx context.Context, who string, attempt func() target.Outcome) target.Outcome {
-	if err := l.enter(ctx); err != nil {
+func (l *Lane) DoDetached(ctx context.Context, who string, attempt func() target.Outcome) (o target.Outcome) {
+	drops, err := l.enter(ctx)
+	if err != nil {
 		return target.Outcome{Result: target.Failed, Err: err}
 	}
 	defer l.busy.Done()
+	defer func() { l.learn(o, drops) }()
 	done := make(chan target.Outcome, 1)
 	go func() {
 		defer l.leave()
@@ -120,22 +128,37 @@ func (l *Lane) DoDetached(ctx context.Context, who string, attempt func() target
 	}
 }
 
-// enter counts an attempt in, and takes a slot for it.
-func (l *Lane) enter(ctx context.Context) error {
+// enter counts an attempt in, takes a slot for it, and says how often the lane dropped
+// what it kept until now.
+func (l *Lane) enter(ctx context.Context) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.closed {
-		return ErrClosed
+		return 0, ErrClosed
 	}
 	if err := ctx.Err(); err != nil {
-		return err
+		return 0, err
 	}
 	select {
 	case l.slots <- struct{}{}:
 		l.busy.Add(1)
-		return nil
+		return l.drops, nil
 	default:
-		return l.full
+		return 0, l.full
+	}
+}
+
+// learn drops what the lane keeps after an attempt that was not ok, unless that was done
+// since it began.
+func (l *Lane) learn(o target.Outcome, drops int) {
+	l.mu.Lock()
+	due := o.Result != target.OK && l.drops == drops
+	if due {
+		l.drops++
+	}
+	l.mu.Unlock()
+	if due {
+		l.drop()
 	}
 }
 
@@ -148,9 +171,6 @@ func (l *Lane) Closed() bool {
 	defer l.mu.Unlock()
 	return l.closed
 }
-
-// Reset drops what the lane keeps. Attempts under way go on.
-func (l *Lane) Reset() { l.drop() }
 
 // Close waits for attempts under way, which end by their deadlines. Its error is nil.
 func (l *Lane) Close() error {

@@ -175,17 +175,77 @@ func TestAClosedBookHasNoOpenLanes(t *testing.T) {
 	}
 }
 
-func TestALaneKeepsNothingOrDropsIt(t *testing.T) {
+func TestALaneMayKeepNothing(t *testing.T) {
 	var b canary.Book
-	b.Open(canary.LaneOptions{Full: errFull}).Reset() // it keeps nothing
-	n := 0
-	l := b.Open(canary.LaneOptions{Full: errFull, Drop: func() { n++ }})
-	l.Reset()
-	if n != 1 || l.Closed() {
-		t.Errorf("%d dropped, closed: %t", n, l.Closed())
-	}
+	l := b.Open(canary.LaneOptions{Full: errFull})
+	wantFailed(t, l.Do(t.Context(), failed), errGone)
 	if o := l.Do(t.Context(), ok); o.Result != target.OK {
 		t.Errorf("no slot at all: %+v", o)
+	}
+}
+
+var errGone = errors.New("gone")
+
+func failed() target.Outcome { return target.Outcome{Result: target.Failed, Err: errGone} }
+
+// TestWhatIsKeptIsDroppedAfterAFailure: whatever an attempt came to but ok, also one that
+// was given up or panicked.
+func TestWhatIsKeptIsDroppedAfterAFailure(t *testing.T) {
+	var b canary.Book
+	n := 0
+	l := b.Open(canary.LaneOptions{Slots: 2, Drop: func() { n++ }})
+	for _, c := range []struct {
+		what  string
+		make  func()
+		drops int
+	}{
+		{"ok", func() { l.Do(t.Context(), ok) }, 0},
+		{"failed", func() { l.Do(t.Context(), failed) }, 1},
+		{"failed again", func() { l.Do(t.Context(), failed) }, 1},
+		{"unknown", func() { l.Do(t.Context(), func() target.Outcome { return target.Outcome{Result: target.Unknown} }) }, 1},
+		{"panicked", func() {
+			defer func() { _ = recover() }()
+			l.Do(t.Context(), func() target.Outcome { panic("no server") })
+		}, 1},
+		{"failed, detached", func() { l.DoDetached(t.Context(), "the server", failed) }, 1},
+		{"given up", func() {
+			ctx, cancel := context.WithCancel(t.Context())
+			h := hold(ctx, kinds()["detached"], l)
+			cancel()
+			<-h.out
+			close(h.release)
+		}, 1},
+		{"ok at last", func() { l.DoDetached(t.Context(), "the server", ok) }, 0},
+	} {
+		n = 0
+		if c.make(); n != c.drops || l.Closed() {
+			t.Errorf("%s: dropped %d times, want %d; closed: %t", c.what, n, c.drops, l.Closed())
+		}
+	}
+}
+
+// TestOfFailuresThatOverlapTheFirstDrops: those after it used what is dropped already, and
+// what was made since then may well be good.
+func TestOfFailuresThatOverlapTheFirstDrops(t *testing.T) {
+	for kind, do := range kinds() {
+		var b canary.Book
+		n := 0
+		l := b.Open(canary.LaneOptions{Slots: 3, Drop: func() { n++ }})
+		fail := func(l *canary.Lane, ctx context.Context, wait func() target.Outcome) target.Outcome {
+			return do(l, ctx, func() target.Outcome { wait(); return failed() })
+		}
+		first, second := hold(t.Context(), fail, l), hold(t.Context(), fail, l)
+		for i, h := range []held{first, second} {
+			close(h.release)
+			wantFailed(t, <-h.out, errGone)
+			if n != 1 {
+				t.Errorf("%s: dropped %d times after %d failures that overlap, want 1", kind, n, i+1)
+			}
+		}
+		wantFailed(t, do(l, t.Context(), failed), errGone)
+		if n != 2 {
+			t.Errorf("%s: dropped %d times, want another one for what began after the first", kind, n)
+		}
 	}
 }
 
@@ -216,7 +276,6 @@ func TestLanesAreUsedAtOnce(t *testing.T) {
 			})
 		}
 		wg.Go(func() {
-			l.Reset()
 			if err := l.Close(); err != nil {
 				t.Error(err)
 			}

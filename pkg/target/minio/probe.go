@@ -131,11 +131,6 @@ type probe struct {
 func (p *probe) Attempt(ctx context.Context, seq int64) target.Outcome {
 	return p.Do(ctx, func() target.Outcome {
 		o := p.attempt(ctx, p.conns.client(), seq)
-		if status, _ := refused(o.Err); o.Err != nil && status == 0 && !errors.Is(o.Err, canary.ErrDamaged) {
-			// Without an answer the kept connections lead to the same server, which is
-			// gone or hangs.
-			p.Reset()
-		}
 		o.Err = p.store.scrub(o.Err)
 		return o
 	})

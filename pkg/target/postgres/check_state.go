@@ -23,12 +23,12 @@ func (s *servers) checkReplication(ctx context.Context, p checkParams, _ json.Ra
 	}
 	var props []event.Property
 	var last error
-	_ = target.Poll(ctx, settle, 100*time.Millisecond, "replication", func(ctx context.Context) (bool, string, error) {
-		got, err := s.replication1(ctx, p)
-		if ctx.Err() != nil && props != nil {
-			return false, "", ctx.Err() // cut short: the look before counts
-		}
-		props, last = got, err
+	// A look that has begun has its own time: cut short by what is left to settle, it would
+	// say less than the one before, or nothing at all.
+	_ = target.Poll(ctx, settle, 100*time.Millisecond, "replication", func(context.Context) (bool, string, error) {
+		look, cancel := context.WithTimeout(ctx, adminTimeout)
+		defer cancel()
+		props, last = s.replication1(look, p)
 		for _, q := range props {
 			if q.Result == event.ResultFail {
 				return false, q.Found, nil

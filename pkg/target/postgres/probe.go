@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
-	"sync"
 	"sync/atomic"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -59,7 +58,10 @@ func (s *servers) OpenProbe(ctx context.Context, spec target.ProbeSpec) (target.
 	if err != nil {
 		return nil, err
 	}
-	p := &probe{servers: s, ledger: spec.Ledger(), fresh: spec.Lane == target.LaneFresh}
+	p := &probe{servers: s, ledger: spec.Ledger()}
+	if spec.Lane == target.LanePooled {
+		p.pool = &pool{room: params.MaxConnections, over: func() bool { return p.Closed() }}
+	}
 	if spec.Epoch > 1 {
 		p.untried.Store(true)
 	} else if err := s.makeLedger(ctx); err != nil {
@@ -117,41 +119,33 @@ func (s *servers) openService(ctx context.Context) (*session, error) {
 	return c, nil
 }
 
-// probe is one lane. A pooled one keeps connections that have answered; the
+// probe is one lane. A pooled one keeps connections whose last attempt was ok; the
 // fresh one makes one for each attempt.
 type probe struct {
 	*canary.Lane
 	servers *servers
 	ledger  string
-	fresh   bool
+	// pool is what a pooled lane keeps, nil of the fresh one.
+	pool    *pool
 	attempt func(context.Context, *session, int64) target.Outcome
 	// untried is true until an attempt was ok, where the table may have to be made yet.
 	untried atomic.Bool
-
-	mu    sync.Mutex
-	idle  []*session
-	epoch int // rises with each Reset: older connections are not kept
 }
 
 // Attempt makes one attempt; it is over when ctx ends, whatever the server does.
 func (p *probe) Attempt(ctx context.Context, seq int64) target.Outcome {
 	return p.Do(ctx, func() target.Outcome {
-		c, epoch, err := p.take(ctx)
+		c, err := p.servers.greeter.take(ctx, p.pool)
 		if err != nil {
 			// Nothing was sent but the greeting: the canary cannot be there.
 			return target.Outcome{Result: target.Failed, Err: p.servers.scrub(err)}
 		}
 		o := p.try(ctx, c, seq)
 		o.Err = p.servers.scrub(o.Err)
-		switch {
-		case !c.usable():
-			// The others were opened to the same server: they are stale as well.
+		if p.pool != nil && o.Result == target.OK && c.usable() {
+			p.servers.greeter.give(p.pool, c)
+		} else {
 			c.close()
-			p.Reset()
-		case p.fresh:
-			c.close()
-		default:
-			p.give(c, epoch)
 		}
 		return o
 	})
@@ -177,41 +171,11 @@ func (p *probe) try(ctx context.Context, c *session, seq int64) target.Outcome {
 	return o
 }
 
-func (p *probe) take(ctx context.Context) (*session, int, error) {
-	p.mu.Lock()
-	epoch := p.epoch
-	if n := len(p.idle); n > 0 {
-		c := p.idle[n-1]
-		p.idle = p.idle[:n-1]
-		p.mu.Unlock()
-		return c, epoch, nil
-	}
-	p.mu.Unlock()
-	c, err := p.servers.openService(ctx)
-	return c, epoch, err
-}
-
-func (p *probe) give(c *session, epoch int) {
-	p.mu.Lock()
-	keep := !p.Closed() && epoch == p.epoch
-	if keep {
-		p.idle = append(p.idle, c)
-	}
-	p.mu.Unlock()
-	if !keep {
-		c.close()
-	}
-}
-
-// drop lets go of the kept connections, and of those in use when they come back.
+// drop lets go of the kept connections. Those in use are kept again only if their
+// attempts are ok, and so lead to a server that answers.
 func (p *probe) drop() {
-	p.mu.Lock()
-	p.epoch++
-	idle := p.idle
-	p.idle = nil
-	p.mu.Unlock()
-	for _, c := range idle {
-		c.close()
+	if p.pool != nil {
+		p.servers.greeter.empty(p.pool)
 	}
 }
 

@@ -250,7 +250,6 @@ func TestHangingFileSystemEndsNoAttemptLate(t *testing.T) {
 		}
 	}
 	began := time.Now()
-	writes.Reset()
 	if err := writes.Close(); err != nil || time.Since(began) > 10*time.Second {
 		t.Errorf("close: %v after %v", err, time.Since(began))
 	}
@@ -291,11 +290,11 @@ func TestUnmountedDatasetTakesNoCanaries(t *testing.T) {
 	}
 }
 
-// TestResetDisturbsNoAttempt: the observer resets a lane while others of its attempts
-// are under way.
-func TestResetDisturbsNoAttempt(t *testing.T) {
+// TestDroppingDisturbsNoAttempt: an attempt that fails drops what its lane keeps while
+// others are under way.
+func TestDroppingDisturbsNoAttempt(t *testing.T) {
 	r := startRig(t)
-	l := openProbe(t, r.open(t), spec("writes", ProbeWrite, target.LanePooled))
+	l := openProbe(t, r.open(t), spec("writes", ProbeWrite, target.LanePooled)).(*probe)
 	var wg sync.WaitGroup
 	for seq := range int64(30) {
 		wg.Go(func() {
@@ -303,7 +302,7 @@ func TestResetDisturbsNoAttempt(t *testing.T) {
 				t.Errorf("attempt %d: %+v", seq+1, o)
 			}
 		})
-		l.Reset()
+		l.drop()
 	}
 	wg.Wait()
 }

@@ -102,7 +102,6 @@ func (p simProbe) ReadLedger(context.Context, target.ProbeSpec, int64) (target.H
 }
 
 func (p simProbe) DropLedgers(context.Context, ...string) error { return nil }
-func (p simProbe) Reset()                                       {}
 func (p simProbe) Close() error                                 { return nil }
 
 func (p simProbe) Attempt(context.Context, int64) target.Outcome {

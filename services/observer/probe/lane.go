@@ -23,7 +23,7 @@ import (
 // context ended and the probe was closed. Their goroutines are left behind.
 var ErrStuck = errors.New("attempts did not return after the probe was closed")
 
-// Config describes a lane. All fields but FirstSeq, Pooled and AskExtra are required.
+// Config describes a lane. All fields but FirstSeq and AskExtra are required.
 type Config struct {
 	// Probe makes the attempts; Stop closes it.
 	Probe target.Probe
@@ -34,9 +34,6 @@ type Config struct {
 	Deadline time.Duration
 	// FirstSeq is the first attempt's sequence number; 0 means 1.
 	FirstSeq int64
-	// Pooled says that attempts share connections, which are dropped when one
-	// of them turns out to be bad.
-	Pooled bool
 	// AskExtra asks another lane for an extra attempt: at once when an attempt is
 	// bad after one was good, and from then on halfway between any two slots, as
 	// long as attempts fail at once. Attempts that the target takes pains over are
@@ -86,7 +83,6 @@ type slot struct {
 type turn struct {
 	down    bool
 	badFrom int64 // start of the latest bad attempt
-	resetAt int64 // when the pool was dropped last
 }
 
 // Start begins to make attempts at once. The lane's attempts end with ctx; Stop
@@ -219,12 +215,12 @@ func (l *Lane) settle(seq, started, completed int64, o target.Outcome) {
 	} else {
 		s.Err = text(o.Err)
 	}
-	turned, reset := l.turn.see(started, completed, s.Bad())
+	turned := l.turn.see(started, s.Bad())
 	if s.Bad() && !turned {
 		l.askHalfway(s.Attempt)
 	}
 	l.mu.Unlock()
-	l.react(turned, reset)
+	l.react(turned)
 }
 
 // askHalfway has another lane make an extra attempt between this slot and the next,
@@ -243,30 +239,22 @@ func (l *Lane) askHalfway(bad verdict.Attempt) {
 	}
 }
 
-// see notes an attempt and says what is to be done about it. Only an attempt
+// see notes an attempt and says whether it turned the lane from good to bad. Only one
 // that began after the latest bad one can tell that things are good again.
-func (t *turn) see(started, now int64, bad bool) (turned, reset bool) {
+func (t *turn) see(started int64, bad bool) (turned bool) {
 	if !bad {
 		if started > t.badFrom {
 			t.down = false
 		}
-		return false, false
+		return false
 	}
 	turned = !t.down
 	t.down = true
 	t.badFrom = max(t.badFrom, started)
-	if started > t.resetAt { // otherwise it used a connection that was dropped already
-		t.resetAt = now
-		reset = true
-	}
-	return turned, reset
+	return turned
 }
 
-func (l *Lane) react(turned, reset bool) {
-	if reset && l.c.Pooled {
-		// A pool that cannot be dropped shows as more bad attempts.
-		_ = guard(func() error { l.c.Probe.Reset(); return nil })
-	}
+func (l *Lane) react(turned bool) {
 	if turned && l.c.AskExtra != nil {
 		l.c.AskExtra()
 	}
@@ -282,21 +270,21 @@ func (l *Lane) expire(now int64) {
 		if now-s.Started < int64(s.Deadline+grace(s.Deadline)) {
 			return // later slots began later
 		}
-		turned, reset := l.giveUp(s, now)
+		turned := l.giveUp(s, now)
 		l.wg.Add(1) // the attempt given up keeps the group above zero
 		go func() {
 			defer l.wg.Done()
-			l.react(turned, reset)
+			l.react(turned)
 		}()
 	}
 }
 
-func (l *Lane) giveUp(s *slot, now int64) (turned, reset bool) {
+func (l *Lane) giveUp(s *slot, now int64) (turned bool) {
 	s.settled = true
 	s.Completed = now
 	s.Outcome = verdict.Unknown
 	s.Err = fmt.Sprintf("the driver did not return by the deadline of %v", s.Deadline)
-	return l.turn.see(s.Started, now, true)
+	return l.turn.see(s.Started, true)
 }
 
 // grace is what an attempt gets to return after its context ended.

@@ -28,11 +28,9 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 type scripted struct {
 	attempt func(ctx context.Context, seq int64) target.Outcome
 	close   func() error
-	resets  atomic.Int64
 }
 
 func (s *scripted) Attempt(ctx context.Context, seq int64) target.Outcome { return s.attempt(ctx, seq) }
-func (s *scripted) Reset()                                                { s.resets.Add(1) }
 func (s *scripted) Close() error {
 	if s.close != nil {
 		return s.close()
@@ -234,36 +232,31 @@ func flapping(pains time.Duration) *scripted {
 	}}
 }
 
-// flaps says what a lane had to see in these attempts: how often it turned from good
-// to bad, and how many bad attempts did not use a connection that was dropped before
-// they ended. They count as they ended.
-func flaps(recs []probe.Record) (turns, resets int64) {
+// flaps says how often a lane that made these attempts turned from good to bad. They
+// count as they ended.
+func flaps(recs []probe.Record) (turns int64) {
 	ended := slices.SortedStableFunc(slices.Values(recs), func(a, b probe.Record) int { return cmp.Compare(a.Completed, b.Completed) })
-	down, badFrom, resetAt := false, int64(0), int64(0)
+	down, badFrom := false, int64(0)
 	for _, r := range ended {
 		switch {
 		case r.Bad():
 			if !down {
 				turns++
 			}
-			if r.Started > resetAt {
-				resets, resetAt = resets+1, r.Completed
-			}
 			down, badFrom = true, max(badFrom, r.Started)
 		case r.Started > badFrom:
 			down = false
 		}
 	}
-	return turns, resets
+	return turns
 }
 
-// A flapping pooled lane drops its pool once for each generation of connections
-// and asks for an extra attempt at each turn from good to bad. It asks for no other
-// where failures take longer than a quarter of the interval.
+// A flapping lane asks for an extra attempt at each turn from good to bad. It asks for
+// no other where failures take longer than a quarter of the interval.
 //
 // Attempts end one after the other, each once the lane has settled the one before, so
 // that the lane saw them in the order that their records tell.
-func TestTurnsAndResets(t *testing.T) {
+func TestTurns(t *testing.T) {
 	const last = 70 // from here on all is well
 	var asked, settled atomic.Int64
 	p := flapping(3 * time.Millisecond)
@@ -278,45 +271,15 @@ func TestTurnsAndResets(t *testing.T) {
 		return flaky(ctx, seq)
 	}
 	l := start(t, p, func(c *probe.Config) {
-		c.Pooled, c.Deadline, c.AskExtra = true, 10*time.Second, func() { asked.Add(1) }
+		c.Deadline, c.AskExtra = 10*time.Second, func() { asked.Add(1) }
 	})
 	recs := stop(t, l, collect(t, l, func(r []probe.Record) bool {
 		settled.Store(int64(len(r)))
 		return len(r) >= last
 	}))
-	turns, resets := flaps(recs)
+	turns := flaps(recs)
 	if n := asked.Load(); n != turns || turns < 3 {
 		t.Fatalf("%d extra attempts were asked for at %d turns", n, turns)
-	}
-	if n := p.resets.Load(); n != resets || resets < turns {
-		t.Fatalf("%d resets for %d generations of connections", n, resets)
-	}
-}
-
-// Of two attempts that were under way on the same connections only the first drops them.
-func TestAPoolIsDroppedOnceForAttemptsThatOverlap(t *testing.T) {
-	p, third := &scripted{}, make(chan struct{})
-	p.attempt = func(ctx context.Context, seq int64) target.Outcome {
-		switch seq {
-		case 2:
-			<-third
-		case 3:
-			close(third)
-			for p.resets.Load() == 0 && ctx.Err() == nil {
-				<-time.After(time.Millisecond)
-			}
-		default:
-			return target.Outcome{Result: target.OK}
-		}
-		return target.Outcome{Result: target.Failed, Err: errors.New("refused")}
-	}
-	l := start(t, p, func(c *probe.Config) { c.Pooled, c.Deadline = true, 10*time.Second })
-	recs := stop(t, l, collect(t, l, atLeast(4)))
-	if !recs[1].Bad() || !recs[2].Bad() || recs[1].Completed > recs[2].Completed {
-		t.Fatalf("attempts 2 and 3 were to fail in this order: %+v", recs[1:3])
-	}
-	if n := p.resets.Load(); n != 1 {
-		t.Fatalf("%d resets, want 1", n)
 	}
 }
 
@@ -327,7 +290,7 @@ func TestAskedForBetweenSlots(t *testing.T) {
 	p := flapping(0)
 	l := start(t, p, func(c *probe.Config) { c.AskExtra = func() { asked.Add(1) } })
 	recs := stop(t, l, collect(t, l, atLeast(70)))
-	turns, _ := flaps(recs)
+	turns := flaps(recs)
 	var bad, prompt int64
 	for _, r := range recs {
 		if r.Bad() {
@@ -356,7 +319,7 @@ func TestSlowFailuresAreNotMultiplied(t *testing.T) {
 		return target.Outcome{Result: target.Failed, Err: ctx.Err()}
 	}}
 	l := start(t, p, func(c *probe.Config) {
-		c.Pooled, c.AskExtra, c.Deadline = true, func() { asked.Add(1) }, 3*time.Millisecond
+		c.AskExtra, c.Deadline = func() { asked.Add(1) }, 3*time.Millisecond
 	})
 	stop(t, l, collect(t, l, atLeast(30)))
 	if n := asked.Load(); n != 1 {
@@ -462,7 +425,7 @@ func BenchmarkLanes(b *testing.B) {
 	for b.Loop() {
 		before := cpu(b)
 		from := time.Now()
-		pooled := probe.Start(b.Context(), probe.Config{Probe: &scripted{attempt: ok}, Clock: clock.System(), Interval: 10 * time.Millisecond, Deadline: 250 * time.Millisecond, Pooled: true})
+		pooled := probe.Start(b.Context(), probe.Config{Probe: &scripted{attempt: ok}, Clock: clock.System(), Interval: 10 * time.Millisecond, Deadline: 250 * time.Millisecond})
 		fresh := probe.Start(b.Context(), probe.Config{Probe: &scripted{attempt: ok}, Clock: clock.System(), Interval: 200 * time.Millisecond, Deadline: 250 * time.Millisecond})
 		var buf []probe.Record
 		for range 30 {
