@@ -28,7 +28,8 @@ type Config struct {
 	Kind string `json:"kind,omitempty"`
 	// Argv, for exec, is the command that reaches the machine's shell, such as
 	// ["ssh", "root@db1", "--"] or ["kubectl", "exec", "-i", "db-0", "--"].
-	// "sh -s" is appended to it, and it must pass its standard input on.
+	// "sh -s" is appended to it, and it must pass its standard input on. It stands in a
+	// drill's history and in errors, so it must hold no secret: name a file that has it.
 	Argv []string `json:"argv,omitempty"`
 }
 

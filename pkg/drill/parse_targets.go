@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+
+	"github.com/firedrill/firedrill/pkg/joined"
 )
 
 // Catalogue is what Read needs to know of a driver. Services fill it from the
@@ -184,23 +186,17 @@ func (c *targetChecker) node(path, target string, nodes []string, params json.Ra
 
 // driver notes a driver's errors about the subtree at path, each on its field.
 func (c *targetChecker) driver(path string, err error) {
-	if err == nil {
-		return
-	}
-	if joined, ok := err.(interface{ Unwrap() []error }); ok {
-		for _, e := range joined.Unwrap() {
-			c.driver(path, e)
+	for e := range joined.Leaves(err) {
+		var f FieldProblem
+		if !errors.As(e, &f) {
+			c.add(path, "", e.Error())
+			continue
 		}
-		return
-	}
-	var f FieldProblem
-	if errors.As(err, &f) {
+		at := path
 		field, value, fix := f.FieldProblem()
 		if field != "" {
-			path += "." + field
+			at += "." + field
 		}
-		c.add(path, value, fix)
-		return
+		c.add(at, value, fix)
 	}
-	c.add(path, "", err.Error())
 }

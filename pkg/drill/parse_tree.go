@@ -133,7 +133,11 @@ func (f free) value(n *yaml.Node, path, key string, secret bool) any {
 	case yaml.SequenceNode:
 		out := make([]any, 0, len(n.Content))
 		for i, c := range n.Content {
-			out = append(out, f.value(c, path+"["+strconv.Itoa(i)+"]", key, secret))
+			of := key
+			if i > 0 && secretOption(n.Content[i-1].Value) && !strings.HasPrefix(c.Value, "-") {
+				of = n.Content[i-1].Value
+			}
+			out = append(out, f.value(c, path+"["+strconv.Itoa(i)+"]", of, secret))
 		}
 		return out
 	case yaml.ScalarNode:

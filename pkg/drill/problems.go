@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/firedrill/firedrill/pkg/meant"
 )
 
 // MaxProblems is how many problems one answer lists at most. The rest is only
@@ -227,4 +229,9 @@ func clip(s string, n int) string {
 		n--
 	}
 	return s[:n] + "…"
+}
+
+// suggest ends the fix of an unknown name, whatever order the known ones come in.
+func suggest(name string, known []string) string {
+	return meant.Fix(name, slices.Sorted(slices.Values(known)))
 }

@@ -4,6 +4,7 @@ import (
 	"strings"
 
 	"github.com/firedrill/firedrill/pkg/lazy"
+	"github.com/firedrill/firedrill/pkg/meant"
 )
 
 // secretWords mark a field that holds a secret, wherever they stand in its name.
@@ -19,7 +20,7 @@ func referenceEndings() []string {
 
 // secretKey reports whether a field of this name holds a secret itself.
 func secretKey(key string) bool {
-	k := strings.ToLower(flat(key))
+	k := meant.Plain(key)
 	if k == "pass" || strings.HasSuffix(k, "pwd") || strings.HasSuffix(key, "Pass") || strings.HasSuffix(key, "_pass") || strings.HasSuffix(key, "-pass") {
 		return true
 	}
@@ -34,6 +35,13 @@ func secretKey(key string) bool {
 		}
 	}
 	return false
+}
+
+// secretOption reports whether a word of a command is an option after which a secret
+// comes, such as --token.
+func secretOption(word string) bool {
+	name := strings.TrimLeft(word, "-")
+	return name != word && !strings.Contains(name, "=") && !strings.HasPrefix(name, "no-") && secretKey(name)
 }
 
 // referenceKey reports whether a field inside a secret's mapping is part of a

@@ -29,6 +29,10 @@ func TestSecretsAreRefusedAndReferencesAreNot(t *testing.T) {
 		{`url: "postgres://app@db/prod"`, true},
 		{`url: "https://db:5432/prod?sslmode=disable"`, true},
 		{`bypass: always`, true},
+		{`argv: [ssh, --, token, db1, --token-file, /run/t]`, true},
+		{`argv: [reach, --token-file=/run/t, db1]`, true},
+		{`argv: [psql, --no-password, app]`, true},
+		{`argv: [login, --password, --user, app]`, true},
 
 		{`password: hunter2`, false},
 		{`PASSWORD: hunter2`, false},
@@ -52,6 +56,9 @@ func TestSecretsAreRefusedAndReferencesAreNot(t *testing.T) {
 		{`url: "https://db/prod?user=a&password=hunter2"`, false},
 		{`conninfo: "host=db password = hunter2"`, false},
 		{`args: ["--token=hunter2"]`, false},
+		{`argv: [kubectl, --token, hunter2, exec, db-0, --]`, false},
+		{`argv: [reach, -password, 12345]`, false},
+		{`argv: [reach, "--user=app", --db-password, hunter2]`, false},
 		{`password: 0x68756e746572`, false},
 		{`password: 12345`, false},
 	} {

@@ -84,9 +84,10 @@ func (l *lastWords) String() string {
 // Main runs f with the process's arguments and streams, and exits with its
 // code. The first SIGINT, SIGTERM or SIGHUP ends f's context; a second one, somewhat
 // later, exits at once with Interrupted, unless it is a SIGHUP: a terminal that is closed
-// sends several, and nobody asks by them. Under nohup there is none. A panic of f is one line on standard error and Crash. A
-// panic of another goroutine is the runtime's to report, with status 2: start
-// goroutines through something that hands panics on, such as errgroup.
+// sends several, and nobody asks by them. Under nohup there is none. A panic of f is one
+// line on standard error and Crash. A panic of another goroutine is the runtime's to
+// report, with status 2: start goroutines through something that hands panics on, such
+// as errgroup.
 func Main(f Func) {
 	// A reader that goes away, as in `firedrill run … | head`, must not end a
 	// drill in the middle: its writes fail, and nothing else.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/firedrill/firedrill/pkg/event"
+	"github.com/firedrill/firedrill/pkg/joined"
 )
 
 // Survey is what a look at a whole target found.
@@ -18,15 +19,9 @@ type Survey struct {
 // InTarget puts a target's name before each of the errors that were joined to one, so that
 // people find the configuration that its field is in.
 func InTarget(name string, err error) error {
-	if err == nil {
-		return nil
+	var out []error
+	for e := range joined.Leaves(err) {
+		out = append(out, fmt.Errorf("target %s: %w", name, e))
 	}
-	if joined, ok := err.(interface{ Unwrap() []error }); ok {
-		var out []error
-		for _, e := range joined.Unwrap() {
-			out = append(out, InTarget(name, e))
-		}
-		return errors.Join(out...)
-	}
-	return fmt.Errorf("target %s: %w", name, err)
+	return errors.Join(out...)
 }

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/firedrill/firedrill/pkg/event"
+	"github.com/firedrill/firedrill/pkg/joined"
 )
 
 // Driver opens targets of one kind. It is stateless and safe for concurrent use.
@@ -318,21 +319,32 @@ func (r SecretRef) Resolve() (string, error) {
 
 // IsPermanent reports whether trying again what ended with an error can do no better as
 // things stand. The error, or one in it, says so by a method Permanent; all others may be
-// transient. Of several that are joined, all that say anything must: where one of several
-// ways may open, trying again can do better.
+// transient. Of several that were joined, each must say so: where one of several ways may
+// open, trying again can do better. Of several that one error puts into words of its own,
+// such as its kind and its cause, those must that say anything.
 func IsPermanent(err error) bool {
 	says, permanent := permanence(err)
 	return says && permanent
 }
 
 func permanence(err error) (says, permanent bool) {
+	permanent = true
+	for leaf := range joined.Leaves(err) {
+		s, p := permanenceOfOne(leaf)
+		says, permanent = says || s, permanent && s && p
+	}
+	return says, permanent
+}
+
+// permanenceOfOne is permanence of an error that is no join.
+func permanenceOfOne(err error) (says, permanent bool) {
+	permanent = true
 	switch e := err.(type) {
 	case interface{ Permanent() bool }:
 		return true, e.Permanent()
 	case interface{ Unwrap() error }:
 		return permanence(e.Unwrap())
 	case interface{ Unwrap() []error }:
-		permanent = true
 		for _, part := range e.Unwrap() {
 			if s, p := permanence(part); s {
 				says, permanent = true, permanent && p

@@ -45,6 +45,14 @@ func Measure(in Input) Measurement {
 	return m.out
 }
 
+// Downtime bounds for how long the service was down between two moments, over all lanes:
+// what Measure would give for them, with nothing else measured or judged.
+func Downtime(lanes []Lane, from, until int64) event.Interval {
+	m := measuring{in: Input{Lanes: lanes, From: from, Until: until}}
+	m.admit()
+	return union(survey(m.lanes, from, until), until)
+}
+
 // measuring is a measurement being made.
 type measuring struct {
 	in         Input
@@ -126,7 +134,6 @@ func workedBy(l *Lane, from int64, lanes []*Lane, views []view) int64 {
 }
 
 func (m *measuring) measureLanes() {
-	var all []outage
 	for i, v := range m.views {
 		l := m.lanes[i]
 		r := LaneResult{Probe: l.Probe, Kind: l.Kind, Lane: l.Name, Epoch: l.Epoch, Baseline: m.bases[i]}
@@ -149,10 +156,18 @@ func (m *measuring) measureLanes() {
 			reader.Attempts = v.all
 			r.StaleReads, _ = StaleReads(reader, m.in.Lanes)
 		}
-		all = append(all, v.outages...)
 		m.out.Lanes = append(m.out.Lanes, r)
 	}
-	m.out.Downtime = downtime(all, m.in.Until)
+	m.out.Downtime = union(m.views, m.in.Until)
+}
+
+// union is the downtime over all lanes.
+func union(views []view, until int64) event.Interval {
+	var all []outage
+	for _, v := range views {
+		all = append(all, v.outages...)
+	}
+	return downtime(all, until)
 }
 
 // measureFaults finds each fault's recovery. One that is followed by another

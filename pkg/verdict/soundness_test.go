@@ -50,6 +50,7 @@ func TestTruthInsideEveryInterval(t *testing.T) {
 		m := Measure(in)
 		w.checkOutages(t, m, &seen)
 		w.checkDowntime(t, m)
+		check(t, "the downtime by itself", Downtime(in.Lanes, in.From, in.Until), m.Downtime)
 		w.checkRecovery(t, m.Faults[0], &seen)
 		w.checkLedgers(t, m, lag, &seen)
 		w.checkVerdicts(t, in, lag, &seen)

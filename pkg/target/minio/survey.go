@@ -2,11 +2,8 @@ package minio
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"slices"
 	"strings"
-	"sync"
 
 	"github.com/firedrill/firedrill/pkg/event"
 	"github.com/firedrill/firedrill/pkg/target"
@@ -19,25 +16,19 @@ import (
 // directory, where what is removed is kept.
 func (s *store) Survey(ctx context.Context, ops []target.Operation) (target.Survey, error) {
 	var rights bool
-	var errs []error
+	var unknown strict.Problems
 	for _, op := range ops {
 		_, err := target.Named(operations(), op.Name, operationKind.title)
-		errs = append(errs, err)
+		unknown = append(unknown, err)
 		rights = rights || op.Name == FaultReadOnly
 	}
-	found := make([]strict.Problems, len(s.nodes))
-	var service strict.Problems
-	var wg sync.WaitGroup
+	var looks []func(*strict.Problems)
 	for i, n := range s.nodes {
-		wg.Go(func() { s.surveyNode(ctx, i, n, len(ops) > 0, &found[i]) })
+		looks = append(looks, func(p *strict.Problems) { s.surveyNode(ctx, i, n, len(ops) > 0, p) })
 	}
-	wg.Go(func() { s.surveyService(ctx, rights, &service) })
-	wg.Wait()
-	errs = append(errs, slices.Concat(slices.Concat(found...), service)...)
-	for i := range errs {
-		errs[i] = s.scrub(errs[i])
-	}
-	return target.Survey{Parts: s.parts()}, errors.Join(errs...)
+	looks = append(looks, func(p *strict.Problems) { s.surveyService(ctx, rights, p) })
+	found := append(unknown, strict.Gather(looks...)...)
+	return target.Survey{Parts: s.parts()}, found.Scrubbed(s.scrub)
 }
 
 // parts are all that an operation may hit.

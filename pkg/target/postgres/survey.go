@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"sync"
 	"syscall"
 
 	"github.com/firedrill/firedrill/pkg/control"
@@ -81,32 +80,27 @@ func (s *servers) Survey(ctx context.Context, ops []target.Operation) (target.Su
 	if err != nil {
 		return target.Survey{}, err
 	}
-	found := make([]strict.Problems, len(s.nodes))
-	var service, endpoint strict.Problems
 	var views []view
 	var looked error
-	var wg sync.WaitGroup
+	var looks []func(*strict.Problems)
 	for i, n := range s.nodes {
-		wg.Go(func() { s.surveyFiles(ctx, i, n, need, &found[i]) })
+		looks = append(looks, func(p *strict.Problems) { s.surveyFiles(ctx, i, n, need, p) })
 	}
-	wg.Go(func() { views, looked = s.look(ctx, lookLimit) })
-	wg.Go(func() { s.surveyService(ctx, &service) })
+	looks = append(looks,
+		func(*strict.Problems) { views, looked = s.look(ctx, lookLimit) },
+		func(p *strict.Problems) { s.surveyService(ctx, p) })
 	if need.home {
-		wg.Go(func() { s.surveyEndpoint(ctx, &endpoint) })
+		looks = append(looks, func(p *strict.Problems) { s.surveyEndpoint(ctx, p) })
 	}
-	wg.Wait()
+	problems := strict.Gather(looks...)
 	sv := target.Survey{Parts: s.parts(views)}
-	problems := slices.Concat(slices.Concat(found...), service, endpoint)
 	if looked != nil && len(problems) == 0 {
 		problems = append(problems, looked) // else it says the same in other words
 	}
 	if looked == nil {
 		problems = append(problems, s.surveyLogins(ctx, views, need)...)
 	}
-	for i := range problems {
-		problems[i] = s.scrub(problems[i]) // one by one: each keeps its field
-	}
-	return sv, errors.Join(problems...)
+	return sv, problems.Scrubbed(s.scrub)
 }
 
 // parts are all that an operation may hit.
@@ -230,22 +224,20 @@ func (s *servers) surveyEndpoint(ctx context.Context, p *strict.Problems) {
 
 // surveyLogins tries the logins that the nodes' servers will be asked with, and from
 // where: the admin from here, and from each node what a rebuild there connects as.
-func (s *servers) surveyLogins(ctx context.Context, views []view, need need) []error {
-	found := make([]strict.Problems, len(views))
-	var wg sync.WaitGroup
+func (s *servers) surveyLogins(ctx context.Context, views []view, need need) strict.Problems {
+	var looks []func(*strict.Problems)
 	for i, v := range views {
 		if !v.Running() || v.Frozen || !v.Answers && !refusesLogin(v.SQLError) {
 			continue // it is down for reasons of its own, which the plan judges
 		}
-		wg.Go(func() {
-			s.surveyAdmin(ctx, i, v, need, &found[i])
-			if need.home && len(found[i]) == 0 {
-				s.surveyRebuild(ctx, v.node, views, need, &found[i])
+		looks = append(looks, func(p *strict.Problems) {
+			s.surveyAdmin(ctx, i, v, need, p)
+			if need.home && len(*p) == 0 {
+				s.surveyRebuild(ctx, v.node, views, need, p)
 			}
 		})
 	}
-	wg.Wait()
-	return slices.Concat(found...)
+	return strict.Gather(looks...)
 }
 
 // refusesLogin reports whether a server has answered that it does not let a role in.

@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/firedrill/firedrill/pkg/meant"
 	"github.com/firedrill/firedrill/pkg/target"
 )
 
@@ -138,42 +139,14 @@ func DecodeAllowed(raw json.RawMessage, into any, allowed []string) error {
 	var errs []error
 	for _, f := range slices.Sorted(maps.Keys(fields)) {
 		if !slices.Contains(allowed, f) {
-			errs = append(errs, &target.FieldError{Field: f, Fix: "unknown here; " + meant(f, allowed)})
+			fix := "it takes none"
+			if len(allowed) > 0 {
+				fix = meant.Fix(f, allowed)
+			}
+			errs = append(errs, &target.FieldError{Field: f, Fix: "unknown here; " + fix})
 			delete(fields, f)
 		}
 	}
 	rest, err := json.Marshal(fields)
 	return errors.Join(append(errs, err, Decode(rest, into))...)
-}
-
-// meant names the allowed field that was probably meant, one letter or the case away,
-// or else all of them.
-func meant(field string, allowed []string) string {
-	for _, a := range allowed {
-		if strings.EqualFold(a, field) {
-			return fmt.Sprintf("did you mean %q?", a)
-		}
-	}
-	for _, a := range allowed {
-		if oneLetter(a, field) || oneLetter(field, a) {
-			return fmt.Sprintf("did you mean %q?", a)
-		}
-	}
-	switch len(allowed) {
-	case 0:
-		return "it takes none"
-	case 1:
-		return "known is only " + allowed[0]
-	}
-	return "known are " + strings.Join(allowed, ", ")
-}
-
-// oneLetter reports whether long becomes short by dropping a letter, or by changing one.
-func oneLetter(long, short string) bool {
-	for i := range long {
-		if long[:i]+long[i+1:] == short || i < len(short) && long[:i]+long[i+1:] == short[:i]+short[i+1:] {
-			return true
-		}
-	}
-	return false
 }

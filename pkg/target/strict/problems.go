@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/firedrill/firedrill/pkg/control"
 	"github.com/firedrill/firedrill/pkg/target"
@@ -18,6 +19,28 @@ type Problems []error
 // shown, so it must be no secret.
 func (p *Problems) Add(field, value, fix string) {
 	*p = append(*p, &target.FieldError{Field: field, Value: value, Fix: fix})
+}
+
+// Gather calls the looks at once, and gives what each of them found, in their order. It
+// returns when all have.
+func Gather(looks ...func(*Problems)) Problems {
+	found := make([]Problems, len(looks))
+	var wg sync.WaitGroup
+	for i, look := range looks {
+		wg.Go(func() { look(&found[i]) })
+	}
+	wg.Wait()
+	return slices.Concat(found...)
+}
+
+// Scrubbed joins what was found; nil when that is nothing. Each problem is scrubbed by
+// itself, so that it keeps its field; scrub gives nil for nil.
+func (p Problems) Scrubbed(scrub func(error) error) error {
+	out := make([]error, len(p))
+	for i, err := range p {
+		out[i] = scrub(err)
+	}
+	return errors.Join(out...)
 }
 
 // Need wants a value; what says what it is.

@@ -94,6 +94,14 @@ func TestDecodeAllowed(t *testing.T) {
 			t.Errorf("%s: %v, want %s", raw, err, want)
 		}
 	}
+	for want, allowed := range map[string][]string{
+		"x: unknown here; it takes none":      nil,
+		"x: unknown here; known is only node": {"node"},
+	} {
+		if err := strict.DecodeAllowed(json.RawMessage(`{"x":1}`), new(struct{}), allowed); err == nil || err.Error() != want {
+			t.Errorf("%v are allowed: %v, want %s", allowed, err, want)
+		}
+	}
 }
 
 func TestProblems(t *testing.T) {
@@ -120,5 +128,40 @@ func TestProblems(t *testing.T) {
 	}
 	if !strict.Within("/a/b", "/a") || !strict.Within("/a", "/a") || strict.Within("/ab", "/a") {
 		t.Error("Within")
+	}
+}
+
+// TestGatherLooksAtOnce, and gives the findings in the order of the looks.
+func TestGatherLooksAtOnce(t *testing.T) {
+	second := make(chan struct{})
+	found := strict.Gather(
+		func(p *strict.Problems) { <-second; p.Add("a", "", "first"); p.Add("b", "", "also first") },
+		func(*strict.Problems) {},
+		func(p *strict.Problems) { p.Add("c", "", "second"); close(second) },
+	)
+	if got, want := errors.Join(found...).Error(), "a: first\nb: also first\nc: second"; got != want {
+		t.Errorf("%s, want %s", got, want)
+	}
+	if found := strict.Gather(); len(found) != 0 {
+		t.Errorf("nothing was looked at: %v", found)
+	}
+}
+
+// TestScrubbedKeepsTheFields of what needed no scrubbing.
+func TestScrubbedKeepsTheFields(t *testing.T) {
+	var p strict.Problems
+	p.Add("a", "", "mend it")
+	p = append(p, nil, errors.New("a secret"))
+	err := p.Scrubbed(func(err error) error {
+		if err != nil && strings.Contains(err.Error(), "secret") {
+			return errors.New("***")
+		}
+		return err
+	})
+	if f, ok := errors.AsType[*target.FieldError](err); err == nil || err.Error() != "a: mend it\n***" || !ok || f.Field != "a" {
+		t.Errorf("%v", err)
+	}
+	if err := strict.Problems(nil).Scrubbed(func(err error) error { return err }); err != nil {
+		t.Errorf("of nothing: %v", err)
 	}
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/firedrill/firedrill/pkg/clock"
 	"github.com/firedrill/firedrill/pkg/event"
+	"github.com/firedrill/firedrill/pkg/joined"
 	"github.com/firedrill/firedrill/pkg/target"
 )
 
@@ -97,7 +98,7 @@ func (s suite) blocked(t *testing.T, b Bad) {
 	if err == nil {
 		t.Fatal("a drill may begin with it")
 	}
-	if !slices.ContainsFunc(leaves(err), func(err error) bool {
+	if !slices.ContainsFunc(slices.Collect(joined.Leaves(err)), func(err error) bool {
 		e, ok := errors.AsType[*target.FieldError](err)
 		return ok && e.Fix != "" && strings.HasPrefix(e.Field, b.Field)
 	}) {
@@ -106,17 +107,4 @@ func (s suite) blocked(t *testing.T, b Bad) {
 	if strings.Contains(err.Error(), Argument) {
 		t.Errorf("it tells a command's arguments: %v", err)
 	}
-}
-
-// leaves are the errors that were joined to one.
-func leaves(err error) []error {
-	joined, ok := err.(interface{ Unwrap() []error })
-	if !ok {
-		return []error{err}
-	}
-	var out []error
-	for _, e := range joined.Unwrap() {
-		out = append(out, leaves(e)...)
-	}
-	return out
 }

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -13,6 +14,7 @@ import (
 	"github.com/firedrill/firedrill/pkg/bus"
 	"github.com/firedrill/firedrill/pkg/run"
 	"github.com/firedrill/firedrill/services/mirror/fleet"
+	"github.com/firedrill/firedrill/services/mirror/runlog"
 )
 
 // leaveMirrorWork stores, in a state directory where no firedrill runs, all that can be
@@ -75,6 +77,58 @@ spec:
 	}
 	if code := up.ends(); code != run.OK {
 		t.Errorf("up exits with %d:\n%s", code, up.words())
+	}
+}
+
+// TestAnAbortedLoneRunCallsItsMirrorOff: nobody goes on with what it was bringing up to
+// date, so that it does not look as if somebody did.
+func TestAnAbortedLoneRunCallsItsMirrorOff(t *testing.T) {
+	dir, data := t.TempDir(), t.TempDir()
+	src := filepath.Join(data, "src")
+	if err := errors.Join(os.Mkdir(src, 0o700), os.WriteFile(filepath.Join(src, "file"), make([]byte, 4<<20), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	inventory := write(t, "inventory.yaml", strings.ReplaceAll(`apiVersion: firedrill/v1
+kind: Inventory
+spec:
+  mirrors:
+    - {name: own, from: "dir:DATA/src", to: "dir:DATA/own", bytesPerSecond: 1}
+`, "DATA", data))
+	raw, err := os.ReadFile(simDrill(t, "{}", "1m", mend))
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := write(t, "keeps.yaml", string(raw)+"      keep: [{name: offsite, mirror: own}]\n")
+	p := start(t, dir, "run", "--out", filepath.Join(dir, "out"), "--inventory", inventory, file)
+	log := filepath.Join(dir, "mirrors", "own")
+	awaitBegun(t, log)
+	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	p.ends()
+	l, known, err := runlog.Read(log)
+	if err != nil || !known || l.Last == nil || l.Last.Ended.IsZero() || !strings.Contains(l.Last.Problem, fleet.ErrCancelled.Error()) {
+		t.Errorf("the log: %+v, %v, %v\n%s", l.Last, known, err, p.words())
+	}
+}
+
+// awaitBegun waits until a mirror's log says that a run began.
+func awaitBegun(t *testing.T, log string) {
+	t.Helper()
+	limit, tick := time.NewTimer(time.Minute), time.NewTicker(20*time.Millisecond)
+	defer limit.Stop()
+	defer tick.Stop()
+	for {
+		if _, known, err := runlog.Read(log); err != nil {
+			t.Fatal(err)
+		} else if known {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-limit.C:
+			t.Fatal("the mirror's run does not begin")
+		}
 	}
 }
 

@@ -7,6 +7,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"github.com/firedrill/firedrill/pkg/meant"
 )
 
 // explainArguments has every command say how it is used when it is called with
@@ -57,17 +59,11 @@ func explainFlag(c *cobra.Command, err error) error {
 	return fmt.Errorf("%w: `%s --help` lists them%s", err, c.CommandPath(), hint)
 }
 
-// didYouMean asks whether that was meant which is nearest; "" where that is
-// anybody's guess.
+// didYouMean asks for the one that was probably meant; "" where that is anybody's guess.
 func didYouMean(prefix, name string, known []string) string {
-	// Cobra knows how far apart two names are, but only those of commands.
-	parent := &cobra.Command{SuggestionsMinimumDistance: 2}
-	for _, k := range known {
-		parent.AddCommand(&cobra.Command{Use: k, Run: func(*cobra.Command, []string) {}})
-	}
-	near := parent.SuggestionsFor(name)
-	if len(near) == 0 {
+	one := meant.One(name, known)
+	if one == "" {
 		return ""
 	}
-	return fmt.Sprintf("; did you mean %s%s?", prefix, near[0])
+	return fmt.Sprintf("; did you mean %s%s?", prefix, one)
 }

@@ -44,16 +44,24 @@ func TestWhatCannotBeWrittenIsSaidFirst(t *testing.T) {
 	}
 }
 
-// TestAReportThatCannotBeMade ends the run all the same, as soon as that is given up; it
-// says where the history is, and the next `firedrill up` writes it.
-func TestAReportThatCannotBeMade(t *testing.T) {
-	dir := t.TempDir()
-	out := filepath.Join(dir, "out")
-	p := start(t, dir, "run", "--out", out, simDrill(t, "{}", "1m", mend))
+// startBlocked starts a run in a state directory whose report cannot be written: a file
+// lies where its folder out would be, since the fault took effect.
+func startBlocked(t *testing.T, dir string) (p *process, out string) {
+	t.Helper()
+	out = filepath.Join(dir, "out")
+	p = start(t, dir, "run", "--out", out, simDrill(t, "{}", "1m", mend))
 	p.says("fault took effect")
 	if err := os.WriteFile(out, []byte("in the way"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	return p, out
+}
+
+// TestAReportThatCannotBeMade ends the run all the same, as soon as that is given up; it
+// says where the history is, and the next `firedrill up` writes it.
+func TestAReportThatCannotBeMade(t *testing.T) {
+	dir := t.TempDir()
+	p, out := startBlocked(t, dir)
 	if code := p.ends(); code != run.Crash {
 		t.Errorf("the run exits with %d:\n%s", code, p.words())
 	}
@@ -79,12 +87,7 @@ func TestAReportThatCannotBeMade(t *testing.T) {
 // TestASignalAfterTheEnd ends a run that waits for its report, the first one already.
 func TestASignalAfterTheEnd(t *testing.T) {
 	dir := t.TempDir()
-	out := filepath.Join(dir, "out")
-	p := start(t, dir, "run", "--out", out, simDrill(t, "{}", "1m", mend))
-	p.says("fault took effect")
-	if err := os.WriteFile(out, []byte("in the way"), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	p, _ := startBlocked(t, dir)
 	p.says("message will be tried again")
 	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)

@@ -24,7 +24,8 @@ func NewSingle(c Config) *Single {
 	return &Single{r}
 }
 
-// Do runs a mirror, and returns when the run has ended, as Ask does.
+// Do runs a mirror, and returns when the run has ended, as Ask does. A run whose ctx ends
+// is called off: nobody goes on with it.
 func (s *Single) Do(ctx context.Context, m bus.MirrorRequest, r Request) (*Result, error) {
 	check, err := engine.ParseCheck(r.Check)
 	if err != nil {
@@ -45,8 +46,11 @@ func (s *Single) Do(ctx context.Context, m bus.MirrorRequest, r Request) (*Resul
 	if err != nil {
 		return nil, err
 	}
+	run, end := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer end(nil)
+	defer context.AfterFunc(ctx, func() { end(fmt.Errorf("%w: %w", ErrCancelled, context.Cause(ctx))) })()
 	once := bus.Message{Seq: before.Seq, Delivered: 1}
-	if err := s.runner.attempt(ctx, once, mirror, e, job.SyncOptions{Check: check, DryRun: r.DryRun}); err != nil {
+	if err := s.runner.attempt(run, once, mirror, e, job.SyncOptions{Check: check, DryRun: r.DryRun}); err != nil {
 		return nil, fmt.Errorf("mirror %s: %w", m.Mirror, err)
 	}
 	// Its end is stored by now.

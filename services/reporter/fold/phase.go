@@ -478,7 +478,7 @@ func (f *phaseFold) early(from int64) {
 	if len(inside) == 0 {
 		return
 	}
-	if down := verdict.Measure(verdict.Input{Lanes: inside, From: first, Until: from - 1}).Downtime; down.Lo > 0 || down.Open {
+	if down := verdict.Downtime(inside, first, from-1); down.Lo > 0 || down.Open {
 		steady.Earlier = &down
 	}
 }
@@ -491,6 +491,6 @@ func (f *phaseFold) withoutService() (event.Interval, bool) {
 	}
 	from, until := f.out.Window.From, f.lastAttempt()
 	inside, _ := lanesIn(f.lanes, from, until)
-	down := verdict.Measure(verdict.Input{Lanes: inside, From: from, Until: until}).Downtime
+	down := verdict.Downtime(inside, from, until)
 	return down, down.Lo > 0 || down.Open
 }
