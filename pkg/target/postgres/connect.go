@@ -22,11 +22,16 @@ type login struct {
 // session is one connection. It is used by one goroutine at a time.
 type session struct {
 	pg  *pgconn.PgConn
-	raw net.Conn
+	raw *wire
+	// server tells one server from another, opened is when this session was begun;
+	// both only of sessions that probes use.
+	server string
+	opened time.Time
 	// warned is set when the server warned during a statement.
 	warned bool
-	// spoiled is set when a context ended during a statement.
-	spoiled bool
+	// spoiled is set when a context ended during a statement, silent when that had no
+	// answer then: the server may still be at it.
+	spoiled, silent bool
 }
 
 // errClosed is what a second dial for a session gets.
@@ -39,7 +44,7 @@ var errClosed = errors.New("the session is closed")
 type dialer struct {
 	mu   sync.Mutex
 	used bool
-	raw  net.Conn
+	raw  *wire
 }
 
 func (d *dialer) dial(ctx context.Context, network, address string) (net.Conn, error) {
@@ -51,8 +56,11 @@ func (d *dialer) dial(ctx context.Context, network, address string) (net.Conn, e
 	d.used = true
 	var nd net.Dialer
 	c, err := nd.DialContext(ctx, network, address)
-	d.raw = c
-	return c, err
+	if err != nil {
+		return nil, err
+	}
+	d.raw = &wire{Conn: c}
+	return d.raw, nil
 }
 
 // abort closes the TCP connection, if there is one, and forbids another.
@@ -174,6 +182,7 @@ func (s *session) exec(ctx context.Context, sql string, params [][]byte) *pgconn
 		s.spoiled = true
 	}
 	if errors.Is(r.Err, os.ErrDeadlineExceeded) {
+		s.silent = true
 		r.Err = fmt.Errorf("no answer in time: %w", cmp.Or(context.Cause(ctx), context.DeadlineExceeded))
 	}
 	return r

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
 
@@ -58,7 +59,7 @@ func (s *servers) OpenProbe(ctx context.Context, spec target.ProbeSpec) (target.
 	if err != nil {
 		return nil, err
 	}
-	p := &probe{servers: s, ledger: spec.Ledger()}
+	p := &probe{servers: s, ledger: spec.Ledger(), unanswered: newUnanswered()}
 	if spec.Lane == target.LanePooled {
 		p.pool = &pool{room: params.MaxConnections, over: func() bool { return p.Closed() }}
 	}
@@ -111,6 +112,23 @@ CREATE INDEX IF NOT EXISTS %s_ledger_seq ON %s (ledger, seq); COMMIT`, name, nam
 	return nil
 }
 
+// openProbed opens a session for a probe, which knows its server: two servers are hardly
+// started in the same microsecond.
+func (s *servers) openProbed(ctx context.Context) (*session, error) {
+	began := time.Now()
+	c, err := s.openService(ctx)
+	if err != nil {
+		return nil, err
+	}
+	r, err := c.row(ctx, "SELECT pg_postmaster_start_time()")
+	if err != nil {
+		c.close()
+		return nil, fmt.Errorf("service %s: %w", s.cfg.Service, err)
+	}
+	c.server, c.opened = r[0], began
+	return c, nil
+}
+
 func (s *servers) openService(ctx context.Context) (*session, error) {
 	c, err := s.service.open(ctx)
 	if err != nil {
@@ -126,8 +144,9 @@ type probe struct {
 	servers *servers
 	ledger  string
 	// pool is what a pooled lane keeps, nil of the fresh one.
-	pool    *pool
-	attempt func(context.Context, *session, int64) target.Outcome
+	pool       *pool
+	unanswered *unanswered
+	attempt    func(context.Context, *session, int64) target.Outcome
 	// untried is true until an attempt was ok, where the table may have to be made yet.
 	untried atomic.Bool
 }
@@ -135,20 +154,45 @@ type probe struct {
 // Attempt makes one attempt; it is over when ctx ends, whatever the server does.
 func (p *probe) Attempt(ctx context.Context, seq int64) target.Outcome {
 	return p.Do(ctx, func() target.Outcome {
-		c, err := p.servers.greeter.take(ctx, p.pool)
+		c, err := p.session(ctx)
 		if err != nil {
 			// Nothing was sent but the greeting: the canary cannot be there.
 			return target.Outcome{Result: target.Failed, Err: p.servers.scrub(err)}
 		}
 		o := p.try(ctx, c, seq)
 		o.Err = p.servers.scrub(o.Err)
-		if p.pool != nil && o.Result == target.OK && c.usable() {
+		switch {
+		case p.pool != nil && o.Result == target.OK && c.usable():
 			p.servers.greeter.give(p.pool, c)
-		} else {
+		case c.silent:
+			p.unanswered.add(c)
+		default:
 			c.close()
 		}
 		return o
 	})
+}
+
+// session is what an attempt sends its statement by.
+func (p *probe) session(ctx context.Context) (*session, error) {
+	for {
+		look, err := p.unanswered.wait(ctx)
+		if err != nil {
+			return nil, err
+		}
+		from := p.pool
+		if look {
+			from = nil
+		}
+		c, err := p.servers.greeter.take(ctx, from)
+		if err != nil {
+			return nil, err
+		}
+		if p.unanswered.admits(c) {
+			return c, nil
+		}
+		c.close()
+	}
 }
 
 // try makes the attempt. A statement that failed for want of the table has done nothing,
@@ -176,6 +220,9 @@ func (p *probe) try(ctx context.Context, c *session, seq int64) target.Outcome {
 func (p *probe) drop() {
 	if p.pool != nil {
 		p.servers.greeter.empty(p.pool)
+	}
+	if p.Closed() {
+		p.unanswered.close()
 	}
 }
 

@@ -92,7 +92,7 @@ func newServers(ctx context.Context, cfg Config, c target.Config) (*servers, err
 	var err error
 	s.service, err = newConnector(cfg.Service, s.client, cfg.Database, cfg.SSLMode)
 	errs = append(errs, err)
-	s.greeter = newGreeter(ctx, fmt.Sprintf("service %s as %s", cfg.Service, s.client.user), s.openService)
+	s.greeter = newGreeter(ctx, fmt.Sprintf("service %s as %s", cfg.Service, s.client.user), s.openProbed)
 	for _, n := range cfg.Nodes {
 		h, err := control.New(n.Control)
 		if err != nil {
