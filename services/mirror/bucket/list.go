@@ -30,6 +30,9 @@ type Object struct {
 	// LastModified is when it was written, or what PutOptions.MTime said; in
 	// milliseconds from a listing, in seconds otherwise.
 	LastModified time.Time
+	// Asked is the server's own time, in whole seconds, when it answered Stat or Get;
+	// zero if it did not say.
+	Asked time.Time
 	// Meta is the user metadata, by names in the form of http.CanonicalHeaderKey,
 	// without X-Amz-Meta-. nil means not told, empty means none.
 	Meta map[string]string

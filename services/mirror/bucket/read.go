@@ -175,6 +175,9 @@ func object(key string, info minio.ObjectInfo, x *exchange) Object {
 		Key: key, Size: info.Size, ETag: info.ETag, LastModified: info.LastModified,
 		Meta: info.UserMetadata, Headers: map[string]string{}, VersionID: info.VersionID, CRC32C: decodeCRC(info.ChecksumCRC32C),
 	}
+	if at, err := http.ParseTime(x.header.Get("Date")); err == nil {
+		o.Asked = at
+	}
 	o.Encryption = x.header.Get("X-Amz-Server-Side-Encryption")
 	for _, name := range []string{"Content-Type", "Content-Encoding", "Content-Language", "Content-Disposition", "Cache-Control", "Expires"} {
 		if value := x.header.Get(name); value != "" {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 
 	"github.com/firedrill/firedrill/services/mirror/entry"
 	"github.com/firedrill/firedrill/services/mirror/place"
@@ -30,13 +31,34 @@ func (r *run) namesOnly() (names [2]bool) {
 	return names
 }
 
+// list streams what a side holds.
+func (r *run) list(s plan.Side) iter.Seq2[entry.Entry, error] {
+	return r.Places[s].Entries(r.ctx, place.ListOptions{Filter: r.Filter, Names: r.names[s], Known: r.known(s)})
+}
+
+// known streams what a side was seen to hold by the last run; nil where the last run is
+// not to be believed, or was about another place.
+func (r *run) known(s plan.Side) iter.Seq2[entry.Entry, error] {
+	m := r.Guards.Markers[s]
+	if r.Store.Empty() || r.report.Check == CheckAudit || r.AcceptPlaces || m.Got != m.Want {
+		return nil
+	}
+	return func(yield func(entry.Entry, error) bool) {
+		for p, err := range r.Store.Past() {
+			if e := p.At(s); (err != nil || plan.Present(e)) && !yield(e, err) {
+				return
+			}
+		}
+	}
+}
+
 // sourceTells reports whether all that the source holds is about to be opened, and tells
 // then what its listing would have told. A dry run opens nothing. Who writes in batches
 // or in parts has to know the attributes before the content.
 func (r *run) sourceTells() bool {
-	from, to := r.Places[plan.Source], r.Places[plan.Dest].Traits()
-	_, tells := from.(place.Named)
-	return tells && !r.DryRun && from.Traits().Lists == plan.AllAttrs && to.Batch == 0 && !to.Parts && r.nothingThere()
+	to := r.Places[plan.Dest].Traits()
+	_, tells := r.Places[plan.Source].(place.Named)
+	return tells && !r.DryRun && to.Batch == 0 && !to.Parts && r.nothingThere()
 }
 
 // nothingThere reports whether the destination holds nothing. What comes to be there

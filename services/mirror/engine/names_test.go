@@ -5,13 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log"
 	"maps"
 	"math/rand/v2"
-	"net/http"
-	"net/http/httptest"
-	"net/http/httputil"
-	"net/url"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -65,10 +60,14 @@ func (c *counted) Close() error {
 	return c.Content.Close()
 }
 
-// full makes a bucket that holds all that is awkward.
-func full(t testing.TB) bucket.Config {
+// servers are those that a bucket is tried on.
+var servers = map[string]func(testing.TB, bucket.Config) (bucket.Config, *enginetest.Proxy){
+	"MinIO": enginetest.Counting, "plain S3": enginetest.Plain,
+}
+
+// full makes a bucket hold all that is awkward.
+func full(t testing.TB, c bucket.Config) bucket.Config {
 	t.Helper()
-	c := server.Bucket(t, false)
 	p, err := store.Open(t.Context(), c, store.Options{})
 	must(t, err)
 	w := between(t, plan.Copy, &spy{Place: p})
@@ -86,9 +85,9 @@ func full(t testing.TB) bucket.Config {
 
 // out makes a world that copies out of a bucket. told says that names are listed and what
 // is opened tells the rest; otherwise attributes are listed.
-func out(t testing.TB, c bucket.Config, o store.Options, told bool) (*world, *telling) {
+func out(t testing.TB, c bucket.Config, told bool) (*world, *telling) {
 	t.Helper()
-	p, err := store.Open(t.Context(), c, o)
+	p, err := store.Open(t.Context(), c, store.Options{})
 	must(t, err)
 	t.Cleanup(func() { must(t, p.Close()) })
 	from := &telling{spy: &spy{Place: p}}
@@ -138,66 +137,23 @@ func alike(t testing.TB, a, b *world) {
 	}
 }
 
-// requests counts, by method and by what is asked for, the requests that go through it to
-// a server, which calls itself by another name if that is not "".
-func requests(t testing.TB, c bucket.Config, name string) (bucket.Config, func() map[string]int) {
-	t.Helper()
-	target, err := url.Parse(c.Endpoint)
-	must(t, err)
-	var mu sync.Mutex
-	count := map[string]int{}
-	transport := &http.Transport{}
-	p := httptest.NewServer(&httputil.ReverseProxy{
-		Transport: transport, ErrorLog: log.New(io.Discard, "", 0),
-		ModifyResponse: func(r *http.Response) error {
-			if name != "" {
-				r.Header.Set("Server", name)
-			}
-			return nil
-		},
-		Rewrite: func(r *httputil.ProxyRequest) {
-			r.SetURL(target)
-			r.Out.Host = r.In.Host // It is signed.
-			what := "object"
-			if strings.Trim(r.In.URL.Path, "/") == c.Bucket {
-				what = "bucket"
-				if r.In.URL.Query().Get("metadata") != "" {
-					what = "bucket with metadata"
-				}
-			}
-			mu.Lock()
-			defer mu.Unlock()
-			count[r.In.Method+" "+what]++
-		},
-	})
-	t.Cleanup(func() { p.Close(); transport.CloseIdleConnections() })
-	c.Endpoint = p.URL
-	return c, func() map[string]int {
-		mu.Lock()
-		defer mu.Unlock()
-		took := count
-		count = map[string]int{}
-		return took
-	}
-}
-
 // A first copy out of a bucket asks once for each object, on a server that lists metadata
 // and on one that does not, and is what one with all attributes listed is.
 func TestAFirstCopyAsksForEachObjectOnce(t *testing.T) {
-	c := full(t)
-	for name, o := range map[string]store.Options{"": {}, "Other": {Stat: true}} {
-		t.Run("server "+name, func(t *testing.T) {
-			c, took := requests(t, c, name)
-			told, _ := out(t, c, o, true)
-			whole, _ := out(t, c, o, false)
-			took()
+	for name, through := range servers {
+		t.Run(name, func(t *testing.T) {
+			c, p := through(t, server.Bucket(t, false))
+			full(t, c)
+			told, _ := out(t, c, true)
+			whole, _ := out(t, c, false)
+			p.Took()
 			r := told.whole()
-			asked := took()
+			asked := p.Took()
 			if n := int(r.Seen[plan.Source]); asked["GET object"] != n || asked["HEAD object"] != 0 || asked["GET bucket with metadata"] != 0 || n < 50 {
 				t.Errorf("for %d objects it asked %v", n, asked)
 			}
 			other := whole.whole()
-			if asked := took(); asked["HEAD object"]+asked["GET bucket with metadata"] == 0 {
+			if asked := p.Took(); asked["HEAD object"]+asked["GET bucket with metadata"] == 0 {
 				t.Errorf("the listing of attributes asked %v", asked)
 			}
 			alike(t, told, whole)
@@ -214,7 +170,7 @@ func TestAFirstCopyAsksForEachObjectOnce(t *testing.T) {
 // Only where nothing is known and nothing is there does what is opened tell all: else it
 // would not all be opened.
 func TestAttributesAreListedWhereNotAllIsOpened(t *testing.T) {
-	c := full(t)
+	c := full(t, server.Bucket(t, false))
 	for name, prepare := range map[string]func(*world){
 		"something is there": func(w *world) { enginetest.Write(w, w.to.String(), "zz", "x") },
 		"a dry run":          func(w *world) { w.job.DryRun = true },
@@ -228,7 +184,7 @@ func TestAttributesAreListedWhereNotAllIsOpened(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			w, from := out(t, c, store.Options{}, true)
+			w, from := out(t, c, true)
 			prepare(w)
 			from.took()
 			w.whole()
@@ -238,7 +194,7 @@ func TestAttributesAreListedWhereNotAllIsOpened(t *testing.T) {
 		})
 	}
 	t.Run("a bucket", func(t *testing.T) {
-		w, from := out(t, c, store.Options{}, true)
+		w, from := out(t, c, true)
 		to := openBucket(t, false, store.Options{})
 		w.job.Places[plan.Dest], w.to = to, to
 		w.whole()
@@ -251,7 +207,7 @@ func TestAttributesAreListedWhereNotAllIsOpened(t *testing.T) {
 
 // What a dry run says is what the run does that lists names.
 func TestADryRunSaysWhatACopyByNamesDoes(t *testing.T) {
-	w, from := out(t, full(t), store.Options{}, true)
+	w, from := out(t, full(t, server.Bucket(t, false)), true)
 	w.job.DryRun = true
 	dry, _ := w.told()
 	w.job.DryRun = false
@@ -275,12 +231,12 @@ func (h holding) Traits() place.Traits {
 
 // What the destination cannot hold is known only when it was opened, and told as ever.
 func TestWhatCannotBeHeldIsToldThoughNamesAreListed(t *testing.T) {
-	c := full(t)
+	c := full(t, server.Bucket(t, false))
 	refused := errors.New("not here")
 	var worlds [2]*world
 	var reports [2]Report
 	for i, told := range []bool{true, false} {
-		w, from := out(t, c, store.Options{}, told)
+		w, from := out(t, c, told)
 		w.job.Places[plan.Dest] = holding{w.to, func(e entry.Entry) error {
 			if e.Kind == entry.Symlink || e.Kind == entry.CharDevice || e.Mode&0o4000 != 0 || e.Kind == entry.Dir && e.Mode == 0o750 || e.Path == "empty" {
 				return refused
@@ -317,7 +273,7 @@ func TestWhatCannotBeHeldIsToldThoughNamesAreListed(t *testing.T) {
 
 // Between the listing and the opening everything may happen.
 func TestWhatChangesBeforeItIsOpened(t *testing.T) {
-	c := full(t)
+	c := full(t, server.Bucket(t, false))
 	behind, err := store.Open(t.Context(), c, store.Options{})
 	must(t, err)
 	t.Cleanup(func() { must(t, behind.Close()) })
@@ -334,7 +290,7 @@ func TestWhatChangesBeforeItIsOpened(t *testing.T) {
 		}})
 		must(t, err)
 	}
-	w, from := out(t, c, store.Options{}, true)
+	w, from := out(t, c, true)
 	from.before = func(key string) {
 		switch key {
 		case "many/00": // another content
@@ -387,7 +343,7 @@ func (refusing) Put(context.Context, place.Write) (entry.Entry, error) {
 }
 
 func TestAContentThatNobodyReadsIsClosed(t *testing.T) {
-	w, from := out(t, full(t), store.Options{}, true)
+	w, from := out(t, full(t, server.Bucket(t, false)), true)
 	w.job.Places[plan.Dest] = refusing{w.to}
 	r := w.run()
 	if n := from.open.Load(); n != 0 || r.Failed < 30 || !errors.Is(r.Failures[0].Err, errRefused) {
@@ -397,11 +353,11 @@ func TestAContentThatNobodyReadsIsClosed(t *testing.T) {
 
 // A copy that is cut off is gone on with, and is in the end what it would have been.
 func TestACopyByNamesThatIsCutOffIsGoneOnWith(t *testing.T) {
-	c := full(t)
-	whole, _ := out(t, c, store.Options{}, false)
+	c := full(t, server.Bucket(t, false))
+	whole, _ := out(t, c, false)
 	whole.whole()
 	for opens := 1; opens < 50; opens += 7 {
-		w, from := out(t, c, store.Options{}, true)
+		w, from := out(t, c, true)
 		ctx, cancel := context.WithCancel(t.Context())
 		var mu sync.Mutex
 		n := 0
@@ -428,7 +384,7 @@ func TestACopyByNamesThatIsCutOffIsGoneOnWith(t *testing.T) {
 
 // An item of names only is no use to a place that tells nothing.
 func TestAPlaceThatTellsNothingRefusesNames(t *testing.T) {
-	w, from := out(t, full(t), store.Options{}, false)
+	w, from := out(t, full(t, server.Bucket(t, false)), false)
 	worker := &Worker{Places: [2]place.Place{from.spy, w.to}}
 	e := entry.Entry{Path: "empty"}
 	dones, err := worker.Do(t.Context(), Item{Names: true, Actions: []plan.Action{{Op: plan.Put, Key: "empty", To: plan.Dest, Source: e}}})

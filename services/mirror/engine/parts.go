@@ -77,7 +77,7 @@ func joined(a *plan.Action, from, now entry.Entry) {
 // unread forgets of an object that is copied in parts what only its writer says of
 // it: nobody reads the whole in order, so that nobody would see that it is wrong.
 func unread(e entry.Entry) entry.Entry {
-	if e.Change == (entry.Change{}) {
+	if !e.Change.OfInode() {
 		e.Sum = e.Sum.Without(entry.HasBLAKE3)
 	}
 	return e

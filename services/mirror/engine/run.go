@@ -142,7 +142,7 @@ func (r *run) plan() (*plan.Plan, error) {
 			rules.Lists[side] = 0
 		}
 	}
-	in := plan.Input{Source: r.Places[plan.Source].Entries(r.ctx, place.ListOptions{Filter: r.Filter, Names: r.names[plan.Source]})}
+	in := plan.Input{Source: r.list(plan.Source)}
 	if !r.Store.Empty() {
 		in.Past = r.Store.Past()
 	}
@@ -150,7 +150,7 @@ func (r *run) plan() (*plan.Plan, error) {
 	case r.names[plan.Source]:
 		in.Dest = nothing // as was seen
 	case r.report.Check != CheckState:
-		in.Dest = r.Places[plan.Dest].Entries(r.ctx, place.ListOptions{Filter: r.Filter, Names: r.names[plan.Dest]})
+		in.Dest = r.list(plan.Dest)
 	}
 	r.batch = &batcher{traits: [2]place.Traits{from, to}, names: r.names[plan.Source], dry: r.DryRun, emit: r.dispatch, idle: r.idle}
 	if r.Mode == plan.TwoWay {

@@ -67,7 +67,7 @@ func (u *upload) is(e entry.Entry) bool {
 		return false
 	}
 	if e.Change.FS == (entry.FSID{}) {
-		return e.Change == (entry.Change{}) && e.Sum.Contains(entry.HasETag)
+		return !e.Change.OfInode() && e.Sum.Contains(entry.HasETag)
 	}
 	return e.Change.CTime < u.Began.Add(-young).UnixNano()
 }

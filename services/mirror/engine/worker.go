@@ -270,7 +270,7 @@ func untouched(now, then *entry.Entry) bool {
 		return false
 	}
 	return now.Kind == then.Kind && now.Size == then.Size && now.MTime == then.MTime &&
-		now.Change == then.Change && now.Target == then.Target
+		!now.Change.Shows(then.Change) && now.Target == then.Target
 }
 
 func (w *Worker) putOnce(ctx context.Context, a *plan.Action, names bool) error {

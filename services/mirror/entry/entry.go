@@ -75,7 +75,8 @@ type Entry struct {
 	// Xattrs are the extended attributes by their full names, where they were
 	// asked for.
 	Xattrs map[string][]byte
-	// Change is zero for what lies in a bucket.
+	// Change is zero where nothing tells of changes, as in a bucket whose listing tells
+	// all else.
 	Change Change
 	// Sum is what is known of the content.
 	Sum Sum
@@ -91,11 +92,22 @@ type FSID [16]byte
 // was touched since it was last seen. Changes are compared with ==; what has a
 // zero FS can be compared within one run only.
 type Change struct {
-	FS    FSID
+	FS FSID
+	// Inode is 0 for what lies in a bucket.
 	Inode uint64
-	// CTime is the time of the last change of the inode, in nanoseconds since the
-	// epoch. Unlike the modification time it cannot be set by a program.
+	// CTime is the time of the last change of the inode, or that at which a server says
+	// that an object was written, in nanoseconds since the epoch. Unlike the modification
+	// time it cannot be set by a program.
 	CTime int64
+}
+
+// OfInode reports whether it tells of something in a directory.
+func (c Change) OfInode() bool { return c.Inode != 0 }
+
+// Shows reports whether two changes of one entry show that it was touched between them.
+// One that tells nothing shows nothing.
+func (c Change) Shows(other Change) bool {
+	return c != other && c != Change{} && other != Change{}
 }
 
 // Has says which fields of a [Sum] are known.

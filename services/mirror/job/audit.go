@@ -215,7 +215,7 @@ func unlike(got, want entry.Sum) bool {
 
 // stillAs reports whether what is there claims to be what was left there.
 func stillAs(now, was *entry.Entry) bool {
-	if now.Kind != was.Kind || now.Size != was.Size || now.MTime != was.MTime || now.Change != was.Change {
+	if now.Kind != was.Kind || now.Size != was.Size || now.MTime != was.MTime || now.Change.Shows(was.Change) {
 		return false
 	}
 	return !was.Sum.Contains(entry.HasETag) || !now.Sum.Contains(entry.HasETag) || now.Sum.ETag == was.Sum.ETag

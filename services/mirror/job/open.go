@@ -258,10 +258,11 @@ func (j *Job) open(ctx context.Context, side plan.Side, readOnly bool) (place.Pl
 			return nil, err
 		}
 		c.ReadOnly = readOnly
+		o := store.Options{Name: l.String()}
 		if j.env.Pace != nil {
-			c.Pressure = j.env.Pace.Answered
+			c.Pressure, o.Pace = j.env.Pace.Answered, j.env.Pace
 		}
-		p, err := store.Open(ctx, c, store.Options{Name: l.String()})
+		p, err := store.Open(ctx, c, o)
 		if err != nil {
 			return nil, stores.NoKeys(l, c, err)
 		}

@@ -39,11 +39,14 @@ func TestWhatWeSayIsWhatOthersSee(t *testing.T) {
 		// buckets says, by side, that a bucket lies there.
 		buckets [2]bool
 		mode    string
+		// plain says that the bucket's server has no more than S3.
+		plain bool
 	}{
-		{"directory to directory", 130, [2]bool{}, drill.MirrorMirror},
-		{"directory to bucket", 90, [2]bool{plan.Dest: true}, drill.MirrorMirror},
-		{"bucket to directory", 50, [2]bool{plan.Source: true}, drill.MirrorMirror},
-		{"two-way", 50, [2]bool{plan.Dest: true}, drill.MirrorTwoWay},
+		{"directory to directory", 130, [2]bool{}, drill.MirrorMirror, false},
+		{"directory to bucket", 90, [2]bool{plan.Dest: true}, drill.MirrorMirror, false},
+		{"bucket to directory", 50, [2]bool{plan.Source: true}, drill.MirrorMirror, false},
+		{"plain bucket to directory", 20, [2]bool{plan.Source: true}, drill.MirrorMirror, true},
+		{"two-way", 50, [2]bool{plan.Dest: true}, drill.MirrorTwoWay, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -54,6 +57,10 @@ func TestWhatWeSayIsWhatOthersSee(t *testing.T) {
 			b := &pair{TB: t, env: env, buckets: c.buckets, mode: c.mode}
 			if c.buckets != [2]bool{} {
 				b.bucket = server.Bucket(t, c.mode == drill.MirrorTwoWay)
+				if c.plain {
+					b.bucket, _ = enginetest.Plain(t, b.bucket)
+					b.env.Stores[0].Endpoint = b.bucket.Endpoint
+				}
 				b.client = enginetest.Client(t, b.bucket)
 			}
 			for seed := range c.histories {

@@ -50,7 +50,7 @@ func (p *pair) restore(name string, change func(*Job)) restored {
 	must(p, err)
 	for past, err := range j.store.Past() {
 		must(p, err)
-		past.Dest.Change = entry.Change{} // which no two files have in common
+		past.Source.Change, past.Dest.Change = entry.Change{}, entry.Change{} // which no two files, nor looks, have in common
 		r.past[past.Key] = past
 	}
 	return r
@@ -118,7 +118,17 @@ var mayday = time.Unix(1_000_000_000, 123_456_789)
 // All that a bucket can hold and the histories do not make: devices, pipes, sockets,
 // links that are too long for metadata, attributes, and what rclone and others wrote.
 func TestARestoreGivesBackWhatIsAwkward(t *testing.T) {
+	for _, plain := range []bool{false, true} {
+		t.Run(fmt.Sprintf("plain S3: %t", plain), func(t *testing.T) { restoreWhatIsAwkward(t, plain) })
+	}
+}
+
+func restoreWhatIsAwkward(t *testing.T, plain bool) {
 	p := &pair{TB: t, env: withStore(t, newEnv(t)), bucket: server.Bucket(t, false), prefix: "x/"}
+	if plain {
+		p.bucket, _ = enginetest.Plain(t, p.bucket)
+		p.env.Stores[0].Endpoint = p.bucket.Endpoint
+	}
 	p.client = enginetest.Client(t, p.bucket)
 	root := t.TempDir()
 	from := filepath.Join(root, "from")

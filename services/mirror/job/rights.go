@@ -133,7 +133,11 @@ type ruled struct {
 func (r ruled) Entries(ctx context.Context, o place.ListOptions) iter.Seq2[entry.Entry, error] {
 	return func(yield func(entry.Entry, error) bool) {
 		for e, err := range r.Place.Entries(ctx, o) {
-			e, _ = apply(r.rules, e)
+			e, altered := apply(r.rules, e)
+			if altered && !e.Change.OfInode() {
+				// Nobody may take it, later and by other rules, for what the bucket holds.
+				e.Change = entry.Change{}
+			}
 			if !yield(e, err) {
 				return
 			}

@@ -41,7 +41,7 @@ type Place interface {
 	// without one was complete.
 	Entries(ctx context.Context, o ListOptions) iter.Seq2[entry.Entry, error]
 	// Look gives what it holds at the key of e now, with all that listing and
-	// looking alone tells; false if nothing.
+	// looking alone tells, but maybe without what tells changes; false if nothing.
 	Look(ctx context.Context, e entry.Entry) (entry.Entry, bool, error)
 	// Open opens the content of a file from byte off on: n bytes of it, or all if
 	// n is negative. The error is ErrChanged where the file is no longer e. The
@@ -105,7 +105,8 @@ type Named interface {
 
 // Traits are what a place can do and keep.
 type Traits struct {
-	// Lists are the attributes that the place keeps and that Entries carries.
+	// Lists are the attributes that the place keeps and that Entries carries, whatever it
+	// has to ask for them.
 	Lists plan.Attr
 	// Holds tells why the place cannot hold an entry; nil if it holds everything.
 	Holds func(entry.Entry) error
@@ -149,6 +150,11 @@ type ListOptions struct {
 	// [Traits.Stamp], those times, where that is cheaper. What is no directory then looks
 	// like a file.
 	Names bool
+	// Known streams, sorted by key, what Entries has given of this place before, as far as
+	// that is remembered; nil is nothing. Where attributes cost a request for each entry, it
+	// is asked for those only that [entry.Entry.Change] does not show to be as they are
+	// known. An error ends what is known. It is iterated once, by a goroutine of its own.
+	Known iter.Seq2[entry.Entry, error]
 }
 
 // Content is the content of a file, or a range of it.

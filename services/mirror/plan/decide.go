@@ -202,7 +202,15 @@ func (r *Rules) content(f *found) (v verdict, source, dest bool) {
 		v = r.between(f.source, f.dest) // as an interrupted run leaves it
 		return v, true, hashless(f.dest.Sum)
 	case atSource == changed || atDest == changed:
-		// One of them is what both were: only a hash can still make them equal.
+		// One of them is what both were: only a hash can still make them equal, and only
+		// where both are files. A link may have the content of a file as its target.
+		now, lists := f.dest, r.Lists[Dest]
+		if atDest != changed {
+			now, lists = unlisted(now, p.Dest, lists), AllAttrs
+		}
+		if v, ok := shape(f.source, now, r.Lists[Source]&lists); ok {
+			return v, false, false
+		}
 		known, equal := f.source.Sum.SameAs(f.dest.Sum)
 		return choose(known && equal, same, changed), false, false
 	case atSource == doubtful || atDest == doubtful:
@@ -373,7 +381,7 @@ func (r *Rules) bothChanged(f *found, settled bool) Action {
 // and the source's is taken.
 func (r *Rules) sameContent(f *found, why Reason) Action {
 	attrs := r.Lists[Source] & r.Lists[Dest]
-	source, dest := f.source.Change != entry.Change{}, f.dest.Change != entry.Change{}
+	source, dest := f.source.Change.OfInode(), f.dest.Change.OfInode()
 	switch {
 	case !r.differ(&f.source, &f.dest, attrs):
 		return f.action(Equal, Dest)

@@ -558,3 +558,28 @@ func TestAnObstacleGoesInTheFirstRun(t *testing.T) {
 	expect(t, planned, "conflict a/"+kind, "conflict a/x"+kind, "conflict b"+kind, "keep a"+kept, "keep a-between"+kept,
 		"keep a.file"+kept, "keep b/c/x"+kept, "keep b/c/"+kept, "keep b/y"+kept, "keep b/"+kept)
 }
+
+// A link may have the content of a file as its target: one that replaces the other is
+// another thing, whatever their hashes say, also where the destination lists names only.
+func TestAnotherKindIsNeverTheSameContent(t *testing.T) {
+	sum := entry.Sum{Has: entry.HasETag, ETag: "e"}
+	file := entry.Entry{Path: "f", Size: 3, Mode: 0o644, MTime: 5, Sum: sum}
+	link := file
+	link.Kind, link.Target, link.Mode = entry.Symlink, "abc", 0o777
+	for _, was := range []entry.Entry{file, link} {
+		now := file
+		if was.Kind == entry.File {
+			now = link
+		}
+		for name, dest := range map[string]struct {
+			now   entry.Entry
+			lists plan.Attr
+		}{"attributes": {was, plan.AllAttrs}, "names": {file, 0}} {
+			rules := plan.Rules{Mode: plan.Mirror, Lists: [2]plan.Attr{plan.AllAttrs, dest.lists}, ScanStart: time.Unix(1<<30, 0)}
+			a := rules.Settle(plan.Action{Op: plan.Rehash, Key: "f", To: plan.Dest, Source: now, Dest: dest.now, Past: plan.Past{Key: "f", Source: was, Dest: was}})
+			if a.Op != plan.Put {
+				t.Errorf("%s became %s, and its copy, of which %s are listed, is to be kept: %v", was.Kind, now.Kind, name, a.Op)
+			}
+		}
+	}
+}

@@ -126,3 +126,19 @@ func TestConflictsSayWhatToDo(t *testing.T) {
 		}
 	}
 }
+
+// That an object tells when it was written makes its attributes no more meant: those of
+// the file are.
+func TestAttributesOfAFileAreThoseThatWereMeant(t *testing.T) {
+	for _, change := range []entry.Change{{}, {CTime: 9}} {
+		source := entry.Entry{Path: "f", Size: 1, Mode: 0o600, Change: entry.Change{Inode: 1, CTime: 5}, Sum: entry.Sum{Has: entry.HasCRC32C}}
+		dest := entry.Entry{Path: "f", Size: 1, Mode: 0o644, Change: change, Sum: source.Sum}
+		for side, e := range [][2]entry.Entry{{source, dest}, {dest, source}} {
+			rules := plan.Rules{Mode: plan.TwoWay, Lists: [2]plan.Attr{plan.AllAttrs, plan.AllAttrs}, ScanStart: time.Unix(1<<30, 0)}
+			a := rules.Settle(plan.Action{Op: plan.Rehash, Key: "f", Source: e[0], Dest: e[1]})
+			if want := plan.Side(side).Other(); a.Op != plan.Meta || a.To != want {
+				t.Errorf("%v on the %s, not on the %s", a.Op, a.To, want)
+			}
+		}
+	}
+}

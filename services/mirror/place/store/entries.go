@@ -8,7 +8,6 @@ import (
 	"iter"
 	"strconv"
 	"strings"
-	"sync"
 
 	"github.com/firedrill/firedrill/services/mirror/bucket"
 	"github.com/firedrill/firedrill/services/mirror/entry"
@@ -22,11 +21,19 @@ const parallel = 16
 // left out. A key that stands for no entry, or whose metadata cannot be read, is an
 // error, and the stream goes on behind it.
 func (p *Place) Entries(ctx context.Context, o place.ListOptions) iter.Seq2[entry.Entry, error] {
+	if o.Names || p.caps.ListMetadata {
+		return p.listed(ctx, o.Filter, !o.Names)
+	}
+	return p.looked(ctx, p.listed(ctx, o.Filter, false), o.Known)
+}
+
+// listed streams what a listing tells, with the metadata if that is wanted.
+func (p *Place) listed(ctx context.Context, keep func(string, entry.Kind) bool, metadata bool) iter.Seq2[entry.Entry, error] {
 	return func(yield func(entry.Entry, error) bool) {
 		ctx, cancel := context.WithCancel(ctx)
 		defer cancel()
-		f := filter{keep: o.Filter}
-		for object, err := range p.objects(ctx, o.Names) {
+		f := filter{keep: keep}
+		for object, err := range p.list(ctx, metadata) {
 			var e entry.Entry
 			if err == nil {
 				e, err = p.entryOf(object)
@@ -34,7 +41,7 @@ func (p *Place) Entries(ctx context.Context, o place.ListOptions) iter.Seq2[entr
 			if err == nil && !f.takes(e) {
 				continue
 			}
-			if err == nil && e.Kind == entry.Symlink && e.Target == "" {
+			if err == nil {
 				err = p.getTarget(ctx, &e)
 			}
 			if err != nil {
@@ -47,14 +54,6 @@ func (p *Place) Entries(ctx context.Context, o place.ListOptions) iter.Seq2[entr
 	}
 }
 
-// objects lists the objects, with their metadata if that is wanted and can be had.
-func (p *Place) objects(ctx context.Context, names bool) iter.Seq2[bucket.Object, error] {
-	if names || p.caps.ListMetadata || !p.o.Stat {
-		return p.list(ctx, p.caps.ListMetadata && !names)
-	}
-	return p.looked(ctx)
-}
-
 func (p *Place) list(ctx context.Context, metadata bool) iter.Seq2[bucket.Object, error] {
 	return func(yield func(bucket.Object, error) bool) {
 		for o, err := range p.b.List(ctx, bucket.ListOptions{Metadata: metadata}) {
@@ -63,7 +62,7 @@ func (p *Place) list(ctx context.Context, metadata bool) iter.Seq2[bucket.Object
 				continue
 			}
 			if err == nil && metadata && o.Meta == nil {
-				err = fmt.Errorf("list %q in %s: its metadata is kept back; let these credentials read it (s3:GetObject)", o.Key, p)
+				err = p.keptBack(o.Key)
 			}
 			if !yield(o, err) {
 				return
@@ -72,68 +71,9 @@ func (p *Place) list(ctx context.Context, metadata bool) iter.Seq2[bucket.Object
 	}
 }
 
-// look is one object on its way through looked.
-type look struct {
-	object bucket.Object
-	gone   bool
-	err    error
-	done   chan struct{}
-}
-
-// looked looks at each object, several at once, and gives them in order.
-func (p *Place) looked(ctx context.Context) iter.Seq2[bucket.Object, error] {
-	return func(yield func(bucket.Object, error) bool) {
-		ctx, cancel := context.WithCancel(ctx)
-		var all sync.WaitGroup
-		defer all.Wait()
-		defer cancel()
-		// The order waits in one channel, the work in the other.
-		order, work := make(chan *look, 2*parallel), make(chan *look)
-		for range parallel {
-			all.Go(func() {
-				for l := range work {
-					p.lookAt(ctx, l)
-				}
-			})
-		}
-		all.Go(func() {
-			defer close(order)
-			defer close(work)
-			for o, err := range p.list(ctx, false) {
-				l := &look{object: o, err: err, done: make(chan struct{})}
-				select {
-				case order <- l:
-				case <-ctx.Done():
-					return
-				}
-				if err != nil {
-					close(l.done)
-					continue
-				}
-				work <- l
-			}
-		})
-		for l := range order {
-			<-l.done
-			if !l.gone && !yield(l.object, l.err) {
-				return
-			}
-		}
-		if err := context.Cause(ctx); err != nil {
-			yield(bucket.Object{}, fmt.Errorf("list %s: %w", p, err))
-		}
-	}
-}
-
-func (p *Place) lookAt(ctx context.Context, l *look) {
-	defer close(l.done)
-	listed := l.object
-	l.object, l.err = p.b.Stat(ctx, listed.Key)
-	l.gone = errors.Is(l.err, bucket.ErrNotFound)
-	if l.object.ETag == listed.ETag {
-		// It tells milliseconds.
-		l.object.LastModified = listed.LastModified
-	}
+// keptBack says that what an object is may not be known.
+func (p *Place) keptBack(key string) error {
+	return fmt.Errorf("list %q in %s: its metadata is kept back; let these credentials read it (s3:GetObject)", key, p)
 }
 
 // entryOf is the entry that an object stands for. A link with a long target still
@@ -194,8 +134,12 @@ func setETag(e *entry.Entry, etag string) {
 // maxTarget is how long Linux lets the target of a link be, and more.
 const maxTarget = 64 << 10
 
-// getTarget gets the target of a link that is too long for metadata.
+// getTarget gets the target of a link that is too long for metadata. Of all else there is
+// nothing to get.
 func (p *Place) getTarget(ctx context.Context, e *entry.Entry) error {
+	if e.Kind != entry.Symlink || e.Target != "" {
+		return nil
+	}
 	key := e.Key()
 	r, o, err := p.b.Get(ctx, key, 0, -1)
 	if err != nil {
@@ -235,7 +179,7 @@ func (p *Place) Look(ctx context.Context, e entry.Entry) (entry.Entry, bool, err
 		return entry.Entry{}, false, err
 	}
 	now, err := p.entryOf(o)
-	if err == nil && now.Kind == entry.Symlink && now.Target == "" {
+	if err == nil {
 		err = p.getTarget(ctx, &now)
 	}
 	if o.CRC32C == nil {

@@ -3,16 +3,15 @@ package store
 import (
 	"errors"
 	"os"
-	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/minio/minio-go/v7"
 
+	"github.com/firedrill/firedrill/services/mirror/bucket"
+	"github.com/firedrill/firedrill/services/mirror/engine/enginetest"
 	"github.com/firedrill/firedrill/services/mirror/entry"
-	"github.com/firedrill/firedrill/services/mirror/place"
-	"github.com/firedrill/firedrill/services/mirror/plan"
 )
 
 // TestForeignObjects reads what others wrote: each look at it gives the same, so
@@ -80,58 +79,12 @@ func TestMetadataThatIsKeptBack(t *testing.T) {
 	put(t, p, file("a", "text"))
 	only := assume(t, c, `{"Effect":"Allow","Action":["s3:ListBucket"],"Resource":["arn:aws:s3:::BUCKET"]}`)
 	only.ReadOnly = true
-	all, errs := listed(t, opened(t, only, Options{}))
-	if len(all) > 0 || len(errs) != 1 || !strings.Contains(errs[0].Error(), "s3:GetObject") {
-		t.Errorf("listed %v, %v", all, errs)
-	}
-}
-
-// TestWithoutMetadata knows less, and says so.
-func TestWithoutMetadata(t *testing.T) {
-	_, p := fresh(t, minio.MakeBucketOptions{}, Options{})
-	put(t, p, file("a", "text"))
-	bare := plain(t, p)
-	if bare.Traits().Lists != 0 || p.Traits().Lists != plan.AllAttrs {
-		t.Errorf("it lists %b, the other one %b", bare.Traits().Lists, p.Traits().Lists)
-	}
-	all, errs := listed(t, bare)
-	if e := all["a"]; len(errs) > 0 || e.Size != 4 || e.Sum.ETag == "" {
-		t.Errorf("listed %+v, %v", e, errs)
-	}
-}
-
-// TestStat looks at many objects, of which some go meanwhile, and gives them in order.
-func TestStat(t *testing.T) {
-	c, p := fresh(t, minio.MakeBucketOptions{}, Options{Stat: true})
-	var ws []place.Write
-	for i := range 300 {
-		ws = append(ws, file("d/"+strings.Repeat("x", i%7)+string(rune('a'+i%26))+strings.Repeat("y", i/26), "text"))
-	}
-	for _, o := range p.PutBatch(t.Context(), ws) {
-		must(t, o.Err)
-	}
-	want, errs := listed(t, p)
-	if len(errs) > 0 {
-		t.Fatal(errs)
-	}
-	bare := plain(t, p)
-	var keys []string
-	for e, err := range bare.Entries(t.Context(), place.ListOptions{}) {
-		must(t, err)
-		if len(keys) == 0 {
-			must(t, admin(t, c).RemoveObject(t.Context(), c.Bucket, "d/zyyyyyyyyyy", minio.RemoveObjectOptions{}))
+	simple, _ := enginetest.Plain(t, only)
+	for _, c := range []bucket.Config{only, simple} {
+		all, errs := listed(t, opened(t, c, Options{}))
+		if len(all) > 0 || len(errs) != 1 || !strings.Contains(errs[0].Error(), "s3:GetObject") {
+			t.Errorf("listed %v, %v", all, errs)
 		}
-		keys = append(keys, e.Key())
-		e.Sum = want[e.Key()].Sum
-		if !equal(e, want[e.Key()]) {
-			t.Errorf("got %+v, want %+v", e, want[e.Key()])
-		}
-	}
-	if !slices.IsSorted(keys) || len(keys) < len(want)-1 {
-		t.Errorf("%d keys of %d", len(keys), len(want))
-	}
-	for range bare.Entries(t.Context(), place.ListOptions{}) {
-		break // Nothing stays behind.
 	}
 }
 

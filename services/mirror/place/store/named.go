@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"time"
 
 	"github.com/firedrill/firedrill/services/mirror/bucket"
 	"github.com/firedrill/firedrill/services/mirror/entry"
@@ -37,8 +36,7 @@ func (p *Place) OpenNamed(ctx context.Context, listed entry.Entry) (place.Conten
 }
 
 // told is the entry that an object stands for, as a listing with metadata would have
-// shown it: that tells milliseconds, and a checksum of the server's only where it looks at
-// each object.
+// shown it: that tells a checksum of the server's only where it looks at each object.
 func (p *Place) told(listed entry.Entry, o bucket.Object) (entry.Entry, error) {
 	why := p.differs(listed, o)
 	if why == "" && o.Size != listed.Size {
@@ -49,11 +47,10 @@ func (p *Place) told(listed entry.Entry, o bucket.Object) (entry.Entry, error) {
 	if why != "" {
 		return entry.Entry{}, p.changed("open", o.Key, why)
 	}
-	o.LastModified = time.Unix(0, listed.MTime)
 	if p.caps.ListMetadata {
 		o.CRC32C = nil
 	}
-	return p.entryOf(o)
+	return p.asListed(listed, o)
 }
 
 // readRest reads what is no file to its end, so that the connection can be used again,

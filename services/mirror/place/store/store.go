@@ -29,9 +29,6 @@ type Options struct {
 	// Foreign is what objects are given that carry no attributes; nil means 0644
 	// and 0755 and this process's ids.
 	Foreign *Foreign
-	// Stat looks at each object where the server lists no metadata, so that
-	// attributes are known: one request for each.
-	Stat bool
 	// Exclusive says that nobody else writes: a batch then overwrites without
 	// looking first.
 	Exclusive bool
@@ -41,6 +38,16 @@ type Options struct {
 	// Batch is how many files a batch best has, up to [bucket.MaxBatchItems]; 500 by
 	// default.
 	Batch int
+	// Pace, if not nil, bounds how many objects are looked at at once because the server
+	// lists no metadata.
+	Pace Pace
+}
+
+// Pace bounds how much is under way at once. It is used concurrently.
+type Pace interface {
+	// Acquire waits until one more may be; Release ends it.
+	Acquire(ctx context.Context) error
+	Release()
 }
 
 // Foreign are the attributes of what others wrote.
@@ -101,6 +108,7 @@ const minIO = "MinIO"
 
 func (p *Place) findTraits(created time.Time) place.Traits {
 	t := place.Traits{
+		Lists:      plan.AllAttrs,
 		Holds:      p.holds,
 		Both:       p.caps.Server != minIO,
 		Versioned:  p.caps.Versioning,
@@ -115,9 +123,6 @@ func (p *Place) findTraits(created time.Time) place.Traits {
 		t.Identity = "s3:" + p.b.String() // its server's name tells it from others
 	} else {
 		t.Identity += "@" + created.UTC().Format(time.RFC3339Nano)
-	}
-	if p.caps.ListMetadata || p.o.Stat {
-		t.Lists = plan.AllAttrs
 	}
 	if p.caps.SetMTime {
 		t.Stamp = p.stamp
