@@ -132,9 +132,10 @@ func (f free) value(n *yaml.Node, path, key string, secret bool) any {
 		return out
 	case yaml.SequenceNode:
 		out := make([]any, 0, len(n.Content))
+		ended := false // the options, by "--"
 		for i, c := range n.Content {
 			of := key
-			if i > 0 && secretOption(n.Content[i-1].Value) && !strings.HasPrefix(c.Value, "-") {
+			if ended = ended || c.Value == "--"; i > 0 && !ended && secretAfter(n.Content[i-1].Value, c.Value) {
 				of = n.Content[i-1].Value
 			}
 			out = append(out, f.value(c, path+"["+strconv.Itoa(i)+"]", of, secret))

@@ -37,11 +37,25 @@ func secretKey(key string) bool {
 	return false
 }
 
-// secretOption reports whether a word of a command is an option after which a secret
-// comes, such as --token.
-func secretOption(word string) bool {
-	name := strings.TrimLeft(word, "-")
-	return name != word && !strings.Contains(name, "=") && !strings.HasPrefix(name, "no-") && secretKey(name)
+// secretAfter reports whether a word of a command is a secret because of the option before
+// it, such as --token. Options that only speak of one are not, nor is what looks like
+// another option, a path, or a variable.
+func secretAfter(option, word string) bool {
+	name := strings.TrimLeft(option, "-")
+	if name == option || strings.Contains(name, "=") || strings.ContainsAny(word[:min(1, len(word))], "-/$") {
+		return false
+	}
+	for _, asks := range []string{"no", "ask", "skip", "use", "prompt", "with", "without", "allow", "require"} {
+		if strings.HasPrefix(name, asks+"-") || strings.HasPrefix(name, asks+"_") {
+			return false
+		}
+	}
+	for _, end := range []string{"fd", "type", "cache", "check", "prompt", "stdin", "lifetime", "version"} {
+		if strings.HasSuffix(name, "-"+end) || strings.HasSuffix(name, "_"+end) {
+			return false
+		}
+	}
+	return secretKey(name)
 }
 
 // referenceKey reports whether a field inside a secret's mapping is part of a

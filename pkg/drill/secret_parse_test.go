@@ -31,6 +31,13 @@ func TestSecretsAreRefusedAndReferencesAreNot(t *testing.T) {
 		{`bypass: always`, true},
 		{`argv: [ssh, --, token, db1, --token-file, /run/t]`, true},
 		{`argv: [reach, --token-file=/run/t, db1]`, true},
+		{`argv: [gpg, --passphrase-fd, "0", -d]`, true},
+		{`argv: [vault, --token-type, service]`, true},
+		{`argv: [mount, --credentials, /etc/creds]`, true},
+		{`argv: [su, --ask-password, db1]`, true},
+		{`argv: [reach, --no_password, db1]`, true},
+		{`argv: [reach, --, --token, db1]`, true},
+		{`argv: [reach, --token, $TOKEN]`, true},
 		{`argv: [psql, --no-password, app]`, true},
 		{`argv: [login, --password, --user, app]`, true},
 

@@ -44,7 +44,8 @@ type ProbeBatch struct {
 	LateUS []int64 `json:"late_us"`
 	// TookUS is completed minus started.
 	TookUS []int64 `json:"took_us"`
-	// Outcomes has a letter an attempt: k ok, f failed, u unknown, s skipped.
+	// Outcomes has a letter an attempt: k ok, f failed, u unknown, s skipped, n held
+	// back with nothing sent.
 	Outcomes string `json:"outcomes"`
 	// ObservedSeq is, for read lanes, the highest canary seen (0 when not ok).
 	ObservedSeq []int64 `json:"observed_seq,omitempty"`

@@ -219,6 +219,10 @@ const (
 	Failed  byte = 'f'
 	Unknown byte = 'u'
 	Skipped byte = 's'
+	// Unsent is an attempt that the probe itself held back, with nothing sent, so as not to
+	// ask more of a service that owes answers. It is as bad to its users as one that
+	// failed, and says nothing of when the service was back.
+	Unsent byte = 'n'
 )
 
 // Probe is one lane. Attempt is called concurrently, with rising numbers.

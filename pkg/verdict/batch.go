@@ -180,9 +180,9 @@ func malformed(b *event.ProbeBatch) string {
 			return fmt.Sprintf("attempt %d: its slot is out of range", seq)
 		}
 		switch Outcome(b.Outcomes[i]) {
-		case OK, Failed, Unknown, Skipped:
+		case OK, Failed, Unknown, Skipped, Unsent:
 		default:
-			return fmt.Sprintf("attempt %d: the outcome %q is none of k, f, u, s", seq, b.Outcomes[i:i+1])
+			return fmt.Sprintf("attempt %d: the outcome %q is none of k, f, u, s, n", seq, b.Outcomes[i:i+1])
 		}
 	}
 	return ""

@@ -31,7 +31,7 @@ func drawAttempts(t *rapid.T, kind string) []Attempt {
 	out := make([]Attempt, n)
 	for i := range out {
 		at += rapid.Int64Range(0, 300*ms).Draw(t, "step")
-		a := Attempt{Seq: first + int64(i), Scheduled: at, Outcome: rapid.SampledFrom([]Outcome{OK, Failed, Unknown, Skipped}).Draw(t, "outcome")}
+		a := Attempt{Seq: first + int64(i), Scheduled: at, Outcome: rapid.SampledFrom([]Outcome{OK, Failed, Unknown, Skipped, Unsent}).Draw(t, "outcome")}
 		a.Started = at + rapid.Int64Range(0, 30*ms).Draw(t, "late")
 		a.Completed = a.Started + rapid.Int64Range(0, 400*ms).Draw(t, "took")
 		if a.Outcome == Skipped {

@@ -15,14 +15,15 @@ import (
 //  3. An unknown (timed-out) attempt shows only that nobody answered. It is
 //     charged to an instant between its start and the earlier of its completion
 //     and its start plus the slowest answer that the lane had seen by then:
-//     later than that it would have been answered. A skipped slot shows nothing.
+//     later than that it would have been answered. A skipped slot shows nothing, nor
+//     does an attempt that was held back, with nothing sent.
 //  4. Between two bad attempts without a proof of service in between, the
 //     service stayed down. And an outage that neither failed nor delayed any
 //     attempt that started in it did not happen.
 //  5. On the pooled lane, a bad attempt may have met a dead connection of a
 //     service that was already back. It counts as made on a fresh connection
 //     only if the lane's latest completion before its start was itself bad,
-//     because the observer drops the pool after each bad attempt.
+//     because probes drop their pool after each bad attempt.
 
 // lanePooled is the name of the lane that assumption 5 is about.
 const lanePooled = "pooled"
@@ -200,7 +201,7 @@ func badLane(l *Lane) string {
 		switch {
 		case a.Completed < a.Started:
 			return fmt.Sprintf("attempt %d completed before it started", a.Seq)
-		case a.Outcome != OK && a.Outcome != Failed && a.Outcome != Unknown && a.Outcome != Skipped:
+		case a.Outcome != OK && a.Outcome != Failed && a.Outcome != Unknown && a.Outcome != Skipped && a.Outcome != Unsent:
 			return fmt.Sprintf("attempt %d has the unknown outcome %q", a.Seq, string(rune(a.Outcome)))
 		case i > 0 && a.Seq != l.Attempts[i-1].Seq+1:
 			return fmt.Sprintf("attempt %d is followed by attempt %d", l.Attempts[i-1].Seq, a.Seq)

@@ -102,7 +102,7 @@ func (r *LaneResult) count(as []Attempt, from, deadline int64) {
 				r.MetDeadline++
 				met++
 			}
-		case Failed:
+		case Failed, Unsent:
 			r.Failed++
 		case Unknown:
 			r.Unknown++

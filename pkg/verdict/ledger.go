@@ -85,7 +85,7 @@ func keep(lane Lane, cut int64) (books, error) {
 			b.acked.Add(a.Seq)
 		case Failed, Unknown:
 			b.unacked.Add(a.Seq)
-		case Skipped:
+		case Skipped, Unsent:
 			continue
 		default:
 			return b, fmt.Errorf("lane %s: attempt %d has the unknown outcome %q: %w", lane.ID(), a.Seq, string(rune(a.Outcome)), ErrLedger)

@@ -50,7 +50,10 @@ type world struct {
 	slowFrom, slowTo int64
 	deadline         int64
 	window           int64
-	pooled, fresh    []simAttempt
+	// holds says that the pooled lane's probe holds most attempts back where the service
+	// owes answers.
+	holds         bool
+	pooled, fresh []simAttempt
 }
 
 func between(r *rand.Rand, lo, hi int64) int64 {
@@ -99,6 +102,7 @@ func newWorld(seed uint64) *world {
 		at = w.slowTo
 	}
 	w.end = max(at, w.fault) + w.window + 900*ms
+	w.holds = r.IntN(3) == 0
 	w.pooled = w.probe(lanePooled, w.slots(lanePooled))
 	w.fresh = w.probe("fresh", w.withExtra(w.slots("fresh")))
 	return w
@@ -139,7 +143,7 @@ func (w *world) withExtra(slots []Attempt) []Attempt {
 		return slots
 	}
 	for i, a := range w.pooled {
-		if a.Bad() && a.Outcome != Skipped && a.Completed-a.Started < 3*ms && w.rng.IntN(10) > 0 {
+		if a.Bad() && a.shows() && a.Completed-a.Started < 3*ms && w.rng.IntN(10) > 0 {
 			at := a.Completed
 			if i > 0 && w.pooled[i-1].Bad() {
 				at = max(at, a.Scheduled+5*ms)
@@ -203,6 +207,12 @@ func (w *world) probe(lane string, slots []Attempt) []simAttempt {
 			out = append(out, a)
 			continue
 		}
+		if w.heldBack(a.Started, lane) {
+			a.Outcome, a.Completed = Unsent, a.Started+w.deadline
+			busy = append(busy, a.Completed)
+			out = append(out, a)
+			continue
+		}
 		took := between(r, w.quick/2, w.quick)
 		if i == 0 {
 			// Assumption 3 needs the slowest answer to have been seen.
@@ -227,6 +237,15 @@ func (w *world) probe(lane string, slots []Attempt) []simAttempt {
 		out = append(out, a)
 	}
 	return out
+}
+
+// heldBack says whether a lane's probe sends nothing in an attempt: mostly where the
+// service owes it answers, and for a while after that.
+func (w *world) heldBack(t int64, lane string) bool {
+	if w.at(t) < 0 && w.at(t-w.deadline) < 0 {
+		return t > w.quick*20 && t < w.end-w.window-700*ms && w.rng.IntN(2000) == 0
+	}
+	return lane == lanePooled && w.holds && w.rng.IntN(8) > 0
 }
 
 // attempt decides an attempt's fate.

@@ -18,7 +18,7 @@ type stableQuery struct {
 	limit int64
 	// reach: all attempts scheduled up to here are known.
 	reach int64
-	// ignoreSkips takes skipped slots for no evidence instead of for bad.
+	// ignoreSkips takes what shows nothing for no evidence instead of for bad.
 	ignoreSkips bool
 }
 
@@ -41,7 +41,7 @@ type stability struct {
 func findStable(all []Attempt, q stableQuery) stability {
 	s := stability{lastBad: -1}
 	for i := len(all) - 1; i >= 0; i-- {
-		if all[i].Bad() && (all[i].Outcome != Skipped || !q.ignoreSkips) {
+		if all[i].Bad() && (all[i].shows() || !q.ignoreSkips) {
 			s.lastBad = i
 			break
 		}

@@ -34,6 +34,9 @@ const (
 	Failed  Outcome = 'f'
 	Unknown Outcome = 'u'
 	Skipped Outcome = 's'
+	// Unsent was held back by the probe, with nothing sent: bad to its users, and no
+	// evidence.
+	Unsent Outcome = 'n'
 )
 
 // Attempt is one attempt of a lane. A skipped slot has Started and Completed
@@ -54,6 +57,9 @@ type Attempt struct {
 
 // Bad reports whether the attempt counts as down: anything but OK.
 func (a Attempt) Bad() bool { return a.Outcome != OK }
+
+// shows reports whether an attempt is evidence of anything (assumption 3).
+func (a Attempt) shows() bool { return a.Outcome != Skipped && a.Outcome != Unsent }
 
 // Lane is all that one lane of one probe did during a phase, ordered by Seq and
 // by Scheduled.

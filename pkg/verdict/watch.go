@@ -27,7 +27,7 @@ type watcher struct {
 
 // see takes the next attempt.
 func (w *watcher) see(a Attempt, lane string) []Notice {
-	if a.Outcome == Skipped {
+	if !a.shows() {
 		return nil
 	}
 	w.fold(a.Started)

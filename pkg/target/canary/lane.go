@@ -27,8 +27,8 @@ type LaneOptions struct {
 	// Drop lets go of what the lane keeps for its next attempt, such as connections;
 	// nil if it keeps nothing. It is called when the lane closes, and when an attempt
 	// was not ok: the others may lead to the same server, which is gone, hangs, or is
-	// no longer the one that serves. Of attempts that overlap only the first calls it.
-	// It may be called while attempts are under way, and more than once.
+	// no longer the one that serves. It may be called while attempts are under way, and
+	// more than once.
 	Drop func()
 }
 
@@ -79,9 +79,7 @@ type Lane struct {
 
 	mu     sync.Mutex
 	closed bool
-	// drops is how often an attempt had the lane drop what it kept.
-	drops int
-	busy  sync.WaitGroup
+	busy   sync.WaitGroup
 }
 
 // ErrFull is the error of attempts that find no free slot, where the driver has none of
@@ -94,13 +92,12 @@ var ErrClosed = errors.New("the probe is closed")
 // Do makes an attempt, which is over soon after ctx ends. It fails, with nothing sent,
 // when ctx has ended, the lane is closed or no slot is free.
 func (l *Lane) Do(ctx context.Context, attempt func() target.Outcome) (o target.Outcome) {
-	drops, err := l.enter(ctx)
-	if err != nil {
-		return target.Outcome{Result: target.Failed, Err: err}
+	if err := l.enter(ctx); err != nil {
+		return l.refuse(err)
 	}
 	defer l.busy.Done()
 	defer l.leave()
-	defer func() { l.learn(o, drops) }() // also of one that panics
+	defer func() { l.learn(o) }() // also of one that panics
 	return attempt()
 }
 
@@ -109,12 +106,11 @@ func (l *Lane) Do(ctx context.Context, attempt func() target.Outcome) (o target.
 // "the file system", did not answer. The attempt goes on, and has its slot until it
 // ends; Close does not wait for it.
 func (l *Lane) DoDetached(ctx context.Context, who string, attempt func() target.Outcome) (o target.Outcome) {
-	drops, err := l.enter(ctx)
-	if err != nil {
-		return target.Outcome{Result: target.Failed, Err: err}
+	if err := l.enter(ctx); err != nil {
+		return l.refuse(err)
 	}
 	defer l.busy.Done()
-	defer func() { l.learn(o, drops) }()
+	defer func() { l.learn(o) }()
 	done := make(chan target.Outcome, 1)
 	go func() {
 		defer l.leave()
@@ -128,36 +124,37 @@ func (l *Lane) DoDetached(ctx context.Context, who string, attempt func() target
 	}
 }
 
-// enter counts an attempt in, takes a slot for it, and says how often the lane dropped
-// what it kept until now.
-func (l *Lane) enter(ctx context.Context) (int, error) {
+// enter counts an attempt in, and takes a slot for it.
+func (l *Lane) enter(ctx context.Context) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.closed {
-		return 0, ErrClosed
+		return ErrClosed
 	}
 	if err := ctx.Err(); err != nil {
-		return 0, err
+		return err
 	}
 	select {
 	case l.slots <- struct{}{}:
 		l.busy.Add(1)
-		return l.drops, nil
+		return nil
 	default:
-		return 0, l.full
+		return l.full
 	}
 }
 
-// learn drops what the lane keeps after an attempt that was not ok, unless that was done
-// since it began.
-func (l *Lane) learn(o target.Outcome, drops int) {
-	l.mu.Lock()
-	due := o.Result != target.OK && l.drops == drops
-	if due {
-		l.drops++
-	}
-	l.mu.Unlock()
-	if due {
+// refuse is what becomes of an attempt that was not let in.
+func (l *Lane) refuse(err error) target.Outcome {
+	o := target.Outcome{Result: target.Failed, Err: err}
+	l.learn(o)
+	return o
+}
+
+// learn drops what the lane keeps after an attempt that was not ok. That is what makes the
+// next one, if no other ends meanwhile, an attempt on a new connection: see assumption 5 of
+// pkg/verdict. One that was held back has met no connection.
+func (l *Lane) learn(o target.Outcome) {
+	if o.Result != target.OK && o.Result != target.Unsent {
 		l.drop()
 	}
 }

@@ -203,6 +203,7 @@ func TestWhatIsKeptIsDroppedAfterAFailure(t *testing.T) {
 		{"failed", func() { l.Do(t.Context(), failed) }, 1},
 		{"failed again", func() { l.Do(t.Context(), failed) }, 1},
 		{"unknown", func() { l.Do(t.Context(), func() target.Outcome { return target.Outcome{Result: target.Unknown} }) }, 1},
+		{"held back", func() { l.Do(t.Context(), func() target.Outcome { return target.Outcome{Result: target.Unsent} }) }, 0},
 		{"panicked", func() {
 			defer func() { _ = recover() }()
 			l.Do(t.Context(), func() target.Outcome { panic("no server") })
@@ -224,27 +225,24 @@ func TestWhatIsKeptIsDroppedAfterAFailure(t *testing.T) {
 	}
 }
 
-// TestOfFailuresThatOverlapTheFirstDrops: those after it used what is dropped already, and
-// what was made since then may well be good.
-func TestOfFailuresThatOverlapTheFirstDrops(t *testing.T) {
+// TestEachFailureDrops, also of those that overlap: what came back between them may have
+// been made before the last one began.
+func TestEachFailureDrops(t *testing.T) {
 	for kind, do := range kinds() {
 		var b canary.Book
 		n := 0
-		l := b.Open(canary.LaneOptions{Slots: 3, Drop: func() { n++ }})
+		l := b.Open(canary.LaneOptions{Slots: 2, Full: errFull, Drop: func() { n++ }})
 		fail := func(l *canary.Lane, ctx context.Context, wait func() target.Outcome) target.Outcome {
 			return do(l, ctx, func() target.Outcome { wait(); return failed() })
 		}
 		first, second := hold(t.Context(), fail, l), hold(t.Context(), fail, l)
+		wantFailed(t, do(l, t.Context(), ok), errFull)
 		for i, h := range []held{first, second} {
 			close(h.release)
 			wantFailed(t, <-h.out, errGone)
-			if n != 1 {
-				t.Errorf("%s: dropped %d times after %d failures that overlap, want 1", kind, n, i+1)
+			if n != i+2 {
+				t.Errorf("%s: dropped %d times after a refusal and %d failures", kind, n, i+1)
 			}
-		}
-		wantFailed(t, do(l, t.Context(), failed), errGone)
-		if n != 2 {
-			t.Errorf("%s: dropped %d times, want another one for what began after the first", kind, n)
 		}
 	}
 }

@@ -28,7 +28,11 @@ func (s *servers) checkReplication(ctx context.Context, p checkParams, _ json.Ra
 	_ = target.Poll(ctx, settle, 100*time.Millisecond, "replication", func(context.Context) (bool, string, error) {
 		look, cancel := context.WithTimeout(ctx, adminTimeout)
 		defer cancel()
-		props, last = s.replication1(look, p)
+		got, err := s.replication1(look, p)
+		if err != nil && props != nil {
+			return false, "", nil // the look before says more
+		}
+		props, last = got, err
 		for _, q := range props {
 			if q.Result == event.ResultFail {
 				return false, q.Found, nil

@@ -27,6 +27,8 @@ type session struct {
 	// both only of sessions that probes use.
 	server string
 	opened time.Time
+	// emptied is how often its pool had been when it was begun.
+	emptied int
 	// warned is set when the server warned during a statement.
 	warned bool
 	// spoiled is set when a context ended during a statement, silent when that had no

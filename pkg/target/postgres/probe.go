@@ -59,9 +59,10 @@ func (s *servers) OpenProbe(ctx context.Context, spec target.ProbeSpec) (target.
 	if err != nil {
 		return nil, err
 	}
-	p := &probe{servers: s, ledger: spec.Ledger(), unanswered: newUnanswered()}
+	p := &probe{servers: s, ledger: spec.Ledger()}
+	p.unanswered = newUnanswered(p.close)
 	if spec.Lane == target.LanePooled {
-		p.pool = &pool{room: params.MaxConnections, over: func() bool { return p.Closed() }}
+		p.pool = newPool(ctx, params.MaxConnections, s.openProbed)
 	}
 	if spec.Epoch > 1 {
 		p.untried.Store(true)
@@ -137,8 +138,8 @@ func (s *servers) openService(ctx context.Context) (*session, error) {
 	return c, nil
 }
 
-// probe is one lane. A pooled one keeps connections whose last attempt was ok; the
-// fresh one makes one for each attempt.
+// probe is one lane. A pooled one keeps connections that have answered; the fresh one
+// makes one for each attempt.
 type probe struct {
 	*canary.Lane
 	servers *servers
@@ -157,17 +158,28 @@ func (p *probe) Attempt(ctx context.Context, seq int64) target.Outcome {
 		c, err := p.session(ctx)
 		if err != nil {
 			// Nothing was sent but the greeting: the canary cannot be there.
-			return target.Outcome{Result: target.Failed, Err: p.servers.scrub(err)}
+			o := target.Outcome{Result: target.Failed, Err: p.servers.scrub(err)}
+			if errors.Is(err, errHeldBack) {
+				o.Result = target.Unsent
+			}
+			return o
 		}
+		done := false
+		defer func() {
+			if !done { // it panicked
+				p.close(c)
+			}
+		}()
 		o := p.try(ctx, c, seq)
 		o.Err = p.servers.scrub(o.Err)
+		done = true
 		switch {
 		case p.pool != nil && o.Result == target.OK && c.usable():
-			p.servers.greeter.give(p.pool, c)
+			p.pool.give(c)
 		case c.silent:
 			p.unanswered.add(c)
 		default:
-			c.close()
+			p.close(c)
 		}
 		return o
 	})
@@ -180,18 +192,33 @@ func (p *probe) session(ctx context.Context) (*session, error) {
 		if err != nil {
 			return nil, err
 		}
-		from := p.pool
-		if look {
-			from = nil
-		}
-		c, err := p.servers.greeter.take(ctx, from)
+		c, err := p.take(ctx, look)
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("service %s as %s: %w", p.servers.cfg.Service, p.servers.client.user, err)
 		}
 		if p.unanswered.admits(c) {
 			return c, nil
 		}
-		c.close()
+		p.close(c)
+	}
+}
+
+// take gives a session: a new one to who looks where clients are led.
+func (p *probe) take(ctx context.Context, look bool) (*session, error) {
+	if p.pool == nil {
+		return p.servers.openProbed(ctx)
+	}
+	if look {
+		p.pool.empty()
+	}
+	return p.pool.take(ctx)
+}
+
+// close closes a session that was taken.
+func (p *probe) close(c *session) {
+	c.close()
+	if p.pool != nil {
+		p.pool.lost()
 	}
 }
 
@@ -215,14 +242,17 @@ func (p *probe) try(ctx context.Context, c *session, seq int64) target.Outcome {
 	return o
 }
 
-// drop lets go of the kept connections. Those in use are kept again only if their
-// attempts are ok, and so lead to a server that answers.
+// drop lets go of the kept connections, and of those in use when they come back.
 func (p *probe) drop() {
 	if p.pool != nil {
-		p.servers.greeter.empty(p.pool)
+		p.pool.empty()
 	}
-	if p.Closed() {
-		p.unanswered.close()
+	if !p.Closed() {
+		return
+	}
+	p.unanswered.close()
+	if p.pool != nil {
+		p.pool.close()
 	}
 }
 

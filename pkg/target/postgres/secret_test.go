@@ -24,7 +24,7 @@ func withSecrets(t *testing.T, client, admin string) (*servers, error) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return newServers(t.Context(), cfg, target.Config{Name: "orders"})
+	return newServers(cfg, target.Config{Name: "orders"})
 }
 
 // TestSecretsThatCannotBeHiddenAreRefused: a password of one character made every

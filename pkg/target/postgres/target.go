@@ -36,12 +36,12 @@ func (Driver) Check(raw json.RawMessage) error {
 }
 
 // Open resolves the configuration's secrets. It connects to nothing.
-func (Driver) Open(ctx context.Context, c target.Config) (*target.Target, error) {
+func (Driver) Open(_ context.Context, c target.Config) (*target.Target, error) {
 	cfg, err := parseConfig(c.Raw)
 	if err != nil {
 		return nil, err
 	}
-	p, err := newServers(ctx, cfg, c)
+	p, err := newServers(cfg, c)
 	if err != nil {
 		return nil, fmt.Errorf("target %s: %w", c.Name, err)
 	}
@@ -49,7 +49,7 @@ func (Driver) Open(ctx context.Context, c target.Config) (*target.Target, error)
 }
 
 // servers is an open target. It keeps no connection between calls, except in
-// the probes that it opened, and those that are being opened for them.
+// the probes that it opened.
 type servers struct {
 	cfg         Config
 	clock       target.Clock
@@ -62,8 +62,6 @@ type servers struct {
 	endpoint    endpoint
 	secrets     secrets.Set
 	probes      canary.Book
-	// greeter opens what probes use.
-	greeter *greeter
 }
 
 // node is a configured node with the way to its machine.
@@ -72,7 +70,7 @@ type node struct {
 	host *control.Host
 }
 
-func newServers(ctx context.Context, cfg Config, c target.Config) (*servers, error) {
+func newServers(cfg Config, c target.Config) (*servers, error) {
 	s := &servers{cfg: cfg, clock: c.Clock, log: c.Log}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
@@ -92,7 +90,6 @@ func newServers(ctx context.Context, cfg Config, c target.Config) (*servers, err
 	var err error
 	s.service, err = newConnector(cfg.Service, s.client, cfg.Database, cfg.SSLMode)
 	errs = append(errs, err)
-	s.greeter = newGreeter(ctx, fmt.Sprintf("service %s as %s", cfg.Service, s.client.user), s.openProbed)
 	for _, n := range cfg.Nodes {
 		h, err := control.New(n.Control)
 		if err != nil {
@@ -109,7 +106,6 @@ func newServers(ctx context.Context, cfg Config, c target.Config) (*servers, err
 
 func (s *servers) close() error {
 	s.probes.Close()
-	s.greeter.close()
 	return nil
 }
 

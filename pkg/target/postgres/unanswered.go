@@ -37,14 +37,16 @@ type unanswered struct {
 	changed chan struct{}
 	closed  bool
 	busy    sync.WaitGroup
+	// shut closes a session.
+	shut func(*session)
 }
 
-func newUnanswered() *unanswered {
-	return &unanswered{on: map[string]int{}, sessions: map[*session]struct{}{}, changed: make(chan struct{})}
+func newUnanswered(shut func(*session)) *unanswered {
+	return &unanswered{on: map[string]int{}, sessions: map[*session]struct{}{}, changed: make(chan struct{}), shut: shut}
 }
 
-// wait returns when an attempt may open a session, or have one of its pool; look says that
-// it must open one. The error says that its time is over, with nothing sent.
+// wait returns when an attempt may have a session; look says that it must be a new one. The
+// error is an errHeldBack: its time is over, with nothing sent.
 func (s *unanswered) wait(ctx context.Context) (look bool, err error) {
 	every := adminTimeout / 4
 	if end, ok := ctx.Deadline(); ok {
@@ -60,7 +62,7 @@ func (s *unanswered) wait(ctx context.Context) (look bool, err error) {
 		case <-changed:
 		case <-again.C:
 		case <-ctx.Done():
-			err = fmt.Errorf("nothing was sent, as the server has not answered %d statements of this lane: %w", n, context.Cause(ctx))
+			err = fmt.Errorf("%w: the server has not answered %d statements of this lane: %w", errHeldBack, n, context.Cause(ctx))
 		}
 		if again.Stop(); err != nil {
 			return false, err
@@ -102,17 +104,18 @@ func (s *unanswered) admits(c *session) bool {
 // it.
 func (s *unanswered) add(c *session) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	if s.closed || !c.pg.IsClosed() { // pgconn reads on only in what it gave up
-		c.close()
+		s.mu.Unlock()
+		s.shut(c)
 		return
 	}
+	defer s.mu.Unlock()
 	c.raw.linger()
 	s.sessions[c] = struct{}{}
 	s.on[c.server]++
 	s.busy.Go(func() {
 		<-c.pg.CleanupDone() // all that the server had to say was read
-		c.close()
+		s.shut(c)
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		delete(s.sessions, c)

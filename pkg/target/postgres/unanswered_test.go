@@ -12,7 +12,7 @@ import (
 
 // owing is a lane of which a server has not answered so many statements.
 func owing(server string, n int) *unanswered {
-	u := newUnanswered()
+	u := newUnanswered((*session).close)
 	u.admits(&session{server: server, opened: time.Now()})
 	u.on[server] = n
 	return u

@@ -194,10 +194,10 @@ func call(ctx context.Context, p target.Probe, seq int64) (o target.Outcome) {
 	}()
 	o = p.Attempt(ctx, seq)
 	switch o.Result {
-	case target.OK, target.Failed, target.Unknown:
+	case target.OK, target.Failed, target.Unknown, target.Unsent:
 		return o
 	}
-	return target.Outcome{Result: target.Unknown, Err: fmt.Errorf("the driver returned outcome %q, want one of k, f, u", o.Result)}
+	return target.Outcome{Result: target.Unknown, Err: fmt.Errorf("the driver returned outcome %q, want one of k, f, u, n", o.Result)}
 }
 
 func (l *Lane) settle(seq, started, completed int64, o target.Outcome) {

@@ -209,6 +209,17 @@ func TestForeignOutcomeIsUnknown(t *testing.T) {
 	}
 }
 
+// TestHeldBackIsBadAndNoMore: the lane tells of an attempt that sent nothing as what it is.
+func TestHeldBackIsBadAndNoMore(t *testing.T) {
+	p := &scripted{attempt: func(context.Context, int64) target.Outcome {
+		return target.Outcome{Result: target.Unsent, Err: errors.New("it owes answers")}
+	}}
+	l := start(t, p, nil)
+	if r := stop(t, l, collect(t, l, atLeast(1)))[0]; r.Outcome != verdict.Unsent || r.Err != "it owes answers" {
+		t.Errorf("%+v", r)
+	}
+}
+
 func TestErrorTextIsClipped(t *testing.T) {
 	p := &scripted{attempt: func(context.Context, int64) target.Outcome {
 		return target.Outcome{Result: target.Failed, Err: errors.New(strings.Repeat("é", 5000) + "\xff")}
