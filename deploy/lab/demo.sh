@@ -30,7 +30,8 @@ for kind in sync async; do
     [ -z "$drill" ] || drills+=("$drill")
     [ "$code" = 2 ] || break
     # Honest figures need an observer that kept its schedule.
-    echo "This measurement does not count (see above), most likely because the machine is busy."
+    again='; trying once more.'; [ "$try" = 1 ] || again=.
+    echo "This measurement does not count (see above), most likely because the machine is busy$again"
   done
   "$fd" lab down --force --dir "$work/$kind"
   # The synchronous drill must pass; the asynchronous one really loses writes,

@@ -220,7 +220,7 @@ func startShell(t *testing.T) *shell {
 		t.Fatal(err)
 	}
 	cmd := exec.Command("bash")
-	cmd.Dir, cmd.Env = sh.dir, append(os.Environ(), "USER=me")
+	cmd.Dir = sh.dir
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	in, err := cmd.StdinPipe()
 	if err != nil {

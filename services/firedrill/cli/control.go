@@ -13,7 +13,7 @@ import (
 
 // withSession runs f with a connection to a running firedrill.
 func (a *app) withSession(f func(cmd *cobra.Command, s *session, args []string) error) func(*cobra.Command, []string) error {
-	return withSessionOf(a.connect, f)
+	return withSessionOf(a.reach, f)
 }
 
 // withSessionOf is withSession by connect or, for who wants work to be done, join.

@@ -62,6 +62,31 @@ func TestHaltWaitsForOneThatStartsOrEnds(t *testing.T) {
 	says(t, dir, []string{"halted already", "the disks are full"}, "halt")
 }
 
+// TestQuestionsWaitForOneThatStartsOrEnds: after a crash, people ask while the next up
+// starts. Nobody is told to stop that.
+func TestQuestionsWaitForOneThatStartsOrEnds(t *testing.T) {
+	const waits = "firedrill: a firedrill is just starting or ending here: waiting for that, up to 15s\n"
+	for _, c := range []struct {
+		args []string
+		code int
+		says string
+	}{
+		{[]string{"status", "nosuch-9"}, run.BadArguments, `"nosuch-9": no such drill`},
+		{[]string{"list"}, run.OK, "DRILL"},
+		{[]string{"abort", "nosuch-9"}, run.BadArguments, "no firedrill is running"},
+	} {
+		dir := t.TempDir()
+		server, b := openStore(t, dir, "")
+		var said lines
+		said.call = func() { b.Close(); server.Shutdown() }
+		var out bytes.Buffer
+		code := Run(t.Context(), append([]string{"--state-dir", dir}, c.args...), Streams{In: strings.NewReader(""), Out: &out, Err: &said}, target.NewRegistry())
+		if all := said.text.String() + out.String(); code != c.code || !strings.HasPrefix(all, waits) || !strings.Contains(all, c.says) {
+			t.Errorf("%v: exit %d, %s", c.args, code, all)
+		}
+	}
+}
+
 // lines keeps what is written, and calls something at the first write.
 type lines struct {
 	atFirstWord

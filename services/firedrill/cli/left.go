@@ -157,14 +157,54 @@ func (a *app) ownStore(user int) error {
 }
 
 // look is connect for who only reads: where no firedrill runs, what the last one has
-// left is read from its store.
+// left is read from its store. One that is just starting or ending is waited for.
 func (a *app) look(ctx context.Context) (*session, error) {
-	s, err := a.connect(ctx)
-	if !errors.Is(err, errNoServer) || !a.hasStore() {
+	return a.settled(ctx, func() (*session, error) {
+		s, err := a.connect(ctx)
+		if !errors.Is(err, errNoServer) || !a.hasStore() {
+			return s, err
+		}
+		s, err = a.openStore(ctx)
+		return s, failure(err)
+	})
+}
+
+// reach is connect that waits for a firedrill which is just starting or ending.
+func (a *app) reach(ctx context.Context) (*session, error) {
+	return a.settled(ctx, func() (*session, error) { return a.connect(ctx) })
+}
+
+// settled opens a session, again and again while a firedrill can neither be asked nor its
+// store be opened, for up to changeWait: after a crash those are the seconds in which
+// people most want to know, and end, what goes on.
+func (a *app) settled(ctx context.Context, open func() (*session, error)) (*session, error) {
+	s, err := open()
+	if !a.changing(err) {
 		return s, err
 	}
-	s, err = a.openStore(ctx)
-	return s, failure(err)
+	fmt.Fprintf(a.Err, "firedrill: %v: waiting for that, up to %s\n", errChanging, changeWait)
+	limit, tick := time.NewTimer(changeWait), time.NewTicker(lookPause)
+	defer limit.Stop()
+	defer tick.Stop()
+	for a.changing(err) {
+		select {
+		case <-ctx.Done():
+			return nil, failure(fmt.Errorf("%w: %w", errChanging, err))
+		case <-limit.C:
+			return nil, failure(fmt.Errorf("%w, for %s: %w", errChanging, changeWait, err))
+		case <-tick.C:
+			s, err = open()
+		}
+	}
+	return s, err
+}
+
+// changing reports whether an error says that somebody has the store, who cannot be asked.
+func (a *app) changing(err error) bool {
+	if errors.Is(err, errNoServer) {
+		err = bus.StoreHolder(allinone.StoreDir(a.stateDir))
+	}
+	return errors.Is(err, bus.ErrStoreLocked)
 }
 
 // errChanging says that a firedrill can neither be asked nor its store be opened.

@@ -60,7 +60,7 @@ func (a *app) statusCmd() *cobra.Command {
 			fmt.Fprintf(a.Out, "%s: %s\n", st.ID, a.summary(s, st))
 			for _, step := range st.Program {
 				if step.Kind != drill.StepUndo {
-					fmt.Fprintf(a.Out, "  %-10s %s %s\n", orWaiting(st.Step(step.ID).Status), step.ID, st.Step(step.ID).Reason)
+					fmt.Fprintf(a.Out, "  %-10s %s %s\n", stands(st, step.ID), step.ID, st.Step(step.ID).Reason)
 				}
 			}
 			for _, d := range st.Debts {
@@ -91,11 +91,16 @@ func (a *app) summary(s *session, st drill.State) string {
 	return fmt.Sprintf("running, conducted by %s (lease %d)", st.Lease.Holder, st.Lease.Epoch)
 }
 
-func orWaiting(s drill.Status) drill.Status {
-	if s == drill.Waiting {
-		return "waiting"
+// stands says where a step stands, in a word: what a drill has not done that is over, it
+// never does.
+func stands(st drill.State, step string) string {
+	switch s := st.Step(step).Status; {
+	case s != drill.Waiting:
+		return string(s)
+	case st.Finished != nil:
+		return "not done"
 	}
-	return s
+	return "waiting"
 }
 
 func (a *app) watchCmd() *cobra.Command {
