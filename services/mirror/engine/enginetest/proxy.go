@@ -8,13 +8,13 @@ import (
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
-	"regexp"
 	"strconv"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/firedrill/firedrill/pkg/lazy"
 	"github.com/firedrill/firedrill/services/mirror/bucket"
 )
 
@@ -126,7 +126,7 @@ func (p *Proxy) answer(r *http.Response) error {
 	if err != nil {
 		return err
 	}
-	raw = written.ReplaceAllFunc(raw, func(text []byte) []byte {
+	raw = written().ReplaceAllFunc(raw, func(text []byte) []byte {
 		at, err := time.Parse(listedTime, string(text))
 		if err != nil {
 			return text
@@ -159,4 +159,4 @@ func (p *Proxy) tells(at time.Time) time.Time {
 const listedTime = "2006-01-02T15:04:05.000Z"
 
 // written are the times in a listing.
-var written = regexp.MustCompile(`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z`)
+var written = lazy.Regexp(`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z`)
