@@ -23,7 +23,7 @@ import (
 //  5. On the pooled lane, a bad attempt may have met a dead connection of a
 //     service that was already back. It counts as made on a fresh connection
 //     only if the lane's latest completion before its start was itself bad,
-//     because probes drop their pool after each bad attempt.
+//     because probes drop their pool after each attempt that was made and not ok.
 
 // lanePooled is the name of the lane that assumption 5 is about.
 const lanePooled = "pooled"

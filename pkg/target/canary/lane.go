@@ -21,12 +21,13 @@ type Book struct {
 // LaneOptions say how a lane works.
 type LaneOptions struct {
 	// Slots is how many attempts may be under way, at least 1. One that finds none
-	// free fails with Full, which says which parameter to raise; nil means ErrFull.
+	// free is unsent, with Full, which says which parameter to raise; nil means ErrFull.
+	// Where those under way are detached, and so may hang for good, it has failed.
 	Slots int
 	Full  error
 	// Drop lets go of what the lane keeps for its next attempt, such as connections;
 	// nil if it keeps nothing. It is called when the lane closes, and when an attempt
-	// was not ok: the others may lead to the same server, which is gone, hangs, or is
+	// that was made was not ok: the others may lead to the same server, which is gone, hangs, or is
 	// no longer the one that serves. It may be called while attempts are under way, and
 	// more than once.
 	Drop func()
@@ -90,10 +91,14 @@ var ErrFull = errors.New("as many attempts as may be are under way")
 var ErrClosed = errors.New("the probe is closed")
 
 // Do makes an attempt, which is over soon after ctx ends. It fails, with nothing sent,
-// when ctx has ended, the lane is closed or no slot is free.
+// when ctx has ended or the lane is closed, and is unsent when no slot is free.
 func (l *Lane) Do(ctx context.Context, attempt func() target.Outcome) (o target.Outcome) {
 	if err := l.enter(ctx); err != nil {
-		return l.refuse(err)
+		o = target.Outcome{Result: target.Failed, Err: err}
+		if errors.Is(err, l.full) {
+			o.Result = target.Unsent // those under way say what there is to say
+		}
+		return o
 	}
 	defer l.busy.Done()
 	defer l.leave()
@@ -106,11 +111,11 @@ func (l *Lane) Do(ctx context.Context, attempt func() target.Outcome) (o target.
 // "the file system", did not answer. The attempt goes on, and has its slot until it
 // ends; Close does not wait for it.
 func (l *Lane) DoDetached(ctx context.Context, who string, attempt func() target.Outcome) (o target.Outcome) {
+	defer func() { l.learn(o) }()
 	if err := l.enter(ctx); err != nil {
-		return l.refuse(err)
+		return target.Outcome{Result: target.Failed, Err: err}
 	}
 	defer l.busy.Done()
-	defer func() { l.learn(o) }()
 	done := make(chan target.Outcome, 1)
 	go func() {
 		defer l.leave()
@@ -141,13 +146,6 @@ func (l *Lane) enter(ctx context.Context) error {
 	default:
 		return l.full
 	}
-}
-
-// refuse is what becomes of an attempt that was not let in.
-func (l *Lane) refuse(err error) target.Outcome {
-	o := target.Outcome{Result: target.Failed, Err: err}
-	l.learn(o)
-	return o
 }
 
 // learn drops what the lane keeps after an attempt that was not ok. That is what makes the

@@ -17,16 +17,17 @@ import (
 //
 // So a pool opens few sessions at a time, as a client's does, and attempts wait for their
 // turn or for what others give back. Once a login of a deadline's age has no answer, one is
-// begun each quarter of a deadline. An attempt that had no login of its own, and got
-// nothing, was held back: that says nothing of the server.
+// begun each quarter of a deadline. An attempt that got nothing was held back, unless it
+// had a login of its own for all of its time: only that says something of the server.
 //
-// Nobody gets a session that was begun before the pool was emptied last, which each
-// attempt does that was not ok: its server may be the wrong one by now.
+// Nobody but the attempt that it was begun for gets a session from before the pool was
+// emptied last, which each attempt does that was made and not ok: its server may be the wrong one by now.
 //
 // It is safe for concurrent use.
 type pool struct {
 	open func(context.Context) (*session, error)
-	// room is how many sessions there may be at most, with those in use.
+	// room is how many sessions there may be at most, with those in use; without those
+	// whose statements have no answer, or it might never open one to another server.
 	room int
 	// shut closes a session that nobody wants.
 	shut func(*session)
@@ -72,8 +73,8 @@ type waiter struct {
 	began time.Time
 	// left is how long it may wait.
 	left time.Duration
-	// own says that a login was begun for it.
-	own bool
+	// own says that a login was begun for it, atOnce that it was as the attempt began.
+	own, atOnce bool
 	// got is what came of it, at most once.
 	got chan greeted
 }
@@ -127,7 +128,8 @@ func (p *pool) enter(w *waiter) (*session, error) {
 		return s, nil
 	}
 	p.waiting = append(p.waiting, w)
-	p.begin(w.left)
+	p.begin(w.left, true)
+	w.atOnce = w.own
 	return nil, nil
 }
 
@@ -135,17 +137,17 @@ func (p *pool) enter(w *waiter) (*session, error) {
 func (p *pool) next(deadline time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.begin(deadline)
+	p.begin(deadline, false)
 }
 
 // begin starts the login of the youngest attempt that waits without one, which has the most
 // time left for it, if there may be one more. mu is held.
-func (p *pool) begin(deadline time.Duration) {
+func (p *pool) begin(deadline time.Duration, entering bool) {
 	i := len(p.waiting) - 1
 	for i >= 0 && p.waiting[i].own {
 		i--
 	}
-	if i < 0 || p.closed || p.count >= p.room || !p.may(deadline) {
+	if i < 0 || p.closed || p.count >= p.room || !p.may(deadline, entering) {
 		return
 	}
 	w := p.waiting[i]
@@ -157,15 +159,16 @@ func (p *pool) begin(deadline time.Duration) {
 		ctx, cancel := context.WithDeadline(p.ctx, w.began.Add(w.left))
 		defer cancel()
 		s, err := p.greet(ctx)
-		p.done(n, s, err, ctx.Err() != nil)
+		p.done(n, s, err, err != nil && ctx.Err() != nil)
 	})
 }
 
 // may reports whether one more login may be begun. Those that were begun before one that
 // has an answer are not counted: they hang where clients are led no more. mu is held.
-func (p *pool) may(deadline time.Duration) bool {
+func (p *pool) may(deadline time.Duration, entering bool) bool {
 	if p.silent.After(p.answered) {
-		return time.Since(p.begun) >= deadline/4
+		// Only who has all of its time yet can tell that the server hangs on.
+		return entering && time.Since(p.begun) >= deadline/4
 	}
 	asked := 0
 	for _, n := range p.pending {
@@ -191,7 +194,7 @@ func (p *pool) done(n *greeting, s *session, err error, late bool) {
 	p.mu.Lock()
 	p.pending = slices.DeleteFunc(p.pending, func(o *greeting) bool { return o == n })
 	switch {
-	case late && n.begun.After(p.silent):
+	case late && n.owner.atOnce && n.begun.After(p.silent):
 		p.silent = n.begun
 	case !late && n.begun.After(p.answered):
 		p.answered = n.begun
@@ -211,7 +214,7 @@ func (p *pool) done(n *greeting, s *session, err error, late bool) {
 		}
 	}
 	for range poolGreets {
-		p.begin(n.owner.left)
+		p.begin(n.owner.left, false)
 	}
 	p.mu.Unlock()
 	if s != nil && !wanted {
@@ -277,13 +280,14 @@ func (p *pool) empty() {
 func (p *pool) leave(w *waiter, cause error) error {
 	p.mu.Lock()
 	p.waiting = slices.DeleteFunc(p.waiting, func(o *waiter) bool { return o == w })
-	own := w.own
+	own := w.atOnce
 	p.mu.Unlock()
 	select {
 	case r := <-w.got:
 		if r.session == nil {
 			return r.err
 		}
+		own = false // there was one
 		p.give(r.session)
 	default:
 	}

@@ -60,7 +60,7 @@ func (s *servers) OpenProbe(ctx context.Context, spec target.ProbeSpec) (target.
 		return nil, err
 	}
 	p := &probe{servers: s, ledger: spec.Ledger()}
-	p.unanswered = newUnanswered(p.close)
+	p.unanswered = newUnanswered()
 	if spec.Lane == target.LanePooled {
 		p.pool = newPool(ctx, params.MaxConnections, s.openProbed)
 	}
@@ -177,6 +177,9 @@ func (p *probe) Attempt(ctx context.Context, seq int64) target.Outcome {
 		case p.pool != nil && o.Result == target.OK && c.usable():
 			p.pool.give(c)
 		case c.silent:
+			if p.pool != nil {
+				p.pool.lost()
+			}
 			p.unanswered.add(c)
 		default:
 			p.close(c)
@@ -185,22 +188,42 @@ func (p *probe) Attempt(ctx context.Context, seq int64) target.Outcome {
 	})
 }
 
-// session is what an attempt sends its statement by.
+// session is what an attempt sends its statement by. Where the server that it leads to owes
+// the lane answers, that server says itself whether it is still at it: then the attempt has
+// failed, on a connection of its own time. If it is not, as after a cut network, what was
+// kept gets no answer any more, and is let go.
 func (p *probe) session(ctx context.Context) (*session, error) {
-	for {
-		look, err := p.unanswered.wait(ctx)
-		if err != nil {
-			return nil, err
-		}
-		c, err := p.take(ctx, look)
-		if err != nil {
-			return nil, fmt.Errorf("service %s as %s: %w", p.servers.cfg.Service, p.servers.client.user, err)
-		}
-		if p.unanswered.admits(c) {
-			return c, nil
-		}
-		p.close(c)
+	look, err := p.unanswered.wait(ctx)
+	if err != nil {
+		return nil, err
 	}
+	c, err := p.take(ctx, look)
+	if err != nil {
+		return nil, fmt.Errorf("service %s as %s: %w", p.servers.cfg.Service, p.servers.client.user, err)
+	}
+	owed := p.unanswered.owedBy(c)
+	if len(owed) < mostUnanswered {
+		return c, nil
+	}
+	n, err := stillAt(ctx, c, owed)
+	if err == nil && n < mostUnanswered {
+		p.unanswered.forget(c.server)
+		return c, nil
+	}
+	p.close(c)
+	if err == nil {
+		err = fmt.Errorf("the server has not answered %d statements of this lane", n)
+	}
+	return nil, err
+}
+
+// stillAt asks a server how many of these processes of it are at a statement.
+func stillAt(ctx context.Context, c *session, processes []string) (int, error) {
+	r, err := c.row(ctx, "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND pid = ANY ($1::int[])", "{"+strings.Join(processes, ",")+"}")
+	if err != nil {
+		return 0, fmt.Errorf("ask what the server is at: %w", err)
+	}
+	return strconv.Atoi(r[0])
 }
 
 // take gives a session: a new one to who looks where clients are led.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"strconv"
 	"sync"
 	"time"
 )
@@ -18,9 +19,9 @@ const mostUnanswered = 8
 // all its connections within seconds, and a stall of writes would become an outage.
 //
 // So their connections are kept until the answer comes, which shows the server's return as
-// well as any other, and as long as there are mostUnanswered of one server, attempts wait. Each
-// quarter of a deadline one of them opens a session, to see whether clients are led to
-// another server by now: only that one would be asked.
+// well as any other, and as long as there are mostUnanswered of one server, attempts wait.
+// Each quarter of a deadline one of them opens a session, to see whether clients are led to
+// another server by now, and whether this one is still at what it owes.
 //
 // It is safe for concurrent use.
 type unanswered struct {
@@ -37,12 +38,10 @@ type unanswered struct {
 	changed chan struct{}
 	closed  bool
 	busy    sync.WaitGroup
-	// shut closes a session.
-	shut func(*session)
 }
 
-func newUnanswered(shut func(*session)) *unanswered {
-	return &unanswered{on: map[string]int{}, sessions: map[*session]struct{}{}, changed: make(chan struct{}), shut: shut}
+func newUnanswered() *unanswered {
+	return &unanswered{on: map[string]int{}, sessions: map[*session]struct{}{}, changed: make(chan struct{})}
 }
 
 // wait returns when an attempt may have a session; look says that it must be a new one. The
@@ -86,8 +85,8 @@ func (s *unanswered) turn(every time.Duration) (n int, changed <-chan struct{}, 
 	return n, s.changed, next
 }
 
-// admits reports whether an attempt may send its statement in a session.
-func (s *unanswered) admits(c *session) bool {
+// owedBy are the processes that owe an answer of the server that a session leads to.
+func (s *unanswered) owedBy(c *session) (owed []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if c.opened.After(s.opened) {
@@ -97,7 +96,23 @@ func (s *unanswered) admits(c *session) bool {
 			s.tell()
 		}
 	}
-	return s.on[c.server] < mostUnanswered
+	for o := range s.sessions {
+		if o.server == c.server {
+			owed = append(owed, strconv.FormatUint(uint64(o.pg.PID()), 10))
+		}
+	}
+	return owed
+}
+
+// forget lets go of what a server is no longer at.
+func (s *unanswered) forget(server string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for c := range s.sessions {
+		if c.server == server {
+			_ = c.raw.Conn.Close() // which ends its reading
+		}
+	}
 }
 
 // add keeps a session whose statement has no answer until that comes, or the server ends
@@ -106,7 +121,7 @@ func (s *unanswered) add(c *session) {
 	s.mu.Lock()
 	if s.closed || !c.pg.IsClosed() { // pgconn reads on only in what it gave up
 		s.mu.Unlock()
-		s.shut(c)
+		c.close()
 		return
 	}
 	defer s.mu.Unlock()
@@ -115,7 +130,7 @@ func (s *unanswered) add(c *session) {
 	s.on[c.server]++
 	s.busy.Go(func() {
 		<-c.pg.CleanupDone() // all that the server had to say was read
-		s.shut(c)
+		c.close()
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		delete(s.sessions, c)
