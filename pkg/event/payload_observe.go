@@ -52,6 +52,13 @@ type ProbeBatch struct {
 	// Extra are the sequence numbers of attempts that were made besides the
 	// schedule: they show whether the service worked, and count as no slot.
 	Extra []int64 `json:"extra,omitempty"`
+	// Connected are, for pooled lanes, the sequence numbers of attempts that asked by a
+	// connection which was begun no earlier than they were: what they met is not a matter
+	// of an old connection. Those of other lanes all do.
+	Connected []int64 `json:"connected,omitempty"`
+	// Waited are the sequence numbers of attempts that were held back for a while before
+	// they asked.
+	Waited []int64 `json:"waited,omitempty"`
 	// Deadline is D, after which an attempt counts as unknown.
 	DeadlineUS int64 `json:"deadline_us"`
 	// Errors are the distinct error texts, each with its first sequence number.

@@ -240,6 +240,13 @@ type Outcome struct {
 	Result byte
 	// Observed is, for reads, the highest canary seen.
 	Observed int64
+	// Connected says that it asked by a connection that was begun no earlier than the
+	// attempt was, or got none: it then speaks for the server that clients were led to in
+	// its own time. What does not say so may have met an old one.
+	Connected bool
+	// Waited says that it was held back for a while before it asked, for something else
+	// than a connection of its own.
+	Waited bool
 	// Err says why it was not OK; its text is cleaned of secrets by the driver.
 	Err error
 }

@@ -60,8 +60,10 @@ func NewBatch(m BatchMeta, attempts []Attempt) event.ProbeBatch {
 		b.LateUS = append(b.LateUS, late)
 		b.TookUS = append(b.TookUS, took)
 		outcomes = append(outcomes, byte(a.Outcome))
-		if a.Extra {
-			b.Extra = append(b.Extra, a.Seq)
+		for _, mark := range marks(&b, &a) {
+			if *mark.is {
+				*mark.of = append(*mark.of, a.Seq)
+			}
 		}
 		if m.Kind != kindWrite {
 			b.ObservedSeq = append(b.ObservedSeq, a.Observed)
@@ -70,6 +72,18 @@ func NewBatch(m BatchMeta, attempts []Attempt) event.ProbeBatch {
 	}
 	b.Outcomes = string(outcomes)
 	return b
+}
+
+// mark is a list of the attempts of which something is true, and where that stands in
+// one of them.
+type mark struct {
+	name string
+	of   *[]int64
+	is   *bool
+}
+
+func marks(b *event.ProbeBatch, a *Attempt) [3]mark {
+	return [3]mark{{"extra", &b.Extra, &a.Extra}, {"connected", &b.Connected, &a.Connected}, {"waited", &b.Waited, &a.Waited}}
 }
 
 // floorUS divides by a microsecond, downwards.
@@ -154,8 +168,6 @@ func malformed(b *event.ProbeBatch) string {
 		return fmt.Sprintf("its columns have %d, %d, %d and %d rows", len(b.ScheduledUS), len(b.LateUS), len(b.TookUS), n)
 	case len(b.ObservedSeq) != 0 && len(b.ObservedSeq) != n:
 		return fmt.Sprintf("it has %d observed numbers for %d attempts", len(b.ObservedSeq), n)
-	case !slices.IsSorted(b.Extra) || len(b.Extra) > 0 && (b.Extra[0] < b.FirstSeq || b.Extra[len(b.Extra)-1]-b.FirstSeq >= int64(n)):
-		return "its extra attempts are not in order, or not all its own"
 	case b.FirstSeq < 0 || b.FirstSeq > maxSeq:
 		return "its first number is out of range"
 	case b.Origin.Mono < -maxMono || b.Origin.Mono > maxMono:
@@ -164,6 +176,12 @@ func malformed(b *event.ProbeBatch) string {
 		return "its origin names no clock"
 	case b.DeadlineUS < 0 || b.DeadlineUS > maxMicro:
 		return "its deadline is out of range"
+	}
+	for _, mark := range marks(b, &Attempt{}) {
+		of := *mark.of
+		if !slices.IsSorted(of) || len(of) > 0 && (of[0] < b.FirstSeq || of[len(of)-1]-b.FirstSeq >= int64(n)) {
+			return fmt.Sprintf("its %s attempts are not in order, or not all its own", mark.name)
+		}
 	}
 	var slot int64
 	for i := range n {
@@ -225,7 +243,7 @@ func same(x, y *event.ProbeBatch) bool {
 		x.Target == y.Target && x.Kind == y.Kind && x.Reads == y.Reads && x.DeadlineUS == y.DeadlineUS &&
 		slices.Equal(x.ScheduledUS, y.ScheduledUS) && slices.Equal(x.LateUS, y.LateUS) &&
 		slices.Equal(x.TookUS, y.TookUS) && slices.Equal(x.ObservedSeq, y.ObservedSeq) &&
-		slices.Equal(x.Extra, y.Extra)
+		slices.Equal(x.Extra, y.Extra) && slices.Equal(x.Connected, y.Connected) && slices.Equal(x.Waited, y.Waited)
 }
 
 // unpack appends a batch's attempts. The lane's deadline is the largest that
@@ -242,7 +260,9 @@ func (l *Lane) unpack(b *event.ProbeBatch) {
 		if len(b.ObservedSeq) > 0 {
 			a.Observed = b.ObservedSeq[i]
 		}
-		_, a.Extra = slices.BinarySearch(b.Extra, a.Seq)
+		for _, mark := range marks(b, &a) {
+			_, *mark.is = slices.BinarySearch(*mark.of, a.Seq)
+		}
 		l.Attempts = append(l.Attempts, a)
 	}
 }

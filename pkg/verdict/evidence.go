@@ -15,15 +15,15 @@ import (
 //  3. An unknown (timed-out) attempt shows only that nobody answered. It is
 //     charged to an instant between its start and the earlier of its completion
 //     and its start plus the slowest answer that the lane had seen by then:
-//     later than that it would have been answered. A skipped slot shows nothing, nor
-//     does an attempt that was held back, with nothing sent.
+//     later than that it would have been answered, unless it was held back for a
+//     while before it asked. A skipped slot shows nothing, nor does an attempt that
+//     was held back, with nothing sent.
 //  4. Between two bad attempts without a proof of service in between, the
 //     service stayed down. And an outage that neither failed nor delayed any
 //     attempt that started in it did not happen.
-//  5. On the pooled lane, a bad attempt may have met a dead connection of a
-//     service that was already back. It counts as made on a fresh connection
-//     only if the lane's latest completion before its start was itself bad,
-//     because probes drop their pool after each attempt that was made and not ok.
+//  5. On the pooled lane, an attempt may have met an old connection, which leads to a
+//     server that clients are led to no longer. It speaks for the service only if its
+//     driver says that it asked by a connection begun no earlier than it was.
 
 // lanePooled is the name of the lane that assumption 5 is about.
 const lanePooled = "pooled"
@@ -34,6 +34,8 @@ type bad struct {
 	// by is the latest instant at which it can have met the outage (assumption 3).
 	by      int64
 	unknown bool
+	// waited: it was held back for a while before it asked.
+	waited bool
 	// sure is false when it may have met a stale connection (assumption 5).
 	sure bool
 }
@@ -55,7 +57,8 @@ type evidence struct {
 	maxStart, maxTook []int64
 	// minStart[i] is the earliest start in byEnd[i:].
 	minStart []int64
-	badEnds  []int64
+	// unsent are the starts of attempts that were held back, in order.
+	unsent []int64
 	// prompt is the slowest answer before the lane's first bad attempt.
 	prompt int64
 }
@@ -89,15 +92,16 @@ func (e *evidence) index() {
 		case OK:
 			e.byStart = append(e.byStart, a)
 		case Failed, Unknown:
-			e.bads = append(e.bads, bad{seq: a.Seq, a: a.Started, c: a.Completed, unknown: a.Outcome == Unknown})
-			e.badEnds = append(e.badEnds, a.Completed)
+			e.bads = append(e.bads, newBad(a, e.lane.Name))
+		case Unsent:
+			e.unsent = append(e.unsent, a.Started)
 		}
 	}
 	e.byEnd = slices.Clone(e.byStart)
 	slices.SortStableFunc(e.byStart, func(x, y Attempt) int { return cmp.Compare(x.Started, y.Started) })
 	slices.SortStableFunc(e.byEnd, func(x, y Attempt) int { return cmp.Compare(x.Completed, y.Completed) })
 	slices.SortStableFunc(e.bads, func(x, y bad) int { return cmp.Compare(x.a, y.a) })
-	slices.Sort(e.badEnds)
+	slices.Sort(e.unsent)
 
 	e.minEnd = make([]int, len(e.byStart))
 	for i := len(e.byStart) - 1; i >= 0; i-- {
@@ -122,11 +126,9 @@ func (e *evidence) index() {
 	}
 	for i := range e.bads {
 		b := &e.bads[i]
-		b.by = b.c
-		if took, ok := e.slowestBy(b.a); ok && b.unknown {
-			b.by = min(b.c, b.a+took)
+		if took, ok := e.slowestBy(b.a); ok {
+			b.answeredWithin(took)
 		}
-		b.sure = e.fresh(b.a)
 	}
 	if len(e.bads) > 0 {
 		e.prompt, _ = e.slowestBy(e.bads[0].a)
@@ -134,6 +136,23 @@ func (e *evidence) index() {
 		e.prompt = e.maxTook[n-1]
 	}
 }
+
+// newBad is an attempt that was made and was not ok as evidence, before it is known how
+// slow answers had been.
+func newBad(a Attempt, lane string) bad {
+	return bad{seq: a.Seq, a: a.Started, c: a.Completed, by: a.Completed, unknown: a.Outcome == Unknown, waited: a.Waited, sure: a.speaks(lane)}
+}
+
+// answeredWithin says how long the slowest answer before it took.
+func (b *bad) answeredWithin(took int64) {
+	if b.unknown && !b.waited {
+		b.by = min(b.c, b.a+took)
+	}
+}
+
+// speaks reports whether an attempt of a lane speaks for the service, and not only for
+// the connection that it met (assumption 5).
+func (a Attempt) speaks(lane string) bool { return lane != lanePooled || a.Connected }
 
 func startsBy(a Attempt, t int64) int { return cmp.Compare(a.Started, t) }
 
@@ -177,23 +196,6 @@ func (e *evidence) firstOKFrom(t int64) (Attempt, bool) {
 
 // firstStartAfter is the earliest start among the ok attempts completed after t.
 func (e *evidence) firstStartAfter(t int64) int64 { return e.minStart[e.endedBy(t)] }
-
-// fresh reports whether an attempt started at t surely had a connection made
-// after the lane's last failure (assumption 5).
-func (e *evidence) fresh(t int64) bool {
-	if e.lane.Name != lanePooled {
-		return true
-	}
-	i, found := slices.BinarySearch(e.badEnds, t)
-	for found && i < len(e.badEnds) && e.badEnds[i] == t {
-		i++
-	}
-	if i == 0 {
-		return false
-	}
-	n := e.endedBy(t)
-	return n == 0 || e.byEnd[n-1].Completed < e.badEnds[i-1]
-}
 
 // badLane says what is wrong with a lane's attempts as such, or "".
 func badLane(l *Lane) string {

@@ -30,10 +30,23 @@ func laneOf(t testing.TB, name string, step int64, runs string) Lane {
 				a.Outcome = OK
 			}
 			a.Completed = a.Started + took
+			a.Connected = name == lanePooled && !keptAt(l.Attempts, a.Started)
 			l.Attempts = append(l.Attempts, a)
 		}
 	}
 	return l
+}
+
+// keptAt reports whether a pooled lane kept a connection at t: of an ok attempt that
+// neither had begun nor ended before the latest failure.
+func keptAt(as []Attempt, t int64) bool {
+	dropped := int64(-1)
+	for _, a := range as {
+		if a.Bad() && a.shows() && a.Completed <= t {
+			dropped = max(dropped, a.Completed)
+		}
+	}
+	return slices.ContainsFunc(as, func(a Attempt) bool { return a.Outcome == OK && a.Started >= dropped && a.Completed <= t })
 }
 
 func inputOf(lanes ...Lane) Input {

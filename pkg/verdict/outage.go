@@ -123,6 +123,9 @@ func (o *outage) quiet(t int64, lanes []*evidence) bool {
 		if i < len(e.bads) && e.bads[i].a <= o.waited {
 			return false
 		}
+		if i, _ := slices.BinarySearch(e.unsent, t+1); i < len(e.unsent) && e.unsent[i] <= o.waited {
+			return false
+		}
 		i, _ = slices.BinarySearchFunc(e.byStart, t+1, startsBy)
 		for ; i < len(e.byStart) && e.byStart[i].Started <= o.waited; i++ {
 			if e.byStart[i].Completed-e.byStart[i].Started > e.prompt {
@@ -134,9 +137,8 @@ func (o *outage) quiet(t int64, lanes []*evidence) bool {
 }
 
 // settle finds the outage's end. The lane's own success decides whether it
-// ended; then the other lanes of the probe narrow it. Both need new connections
-// once the pool has been dropped, so an attempt of either that surely had one
-// speaks for both. lanes are all of the probe's, with own among them.
+// ended; then the other lanes of the probe narrow it, by attempts that speak for the
+// service, which is the same for all. lanes are all of the probe's, with own among them.
 func (o *outage) settle(own *evidence, lanes []*evidence) {
 	k, ok := own.firstOKFrom(o.since)
 	if !ok || (k.Started < o.by && !o.quiet(k.Started, lanes)) {
@@ -149,23 +151,23 @@ func (o *outage) settle(own *evidence, lanes []*evidence) {
 	o.close(k)
 	for _, e := range lanes {
 		if e != own {
-			o.narrow(e, lanes)
+			o.narrow(own, e, lanes)
 		}
 	}
 }
 
-func (o *outage) narrow(by *evidence, lanes []*evidence) {
+func (o *outage) narrow(own, by *evidence, lanes []*evidence) {
 	i, _ := slices.BinarySearchFunc(by.byStart, o.since, startsBy)
 	for _, k := range by.byStart[i:] {
 		if k.Started >= o.End.Hi {
 			break
 		}
-		if k.Completed < o.End.Hi && by.fresh(k.Started) && (k.Started >= o.by || o.quiet(k.Started, lanes)) {
+		if k.Completed < o.End.Hi && k.speaks(by.lane.Name) && (k.Started >= o.by || o.quiet(k.Started, lanes)) {
 			o.close(k)
 		}
 	}
-	// What was bad there after a success may have met a later outage.
-	before := min(o.endStart, by.firstStartAfter(o.End.Lo))
+	// What was bad there after a success, here or there, may have met a later outage.
+	before := min(o.endStart, own.firstStartAfter(o.End.Lo), by.firstStartAfter(o.End.Lo))
 	for _, b := range by.bads {
 		if b.sure && b.a >= o.Start.Hi && b.by <= before {
 			o.End.Lo = max(o.End.Lo, b.a)

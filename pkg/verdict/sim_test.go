@@ -168,12 +168,7 @@ type pooledConn struct{ made, back int64 }
 // take returns when the connection was made that an attempt started at a uses;
 // a itself when it makes one.
 func (p *pool) take(a int64, r *rand.Rand) int64 {
-	var dropped int64 = -1
-	for _, d := range p.drops {
-		if d <= a {
-			dropped = max(dropped, d)
-		}
-	}
+	dropped := p.dropped(a)
 	var ready []int
 	for i, c := range p.returns {
 		if c.back <= a && c.made > dropped {
@@ -187,6 +182,17 @@ func (p *pool) take(a int64, r *rand.Rand) int64 {
 	made := p.returns[i].made
 	p.returns = slices.Delete(p.returns, i, i+1)
 	return made
+}
+
+// dropped is when the pool was dropped last before a.
+func (p *pool) dropped(a int64) int64 {
+	last := int64(-1)
+	for _, d := range p.drops {
+		if d <= a {
+			last = max(last, d)
+		}
+	}
+	return last
 }
 
 // probe makes all of a lane's attempts.
@@ -207,11 +213,18 @@ func (w *world) probe(lane string, slots []Attempt) []simAttempt {
 			out = append(out, a)
 			continue
 		}
-		if w.heldBack(a.Started, lane) {
-			a.Outcome, a.Completed = Unsent, a.Started+w.deadline
-			busy = append(busy, a.Completed)
-			out = append(out, a)
-			continue
+		asks, made := a.Started, a.Started
+		switch {
+		case w.heldBack(a.Started, lane):
+			a.Waited = true
+			if asks, made = w.waits(a.Started, lane, &p); asks < 0 {
+				a.Outcome, a.Completed, a.Waited = Unsent, a.Started+w.deadline, false
+				busy = append(busy, a.Completed)
+				out = append(out, a)
+				continue
+			}
+		case lane == lanePooled:
+			made = p.take(a.Started, r)
 		}
 		took := between(r, w.quick/2, w.quick)
 		if i == 0 {
@@ -221,15 +234,12 @@ func (w *world) probe(lane string, slots []Attempt) []simAttempt {
 		if a.Started >= w.slowFrom && a.Started < w.slowTo {
 			took = between(r, w.slow/2, w.slow)
 		}
-		made := a.Started
+		a.Connected = lane == lanePooled && made >= a.Started
+		w.attempt(&a, asks, took, made)
 		if lane == lanePooled {
-			made = p.take(a.Started, r)
-		}
-		w.attempt(&a, took, made)
-		if lane == lanePooled {
-			if a.Outcome == OK {
+			if a.Outcome == OK && w.broken(made, a.Completed) < 0 {
 				p.returns = append(p.returns, pooledConn{made, a.Completed})
-			} else {
+			} else if a.Outcome != OK {
 				p.drops = append(p.drops, a.Completed)
 			}
 		}
@@ -248,11 +258,31 @@ func (w *world) heldBack(t int64, lane string) bool {
 	return lane == lanePooled && w.holds && w.rng.IntN(8) > 0
 }
 
-// attempt decides an attempt's fate.
-func (w *world) attempt(a *simAttempt, took, made int64) {
+// waits says when an attempt asks that was held back from t on, and when the connection
+// was made that it got: on a pooled lane what is kept, else one that another attempt began
+// since the last drop, and that has just worked. asks is -1 if it gets none.
+func (w *world) waits(t int64, lane string, p *pool) (asks, made int64) {
+	if w.rng.IntN(3) > 0 {
+		return -1, 0
+	}
+	asks = between(w.rng, t, t+w.deadline/2)
+	made = asks
+	if lane == lanePooled {
+		if made = p.take(asks, w.rng); made < asks {
+			return asks, made
+		}
+		made = between(w.rng, p.dropped(asks)+1, asks)
+	}
+	if w.at(asks) >= 0 || w.broken(made, asks) >= 0 {
+		return -1, 0
+	}
+	return asks, made
+}
+
+// attempt decides the fate of an attempt that asks at some moment.
+func (w *world) attempt(a *simAttempt, asks, took, made int64) {
 	r := w.rng
-	arrives := a.Started + between(r, 0, took)
-	answered := a.Started + took
+	arrives, answered := asks+between(r, 0, took), asks+took
 	lose := func(i int, from int64) {
 		a.met, a.Outcome, a.Completed = i, Unknown, a.Started+w.deadline
 		if w.windows[i].mode == refuse || r.IntN(6) == 0 {
@@ -260,8 +290,8 @@ func (w *world) attempt(a *simAttempt, took, made int64) {
 			a.Completed = min(a.Completed, from+between(r, 0, took))
 		}
 	}
-	if i := w.broken(made, a.Started); i >= 0 {
-		lose(i, a.Started)
+	if i := w.broken(made, asks); i >= 0 {
+		lose(i, asks)
 		return
 	}
 	if i := w.at(arrives); i >= 0 {

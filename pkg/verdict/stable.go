@@ -18,8 +18,9 @@ type stableQuery struct {
 	limit int64
 	// reach: all attempts scheduled up to here are known.
 	reach int64
-	// ignoreSkips takes what shows nothing for no evidence instead of for bad.
-	ignoreSkips bool
+	// lax takes what shows nothing for no evidence instead of for bad, and leaves out how
+	// long attempts took that the probe held back.
+	lax bool
 }
 
 // stability answers a stableQuery.
@@ -41,7 +42,7 @@ type stability struct {
 func findStable(all []Attempt, q stableQuery) stability {
 	s := stability{lastBad: -1}
 	for i := len(all) - 1; i >= 0; i-- {
-		if all[i].Bad() && (all[i].shows() || !q.ignoreSkips) {
+		if all[i].Bad() && (all[i].shows() || !q.lax) {
 			s.lastBad = i
 			break
 		}
@@ -51,7 +52,7 @@ func findStable(all []Attempt, q stableQuery) stability {
 	slow := make([]int64, len(tail)+1)
 	for i, a := range tail {
 		oks[i+1], slow[i+1] = oks[i], slow[i]
-		if a.Outcome == OK {
+		if q.times(a) {
 			oks[i+1]++
 			if a.Completed-a.Scheduled > q.limit {
 				slow[i+1]++
@@ -80,6 +81,9 @@ func (q stableQuery) candidate(k Attempt) bool {
 	return k.Outcome == OK && k.Completed >= q.since && k.Completed+q.window <= q.reach
 }
 
+// times reports whether an attempt's latency counts.
+func (q stableQuery) times(a Attempt) bool { return a.Outcome == OK && !(q.lax && a.Waited) }
+
 // end is the index of the first attempt after the window that begins with k.
 func (q stableQuery) end(tail []Attempt, k Attempt) int {
 	end, _ := slices.BinarySearchFunc(tail, k.Completed+q.window+1, func(a Attempt, t int64) int { return cmp.Compare(a.Scheduled, t) })
@@ -104,10 +108,11 @@ func (q stableQuery) worstP95(all []Attempt, s stability) int64 {
 	if len(windows) == 0 {
 		return 0
 	}
-	// It is one of the latencies: the smallest that no window exceeds too often.
+	// It is one of the latencies: the smallest that no window exceeds too often. There is
+	// one, or no window would have been too slow.
 	var took []int64
 	for _, a := range tail[windows[0][0]:reach] {
-		if a.Outcome == OK {
+		if q.times(a) {
 			took = append(took, a.Completed-a.Scheduled)
 		}
 	}
@@ -116,7 +121,7 @@ func (q stableQuery) worstP95(all []Attempt, s stability) int64 {
 	i := sort.Search(len(took)-1, func(n int) bool {
 		for j, a := range tail {
 			oks[j+1], above[j+1] = oks[j], above[j]
-			if a.Outcome == OK {
+			if q.times(a) {
 				oks[j+1]++
 				if a.Completed-a.Scheduled > took[n] {
 					above[j+1]++
@@ -149,7 +154,7 @@ func (v *view) recover(f FaultTime, window, limit int64) recovery {
 	e := v.evidence
 	q := stableQuery{since: f.F0, window: window, limit: limit, reach: e.reach}
 	strict := findStable(e.all, q)
-	q.ignoreSkips = true
+	q.lax = true
 	lax := findStable(e.all, q)
 
 	first, last := v.around(f.F0)

@@ -12,14 +12,14 @@ import (
 // naive is findStable by its definition, in the plainest words, with the worst
 // p95 of the windows turned down.
 func naive(all []Attempt, q stableQuery) (first Attempt, worst int64, ok bool) {
-	bad := func(a Attempt) bool { return a.Bad() && !(q.ignoreSkips && a.Outcome == Skipped) }
+	bad := func(a Attempt) bool { return a.Bad() && !(q.lax && !a.shows()) }
 	for i, k := range all {
 		if k.Outcome != OK || k.Completed < q.since || k.Completed+q.window > q.reach || slices.ContainsFunc(all[i:], bad) {
 			continue
 		}
 		var lats []int64
 		for _, a := range all[i:] {
-			if a.Outcome == OK && a.Scheduled <= k.Completed+q.window {
+			if a.Outcome == OK && a.Scheduled <= k.Completed+q.window && !(q.lax && a.Waited) {
 				lats = append(lats, a.Completed-a.Scheduled)
 			}
 		}
@@ -54,9 +54,10 @@ func TestFindStableAgainstItsDefinition(t *testing.T) {
 			case 1:
 				a.Outcome = Skipped
 			}
+			a.Waited = r.IntN(10) == 0
 			all = append(all, a)
 		}
-		q := stableQuery{since: between(r, 0, at), window: between(r, 50*ms, 600*ms), limit: 10 * ms, reach: at, ignoreSkips: r.IntN(2) == 0}
+		q := stableQuery{since: between(r, 0, at), window: between(r, 50*ms, 600*ms), limit: 10 * ms, reach: at, lax: r.IntN(2) == 0}
 		got := findStable(all, q)
 		want, worst, ok := naive(all, q)
 		if got.found != ok || got.first != want {

@@ -53,6 +53,11 @@ type Attempt struct {
 	// down. It is evidence like any other, and no slot: availability, rate, latency
 	// and jitter leave it out, which would else depend on how often was asked.
 	Extra bool
+	// Connected says that it asked by a connection that was begun no earlier than it
+	// was (assumption 5). Those of all lanes but pooled ones do, said or not.
+	Connected bool
+	// Waited says that it was held back for a while before it asked (assumption 3).
+	Waited bool
 }
 
 // Bad reports whether the attempt counts as down: anything but OK.
@@ -173,6 +178,8 @@ type LaneResult struct {
 	Failed    int64  `json:"failed"`
 	Unknown   int64  `json:"unknown"`
 	Skipped   int64  `json:"skipped"`
+	// Unsent are the attempts that the probe held back.
+	Unsent int64 `json:"unsent,omitempty"`
 	// MetDeadline counts ok attempts within D of their schedule.
 	MetDeadline int64 `json:"met_deadline"`
 	// Availability is MetDeadline/Scheduled in percent.

@@ -8,9 +8,9 @@ type watcher struct {
 	// recent are attempts whose completion no later start has passed yet.
 	recent []Attempt
 	// Of the attempts completed before the latest start: the slowest answer, the
-	// latest start of an ok, the latest completions of an ok and of a bad one.
-	took, okStart, okEnd, badEnd int64
-	anyOK, anyBad                bool
+	// latest start of an ok.
+	took, okStart int64
+	anyOK         bool
 
 	cur cluster
 	// before is the start of the last ok before the outage; it is the first bad
@@ -66,11 +66,11 @@ func (w *watcher) begin(a Attempt) {
 }
 
 func (w *watcher) bad(a Attempt, lane string) {
-	b := bad{seq: a.Seq, a: a.Started, c: a.Completed, by: a.Completed, unknown: a.Outcome == Unknown}
-	if b.unknown && w.anyOK {
-		b.by = min(b.by, b.a+w.took)
+	b := newBad(a, lane)
+	if w.anyOK {
+		b.answeredWithin(w.took)
 	}
-	if lane != lanePooled || (w.anyBad && (!w.anyOK || w.badEnd > w.okEnd)) {
+	if b.sure {
 		w.down = max(w.down, a.Started)
 	}
 	w.cur.add(b)
@@ -109,15 +109,10 @@ func (w *watcher) fold(t int64) {
 			rest = append(rest, r)
 		case r.Outcome == OK:
 			if !w.anyOK {
-				w.okStart, w.okEnd = r.Started, r.Completed
+				w.okStart = r.Started
 			}
 			w.took = max(w.took, r.Completed-r.Started)
-			w.okStart, w.okEnd, w.anyOK = max(w.okStart, r.Started), max(w.okEnd, r.Completed), true
-		default:
-			if !w.anyBad {
-				w.badEnd = r.Completed
-			}
-			w.badEnd, w.anyBad = max(w.badEnd, r.Completed), true
+			w.okStart, w.anyOK = max(w.okStart, r.Started), true
 		}
 	}
 	w.recent = rest

@@ -27,9 +27,9 @@ type LaneOptions struct {
 	Full  error
 	// Drop lets go of what the lane keeps for its next attempt, such as connections;
 	// nil if it keeps nothing. It is called when the lane closes, and when an attempt
-	// that was made was not ok: the others may lead to the same server, which is gone, hangs, or is
-	// no longer the one that serves. It may be called while attempts are under way, and
-	// more than once.
+	// that was made was not ok: the others may lead to the same server, which is gone,
+	// hangs, or is no longer the one that serves. It may be called while attempts are
+	// under way, and more than once.
 	Drop func()
 }
 
@@ -148,9 +148,9 @@ func (l *Lane) enter(ctx context.Context) error {
 	}
 }
 
-// learn drops what the lane keeps after an attempt that was not ok. That is what makes the
-// next one, if no other ends meanwhile, an attempt on a new connection: see assumption 5 of
-// pkg/verdict. One that was held back has met no connection.
+// learn drops what the lane keeps after an attempt that was not ok, so that those that begin
+// later have new connections and speak for the service. One that was held back has met
+// none.
 func (l *Lane) learn(o target.Outcome) {
 	if o.Result != target.OK && o.Result != target.Unsent {
 		l.drop()

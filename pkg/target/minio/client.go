@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	neturl "net/url"
 	"os"
 	"sync"
@@ -53,9 +54,8 @@ func (u url) String() string { return u.scheme + "://" + u.host }
 
 // transport is one client's set of connections; a fresh one keeps none.
 func (u url) transport(fresh bool) *http.Transport {
-	dialer := net.Dialer{KeepAlive: 15 * time.Second}
 	return &http.Transport{
-		DialContext:       dialer.DialContext,
+		DialContext:       dial,
 		TLSClientConfig:   &tls.Config{RootCAs: u.roots, MinVersion: tls.VersionTLS12},
 		DisableKeepAlives: fresh,
 		// As many as a lane may have in use: none is closed for being one too many.
@@ -63,6 +63,37 @@ func (u url) transport(fresh bool) *http.Transport {
 		IdleConnTimeout:     time.Minute,
 		DisableCompression:  true,
 	}
+}
+
+// conn is a connection that knows when it was begun.
+type conn struct {
+	net.Conn
+	begun time.Time
+}
+
+func dial(ctx context.Context, network, address string) (net.Conn, error) {
+	begun := time.Now()
+	d := net.Dialer{KeepAlive: 15 * time.Second}
+	c, err := d.DialContext(ctx, network, address)
+	if err != nil {
+		return nil, err
+	}
+	return conn{c, begun}, nil
+}
+
+// begunBy is when a client's connection was begun.
+func begunBy(c net.Conn) time.Time {
+	if secured, ok := c.(*tls.Conn); ok {
+		c = secured.NetConn()
+	}
+	return c.(conn).begun
+}
+
+// noticing is a context whose requests tell when their connections were begun.
+func noticing(ctx context.Context, begun func(time.Time)) context.Context {
+	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		GotConn: func(i httptrace.GotConnInfo) { begun(begunBy(i.Conn)) },
+	})
 }
 
 // conns is a client with connections of its own. It is safe for concurrent use.

@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"sync/atomic"
+	"time"
 
 	"github.com/minio/minio-go/v7"
 
@@ -130,8 +132,14 @@ type probe struct {
 // Attempt makes one attempt; it is over when ctx ends, whatever the server does.
 func (p *probe) Attempt(ctx context.Context, seq int64) target.Outcome {
 	return p.Do(ctx, func() target.Outcome {
-		o := p.attempt(ctx, p.conns.client(), seq)
-		o.Err = p.store.scrub(o.Err)
+		began := time.Now()
+		var kept atomic.Bool // a request goes on after its attempt is over
+		o := p.attempt(noticing(ctx, func(begun time.Time) {
+			if begun.Before(began) {
+				kept.Store(true)
+			}
+		}), p.conns.client(), seq)
+		o.Connected, o.Err = !kept.Load(), p.store.scrub(o.Err)
 		return o
 	})
 }

@@ -21,7 +21,8 @@ import (
 // had a login of its own for all of its time: only that says something of the server.
 //
 // Nobody but the attempt that it was begun for gets a session from before the pool was
-// emptied last, which each attempt does that was made and not ok: its server may be the wrong one by now.
+// emptied last, which each attempt does that was made and not ok: its server may be the
+// wrong one by now.
 //
 // It is safe for concurrent use.
 type pool struct {
@@ -54,8 +55,8 @@ type pool struct {
 // poolGreets is how many logins a pool has under way, but for those of a server that hangs.
 const poolGreets = 4
 
-// errHeldBack is what an attempt gets that had no login of its own. It says nothing of the
-// server.
+// errHeldBack is what an attempt gets that sent nothing, or had no login of its own for all
+// of its time. It says nothing of the server.
 var errHeldBack = errors.New("nothing was sent")
 
 // errPoolClosed is what attempts get whose lane was closed.
@@ -81,7 +82,9 @@ type waiter struct {
 
 type greeted struct {
 	session *session
-	err     error
+	// own says that it is of the attempt's own login.
+	own bool
+	err error
 }
 
 // newPool makes a pool whose logins have what ctx has, and go on until close.
@@ -91,26 +94,27 @@ func newPool(ctx context.Context, room int, open func(context.Context) (*session
 	return p
 }
 
-// take gives an attempt a session. It waits no longer than ctx; the error is an errHeldBack
-// if no login was made for it.
-func (p *pool) take(ctx context.Context) (*session, error) {
+// take gives an attempt a session. waited says that it had to wait for it, but for its own
+// login. It waits no longer than ctx; the error is an errHeldBack if it says nothing of the
+// server.
+func (p *pool) take(ctx context.Context) (s *session, waited bool, err error) {
 	w := &waiter{began: time.Now(), left: adminTimeout, got: make(chan greeted, 1)}
 	if end, ok := ctx.Deadline(); ok {
 		w.left = max(end.Sub(w.began), time.Millisecond)
 	}
 	if s, err := p.enter(w); s != nil || err != nil {
-		return s, err
+		return s, false, err
 	}
 	again := time.NewTicker(w.left / 4)
 	defer again.Stop()
 	for {
 		select {
 		case r := <-w.got:
-			return r.session, r.err
+			return r.session, !r.own || !w.atOnce, r.err
 		case <-again.C:
 			p.next(w.left)
 		case <-ctx.Done():
-			return nil, p.leave(w, context.Cause(ctx))
+			return nil, true, p.leave(w, context.Cause(ctx))
 		}
 	}
 }
@@ -208,7 +212,7 @@ func (p *pool) done(n *greeting, s *session, err error, late bool) {
 	} else {
 		s.emptied = n.emptied
 		if wanted = i >= 0; wanted {
-			p.hand(i, greeted{session: s})
+			p.hand(i, greeted{session: s, own: true})
 		} else {
 			wanted = p.keep(s)
 		}
@@ -294,7 +298,7 @@ func (p *pool) leave(w *waiter, cause error) error {
 	if own {
 		return fmt.Errorf("no connection was ready in time: %w", cause)
 	}
-	return fmt.Errorf("%w: the lane waited for %d connections that it had asked for before: %w", errHeldBack, poolGreets, cause)
+	return fmt.Errorf("%w: the lane waited for connections that it had asked for before: %w", errHeldBack, cause)
 }
 
 // close ends all logins and what is kept, and waits until it has.

@@ -154,7 +154,7 @@ func attempts(p *pool, w *world, interval, deadline, long time.Duration) []*try 
 		all.Go(func() {
 			ctx, cancel := context.WithTimeout(context.Background(), deadline)
 			defer cancel()
-			s, err := p.take(ctx)
+			s, _, err := p.take(ctx)
 			mu.Lock()
 			defer mu.Unlock()
 			one.ended, one.err = time.Now(), err
@@ -308,7 +308,7 @@ func TestAPoolOpensFewAtATime(t *testing.T) {
 			all.Go(func() {
 				ctx, cancel := context.WithTimeout(t.Context(), testDeadline)
 				defer cancel()
-				s, err := p.take(ctx)
+				s, _, err := p.take(ctx)
 				mu.Lock()
 				defer mu.Unlock()
 				if err == nil {
@@ -324,7 +324,7 @@ func TestAPoolOpensFewAtATime(t *testing.T) {
 		}
 		w.shut(used[0])
 		p.lost()
-		if _, err := p.take(t.Context()); err != nil {
+		if _, _, err := p.take(t.Context()); err != nil {
 			t.Errorf("when there was room again: %v", err)
 		}
 	})
@@ -337,7 +337,7 @@ func TestWhatIsOlderThanTheLastEmptyingIsNotKept(t *testing.T) {
 		w, p := newWorld()
 		defer p.close()
 		take := func() *session {
-			s, err := p.take(t.Context())
+			s, _, err := p.take(t.Context())
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -441,7 +441,7 @@ func TestAClosedPoolLeavesNothing(t *testing.T) {
 		var all sync.WaitGroup
 		for range 6 {
 			all.Go(func() {
-				if _, err := p.take(context.Background()); !errors.Is(err, errPoolClosed) {
+				if _, _, err := p.take(context.Background()); !errors.Is(err, errPoolClosed) {
 					t.Errorf("an attempt that waits: %v", err)
 				}
 			})
@@ -453,7 +453,7 @@ func TestAClosedPoolLeavesNothing(t *testing.T) {
 		if took := time.Since(at); took != 0 {
 			t.Errorf("closing took %v", took)
 		}
-		if _, err := p.take(context.Background()); !errors.Is(err, errPoolClosed) {
+		if _, _, err := p.take(context.Background()); !errors.Is(err, errPoolClosed) {
 			t.Errorf("after it was closed: %v", err)
 		}
 	})
@@ -464,7 +464,7 @@ func TestALoginThatPanicsFailsOneAttempt(t *testing.T) {
 	_, p := newWorld()
 	defer p.close()
 	p.open = func(context.Context) (*session, error) { panic("no map") }
-	if _, err := p.take(t.Context()); err == nil || p.count != 0 {
+	if _, _, err := p.take(t.Context()); err == nil || p.count != 0 {
 		t.Errorf("%v, %d sessions", err, p.count)
 	}
 }

@@ -59,8 +59,7 @@ func (s *servers) OpenProbe(ctx context.Context, spec target.ProbeSpec) (target.
 	if err != nil {
 		return nil, err
 	}
-	p := &probe{servers: s, ledger: spec.Ledger()}
-	p.unanswered = newUnanswered()
+	p := &probe{servers: s, ledger: spec.Ledger(), unanswered: newUnanswered()}
 	if spec.Lane == target.LanePooled {
 		p.pool = newPool(ctx, params.MaxConnections, s.openProbed)
 	}
@@ -154,11 +153,13 @@ type probe struct {
 
 // Attempt makes one attempt; it is over when ctx ends, whatever the server does.
 func (p *probe) Attempt(ctx context.Context, seq int64) target.Outcome {
+	began := time.Now()
 	return p.Do(ctx, func() target.Outcome {
-		c, err := p.session(ctx)
+		var o target.Outcome
+		c, err := p.session(ctx, began, &o)
 		if err != nil {
 			// Nothing was sent but the greeting: the canary cannot be there.
-			o := target.Outcome{Result: target.Failed, Err: p.servers.scrub(err)}
+			o.Result, o.Err = target.Failed, p.servers.scrub(err)
 			if errors.Is(err, errHeldBack) {
 				o.Result = target.Unsent
 			}
@@ -170,8 +171,8 @@ func (p *probe) Attempt(ctx context.Context, seq int64) target.Outcome {
 				p.close(c)
 			}
 		}()
-		o := p.try(ctx, c, seq)
-		o.Err = p.servers.scrub(o.Err)
+		did := p.try(ctx, c, seq)
+		o.Result, o.Observed, o.Err = did.Result, did.Observed, p.servers.scrub(did.Err)
 		done = true
 		switch {
 		case p.pool != nil && o.Result == target.OK && c.usable():
@@ -191,13 +192,16 @@ func (p *probe) Attempt(ctx context.Context, seq int64) target.Outcome {
 // session is what an attempt sends its statement by. Where the server that it leads to owes
 // the lane answers, that server says itself whether it is still at it: then the attempt has
 // failed, on a connection of its own time. If it is not, as after a cut network, what was
-// kept gets no answer any more, and is let go.
-func (p *probe) session(ctx context.Context) (*session, error) {
-	look, err := p.unanswered.wait(ctx)
+// kept gets no answer any more, and is let go. It fills in how an attempt that began then
+// came to ask.
+func (p *probe) session(ctx context.Context, began time.Time, how *target.Outcome) (*session, error) {
+	look, held, err := p.unanswered.wait(ctx)
 	if err != nil {
 		return nil, err
 	}
-	c, err := p.take(ctx, look)
+	c, waited, err := p.take(ctx, look)
+	// Its own login failed, or what it has may be older.
+	how.Connected, how.Waited = err != nil || !c.opened.Before(began), held || waited
 	if err != nil {
 		return nil, fmt.Errorf("service %s as %s: %w", p.servers.cfg.Service, p.servers.client.user, err)
 	}
@@ -205,6 +209,7 @@ func (p *probe) session(ctx context.Context) (*session, error) {
 	if len(owed) < mostUnanswered {
 		return c, nil
 	}
+	how.Waited = true // for what the server says
 	n, err := stillAt(ctx, c, owed)
 	if err == nil && n < mostUnanswered {
 		p.unanswered.forget(c.server)
@@ -226,10 +231,12 @@ func stillAt(ctx context.Context, c *session, processes []string) (int, error) {
 	return strconv.Atoi(r[0])
 }
 
-// take gives a session: a new one to who looks where clients are led.
-func (p *probe) take(ctx context.Context, look bool) (*session, error) {
+// take gives a session, and says whether it was waited for: a new one to who looks where
+// clients are led.
+func (p *probe) take(ctx context.Context, look bool) (c *session, waited bool, err error) {
 	if p.pool == nil {
-		return p.servers.openProbed(ctx)
+		c, err = p.servers.openProbed(ctx)
+		return c, false, err
 	}
 	if look {
 		p.pool.empty()

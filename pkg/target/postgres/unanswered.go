@@ -44,9 +44,10 @@ func newUnanswered() *unanswered {
 	return &unanswered{on: map[string]int{}, sessions: map[*session]struct{}{}, changed: make(chan struct{})}
 }
 
-// wait returns when an attempt may have a session; look says that it must be a new one. The
-// error is an errHeldBack: its time is over, with nothing sent.
-func (s *unanswered) wait(ctx context.Context) (look bool, err error) {
+// wait returns when an attempt may have a session; look says that it must be a new one,
+// waited that it was held back until now. The error is an errHeldBack: its time is over,
+// with nothing sent.
+func (s *unanswered) wait(ctx context.Context) (look, waited bool, err error) {
 	every := adminTimeout / 4
 	if end, ok := ctx.Deadline(); ok {
 		every = time.Until(end) / 4
@@ -54,8 +55,9 @@ func (s *unanswered) wait(ctx context.Context) (look bool, err error) {
 	for {
 		n, changed, next := s.turn(every)
 		if next <= 0 {
-			return n >= mostUnanswered, nil
+			return n >= mostUnanswered, waited, nil
 		}
+		waited = true
 		again := time.NewTimer(next)
 		select {
 		case <-changed:
@@ -64,14 +66,14 @@ func (s *unanswered) wait(ctx context.Context) (look bool, err error) {
 			err = fmt.Errorf("%w: the server has not answered %d statements of this lane: %w", errHeldBack, n, context.Cause(ctx))
 		}
 		if again.Stop(); err != nil {
-			return false, err
+			return false, true, err
 		}
 	}
 }
 
-// turn says how many statements have no answer from the server that clients are led to, as far as
-// is known, and how long an attempt has to wait unless that changes. One that has not is
-// taken to look.
+// turn says how many statements have no answer from the server that clients are led to, as
+// far as is known, and how long an attempt has to wait unless that changes. One that has
+// not is taken to look.
 func (s *unanswered) turn(every time.Duration) (n int, changed <-chan struct{}, next time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -31,7 +31,7 @@ func waits(u *unanswered) (look bool, took time.Duration, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), testDeadline)
 	defer cancel()
 	began := time.Now()
-	look, err = u.wait(ctx)
+	look, _, err = u.wait(ctx)
 	return look, time.Since(began), err
 }
 

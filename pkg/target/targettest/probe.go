@@ -63,6 +63,12 @@ func tryOK(ctx context.Context, p target.Probe) error {
 func (s suite) probes(t *testing.T) {
 	tg, ctx := s.open(t), s.ctx(t)
 	for lane, p := range s.openLanes(t, ctx, tg, "healthy") {
+		for i := range int64(3) {
+			o, _ := attempt(ctx, p, 100+i)
+			if want := i == 0 || lane == target.LaneFresh; o.Result != target.OK || o.Connected != want {
+				t.Errorf("lane %s: attempt %d of one after the other: %c, connected: %t, want %t, %v", lane, i+1, o.Result, o.Connected, want, o.Err)
+			}
+		}
 		var wg sync.WaitGroup
 		for i := range int64(20) {
 			wg.Go(func() {
@@ -109,6 +115,10 @@ func (s suite) outage(t *testing.T, probes map[string]target.Probe, hangs bool) 
 			})
 		}
 		wg.Wait()
+		// Each of these failures let go of what was kept.
+		if o, _ := attempt(t.Context(), p, 2000); o.Result != target.Unsent && !o.Connected {
+			t.Errorf("lane %s: an attempt after failures, on a connection that is older: %c %v", lane, o.Result, o.Err)
+		}
 		t.Logf("lane %s: the longest attempt took %v, the longest stall %v", lane, time.Duration(longest.Load()), stalls.Longest())
 	}
 }

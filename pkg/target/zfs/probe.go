@@ -9,6 +9,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/firedrill/firedrill/pkg/target"
 	"github.com/firedrill/firedrill/pkg/target/canary"
@@ -115,16 +116,17 @@ type probe struct {
 
 // Attempt makes one attempt; it is over when ctx ends, whatever the file system does.
 func (l *probe) Attempt(ctx context.Context, seq int64) target.Outcome {
-	return l.DoDetached(ctx, "the file system", func() target.Outcome { return l.try(ctx, seq) })
-}
-
-func (l *probe) try(ctx context.Context, seq int64) target.Outcome {
-	w, err := l.find()
-	if err != nil {
-		return target.Outcome{Result: target.Failed, Err: err}
-	}
-	defer l.leave(w)
-	return l.attempt(ctx, w.root, seq)
+	var kept atomic.Bool // also of one that does not come back
+	o := l.DoDetached(ctx, "the file system", func() target.Outcome {
+		w, err := l.find(&kept)
+		if err != nil {
+			return target.Outcome{Result: target.Failed, Err: err}
+		}
+		defer l.leave(w)
+		return l.attempt(ctx, w.root, seq)
+	})
+	o.Connected = !kept.Load()
+	return o
 }
 
 // way is an open dataset's root. It is closed when it is dropped and nobody uses it.
@@ -134,12 +136,14 @@ type way struct {
 	dropped bool
 }
 
-// find is the way to the dataset for one attempt, which leaves it in the end.
-func (l *probe) find() (*way, error) {
+// find is the way to the dataset for one attempt, which leaves it in the end, and says
+// whether it was kept from an earlier one.
+func (l *probe) find(kept *atomic.Bool) (*way, error) {
 	l.mu.Lock()
 	w := l.kept
 	if w != nil {
 		w.users++
+		kept.Store(true)
 	}
 	l.mu.Unlock()
 	if w != nil {

@@ -210,6 +210,7 @@ func (l *Lane) settle(seq, started, completed int64, o target.Outcome) {
 	}
 	s.settled = true
 	s.Started, s.Completed, s.Outcome = started, completed, verdict.Outcome(o.Result)
+	s.Connected, s.Waited = o.Connected, o.Waited
 	if o.Result == target.OK {
 		s.Observed = o.Observed
 	} else {

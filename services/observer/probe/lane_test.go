@@ -361,6 +361,18 @@ func TestExtraKeepsTheOrder(t *testing.T) {
 	}
 }
 
+// TestHowAnAttemptAskedIsKept: verdicts go by it.
+func TestHowAnAttemptAskedIsKept(t *testing.T) {
+	l := start(t, &scripted{attempt: func(_ context.Context, seq int64) target.Outcome {
+		return target.Outcome{Result: target.OK, Connected: seq%2 == 0, Waited: seq%3 == 0}
+	}}, nil)
+	for _, r := range stop(t, l, collect(t, l, atLeast(6))) {
+		if r.Connected != (r.Seq%2 == 0) || r.Waited != (r.Seq%3 == 0) {
+			t.Errorf("attempt %d: connected %t, waited %t", r.Seq, r.Connected, r.Waited)
+		}
+	}
+}
+
 func TestRateChanges(t *testing.T) {
 	l := start(t, &scripted{attempt: ok}, func(c *probe.Config) { c.Interval = 10 * time.Second })
 	recs := collect(t, l, atLeast(1))

@@ -53,7 +53,9 @@ func (b *Builder) lane(w watch, probe, kind, name string, interval time.Duration
 	for at := w.begin; at < w.end; {
 		seq++
 		start := at + w.late + time.Duration((seq*104729+salt)%180)*time.Microsecond
-		l.Attempts = append(l.Attempts, b.attempt(w, seq, at, start, salt))
+		a := b.attempt(w, seq, at, start, salt)
+		a.Connected = name == "pooled" && !kept(l.Attempts, a.Started)
+		l.Attempts = append(l.Attempts, a)
 		step := interval
 		if name == "pooled" && slices.ContainsFunc(w.bursts, func(d down) bool { return at >= d.from && at < d.to }) {
 			step = burst
@@ -61,6 +63,20 @@ func (b *Builder) lane(w watch, probe, kind, name string, interval time.Duration
 		at += step
 	}
 	return l
+}
+
+// kept reports whether a pooled lane has a connection left at t: of an ok attempt that was
+// over by then, with no failure since it began.
+func kept(as []verdict.Attempt, t int64) bool {
+	var dropped int64
+	for _, a := range as {
+		if a.Bad() && a.Completed <= t {
+			dropped = max(dropped, a.Completed)
+		}
+	}
+	return slices.ContainsFunc(as, func(a verdict.Attempt) bool {
+		return !a.Bad() && a.Started >= dropped && a.Completed <= t
+	})
 }
 
 // attempt meets the service as the truth has it at its start.
