@@ -174,37 +174,33 @@ func (a *app) reach(ctx context.Context) (*session, error) {
 	return a.settled(ctx, func() (*session, error) { return a.connect(ctx) })
 }
 
-// settled opens a session, again and again while a firedrill can neither be asked nor its
-// store be opened, for up to changeWait: after a crash those are the seconds in which
-// people most want to know, and end, what goes on.
-func (a *app) settled(ctx context.Context, open func() (*session, error)) (*session, error) {
-	s, err := open()
-	if !a.changing(err) {
-		return s, err
-	}
-	fmt.Fprintf(a.Err, "firedrill: %v: waiting for that, up to %s\n", errChanging, changeWait)
-	limit, tick := time.NewTimer(changeWait), time.NewTicker(lookPause)
-	defer limit.Stop()
-	defer tick.Stop()
-	for a.changing(err) {
-		select {
-		case <-ctx.Done():
-			return nil, failure(fmt.Errorf("%w: %w", errChanging, err))
-		case <-limit.C:
-			return nil, failure(fmt.Errorf("%w, for %s: %w", errChanging, changeWait, err))
-		case <-tick.C:
-			s, err = open()
-		}
+// settled opens a session, and waits for a firedrill that is just starting or ending: after
+// a crash those are the seconds in which people most want to know, and end, what goes on.
+func (a *app) settled(ctx context.Context, open func() (*session, error)) (s *session, err error) {
+	err = whileChanging(ctx, func() error {
+		s, err = open()
+		return a.orChanging(err)
+	}, func() {
+		fmt.Fprintf(a.Err, "firedrill: %v: waiting for that, up to %s\n", errChanging, changeWait)
+	})
+	if errors.Is(err, errChanging) {
+		err = failure(fmt.Errorf("waited for up to %s: %w", changeWait, err))
 	}
 	return s, err
 }
 
-// changing reports whether an error says that somebody has the store, who cannot be asked.
-func (a *app) changing(err error) bool {
+// orChanging is an error, or errChanging where it says that somebody has the store, who
+// cannot be asked.
+func (a *app) orChanging(err error) error {
 	if errors.Is(err, errNoServer) {
-		err = bus.StoreHolder(allinone.StoreDir(a.stateDir))
+		if held := bus.StoreHolder(allinone.StoreDir(a.stateDir)); errors.Is(held, bus.ErrStoreLocked) {
+			err = held
+		}
 	}
-	return errors.Is(err, bus.ErrStoreLocked)
+	if errors.Is(err, bus.ErrStoreLocked) {
+		return fmt.Errorf("%w: %w", errChanging, err)
+	}
+	return err
 }
 
 // errChanging says that a firedrill can neither be asked nor its store be opened.
@@ -218,24 +214,25 @@ func (a *app) withRunningOrStore(ctx context.Context, f func(ctx context.Context
 	if err == nil {
 		return a.withRunning(ctx, rec, func(ctx context.Context, b *bus.Bus) error { return f(ctx, b, true) })
 	}
-	if err := bus.StoreHolder(allinone.StoreDir(a.stateDir)); errors.Is(err, bus.ErrStoreLocked) {
-		return fmt.Errorf("%w: %w", errChanging, err)
+	if err = a.orChanging(err); errors.Is(err, errChanging) {
+		return err
 	}
-	err = a.withStore(ctx, func(b *bus.Bus) error { return f(ctx, b, false) })
-	if errors.Is(err, bus.ErrStoreLocked) {
-		return fmt.Errorf("%w: %w", errChanging, err)
-	}
-	return err
+	return a.orChanging(a.withStore(ctx, func(b *bus.Bus) error { return f(ctx, b, false) }))
 }
 
 // changeWait is how long a firedrill that is starting or ending is waited for.
 const changeWait = 15 * time.Second
 
-// patiently is withRunningOrStore again and again while a firedrill is starting or
-// ending, for up to changeWait; it calls waits before it does so. f is called again
-// only if it failed.
+// patiently is withRunningOrStore that waits for a firedrill which is starting or ending;
+// it calls waits before it does so. f is called again only if it failed.
 func (a *app) patiently(ctx context.Context, f func(ctx context.Context, b *bus.Bus, running bool) error, waits func()) error {
-	err := a.withRunningOrStore(ctx, f)
+	return whileChanging(ctx, func() error { return a.withRunningOrStore(ctx, f) }, waits)
+}
+
+// whileChanging calls try again and again while its error is errChanging, for up to
+// changeWait; it calls waits before it does so.
+func whileChanging(ctx context.Context, try func() error, waits func()) error {
+	err := try()
 	if !errors.Is(err, errChanging) {
 		return err
 	}
@@ -250,7 +247,7 @@ func (a *app) patiently(ctx context.Context, f func(ctx context.Context, b *bus.
 		case <-limit.C:
 			return err
 		case <-tick.C:
-			err = a.withRunningOrStore(ctx, f)
+			err = try()
 		}
 	}
 	return err
