@@ -70,6 +70,7 @@ func readProbeParams(probe string, raw json.RawMessage) (probeParams, error) {
 // is what its attempts are to tell.
 func (s *store) OpenProbe(ctx context.Context, spec target.ProbeSpec) (target.Probe, error) {
 	p := &probe{store: s, ledger: spec.Ledger()}
+	p.gate = canary.NewGate(func() bool { return p.owed.Load() >= mostOwed })
 	switch spec.Probe {
 	case ProbeWrite:
 		p.attempt = p.write
@@ -127,21 +128,43 @@ type probe struct {
 	ledger, of string
 	size       int
 	attempt    func(context.Context, *minio.Core, int64) target.Outcome
+	// owed are the requests without an answer since the last one that had one.
+	owed atomic.Int64
+	gate *canary.Gate
 }
 
 // Attempt makes one attempt; it is over when ctx ends, whatever the server does.
 func (p *probe) Attempt(ctx context.Context, seq int64) target.Outcome {
 	return p.Do(ctx, func() target.Outcome {
 		began := time.Now()
+		_, waited, err := p.gate.Pass(ctx)
+		if err != nil {
+			return target.Outcome{Result: target.Unsent, Err: fmt.Errorf("%w: the server has not answered %d requests of this lane", err, p.owed.Load())}
+		}
 		var kept atomic.Bool // a request goes on after its attempt is over
 		o := p.attempt(noticing(ctx, func(begun time.Time) {
 			if begun.Before(began) {
 				kept.Store(true)
 			}
 		}), p.conns.client(), seq)
-		o.Connected, o.Err = !kept.Load(), p.store.scrub(o.Err)
+		p.account(o.Result != target.OK && ctx.Err() != nil)
+		o.Connected, o.Waited, o.Err = !kept.Load(), waited, p.store.scrub(o.Err)
 		return o
 	})
+}
+
+// mostOwed is how many requests of a lane may have had no answer by the end of their
+// attempts, with none answered since. A server that was frozen serves each of them before
+// it serves the next.
+const mostOwed = 8
+
+// account counts an attempt that was made, and says whether it ended without an answer.
+func (p *probe) account(silent bool) {
+	if silent {
+		p.owed.Add(1)
+	} else if p.owed.Swap(0) >= mostOwed {
+		p.gate.Tell()
+	}
 }
 
 func (p *probe) key(ledger string, seq int64) string {
