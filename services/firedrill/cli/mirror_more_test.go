@@ -228,7 +228,7 @@ func TestAnInterruptedRunSaysWhatIsLeft(t *testing.T) {
 	if code := <-ended; code != 130 {
 		t.Errorf("exit code %d", code)
 	}
-	w.has(out.String(), "interrupted: ending what is under way", "interrupted: what was copied stays, and the next run goes on from there")
+	w.has(out.String(), "interrupted: ending what is under way", "dst: interrupted after ", "interrupted: what was copied stays, and the next run goes on from there")
 	w.has(w.run(0, "sync", w.from, w.to), "copied")
 }
 

@@ -69,19 +69,44 @@ func (p *mirrorPrinter) result(m drill.Mirror, dry bool, r job.Result, err error
 		}
 		return nil
 	}
-	if stopped && len(r.Done) == 0 && r.Failed == 0 {
+	how := ""
+	switch {
+	case !stopped:
+	case codeOf(err) == run.Interrupted && !r.Began.IsZero():
+		how = "interrupted"
+	case none(r.Report):
 		return err // nothing came of it
+	default:
+		how = "stopped"
 	}
-	p.report(m, dry, r)
+	p.report(m, dry, r, how)
 	return err
 }
 
-func (p *mirrorPrinter) report(m drill.Mirror, dry bool, r job.Result) {
-	verb := ""
-	if dry {
-		verb = "would have: "
+// none reports whether nothing came of a run.
+func none(r engine.Report) bool {
+	for _, n := range r.Done {
+		if n > 0 {
+			return false
+		}
 	}
-	fmt.Fprintf(p.out, "%s: %s%s in %s\n", mirrorTitle(m), verb, counts(r.Report), r.Ended.Sub(r.Began).Round(time.Millisecond))
+	return r.Failed == 0
+}
+
+// report prints what a run came to. how says how it ended before its end; "" if it did not.
+func (p *mirrorPrinter) report(m drill.Mirror, dry bool, r job.Result, how string) {
+	did, took := counts(r.Report), r.Ended.Sub(r.Began).Round(time.Millisecond)
+	switch {
+	case none(r.Report) && how != "":
+		did = "nothing was done yet"
+	case dry:
+		did = "would have: " + did
+	}
+	if how == "" {
+		fmt.Fprintf(p.out, "%s: %s in %s\n", mirrorTitle(m), did, took)
+	} else {
+		fmt.Fprintf(p.out, "%s: %s after %s: %s\n", mirrorTitle(m), how, took, did)
+	}
 	for _, f := range r.Failures {
 		fmt.Fprintf(p.out, "  failed     %s %q: %v\n", f.Op, f.Key, f.Err)
 	}
@@ -305,7 +330,11 @@ func (p *mirrorPrinter) auditText(a job.Audited) {
 		if v.Place == "" {
 			continue // It was not come so far.
 		}
-		fmt.Fprintf(p.out, "%s: %s\n", v.Place, v.Result)
+		repaired := ""
+		if n := a.Repaired(v); n > 0 {
+			repaired = fmt.Sprintf("%d repaired; before that ", n)
+		}
+		fmt.Fprintf(p.out, "%s: %s%s\n", v.Place, repaired, v.Result)
 		p.findings(v, false)
 	}
 	fmt.Fprintf(p.out, "both sides: %d of %d contents read on both and equal\n", a.Checked, a.Contents)

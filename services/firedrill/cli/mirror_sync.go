@@ -34,8 +34,8 @@ func (a *app) mirrorSyncCmd(o *mirrorOptions) *cobra.Command {
 		Use: use, Args: args,
 		Short: "Make the second location like the first",
 		Long: `Make the second location like the first, and leave a signed manifest of what both hold.
-It may be repeated at any time: what is equal is not copied again, and an interrupted run
-goes on where it was.
+It may be repeated at any time: what is equal is not copied again. After an interrupted run
+the next one goes on: at most the files that were under way begin anew.
 
 Modes: copy removes nothing. mirror removes what the first location no longer has, last,
 only if all before went well and only what was missing in two runs; guards hold that back

@@ -155,3 +155,59 @@ func TestWhatTheFirstSideShowedIsPrintedWithTheError(t *testing.T) {
 		}
 	}
 }
+
+// A run that was cut off did not find that there was nothing to do.
+func TestARunThatWasCutOffSaysSo(t *testing.T) {
+	began := time.Unix(1000, 0)
+	undone := engine.Report{Began: began, Ended: began.Add(3 * time.Second), Done: map[plan.Op]int64{plan.Equal: 0}}
+	some := undone
+	some.Done = map[plan.Op]int64{plan.Delete: 2}
+	stop := &exitError{code: run.Interrupted, err: errors.New("interrupted: what was copied stays")}
+	for _, c := range []struct {
+		r    engine.Report
+		dry  bool
+		err  error
+		want string
+	}{
+		{undone, false, stop, "a -> b: interrupted after 3s: nothing was done yet\n"},
+		{undone, true, stop, "a -> b: interrupted after 3s: nothing was done yet\n"},
+		{some, false, stop, "a -> b: interrupted after 3s: 2 deleted\n"},
+		{some, true, stop, "a -> b: interrupted after 3s: would have: 2 deleted\n"},
+		{some, false, failure(errors.New("no space")), "a -> b: stopped after 3s: 2 deleted\n"},
+		{undone, false, failure(errors.New("no space")), ""},
+		{engine.Report{}, false, stop, ""},
+		{undone, false, nil, "a -> b: nothing to do in 3s\n"},
+		{some, true, nil, "a -> b: would have: 2 deleted in 3s\n"},
+	} {
+		var out bytes.Buffer
+		a := &app{Streams: Streams{Out: &out}}
+		err := a.mirrorPrinter(&mirrorOptions{}).result(drill.Mirror{From: "a", To: "b"}, c.dry, job.Result{Report: c.r}, c.err)
+		if out.String() != c.want || !errors.Is(err, c.err) {
+			t.Errorf("%+v, %v: printed %q and gave %v, want %q", c.r, c.err, &out, err, c.want)
+		}
+	}
+}
+
+// What was repaired is not left with the word that it is not as it should be.
+func TestAnAuditSaysOfEachSideWhatWasRepaired(t *testing.T) {
+	var audited job.Audited
+	for side, place := range []string{"dir:/src", "dir:/dst"} {
+		audited.Sides[side].Place = place
+		audited.Sides[side].Verdict = proof.Verdict{Level: proof.L4, Asked: proof.L4, Checked: 2}
+	}
+	audited.Contents, audited.Checked = 2, 2
+	audited.Sides[plan.Dest].Verdict.Checked = 1
+	audited.Sides[plan.Dest].Verdict.Different = proof.Findings{Count: 1, First: []proof.Finding{{Key: "a"}}}
+	for repaired, want := range map[bool]string{
+		true:  "dir:/dst: 1 repaired; before that NOT verified (L4): 1 checked, 1 different\n",
+		false: "\ndir:/dst: NOT verified (L4): 1 checked, 1 different\n",
+	} {
+		audited.Rotten = []job.Rot{{Key: "a", Side: plan.Dest, Repaired: repaired}}
+		var out bytes.Buffer
+		a := &app{Streams: Streams{Out: &out}}
+		err := a.mirrorPrinter(&mirrorOptions{}).audited(audited, nil)
+		if (err == nil) != repaired || !strings.Contains(out.String(), want) || !strings.Contains(out.String(), "dir:/src: verified (L4)") {
+			t.Errorf("repaired %v: %v, printed\n%s", repaired, err, &out)
+		}
+	}
+}

@@ -75,3 +75,43 @@ func TestWhatARunCopiedBeforeItWasCutOffIsRead(t *testing.T) {
 		})
 	}
 }
+
+// What a run left that was killed stays unknown when the next one, which looks, is
+// interrupted: the destination is listed again, and after a power cut read again.
+func TestARunThatIsInterruptedDoesNotVouchForOneThatWasKilled(t *testing.T) {
+	for want, boot := range map[Check]string{CheckListing: "one", CheckAudit: "another"} {
+		w := between(t, plan.Mirror, openLocal(t, t.TempDir()))
+		w.job.Boot = "one"
+		w.write("old", "content")
+		w.whole()
+		w.write("new", "content")
+		must(t, os.Remove(filepath.Join(w.dir, "old")))
+		killed := errors.New("killed")
+		cutOff := func(when func(plan.Op) bool) {
+			t.Helper()
+			w.pool = func(p Pool) Pool {
+				return poolFunc{p, func(ctx context.Context, it Item, do func(context.Context, Item) ([]Done, error)) ([]Done, error) {
+					dones, err := do(ctx, it)
+					if when(it.Actions[0].Op) {
+						return nil, killed
+					}
+					return dones, err
+				}}
+			}
+			if _, err := w.try(t.Context()); !errors.Is(err, killed) {
+				t.Fatalf("got %v", err)
+			}
+			w.pool = nil
+			w.reopen()
+		}
+		cutOff(func(plan.Op) bool { return true })
+		w.job.Boot = boot
+		cutOff(func(op plan.Op) bool { return op == plan.Delete })
+		if r := w.whole(); r.Check != want {
+			t.Errorf("booted as %s: the next run went by %d, want %d", boot, r.Check, want)
+		}
+		if r := w.whole(); r.Check != CheckState {
+			t.Errorf("after one that came to its end: %d", r.Check)
+		}
+	}
+}

@@ -406,7 +406,9 @@ func (r *run) remember(d *Done) error {
 
 // begin says, durably, that what is there or what is remembered is about to change.
 func (r *run) begin() error {
-	r.facts.Unfinished, r.facts.Boot = true, r.Boot
+	if !r.facts.Unfinished { // else it is not known either what the run left that began then
+		r.facts.Unfinished, r.facts.Boot = true, r.Boot
+	}
 	r.facts.Generation++
 	return r.saveFacts()
 }
@@ -454,7 +456,8 @@ func subject(a *plan.Action) entry.Entry {
 	return a.At(a.To)
 }
 
-// leave makes what was done durable, so that the next run goes on from there.
+// leave makes what was done durable, so that the next run goes on from there. What a run
+// left that was killed before is known only once one has come to its end.
 func (r *run) leave() error {
 	if !r.report.Changed {
 		return nil
@@ -466,7 +469,7 @@ func (r *run) leave() error {
 	if err := r.Store.Sync(); err != nil {
 		return err
 	}
-	r.facts.Unfinished = false
+	r.facts.Unfinished = r.knew.Unfinished
 	return r.saveFacts()
 }
 

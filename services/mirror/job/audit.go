@@ -68,14 +68,15 @@ func (a Audited) Clean() bool {
 	for _, s := range a.Sides {
 		v := s.Verdict
 		// What could not be read is unchecked in the verdict.
-		if v.Missing.Count+v.Extra.Count+v.Low.Count > 0 || v.Different.Count+v.Unchecked.Count > int64(a.repaired(s)) {
+		if v.Missing.Count+v.Extra.Count+v.Low.Count > 0 || v.Different.Count+v.Unchecked.Count > int64(a.Repaired(s)) {
 			return false
 		}
 	}
 	return a.Unchecked.Count+a.Apart.Count == 0 && a.Checked == a.Contents
 }
 
-func (a Audited) repaired(s Verified) (n int) {
+// Repaired counts the contents of a side that were replaced and read again.
+func (a Audited) Repaired(s Verified) (n int) {
 	for _, r := range a.Rotten {
 		if r.Repaired && a.Sides[r.Side].Place == s.Place {
 			n++

@@ -284,8 +284,21 @@ func (j *Job) open(ctx context.Context, side plan.Side, readOnly bool) (place.Pl
 	}
 	j.roots[side] = path
 	return local.Open(ctx, path, local.Options{
-		ReadOnly: readOnly, Xattrs: j.spec.Xattrs, OneFileSystem: j.spec.OneFileSystem, Name: l.String(),
+		ReadOnly: readOnly, Xattrs: j.spec.Xattrs, OneFileSystem: j.spec.OneFileSystem, Owner: j.owner(), Name: l.String(),
 	})
+}
+
+// owner stands for whoever has the mirror's state locked, which no two processes have at
+// once; "" for a worker of another process's run, and where nothing tells this machine's
+// boot from that of another one that sees the same directories.
+func (j *Job) owner() string {
+	boot := bootID()
+	var st unix.Stat_t
+	if j.store == nil || boot == "" || unix.Stat(j.Dir(), &st) != nil {
+		return ""
+	}
+	// A copy of the state is another directory, so that it has another owner.
+	return fmt.Sprintf("%s %x %x", boot, st.Dev, st.Ino)
 }
 
 // standIn makes an empty directory that is there until the job is closed.

@@ -188,7 +188,7 @@ func TestWhatCrashedRunsLeftIsSwept(t *testing.T) {
 	dir := t.TempDir()
 	p := open(t, dir, Options{})
 	must(t, os.Mkdir(filepath.Join(dir, "d"), 0o755))
-	left := []string{filepath.Join(dir, newTemp()), filepath.Join(dir, "d", newTemp())}
+	left := []string{filepath.Join(dir, writer{}.newTemp()), filepath.Join(dir, "d", writer{}.newTemp())}
 	theirs := tempPrefix + "notes"
 	must(t, os.WriteFile(left[0], []byte("torn"), 0o600))
 	must(t, os.Symlink("x", left[1]))
@@ -230,8 +230,41 @@ func TestWhatCrashedRunsLeftIsSwept(t *testing.T) {
 	if got := litter(t, dir); len(got) != 0 {
 		t.Errorf("%q is left", got)
 	}
-	_, err = p.Put(t.Context(), file("x/"+newTemp(), "x"))
+	_, err = p.Put(t.Context(), file("x/"+writer{}.newTemp(), "x"))
 	wants(t, "Put under such a name", err, entry.ErrName)
+}
+
+// Whoever owns a place knows of what it left when it was killed a moment ago that nobody
+// goes on with it. Of what others write nobody knows that.
+func TestAnOwnerSweepsWhatItLeftAtOnce(t *testing.T) {
+	dir := t.TempDir()
+	killed, other := open(t, dir, Options{Owner: "me"}), open(t, dir, Options{Owner: "you"})
+	p := open(t, dir, Options{Owner: "me"})
+	torn := []string{filepath.Join(dir, killed.writer.newTemp()), filepath.Join(dir, killed.writer.newTemp())}
+	kept := []string{filepath.Join(dir, other.writer.newTemp()), filepath.Join(dir, writer{}.newTemp()), filepath.Join(dir, p.writer.newTemp())}
+	for _, path := range slices.Concat(torn[:1], kept) {
+		must(t, os.WriteFile(path, []byte("torn"), 0o600))
+	}
+	must(t, os.Symlink("x", torn[1]))
+	all(t, open(t, dir, Options{}))
+	if got := litter(t, dir); len(got) != 5 {
+		t.Fatalf("who owns nothing swept: %q is left", got)
+	}
+	all(t, p)
+	slices.Sort(kept)
+	if got := litter(t, dir); !slices.Equal(got, kept) {
+		t.Errorf("%q is left, want %q", got, kept)
+	}
+	// Should it go on all the same, it is seen to be at work.
+	must(t, os.WriteFile(torn[0], []byte("torn"), 0o600))
+	holding, err := os.Open(torn[0])
+	must(t, err)
+	must(t, unix.Flock(int(holding.Fd()), unix.LOCK_EX))
+	all(t, p)
+	if got := litter(t, dir); len(got) != 4 {
+		t.Errorf("while it writes %q is left", got)
+	}
+	must(t, holding.Close())
 }
 
 // A directory in which nothing is listed can be removed.
@@ -240,7 +273,7 @@ func TestLeftoversKeepNoDirectory(t *testing.T) {
 	p := open(t, dir, Options{})
 	must(t, os.Mkdir(filepath.Join(dir, "d"), 0o755))
 	have := all(t, p)["d"]
-	must(t, os.WriteFile(filepath.Join(dir, "d", newTemp()), []byte("torn"), 0o600))
+	must(t, os.WriteFile(filepath.Join(dir, "d", writer{}.newTemp()), []byte("torn"), 0o600))
 	wants(t, "someone is at work in it", p.Remove(t.Context(), []entry.Entry{have})[0], place.ErrNotEmpty)
 	p.stale = 0
 	must(t, os.WriteFile(filepath.Join(dir, "d", "theirs"), nil, 0o600))

@@ -41,6 +41,11 @@ type Options struct {
 	// FS is the identity of the file system, where the caller knows a better one
 	// than can be found out; see [scan.Options].
 	FS entry.FSID
+	// Owner, if not "", stands for whoever opens the place for writing, in one process at a
+	// time, and never in another one before all of that has ended: the temporary files of
+	// such a process that was killed are swept as soon as they are seen. Those of all
+	// others have to be old.
+	Owner string
 	// Name is how the user wrote the location; "" means the path.
 	Name string
 }
@@ -61,6 +66,7 @@ type Place struct {
 	notes   notes
 	written atomic.Bool // since the last Finish
 	buffers sync.Pool   // of *[]byte, for contents
+	writer  writer
 	stale   time.Duration
 	left    leftovers
 	plain   bool // does without the flags of renameat2(2)
@@ -78,7 +84,7 @@ func Open(ctx context.Context, path string, o Options) (*Place, error) {
 	if err != nil {
 		return nil, errors.Join(&Error{"open", path, err}, root.Close())
 	}
-	p := &Place{o: o, name: o.Name, root: root, dir: dir, at: int(dir.Fd()), rights: ownRights(), stale: staleAfter}
+	p := &Place{o: o, name: o.Name, root: root, dir: dir, at: int(dir.Fd()), rights: ownRights(), writer: newWriter(o.Owner), stale: staleAfter}
 	if p.name == "" {
 		p.name = path
 	}

@@ -155,7 +155,7 @@ func (p *Place) prepare(ctx context.Context, d dir, w place.Write) (temp, error)
 
 // create makes an empty node that only the process's user may use.
 func (p *Place) create(d dir, e entry.Entry) (temp, error) {
-	t := temp{name: newTemp(), fd: -1}
+	t := temp{name: p.writer.newTemp(), fd: -1}
 	const mode = 0o600
 	err := p.in(d, func() (err error) {
 		switch e.Kind {

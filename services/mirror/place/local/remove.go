@@ -54,7 +54,7 @@ func (p *Place) remove(ctx context.Context, have entry.Entry) error {
 // removeNode removes what was seen, and nothing that took its name since: it is
 // moved aside and looked at first.
 func (p *Place) removeNode(d dir, name string, seen *unix.Stat_t) error {
-	aside := newTemp()
+	aside := p.writer.newTemp()
 	err := p.in(d, func() error { return p.flagged(d, name, aside, unix.RENAME_NOREPLACE) })
 	switch {
 	case gone(err):
@@ -110,7 +110,7 @@ func (p *Place) sweepDir(d dir, name string) error {
 		return fmt.Errorf("list what is in it: %w", err)
 	}
 	for _, left := range names {
-		if !isTemp(left) || !inside.isStale(left, p.stale) {
+		if !isTemp(left) || !p.isStale(inside, left) {
 			return place.ErrNotEmpty
 		}
 	}

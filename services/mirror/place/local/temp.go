@@ -2,6 +2,8 @@ package local
 
 import (
 	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base32"
 	"strings"
 	"sync"
 	"time"
@@ -21,9 +23,41 @@ const (
 // writer locks it a moment after making it.
 const staleAfter = 10 * time.Second
 
-func newTemp() string { return tempPrefix + rand.Text() }
+// ownerSize and writerSize are how much of the random part of a name stands for the owner
+// of a place, and for the process that writes to it.
+const (
+	ownerSize  = 10
+	writerSize = 6
+)
 
-// isTemp reports whether a name is one that newTemp may have given.
+// writer is whose temporary files a place makes. The zero value makes nobody's.
+type writer struct {
+	// owner begins, after the prefix, the names of all that the owner ever wrote, and own
+	// those of what is written now.
+	owner, own string
+}
+
+// newWriter is a writer for an owner; see [Options.Owner].
+func newWriter(owner string) writer {
+	if owner == "" {
+		return writer{}
+	}
+	sum := sha256.Sum256([]byte(owner))
+	w := writer{owner: base32.StdEncoding.EncodeToString(sum[:])[:ownerSize]}
+	w.own = w.owner + rand.Text()[:writerSize]
+	return w
+}
+
+func (w writer) newTemp() string { return tempPrefix + w.own + rand.Text()[len(w.own):] }
+
+// orphaned reports whether whoever made a temporary file is known to have ended: it was
+// the same owner's writer before this one.
+func (w writer) orphaned(name string) bool {
+	random := strings.TrimPrefix(name, tempPrefix)
+	return w.owner != "" && strings.HasPrefix(random, w.owner) && !strings.HasPrefix(random, w.own)
+}
+
+// isTemp reports whether a name is one that a writer may have given.
 func isTemp(name string) bool {
 	random, ok := strings.CutPrefix(name, tempPrefix)
 	return ok && len(random) == tempRandom && strings.Trim(random, "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567") == ""
@@ -46,17 +80,17 @@ func (p *Place) sweep(path string) {
 		return
 	}
 	defer d.close()
-	if d.isStale(name, p.stale) {
+	if p.isStale(d, name) {
 		_ = d.unlink(name) // If not now, then the next time.
 		return
 	}
 	p.left.add(path)
 }
 
-// leftovers are the first temporary files that a walk has left alone: of a run that was
-// killed a moment ago nobody could tell that it does not go on. They are looked at again
-// when a run that wrote something ends, as the next one may not walk at all; what is too
-// young even then the next listing finds. It may be used concurrently.
+// leftovers are the first temporary files that a walk has left alone: of another owner's
+// run that was killed a moment ago nobody can tell that it does not go on. They are looked
+// at again when a run that wrote something ends, as the next one may not walk at all; what
+// is too young even then the next listing finds. It may be used concurrently.
 type leftovers struct {
 	mu    sync.Mutex
 	paths []string
@@ -83,9 +117,10 @@ func (l *leftovers) take() []string {
 }
 
 // isStale reports whether nobody is at work on a temporary file.
-func (d dir) isStale(name string, age time.Duration) bool {
+func (p *Place) isStale(d dir, name string) bool {
+	orphaned := p.writer.orphaned(name)
 	st, err := d.lstat(name)
-	if err != nil || time.Since(time.Unix(0, st.Ctim.Nano())) < age {
+	if err != nil || !orphaned && time.Since(time.Unix(0, st.Ctim.Nano())) < p.stale {
 		return false
 	}
 	if kindOf(st.Mode) != entry.File {
@@ -93,8 +128,9 @@ func (d dir) isStale(name string, age time.Duration) bool {
 	}
 	fd, err := openat(d.fd, name, unix.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
-		return false
+		return orphaned
 	}
 	defer func() { _ = unix.Close(fd) }()
-	return unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB) == nil
+	err = unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB)
+	return err == nil || orphaned && err != unix.EWOULDBLOCK
 }
