@@ -108,6 +108,9 @@ type Operation struct {
 	// Drill and Step say on whose behalf, for names that must be found again.
 	Drill string
 	Step  string
+	// Run tells drills of one id apart: each event store counts its own, and a store may
+	// be made anew. One word; the same for all of a drill's operations.
+	Run string
 	// Name is the driver's name of the fault or action.
 	Name   string
 	Params json.RawMessage
@@ -121,6 +124,15 @@ type Operation struct {
 	Seed int64
 	// Fence is the lease's epoch; it rises with each takeover.
 	Fence int64
+}
+
+// Whose is what the operation's drill is called where those of other event stores may have
+// acted before.
+func (o Operation) Whose() string {
+	if o.Run == "" {
+		return o.Drill
+	}
+	return o.Drill + "." + o.Run
 }
 
 // Injector injects faults, takes recovery actions and undoes both.
@@ -244,9 +256,9 @@ type Outcome struct {
 	// attempt was, or got none: it then speaks for the server that clients were led to in
 	// its own time. What does not say so may have met an old one.
 	Connected bool
-	// Waited says that it was held back for a while before it asked, for something else
-	// than a connection of its own.
-	Waited bool
+	// Asked is how long after the attempt's start it asked: sent its statement or request,
+	// once it had a connection. 0 where it asked at once, or only for a connection.
+	Asked time.Duration
 	// Err says why it was not OK; its text is cleaned of secrets by the driver.
 	Err error
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strconv"
 	"sync"
 	"time"
 
@@ -31,6 +32,8 @@ type effects struct {
 	plans map[string]target.Plan
 	// ahead is when a step was prepared.
 	ahead map[string]event.Reading
+	// holds are the drill's systems on this machine.
+	holds holds
 }
 
 // theDriver is whose panics are caught around a target.
@@ -45,6 +48,9 @@ func newEffects(c Config, id string, log *slog.Logger) *effects {
 }
 
 func (e *effects) close(ctx context.Context) {
+	if err := e.holds.release(); err != nil {
+		e.log.Warn("locks of the drill's systems", "error", err)
+	}
 	for name, t := range e.targets {
 		if err := t.Release(ctx); err != nil {
 			e.log.Warn("target not closed", "target", name, "error", err)
@@ -195,7 +201,7 @@ func (e *effects) undo(ctx context.Context, s drill.State, d drill.Debt, now eve
 	if err != nil {
 		return drill.Undone{Debt: d, Began: now, Ended: now, Err: err}
 	}
-	op := target.Operation{Drill: s.ID, Step: d.Step, Name: d.Operation, Seed: s.Seed, Fence: s.Lease.Epoch}
+	op := target.Operation{Drill: s.ID, Run: runOf(s), Step: d.Step, Name: d.Operation, Seed: s.Seed, Fence: s.Lease.Epoch}
 	details, err := inj.Undo(ctx, op, d.Undo)
 	if err != nil {
 		err = fmt.Errorf("undoing %s on %s: %w", d.Operation, d.Target, err)
@@ -203,9 +209,13 @@ func (e *effects) undo(ctx context.Context, s drill.State, d drill.Debt, now eve
 	return drill.Undone{Debt: d, Began: now, Ended: e.Clock.Now(), Details: details, Err: err, Permanent: target.IsPermanent(err)}
 }
 
+// runOf tells a drill from those of the same id in other event stores: by the millisecond
+// in which it was accepted.
+func runOf(s drill.State) string { return strconv.FormatInt(s.Accepted.Wall.UnixMilli(), 36) }
+
 func (e *effects) operation(s drill.State, st drill.Step, now event.Reading) target.Operation {
 	return target.Operation{
-		Drill: s.ID, Step: st.ID, Name: st.Operation, Params: st.Params, Hold: st.Hold,
+		Drill: s.ID, Run: runOf(s), Step: st.ID, Name: st.Operation, Params: st.Params, Hold: st.Hold,
 		Limit: max(time.Second, s.Drill.Spec.Guards.Deadline.D()-drill.Elapsed(s.Accepted, now)),
 		Seed:  s.Seed, Fence: s.Lease.Epoch,
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -43,6 +44,15 @@ func TestTakeover(t *testing.T) {
 
 func takeoverAt(t *testing.T, k int) {
 	r, d := newRig(t), newFakeDriver()
+	var whose sync.Map
+	note := func(_ context.Context, op target.Operation) error {
+		if op.Run == "" {
+			t.Errorf("%s does not tell its drill from others of the id", op.Step)
+		}
+		whose.Store(op.Whose(), true)
+		return nil
+	}
+	d.do, d.undo = note, note
 	stop := r.inject("i0", d, 300*time.Millisecond)
 	id := r.accepted(fakeDrill)
 	n := 0
@@ -57,6 +67,11 @@ func takeoverAt(t *testing.T, k int) {
 		n++
 	})
 	r.outcome(history, d)
+	names := 0
+	whose.Range(func(any, any) bool { names++; return true })
+	if names != 1 {
+		t.Errorf("its conductors act for %d drills", names)
+	}
 	if n <= k {
 		t.Fatalf("the injector wrote only %d events", n)
 	}

@@ -33,6 +33,12 @@ func (e *effects) survey(ctx context.Context, s drill.State, now event.Reading) 
 		})
 	}
 	wg.Wait()
+	if e.Locks != "" && e.Bus != nil { // else it is only planned for somebody
+		errs = append(errs, e.holds.take(e.Locks, s))
+	}
+	if e.Room != nil {
+		errs = append(errs, e.Room())
+	}
 	if err := errors.Join(errs...); err != nil {
 		return drill.Surveyed{Problem: err.Error()}
 	}

@@ -46,6 +46,17 @@ func TestNothingIsBrokenThatCouldNotBeUndone(t *testing.T) {
 	}
 }
 
+// TestNothingIsBrokenWithoutRoomForEvents.
+func TestNothingIsBrokenWithoutRoomForEvents(t *testing.T) {
+	r, d := newRig(t), newFakeDriver()
+	full := &bus.NoRoom{Dir: "/srv/state/nats", Free: 3 << 20}
+	r.injectWith(Config{Registry: target.NewRegistry(d), Inventory: drill.OpenInventory(), Clock: clock.System(), Room: func() error { return full }}, "i1")
+	st := r.outcome(r.playOthers(r.accepted(fakeDrill), nil), d)
+	if st.Abort == nil || st.Abort.Cause != drill.CauseGuard || st.Abort.Reason != full.Error() || len(d.faults) > 0 {
+		t.Fatalf("abort %+v, done: %v", st.Abort, d.faults)
+	}
+}
+
 // TestTheFaultWaitsForTheSurvey, which is made while the steady state is watched.
 func TestTheFaultWaitsForTheSurvey(t *testing.T) {
 	r, d := newRig(t), newFakeDriver()

@@ -160,7 +160,7 @@ func (s *store) Plan(ctx context.Context, op target.Operation) (target.Plan, err
 }
 
 func (s *store) resolve(ctx context.Context, k operationKind, o *operation, plan *target.Plan) (err error) {
-	o.rec = record{Undo: undoStart, Node: o.node.Name, Token: undo.Token(o.Drill, o.Step)}
+	o.rec = record{Undo: undoStart, Node: o.node.Name, Token: undo.Token(o.Whose(), o.Step)}
 	if o.rec.Deployment, err = s.deployment(ctx, o.node); err != nil {
 		return err
 	}

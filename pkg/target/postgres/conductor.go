@@ -20,7 +20,7 @@ type conductorKey struct{}
 // withConductor returns a context on behalf of the operation's conductor.
 func (s *servers) withConductor(ctx context.Context, op target.Operation, r record) context.Context {
 	return context.WithValue(ctx, conductorKey{}, control.Fence{
-		Dir: s.cfg.Failback.EvidenceDir, Name: op.Drill, Epoch: op.Fence, Note: strings.Join(r.Before, ","),
+		Dir: s.cfg.Failback.EvidenceDir, Name: op.Whose(), Epoch: op.Fence, Note: strings.Join(r.Before, ","),
 	})
 }
 

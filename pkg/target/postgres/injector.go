@@ -186,9 +186,9 @@ func (s *servers) Plan(ctx context.Context, op target.Operation) (target.Plan, e
 		return target.Plan{}, fmt.Errorf("plan %s: %w", op.Name, err)
 	}
 	o := &operation{Operation: op, params: p, rec: record{
-		Undo: undoHome, SystemID: id, Home: s.home().Name, Token: undo.Token(op.Drill, op.Step),
+		Undo: undoHome, SystemID: id, Home: s.home().Name, Token: undo.Token(op.Whose(), op.Step),
 	}}
-	if o.rec.Before, err = s.before(ctx, op.Drill, views); err != nil {
+	if o.rec.Before, err = s.before(ctx, op.Whose(), views); err != nil {
 		return target.Plan{}, s.scrub(fmt.Errorf("plan %s: %w", op.Name, err))
 	}
 	var plan target.Plan
@@ -325,10 +325,24 @@ func (s *servers) choose(o *operation, views []view) error {
 	}
 	v := acting(views)
 	if v == nil {
-		return errors.New("no node is a primary that answers; name one in params.node")
+		return noPrimary(views)
 	}
 	o.node, o.rec.Node = v.node, v.node.Name
 	return nil
+}
+
+// noPrimary says that no node is a primary that answers, and why those that run do not.
+func noPrimary(views []view) error {
+	var silent []error
+	for _, v := range views {
+		if v.Running() && !v.Answers && v.SQLError != nil {
+			silent = append(silent, fmt.Errorf("node %s runs and does not answer: %w", v.node.Name, v.SQLError))
+		}
+	}
+	if len(silent) == 0 {
+		return errors.New("no node is a primary that answers; name one in params.node")
+	}
+	return fmt.Errorf("no node is a primary that answers; mend this, or name one in params.node: %w", errors.Join(silent...))
 }
 
 func viewOf(views []view, n *node) view {

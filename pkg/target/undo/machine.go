@@ -28,7 +28,7 @@ type Machine struct {
 // Fence is for what the operation's conductor does there: scripts and signals that are
 // refused once a newer one has acted.
 func (m Machine) Fence(op target.Operation) control.Fence {
-	return control.Fence{Dir: m.StateDir, Name: op.Drill, Epoch: op.Fence}
+	return control.Fence{Dir: m.StateDir, Name: op.Whose(), Epoch: op.Fence}
 }
 
 // Claim records there that the operation's conductor acts, or refuses, with a

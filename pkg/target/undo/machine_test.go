@@ -51,6 +51,22 @@ func TestTheNewerConductorActs(t *testing.T) {
 	}
 }
 
+// TestADrillOfAnotherStoreIsAnother, though it has the same id.
+func TestADrillOfAnotherStoreIsAnother(t *testing.T) {
+	m := machine(t)
+	ours, theirs := by(1), by(7)
+	ours.Run, theirs.Run = "a", "b"
+	for _, op := range []target.Operation{theirs, ours, theirs} {
+		if err := m.Claim(t.Context(), op); err != nil {
+			t.Errorf("%s: %v", op.Whose(), err)
+		}
+	}
+	theirs.Fence = 6
+	if err := m.Claim(t.Context(), theirs); !errors.As(err, new(*control.FencedError)) {
+		t.Errorf("an older conductor of the drill: %v", err)
+	}
+}
+
 // unwritable makes the machine's record of conductors one that cannot be replaced.
 func unwritable(t *testing.T, m undo.Machine) {
 	t.Helper()

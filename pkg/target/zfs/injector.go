@@ -155,7 +155,7 @@ func (p *pool) resolve(ctx context.Context, k operationKind, o *operation, vdev 
 	if err != nil {
 		return err
 	}
-	o.rec = record{Undo: undoNothing, Pool: p.cfg.Pool, GUID: guid, Token: undo.Token(o.Drill, o.Step), Vdev: vdev}
+	o.rec = record{Undo: undoNothing, Pool: p.cfg.Pool, GUID: guid, Token: undo.Token(o.Whose(), o.Step), Vdev: vdev}
 	plan.Parts = []event.Part{p.part(vdev)}
 	if err := k.plan(p, ctx, o, plan); err != nil {
 		return err

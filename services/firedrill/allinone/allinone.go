@@ -56,7 +56,9 @@ type Options struct {
 	// steps of its drills, and what others have asked of them is left to the next one.
 	Only     func(subject string, data []byte, msgID string) bool
 	LeaseTTL time.Duration
-	Log      *slog.Logger
+	// Locks is as in injector.Config.
+	Locks string
+	Log   *slog.Logger
 }
 
 // HTTPError is that nothing can be served at Options.HTTPAddr.
@@ -125,7 +127,8 @@ func (s *Stack) start(ctx context.Context, o Options, ring *keys.Set) error {
 	}
 	runs := map[string]func(context.Context, *bus.Bus, *slog.Logger) error{
 		event.Injector: func(ctx context.Context, b *bus.Bus, l *slog.Logger) error {
-			return injector.Run(ctx, injector.Config{Bus: b, Registry: o.Registry, Inventory: o.Inventory, Clock: clock.System(), Log: l, LeaseTTL: o.LeaseTTL, Only: o.Only})
+			return injector.Run(ctx, injector.Config{Bus: b, Registry: o.Registry, Inventory: o.Inventory, Clock: clock.System(), Log: l, LeaseTTL: o.LeaseTTL, Only: o.Only,
+				Locks: o.Locks, Room: func() error { return bus.Room(StoreDir(o.StateDir)) }})
 		},
 		event.Observer: func(ctx context.Context, b *bus.Bus, l *slog.Logger) error {
 			return observer.Run(ctx, observer.Config{Bus: b, Registry: o.Registry, Clock: clock.System(), Log: l})

@@ -30,15 +30,14 @@ where none ever ran. They wait for one that is just starting or ending.`,
 			}
 			fresh := a.nats.URL == "" && !a.hasStore()
 			if fresh && release {
-				return errNoServer
+				return a.noServer()
 			}
-			err := a.switching(cmd.Context(), func(ctx context.Context, b *bus.Bus, running bool) error {
+			if fresh {
+				fmt.Fprintf(a.Err, "firedrill: WARNING: no firedrill ever ran in %s, so this stops none that runs elsewhere: name its --state-dir, or its servers with --nats-url\n", a.where())
+			}
+			return a.switching(cmd.Context(), func(ctx context.Context, b *bus.Bus, running bool) error {
 				return a.halt(ctx, b, running, bus.Halt{Halted: !release, By: requester(), Reason: reason})
 			})
-			if err == nil && fresh {
-				fmt.Fprintf(a.Out, "  no firedrill ever ran in %s: if yours runs elsewhere, name its --state-dir, or its servers with --nats-url\n", a.stateDir)
-			}
-			return err
 		},
 	}
 	c.Flags().BoolVar(&release, "release", false, "accept drills again")

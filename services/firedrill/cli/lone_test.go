@@ -260,7 +260,7 @@ func TestHaltWhereNoneEverRan(t *testing.T) {
 		t.Errorf("a release has left %v, %v", left, err)
 	}
 	did := command(t, dir, "halt", "the shop opens")
-	if did.code != run.OK || strings.Contains(did.out, "being aborted") || !strings.Contains(did.out, "halted: new ones are rejected until ") || !strings.Contains(did.out, "no firedrill ever ran in "+dir) {
+	if did.code != run.OK || strings.Contains(did.out, "being aborted") || !strings.Contains(did.out, "halted: new ones are rejected until ") || !strings.Contains(did.errs, "WARNING: no firedrill ever ran in "+dir) {
 		t.Errorf("halt: %+v", did)
 	}
 	file := simDrill(t, "{}", "1m", mend)

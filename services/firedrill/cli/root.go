@@ -187,8 +187,21 @@ func (s *session) ask(ctx context.Context, endpoint string, question []byte) ([]
 	return reporter.Answer(ctx, reporter.Config{Bus: s.bus, Keyring: s.keyring, Log: slog.New(slog.DiscardHandler)}, endpoint, question)
 }
 
-// errNoServer tells the caller how to get one.
-var errNoServer = errors.New("no firedrill is running here: start one with `firedrill up`, or name the NATS servers with --nats-url")
+// errNoServer says that there is no firedrill to be asked.
+var errNoServer = errors.New("no firedrill is running here")
+
+// noServer is an errNoServer that says where that is, and how to get or to find one.
+func (a *app) noServer() error {
+	return fmt.Errorf("%w, in %s: start one with `firedrill up`; if yours runs elsewhere, name its --state-dir, or its servers with --nats-url", errNoServer, a.where())
+}
+
+// where is the state directory as one looks for it from anywhere.
+func (a *app) where() string {
+	if abs, err := filepath.Abs(a.stateDir); err == nil {
+		return abs
+	}
+	return a.stateDir
+}
 
 // errOneRun says why a second drill is not run beside that of a `firedrill run`: it
 // would end with the first.
@@ -224,7 +237,7 @@ func (a *app) running() (allinone.Record, error) {
 	}
 	rec, ok := allinone.ReadRecord(a.stateDir)
 	if !ok {
-		return allinone.Record{}, errNoServer
+		return allinone.Record{}, a.noServer()
 	}
 	return rec, nil
 }
@@ -289,12 +302,15 @@ func (a *app) connectOrStart(ctx context.Context, r asked, outDir string) (*sess
 	// a request says with the operator's rights, so it lets in nobody who cannot read
 	// that, and leaves alone what others have left in the store.
 	stack, err := allinone.Start(ctx, allinone.Options{StateDir: a.stateDir, Listen: "127.0.0.1:0", Private: true,
-		OutDir: outDir, Registry: a.registry, Inventory: inv, Only: r.is, Log: log})
+		OutDir: outDir, Registry: a.registry, Inventory: inv, Only: r.is, Locks: sharedLocks(), Log: log})
 	if err != nil {
 		return nil, failure(err)
 	}
 	return &session{bus: stack.Bus, keyring: stack.Keyring, own: stack, outDir: outDir}, nil
 }
+
+// sharedLocks is the directory by which the firedrills of this machine know of each other.
+func sharedLocks() string { return filepath.Join(os.TempDir(), "firedrill-systems") }
 
 func (a *app) keyringPath() string {
 	if a.keyring != "" {
