@@ -56,9 +56,9 @@ type ProbeBatch struct {
 	// connection which was begun no earlier than they were: what they met is not a matter
 	// of an old connection. Those of other lanes all do.
 	Connected []int64 `json:"connected,omitempty"`
-	// Waited are the sequence numbers of attempts that were held back for a while before
-	// they asked.
-	Waited []int64 `json:"waited,omitempty"`
+	// AskedUS is how long after its start an attempt asked, once it had a connection;
+	// empty where all asked at once.
+	AskedUS []int64 `json:"asked_us,omitempty"`
 	// Deadline is D, after which an attempt counts as unknown.
 	DeadlineUS int64 `json:"deadline_us"`
 	// Errors are the distinct error texts, each with its first sequence number.

@@ -114,6 +114,7 @@ func observerPayloads() map[event.Type]any {
 			Phase: examplePhase, Probe: "writes", Target: "pg", Kind: "write", Lane: "pooled", Epoch: 1,
 			Origin: at(25.48), FirstSeq: 612, ScheduledUS: []int64{0, 10_000, 10_000, 10_000, 10_000},
 			LateUS: []int64{35, 41, 38, 52, 40}, TookUS: []int64{1_240, 1_310, 2_905, 250_000, 0}, Outcomes: "kkfus",
+			AskedUS: []int64{12, 9, 2_104, 11, 0}, Connected: []int64{614},
 			ObservedSeq: []int64{612, 613, 0, 0, 0}, DeadlineUS: 250_000,
 			Errors: []event.ProbeError{{FirstSeq: 614, Count: 1, Text: "connection refused"}, {FirstSeq: 615, Count: 1, Text: "deadline exceeded after the write was sent"}},
 		},

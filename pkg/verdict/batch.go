@@ -32,8 +32,8 @@ const microsecond = int64(time.Microsecond)
 
 // NewBatch packs attempts with consecutive sequence numbers into a batch. What
 // comes after a jump in the numbers is left out, which a reader then finds as a
-// gap. Starts are rounded down and completions up by less than a microsecond
-// each; a schedule time moves down with its start and never above it.
+// gap. Starts are rounded down, completions and when they asked up, by less than a
+// microsecond each; a schedule time moves down with its start and never above it.
 func NewBatch(m BatchMeta, attempts []Attempt) event.ProbeBatch {
 	b := event.ProbeBatch{
 		Phase: m.Phase, Probe: m.Probe, Target: m.Target, Kind: m.Kind, Lane: m.Lane, Reads: m.Reads, Epoch: m.Epoch,
@@ -59,7 +59,13 @@ func NewBatch(m BatchMeta, attempts []Attempt) event.ProbeBatch {
 		b.ScheduledUS = append(b.ScheduledUS, at-slot)
 		b.LateUS = append(b.LateUS, late)
 		b.TookUS = append(b.TookUS, took)
+		var asked int64
+		if a.Asked > 0 {
+			asked = -floorUS(origin + (at+late)*microsecond - a.Started - a.Asked)
+		}
+		b.AskedUS = append(b.AskedUS, asked)
 		outcomes = append(outcomes, byte(a.Outcome))
+		a.Connected = a.Connected && m.Lane == lanePooled && a.Outcome != Unsent
 		for _, mark := range marks(&b, &a) {
 			if *mark.is {
 				*mark.of = append(*mark.of, a.Seq)
@@ -71,6 +77,9 @@ func NewBatch(m BatchMeta, attempts []Attempt) event.ProbeBatch {
 		slot = at
 	}
 	b.Outcomes = string(outcomes)
+	if !slices.ContainsFunc(b.AskedUS, func(us int64) bool { return us != 0 }) {
+		b.AskedUS = nil
+	}
 	return b
 }
 
@@ -82,8 +91,8 @@ type mark struct {
 	is   *bool
 }
 
-func marks(b *event.ProbeBatch, a *Attempt) [3]mark {
-	return [3]mark{{"extra", &b.Extra, &a.Extra}, {"connected", &b.Connected, &a.Connected}, {"waited", &b.Waited, &a.Waited}}
+func marks(b *event.ProbeBatch, a *Attempt) [2]mark {
+	return [2]mark{{"extra", &b.Extra, &a.Extra}, {"connected", &b.Connected, &a.Connected}}
 }
 
 // floorUS divides by a microsecond, downwards.
@@ -166,6 +175,8 @@ func malformed(b *event.ProbeBatch) string {
 		return "it has no attempts"
 	case len(b.ScheduledUS) != n || len(b.LateUS) != n || len(b.TookUS) != n:
 		return fmt.Sprintf("its columns have %d, %d, %d and %d rows", len(b.ScheduledUS), len(b.LateUS), len(b.TookUS), n)
+	case len(b.AskedUS) != 0 && len(b.AskedUS) != n:
+		return fmt.Sprintf("it says of %d attempts when they asked, and has %d", len(b.AskedUS), n)
 	case len(b.ObservedSeq) != 0 && len(b.ObservedSeq) != n:
 		return fmt.Sprintf("it has %d observed numbers for %d attempts", len(b.ObservedSeq), n)
 	case b.FirstSeq < 0 || b.FirstSeq > maxSeq:
@@ -193,6 +204,8 @@ func malformed(b *event.ProbeBatch) string {
 			return fmt.Sprintf("attempt %d: its start is out of range", seq)
 		case b.TookUS[i] < 0 || b.TookUS[i] > maxMicro:
 			return fmt.Sprintf("attempt %d: it completed before it started, or too late", seq)
+		case len(b.AskedUS) > 0 && (b.AskedUS[i] < 0 || b.AskedUS[i] > b.TookUS[i]):
+			return fmt.Sprintf("attempt %d: it asked before it started, or after it completed", seq)
 		}
 		if slot += b.ScheduledUS[i]; slot > maxMicro {
 			return fmt.Sprintf("attempt %d: its slot is out of range", seq)
@@ -243,7 +256,7 @@ func same(x, y *event.ProbeBatch) bool {
 		x.Target == y.Target && x.Kind == y.Kind && x.Reads == y.Reads && x.DeadlineUS == y.DeadlineUS &&
 		slices.Equal(x.ScheduledUS, y.ScheduledUS) && slices.Equal(x.LateUS, y.LateUS) &&
 		slices.Equal(x.TookUS, y.TookUS) && slices.Equal(x.ObservedSeq, y.ObservedSeq) &&
-		slices.Equal(x.Extra, y.Extra) && slices.Equal(x.Connected, y.Connected) && slices.Equal(x.Waited, y.Waited)
+		slices.Equal(x.Extra, y.Extra) && slices.Equal(x.Connected, y.Connected) && slices.Equal(x.AskedUS, y.AskedUS)
 }
 
 // unpack appends a batch's attempts. The lane's deadline is the largest that
@@ -259,6 +272,9 @@ func (l *Lane) unpack(b *event.ProbeBatch) {
 		a.Completed = a.Started + b.TookUS[i]*microsecond
 		if len(b.ObservedSeq) > 0 {
 			a.Observed = b.ObservedSeq[i]
+		}
+		if len(b.AskedUS) > 0 {
+			a.Asked = b.AskedUS[i] * microsecond
 		}
 		for _, mark := range marks(b, &a) {
 			_, *mark.is = slices.BinarySearch(*mark.of, a.Seq)

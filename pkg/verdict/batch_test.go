@@ -38,7 +38,8 @@ func drawAttempts(t *rapid.T, kind string) []Attempt {
 			a.Started, a.Completed = at, at
 		}
 		if a.Outcome != Skipped {
-			a.Extra = rapid.Bool().Draw(t, "extra")
+			a.Extra, a.Connected = rapid.Bool().Draw(t, "extra"), rapid.Bool().Draw(t, "connected")
+			a.Asked = rapid.Int64Range(0, a.Completed-a.Started).Draw(t, "asked")
 		}
 		if kind != kindWrite {
 			a.Observed = rapid.Int64Range(0, 1e9).Draw(t, "observed")
@@ -94,7 +95,11 @@ func TestBatchRoundTrip(t *testing.T) {
 			early("schedule", got.Scheduled, w.Scheduled)
 			early("start", got.Started, w.Started)
 			early("completion", w.Completed, got.Completed)
-			if got.Seq != w.Seq || got.Outcome != w.Outcome || got.Observed != w.Observed || got.Extra != w.Extra {
+			if w.Asked > 0 {
+				early("asking", w.Started+w.Asked, got.Started+got.Asked)
+			}
+			if got.Seq != w.Seq || got.Outcome != w.Outcome || got.Observed != w.Observed || got.Extra != w.Extra ||
+				got.Connected != (w.Connected && w.Outcome != Unsent) || w.Asked == 0 && got.Asked != 0 {
 				t.Fatalf("%+v became %+v", w, got)
 			}
 		}
@@ -155,6 +160,17 @@ func TestLanesFromBatchesRefuses(t *testing.T) {
 		{"backwards in a batch", "before the one before", func(b []event.ProbeBatch) []event.ProbeBatch { b[1].ScheduledUS[3] = -1; return b }},
 		{"backwards between batches", "before the last one", func(b []event.ProbeBatch) []event.ProbeBatch { b[1].Origin.Mono = 0; return b }},
 		{"negative time", "completed before it started", func(b []event.ProbeBatch) []event.ProbeBatch { b[1].TookUS[0] = -1; return b }},
+		{"asked before the start", "asked before it started", func(b []event.ProbeBatch) []event.ProbeBatch {
+			b[1].AskedUS = make([]int64, len(b[1].Outcomes))
+			b[1].AskedUS[2] = -1
+			return b
+		}},
+		{"asked after the end", "asked before it started, or after", func(b []event.ProbeBatch) []event.ProbeBatch {
+			b[1].AskedUS = make([]int64, len(b[1].Outcomes))
+			b[1].AskedUS[2] = b[1].TookUS[2] + 1
+			return b
+		}},
+		{"ragged asking", "when they asked", func(b []event.ProbeBatch) []event.ProbeBatch { b[1].AskedUS = []int64{1}; return b }},
 		{"overflow of a slot", "out of range", func(b []event.ProbeBatch) []event.ProbeBatch {
 			b[1].ScheduledUS[1], b[1].ScheduledUS[2] = maxMicro, maxMicro
 			return b

@@ -12,18 +12,22 @@ import (
 //  1. An ok attempt shows that the service worked at some instant between its
 //     start and its completion.
 //  2. A failed attempt shows that it did not work at some such instant.
-//  3. An unknown (timed-out) attempt shows only that nobody answered. It is
-//     charged to an instant between its start and the earlier of its completion
-//     and its start plus the slowest answer that the lane had seen by then:
-//     later than that it would have been answered, unless it was held back for a
-//     while before it asked. A skipped slot shows nothing, nor does an attempt that
-//     was held back, with nothing sent.
+//  3. An attempt that is unknown, or failed at its deadline, shows only that nobody
+//     answered. It is charged to an instant between its start and the earlier of its completion
+//     and the moment at which it asked plus the slowest answer that the lane had seen
+//     by then: later than that it would have been answered. One that got no connection
+//     goes by the slowest attempt, whose connection may have been new too. One that asked only after
+//     a quarter of its deadline shows nothing: had it had all of its time, it may have
+//     been answered. Nor does a skipped slot, or an attempt that was held back with
+//     nothing sent.
 //  4. Between two bad attempts without a proof of service in between, the
 //     service stayed down. And an outage that neither failed nor delayed any
 //     attempt that started in it did not happen.
 //  5. On the pooled lane, an attempt may have met an old connection, which leads to a
 //     server that clients are led to no longer. It speaks for the service only if its
-//     driver says that it asked by a connection begun no earlier than it was.
+//     driver says that it asked by a connection begun no earlier than it was. The
+//     lane's own outages are of its users, who keep connections as it does: one that
+//     clients are led away from, and that goes on answering, serves them still.
 
 // lanePooled is the name of the lane that assumption 5 is about.
 const lanePooled = "pooled"
@@ -31,11 +35,12 @@ const lanePooled = "pooled"
 // bad is a failed or unknown attempt as evidence.
 type bad struct {
 	seq, a, c int64
+	// asked is when it asked.
+	asked int64
 	// by is the latest instant at which it can have met the outage (assumption 3).
-	by      int64
-	unknown bool
-	// waited: it was held back for a while before it asked.
-	waited bool
+	by int64
+	// unanswered: nobody answered; unconnected: nor was there a connection.
+	unanswered, unconnected bool
 	// sure is false when it may have met a stale connection (assumption 5).
 	sure bool
 }
@@ -53,13 +58,16 @@ type evidence struct {
 	byStart, byEnd []Attempt
 	// minEnd[i] is the index in byStart of the earliest completion in byStart[i:].
 	minEnd []int
-	// maxStart[i] is the latest start, maxTook[i] the slowest answer, in byEnd[:i+1].
-	maxStart, maxTook []int64
+	// In byEnd[:i+1], maxStart[i] is the latest start, maxAnswer[i] the slowest answer,
+	// maxTook[i] the slowest attempt.
+	maxStart, maxAnswer, maxTook []int64
 	// minStart[i] is the earliest start in byEnd[i:].
 	minStart []int64
-	// unsent are the starts of attempts that were held back, in order.
-	unsent []int64
-	// prompt is the slowest answer before the lane's first bad attempt.
+	// silent are the starts of attempts that show nothing for having been held back, in
+	// order.
+	silent []int64
+	// prompt is how long an attempt took at most before the lane's first bad one, but for
+	// waiting for connections that others made.
 	prompt int64
 }
 
@@ -80,7 +88,7 @@ func gather(l *Lane, from, until int64) *evidence {
 		if settled {
 			e.reach = a.Scheduled
 		}
-		e.all = append(e.all, a)
+		e.all = append(e.all, a.judged(l.Deadline))
 	}
 	e.index()
 	return e
@@ -88,20 +96,20 @@ func gather(l *Lane, from, until int64) *evidence {
 
 func (e *evidence) index() {
 	for _, a := range e.all {
-		switch a.Outcome {
-		case OK:
+		switch {
+		case a.Outcome == OK:
 			e.byStart = append(e.byStart, a)
-		case Failed, Unknown:
+		case a.shows():
 			e.bads = append(e.bads, newBad(a, e.lane.Name))
-		case Unsent:
-			e.unsent = append(e.unsent, a.Started)
+		case a.Outcome != Skipped:
+			e.silent = append(e.silent, a.Started)
 		}
 	}
 	e.byEnd = slices.Clone(e.byStart)
 	slices.SortStableFunc(e.byStart, func(x, y Attempt) int { return cmp.Compare(x.Started, y.Started) })
 	slices.SortStableFunc(e.byEnd, func(x, y Attempt) int { return cmp.Compare(x.Completed, y.Completed) })
 	slices.SortStableFunc(e.bads, func(x, y bad) int { return cmp.Compare(x.a, y.a) })
-	slices.Sort(e.unsent)
+	slices.Sort(e.silent)
 
 	e.minEnd = make([]int, len(e.byStart))
 	for i := len(e.byStart) - 1; i >= 0; i-- {
@@ -111,11 +119,12 @@ func (e *evidence) index() {
 		}
 	}
 	e.maxStart = make([]int64, len(e.byEnd))
-	e.maxTook = make([]int64, len(e.byEnd))
+	e.maxAnswer, e.maxTook = make([]int64, len(e.byEnd)), make([]int64, len(e.byEnd))
 	for i, a := range e.byEnd {
-		e.maxStart[i], e.maxTook[i] = a.Started, a.Completed-a.Started
+		e.maxStart[i], e.maxAnswer[i], e.maxTook[i] = a.Started, a.answered(), a.Completed-a.Started
 		if i > 0 {
 			e.maxStart[i] = max(e.maxStart[i], e.maxStart[i-1])
+			e.maxAnswer[i] = max(e.maxAnswer[i], e.maxAnswer[i-1])
 			e.maxTook[i] = max(e.maxTook[i], e.maxTook[i-1])
 		}
 	}
@@ -126,33 +135,38 @@ func (e *evidence) index() {
 	}
 	for i := range e.bads {
 		b := &e.bads[i]
-		if took, ok := e.slowestBy(b.a); ok {
-			b.answeredWithin(took)
+		if n := e.endedBy(b.a); n > 0 {
+			b.answeredWithin(e.maxAnswer[n-1], e.maxTook[n-1])
 		}
 	}
-	if len(e.bads) > 0 {
-		e.prompt, _ = e.slowestBy(e.bads[0].a)
-	} else if n := len(e.maxTook); n > 0 {
-		e.prompt = e.maxTook[n-1]
+	for _, a := range e.byEnd {
+		if len(e.bads) > 0 && a.Completed > e.bads[0].a {
+			break
+		}
+		took := a.Completed - a.Started
+		if !a.speaks(e.lane.Name) {
+			took -= a.Asked // it waited for what others had begun
+		}
+		e.prompt = max(e.prompt, took)
 	}
 }
 
 // newBad is an attempt that was made and was not ok as evidence, before it is known how
 // slow answers had been.
 func newBad(a Attempt, lane string) bad {
-	return bad{seq: a.Seq, a: a.Started, c: a.Completed, by: a.Completed, unknown: a.Outcome == Unknown, waited: a.Waited, sure: a.speaks(lane)}
+	return bad{seq: a.Seq, a: a.Started, c: a.Completed, asked: a.Started + a.Asked, by: a.Completed,
+		unanswered: a.unanswered, unconnected: a.unanswered && a.Outcome == Failed && a.Asked == 0, sure: a.speaks(lane)}
 }
 
-// answeredWithin says how long the slowest answer before it took.
-func (b *bad) answeredWithin(took int64) {
-	if b.unknown && !b.waited {
-		b.by = min(b.c, b.a+took)
+// answeredWithin says how long the slowest answer before it took, and the slowest attempt.
+func (b *bad) answeredWithin(answer, attempt int64) {
+	switch {
+	case b.unconnected:
+		b.by = min(b.c, b.a+attempt)
+	case b.unanswered:
+		b.by = min(b.c, b.asked+answer)
 	}
 }
-
-// speaks reports whether an attempt of a lane speaks for the service, and not only for
-// the connection that it met (assumption 5).
-func (a Attempt) speaks(lane string) bool { return lane != lanePooled || a.Connected }
 
 func startsBy(a Attempt, t int64) int { return cmp.Compare(a.Started, t) }
 
@@ -176,14 +190,6 @@ func (e *evidence) lastOKStart(t int64) (int64, bool) {
 	return e.maxStart[n-1], true
 }
 
-func (e *evidence) slowestBy(t int64) (int64, bool) {
-	n := e.endedBy(t)
-	if n == 0 {
-		return 0, false
-	}
-	return e.maxTook[n-1], true
-}
-
 // firstOKFrom is the earliest completed among the ok attempts started at or
 // after t.
 func (e *evidence) firstOKFrom(t int64) (Attempt, bool) {
@@ -192,6 +198,15 @@ func (e *evidence) firstOKFrom(t int64) (Attempt, bool) {
 		return Attempt{}, false
 	}
 	return e.byStart[e.minEnd[i]], true
+}
+
+// firstAskedFrom is the earliest start among the ok attempts that asked at or after t.
+func (e *evidence) firstAskedFrom(t int64) (int64, bool) {
+	i := slices.IndexFunc(e.byStart, func(a Attempt) bool { return a.Started+a.Asked >= t })
+	if i < 0 {
+		return 0, false
+	}
+	return e.byStart[i].Started, true
 }
 
 // firstStartAfter is the earliest start among the ok attempts completed after t.

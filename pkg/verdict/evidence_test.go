@@ -20,7 +20,7 @@ func TestIndexesAgainstTheirDefinitions(t *testing.T) {
 				case a.Bad() || a.Completed > w.end:
 					continue
 				case a.Completed <= at:
-					lastStart, slowest = max(lastStart, a.Started), max(slowest, a.Completed-a.Started)
+					lastStart, slowest = max(lastStart, a.Started), max(slowest, a.answered())
 				default:
 					firstStart = min(firstStart, a.Started)
 				}
@@ -31,8 +31,8 @@ func TestIndexesAgainstTheirDefinitions(t *testing.T) {
 			if got, ok := e.lastOKStart(at); ok != (lastStart >= 0) || (ok && got != lastStart) {
 				t.Fatalf("seed %d at %d: last ok start %d %v, want %d", seed, at, got, ok, lastStart)
 			}
-			if got, ok := e.slowestBy(at); ok != (slowest >= 0) || (ok && got != slowest) {
-				t.Fatalf("seed %d at %d: slowest %d %v, want %d", seed, at, got, ok, slowest)
+			if n := e.endedBy(at); n > 0 != (slowest >= 0) || n > 0 && (e.maxAnswer[n-1] != slowest || e.maxTook[n-1] < slowest) {
+				t.Fatalf("seed %d at %d: of %d ended, the slowest answer is not %d", seed, at, n, slowest)
 			}
 			if got, ok := e.firstOKFrom(at); ok != (firstEnd < math.MaxInt64) || (ok && got.Completed != firstEnd) {
 				t.Fatalf("seed %d at %d: first ok %d %v, want %d", seed, at, got.Completed, ok, firstEnd)
@@ -110,4 +110,46 @@ func TestDowntimeGoesToTheNarrowedEnd(t *testing.T) {
 	// Its own last bad attempt started at 1400 ms, the pooled lane's at 1490 ms.
 	check(t, "length", fresh.Outages[0].Length.Lo, (1490-1001)*ms)
 	check(t, "downtime", fresh.Downtime.Lo, (1490-1001)*ms)
+}
+
+// TestWhatABadAttemptCanHaveMet: until when it is charged with an outage, by how long
+// answers, and attempts with their connections, took before it.
+func TestWhatABadAttemptCanHaveMet(t *testing.T) {
+	const at, end = 1000 * ms, 1250 * ms
+	bad := func(outcome Outcome, asked, completed int64) Attempt {
+		return Attempt{Seq: 2, Scheduled: at, Started: at, Asked: asked, Completed: completed, Outcome: outcome}
+	}
+	for name, c := range map[string]struct {
+		bad Attempt
+		by  int64 // 0: it shows nothing
+	}{
+		"unknown":                          {bad(Unknown, 0, end), at + 10*ms},
+		"unknown, that asked late":         {bad(Unknown, 20*ms, end), at + 30*ms},
+		"unknown, soon over":               {bad(Unknown, 20*ms, at+25*ms), at + 25*ms},
+		"unknown, that asked too late":     {bad(Unknown, 63*ms, end), 0},
+		"failed":                           {bad(Failed, 0, at+5*ms), at + 5*ms},
+		"failed at its deadline":           {bad(Failed, 0, end), at + 40*ms},
+		"failed at its deadline, asked":    {bad(Failed, 20*ms, end), at + 30*ms},
+		"failed at its deadline, too late": {bad(Failed, 63*ms, end), 0},
+		"unsent":                           {bad(Unsent, 0, end), 0},
+	} {
+		l := laneOf(t, lanePooled, 10*ms, "")
+		l.Attempts = []Attempt{{Seq: 1, Asked: 30 * ms, Completed: 40 * ms, Outcome: OK, Connected: true}, c.bad}
+		e := gather(&l, 0, 2000*ms)
+		if n := len(e.bads); (n == 0) != (c.by == 0) || n > 0 && e.bads[0].by != c.by {
+			t.Errorf("%s: %+v, want it by %d", name, e.bads, c.by)
+		}
+	}
+}
+
+// TestPromptnessLeavesOutWaiting for what other attempts began, not for a connection of
+// its own.
+func TestPromptnessLeavesOutWaiting(t *testing.T) {
+	for connected, want := range map[bool]int64{false: 5 * ms, true: 205 * ms} {
+		l := laneOf(t, lanePooled, 10*ms, "")
+		l.Attempts = []Attempt{{Seq: 1, Asked: 200 * ms, Completed: 205 * ms, Outcome: OK, Connected: connected}}
+		if e := gather(&l, 0, 2000*ms); e.prompt != want {
+			t.Errorf("connected %t: prompt is within %d, want %d", connected, e.prompt, want)
+		}
+	}
 }

@@ -71,7 +71,7 @@ func slowLimit(base Latency) int64 {
 
 // allowedSlow is how many of n values may exceed the limit with p95 within it.
 func allowedSlow(n int64) int64 {
-	return max(0, n-max(1, int64(math.Ceil(0.95*float64(n)-1e-9))))
+	return n - max(1, int64(math.Ceil(0.95*float64(n)-1e-9)))
 }
 
 // count fills in a lane's sums over the attempts, which are in schedule order.

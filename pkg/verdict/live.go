@@ -38,7 +38,7 @@ type Notice struct {
 // from each lane's settled attempts, those with no number missing before them,
 // so it lags behind the slowest attempt under way by at most a deadline. It
 // agrees with Measure about the same attempts. Memory grows with the attempts
-// (about 48 bytes each). It is not safe for concurrent use.
+// (56 bytes each). It is not safe for concurrent use.
 type Live struct {
 	lanes map[LaneKey]*liveLane
 	// order is that of opening, for stable output.
@@ -86,6 +86,7 @@ func (l *Live) Add(k LaneKey, a Attempt) []Notice {
 	if _, twice := lane.waiting[a.Seq]; twice {
 		return nil
 	}
+	a = a.judged(lane.deadline)
 	if a.Bad() && (!lane.anyBad || a.Scheduled > lane.lastBad) {
 		lane.lastBad, lane.anyBad = a.Scheduled, true
 	}

@@ -46,7 +46,7 @@ func (c *cluster) add(b bad) {
 	c.firstEnd = min(c.firstEnd, b.c)
 	c.lastEnd = max(c.lastEnd, b.c)
 	c.by = max(c.by, b.by)
-	if !b.unknown {
+	if !b.unanswered {
 		c.lastFailedEnd = max(c.lastFailedEnd, b.c)
 	}
 }
@@ -106,6 +106,17 @@ func (e *evidence) bound(c cluster, from int64) outage {
 	return o
 }
 
+// downBefore is the latest moment up to t at which the outage surely was on.
+func (o *outage) downBefore(t int64) int64 {
+	at := o.Start.Lo
+	for _, b := range o.cluster.bads {
+		if b.sure && b.a <= t {
+			at = max(at, b.a)
+		}
+	}
+	return at
+}
+
 func (o *outage) close(k Attempt) {
 	o.End.Hi, o.End.Open, o.endStart = k.Completed, false, k.Started
 	o.Start.Hi = min(o.Start.Hi, o.End.Hi)
@@ -123,7 +134,7 @@ func (o *outage) quiet(t int64, lanes []*evidence) bool {
 		if i < len(e.bads) && e.bads[i].a <= o.waited {
 			return false
 		}
-		if i, _ := slices.BinarySearch(e.unsent, t+1); i < len(e.unsent) && e.unsent[i] <= o.waited {
+		if i, _ := slices.BinarySearch(e.silent, t+1); i < len(e.silent) && e.silent[i] <= o.waited {
 			return false
 		}
 		i, _ = slices.BinarySearchFunc(e.byStart, t+1, startsBy)

@@ -48,8 +48,10 @@ type world struct {
 	// quick and slow bound the answer's time; slow ones only in [slowFrom,slowTo).
 	quick, slow      int64
 	slowFrom, slowTo int64
-	deadline         int64
-	window           int64
+	// login is how long a connection takes at most, which may be longer than any answer.
+	login    int64
+	deadline int64
+	window   int64
 	// holds says that the pooled lane's probe holds most attempts back where the service
 	// owes answers.
 	holds         bool
@@ -69,6 +71,7 @@ func newWorld(seed uint64) *world {
 	r := rand.New(rand.NewPCG(seed, 7))
 	w := &world{rng: r, deadline: 250 * ms, window: 1000 * ms}
 	w.quick = between(r, 1*ms/2, 60*ms)
+	w.login = between(r, 0, []int64{2 * ms, 80 * ms}[r.IntN(2)])
 	w.fault = 5000*ms + between(r, 0, 200*ms)
 	w.f0, w.f1 = w.fault-between(r, 0, 8*ms), w.fault+between(r, 0, 8*ms)
 	at := w.fault
@@ -216,9 +219,8 @@ func (w *world) probe(lane string, slots []Attempt) []simAttempt {
 		asks, made := a.Started, a.Started
 		switch {
 		case w.heldBack(a.Started, lane):
-			a.Waited = true
 			if asks, made = w.waits(a.Started, lane, &p); asks < 0 {
-				a.Outcome, a.Completed, a.Waited = Unsent, a.Started+w.deadline, false
+				a.Outcome, a.Completed = Unsent, a.Started+w.deadline
 				busy = append(busy, a.Completed)
 				out = append(out, a)
 				continue
@@ -236,6 +238,9 @@ func (w *world) probe(lane string, slots []Attempt) []simAttempt {
 		}
 		a.Connected = lane == lanePooled && made >= a.Started
 		w.attempt(&a, asks, took, made)
+		if a.judged(w.deadline).late {
+			a.met = -1 // and shows nothing of it
+		}
 		if lane == lanePooled {
 			if a.Outcome == OK && w.broken(made, a.Completed) < 0 {
 				p.returns = append(p.returns, pooledConn{made, a.Completed})
@@ -255,17 +260,18 @@ func (w *world) heldBack(t int64, lane string) bool {
 	if w.at(t) < 0 && w.at(t-w.deadline) < 0 {
 		return t > w.quick*20 && t < w.end-w.window-700*ms && w.rng.IntN(2000) == 0
 	}
-	return lane == lanePooled && w.holds && w.rng.IntN(8) > 0
+	return (lane == lanePooled || w.at(t) >= 0) && w.holds && w.rng.IntN(8) > 0
 }
 
 // waits says when an attempt asks that was held back from t on, and when the connection
 // was made that it got: on a pooled lane what is kept, else one that another attempt began
 // since the last drop, and that has just worked. asks is -1 if it gets none.
 func (w *world) waits(t int64, lane string, p *pool) (asks, made int64) {
-	if w.rng.IntN(3) > 0 {
+	// On a lane that makes its own, the first answer lets all go on.
+	if w.rng.IntN(3) > 0 || lane != lanePooled && w.at(t) < 0 {
 		return -1, 0
 	}
-	asks = between(w.rng, t, t+w.deadline/2)
+	asks = between(w.rng, t, t+w.deadline-1)
 	made = asks
 	if lane == lanePooled {
 		if made = p.take(asks, w.rng); made < asks {
@@ -279,12 +285,17 @@ func (w *world) waits(t int64, lane string, p *pool) (asks, made int64) {
 	return asks, made
 }
 
-// attempt decides the fate of an attempt that asks at some moment.
+// attempt decides the fate of an attempt that asks at some moment, by a connection that
+// was made then or before.
 func (w *world) attempt(a *simAttempt, asks, took, made int64) {
 	r := w.rng
-	arrives, answered := asks+between(r, 0, took), asks+took
+	if made == asks && !w.connect(a, &asks) {
+		return
+	}
+	a.Asked = asks - a.Started
+	arrives, answered, end := asks+between(r, 0, took), asks+took, a.Started+w.deadline
 	lose := func(i int, from int64) {
-		a.met, a.Outcome, a.Completed = i, Unknown, a.Started+w.deadline
+		a.met, a.Outcome, a.Completed = i, Unknown, end
 		if w.windows[i].mode == refuse || r.IntN(6) == 0 {
 			a.Outcome = []Outcome{Failed, Unknown}[r.IntN(2)]
 			a.Completed = min(a.Completed, from+between(r, 0, took))
@@ -294,14 +305,21 @@ func (w *world) attempt(a *simAttempt, asks, took, made int64) {
 		lose(i, asks)
 		return
 	}
+	if arrives >= end { // it asked too late
+		a.Outcome, a.Completed = Unknown, end
+		if w.at(arrives) < 0 {
+			a.commit = arrives
+		}
+		return
+	}
 	if i := w.at(arrives); i >= 0 {
 		if w.windows[i].mode == freeze {
 			a.commit = w.windows[i].e
 			a.Completed = a.commit + between(r, 0, took)
 			a.Outcome = OK
-			if a.Completed > a.Started+w.deadline {
+			if a.Completed > end {
 				lose(i, arrives)
-				a.Outcome, a.Completed = Unknown, a.Started+w.deadline
+				a.Outcome, a.Completed = Unknown, end
 			}
 			return
 		}
@@ -309,11 +327,43 @@ func (w *world) attempt(a *simAttempt, asks, took, made int64) {
 		return
 	}
 	a.commit = arrives
-	if i := w.starting(arrives, answered); i >= 0 && w.windows[i].mode != freeze && r.IntN(2) == 0 {
+	if i := w.starting(arrives, min(answered, end)); i >= 0 && w.windows[i].mode != freeze && r.IntN(2) == 0 {
 		lose(i, w.windows[i].s)
 		return
 	}
 	a.Outcome, a.Completed = OK, answered
+	if answered > end { // it asked too late, too
+		a.Outcome, a.Completed = Unknown, end
+	}
+}
+
+// connect makes the connection of an attempt, which asks when it has it, and reports
+// whether it got one.
+func (w *world) connect(a *simAttempt, asks *int64) bool {
+	r, end, held := w.rng, a.Started+w.deadline, *asks > a.Started
+	login := between(r, w.login/2, w.login)
+	reaches := *asks + between(r, 0, login)
+	i := w.at(reaches)
+	switch {
+	case i < 0:
+		*asks += login
+	case w.windows[i].mode == freeze:
+		*asks = w.windows[i].e + between(r, 0, login)
+	default:
+		a.met, a.Outcome, a.Completed = i, Failed, end
+		if w.windows[i].mode == refuse {
+			a.Completed = min(end, reaches+between(r, 0, login))
+		}
+		return false
+	}
+	if *asks < end {
+		return true
+	}
+	a.Outcome, a.Completed = Unsent, end
+	if !held { // it had all of its time
+		a.met, a.Outcome = i, Failed
+	}
+	return false
 }
 
 // broken is the outage that broke a connection made at made and used at t.
@@ -376,6 +426,35 @@ func (w *world) lastMet() (int64, bool) {
 		return 0, false
 	}
 	return w.windows[last].e, true
+}
+
+// firstServed is when the later of the lanes was first served again: each after the first
+// outage that it met, and those after which no attempt that began since then was served
+// until the next (assumption 4): none of any lane, or of its own.
+func (w *world) firstServed() (byAny, byOwn int64) {
+	byAny, byOwn = w.fault, w.fault
+	for _, lane := range [][]simAttempt{w.pooled, w.fresh} {
+		first := len(w.windows)
+		for _, a := range lane {
+			if a.met >= 0 {
+				first = min(first, a.met)
+			}
+		}
+		if first == len(w.windows) {
+			continue
+		}
+		after := func(as []simAttempt) int64 {
+			as = slices.DeleteFunc(slices.Clone(as), func(a simAttempt) bool { return a.Started < w.windows[first].s })
+			i := first
+			for i+1 < len(w.windows) && !servedIn(as, w.windows[i].e, w.windows[i+1].s) {
+				i++
+			}
+			return w.windows[i].e
+		}
+		byAny = max(byAny, after(slices.Concat(w.pooled, w.fresh)))
+		byOwn = max(byOwn, after(lane))
+	}
+	return byAny, byOwn
 }
 
 // slowUntil is when the service was last slow or frozen without any attempt

@@ -18,9 +18,10 @@ type stableQuery struct {
 	limit int64
 	// reach: all attempts scheduled up to here are known.
 	reach int64
-	// lax takes what shows nothing for no evidence instead of for bad, and leaves out how
-	// long attempts took that the probe held back.
-	lax bool
+	// lax takes what shows nothing for no evidence instead of for bad. On a pooled lane
+	// it also leaves out how long attempts had to wait for a connection, which may be the
+	// probe's own doing.
+	lax, pooled bool
 }
 
 // stability answers a stableQuery.
@@ -52,9 +53,9 @@ func findStable(all []Attempt, q stableQuery) stability {
 	slow := make([]int64, len(tail)+1)
 	for i, a := range tail {
 		oks[i+1], slow[i+1] = oks[i], slow[i]
-		if q.times(a) {
+		if a.Outcome == OK {
 			oks[i+1]++
-			if a.Completed-a.Scheduled > q.limit {
+			if q.latency(a) > q.limit {
 				slow[i+1]++
 			}
 		}
@@ -81,8 +82,14 @@ func (q stableQuery) candidate(k Attempt) bool {
 	return k.Outcome == OK && k.Completed >= q.since && k.Completed+q.window <= q.reach
 }
 
-// times reports whether an attempt's latency counts.
-func (q stableQuery) times(a Attempt) bool { return a.Outcome == OK && !(q.lax && a.Waited) }
+// latency is an ok attempt's, from its schedule.
+func (q stableQuery) latency(a Attempt) int64 {
+	took := a.Completed - a.Scheduled
+	if q.lax && q.pooled {
+		took -= a.Asked
+	}
+	return took
+}
 
 // end is the index of the first attempt after the window that begins with k.
 func (q stableQuery) end(tail []Attempt, k Attempt) int {
@@ -108,12 +115,11 @@ func (q stableQuery) worstP95(all []Attempt, s stability) int64 {
 	if len(windows) == 0 {
 		return 0
 	}
-	// It is one of the latencies: the smallest that no window exceeds too often. There is
-	// one, or no window would have been too slow.
+	// It is one of the latencies: the smallest that no window exceeds too often.
 	var took []int64
 	for _, a := range tail[windows[0][0]:reach] {
-		if q.times(a) {
-			took = append(took, a.Completed-a.Scheduled)
+		if a.Outcome == OK {
+			took = append(took, q.latency(a))
 		}
 	}
 	slices.Sort(took)
@@ -121,9 +127,9 @@ func (q stableQuery) worstP95(all []Attempt, s stability) int64 {
 	i := sort.Search(len(took)-1, func(n int) bool {
 		for j, a := range tail {
 			oks[j+1], above[j+1] = oks[j], above[j]
-			if q.times(a) {
+			if a.Outcome == OK {
 				oks[j+1]++
-				if a.Completed-a.Scheduled > took[n] {
+				if q.latency(a) > took[n] {
 					above[j+1]++
 				}
 			}
@@ -152,7 +158,7 @@ type recovery struct {
 // next fault or at the window's end.
 func (v *view) recover(f FaultTime, window, limit int64) recovery {
 	e := v.evidence
-	q := stableQuery{since: f.F0, window: window, limit: limit, reach: e.reach}
+	q := stableQuery{since: f.F0, window: window, limit: limit, reach: e.reach, pooled: e.lane.Name == lanePooled}
 	strict := findStable(e.all, q)
 	q.lax = true
 	lax := findStable(e.all, q)
@@ -165,6 +171,9 @@ func (v *view) recover(f FaultTime, window, limit int64) recovery {
 		r.stable = r.first
 	} else {
 		r.first = first.End
+		if k, ok := e.firstAskedFrom(first.cluster.firstStart); ok {
+			r.first.Lo = min(r.first.Lo, first.downBefore(k)) // not all of it was without success
+		}
 		r.stable = last.End
 	}
 	// Where slowness put stability off, it begins after the last ok turned down.

@@ -46,9 +46,11 @@ type Attempt struct {
 	Scheduled int64
 	Started   int64
 	Completed int64
-	Outcome   Outcome
+	// Asked is how long after Started it asked, once it had a connection.
+	Asked int64
 	// Observed is, for read lanes, the highest canary seen.
 	Observed int64
+	Outcome  Outcome
 	// Extra says that it was made besides the schedule, because the service was
 	// down. It is evidence like any other, and no slot: availability, rate, latency
 	// and jitter leave it out, which would else depend on how often was asked.
@@ -56,15 +58,30 @@ type Attempt struct {
 	// Connected says that it asked by a connection that was begun no earlier than it
 	// was (assumption 5). Those of all lanes but pooled ones do, said or not.
 	Connected bool
-	// Waited says that it was held back for a while before it asked (assumption 3).
-	Waited bool
+	// unanswered says that nobody answered it, late that it asked too late for that to
+	// show anything (assumption 3).
+	unanswered, late bool
 }
 
 // Bad reports whether the attempt counts as down: anything but OK.
 func (a Attempt) Bad() bool { return a.Outcome != OK }
 
 // shows reports whether an attempt is evidence of anything (assumption 3).
-func (a Attempt) shows() bool { return a.Outcome != Skipped && a.Outcome != Unsent }
+func (a Attempt) shows() bool { return a.Outcome != Skipped && a.Outcome != Unsent && !a.late }
+
+// judged is the attempt of a lane with a deadline, with what follows of that.
+func (a Attempt) judged(deadline int64) Attempt {
+	a.unanswered = a.Outcome == Unknown || a.Outcome == Failed && a.Completed-a.Started >= deadline
+	a.late = a.unanswered && a.Asked > deadline/4
+	return a
+}
+
+// speaks reports whether an attempt of a lane speaks for the service, and not only for
+// the connection that it met (assumption 5).
+func (a Attempt) speaks(lane string) bool { return lane != lanePooled || a.Connected }
+
+// answered is how long the answer took, without what came before it was asked for.
+func (a Attempt) answered() int64 { return a.Completed - a.Started - a.Asked }
 
 // Lane is all that one lane of one probe did during a phase, ordered by Seq and
 // by Scheduled.

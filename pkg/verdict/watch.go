@@ -1,16 +1,20 @@
 package verdict
 
-import "github.com/firedrill/firedrill/pkg/event"
+import (
+	"slices"
+
+	"github.com/firedrill/firedrill/pkg/event"
+)
 
 // watcher finds one lane's outages from its attempts in order of number, as
 // evidence.clusters does with all of them at hand.
 type watcher struct {
 	// recent are attempts whose completion no later start has passed yet.
 	recent []Attempt
-	// Of the attempts completed before the latest start: the slowest answer, the
-	// latest start of an ok.
-	took, okStart int64
-	anyOK         bool
+	// Of the ok attempts completed before the latest start: the slowest answer, the
+	// slowest attempt, the latest start.
+	answer, took, okStart int64
+	anyOK                 bool
 
 	cur cluster
 	// before is the start of the last ok before the outage; it is the first bad
@@ -68,7 +72,7 @@ func (w *watcher) begin(a Attempt) {
 func (w *watcher) bad(a Attempt, lane string) {
 	b := newBad(a, lane)
 	if w.anyOK {
-		b.answeredWithin(w.took)
+		b.answeredWithin(w.answer, w.took)
 	}
 	if b.sure {
 		w.down = max(w.down, a.Started)
@@ -77,6 +81,8 @@ func (w *watcher) bad(a Attempt, lane string) {
 	// Only the extremes matter here; an outage may last for hours.
 	w.cur.bads = w.cur.bads[:1]
 	w.closing = false
+	// What began before the outage's attempts can have met it closes it never more.
+	w.oks = slices.DeleteFunc(w.oks, func(k Attempt) bool { return k.Started < w.cur.by })
 	for _, k := range w.oks {
 		w.consider(k)
 	}
@@ -111,7 +117,7 @@ func (w *watcher) fold(t int64) {
 			if !w.anyOK {
 				w.okStart = r.Started
 			}
-			w.took = max(w.took, r.Completed-r.Started)
+			w.answer, w.took = max(w.answer, r.answered()), max(w.took, r.Completed-r.Started)
 			w.okStart, w.anyOK = max(w.okStart, r.Started), true
 		}
 	}

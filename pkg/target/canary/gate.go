@@ -19,9 +19,10 @@ const noDeadline = 5 * time.Second
 // that hangs goes on with all that it was asked, long after nobody waits for it any more:
 // attempts that each asked anew would keep it from coming back.
 //
-// Attempts wait for one of the answers that are owed. Each quarter of a deadline one of
-// them goes through all the same, and looks whether there is a service that answers by
-// now. It is safe for concurrent use.
+// Attempts wait for one of the answers that are owed. Each quarter of a deadline one goes
+// through all the same, and looks whether there is a service that answers by now: one that
+// comes then, and has all of its time for that, or, half that time later, one that waits.
+// It is safe for concurrent use.
 type Gate struct {
 	full func() bool
 	mu   sync.Mutex
@@ -36,19 +37,17 @@ type Gate struct {
 func NewGate(full func() bool) *Gate { return &Gate{full: full, changed: make(chan struct{})} }
 
 // Pass waits until an attempt may go on. looks says that it goes through a gate that is
-// shut, waited that it was held back until now. The error is an ErrHeldBack: its time is
-// over.
-func (g *Gate) Pass(ctx context.Context) (looks, waited bool, err error) {
+// shut. The error is an ErrHeldBack: its time is over.
+func (g *Gate) Pass(ctx context.Context) (looks bool, err error) {
 	every := noDeadline / 4
 	if end, ok := ctx.Deadline(); ok {
 		every = time.Until(end) / 4
 	}
-	for {
-		looks, changed, next := g.turn(every)
+	for looksAfter := every; ; looksAfter = every * 3 / 2 {
+		looks, changed, next := g.turn(looksAfter)
 		if next <= 0 {
-			return looks, waited, nil
+			return looks, nil
 		}
-		waited = true
 		again := time.NewTimer(next)
 		select {
 		case <-changed:
@@ -57,21 +56,21 @@ func (g *Gate) Pass(ctx context.Context) (looks, waited bool, err error) {
 			err = fmt.Errorf("%w: %w", ErrHeldBack, context.Cause(ctx))
 		}
 		if again.Stop(); err != nil {
-			return false, true, err
+			return false, err
 		}
 	}
 }
 
 // turn says how long an attempt has to wait unless something changes. One that has not, at
-// a gate that is shut, is taken to look.
-func (g *Gate) turn(every time.Duration) (looks bool, changed <-chan struct{}, next time.Duration) {
+// a gate that is shut, so long after the last look, is taken to look.
+func (g *Gate) turn(after time.Duration) (looks bool, changed <-chan struct{}, next time.Duration) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if !g.full() {
 		return false, nil, 0
 	}
 	now := time.Now()
-	if next = every - now.Sub(g.looked); next <= 0 {
+	if next = after - now.Sub(g.looked); next <= 0 {
 		g.looked = now
 	}
 	return true, g.changed, next

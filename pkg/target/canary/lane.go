@@ -52,7 +52,7 @@ func (b *Book) Open(o LaneOptions) *Lane {
 	return l
 }
 
-// Close closes every lane, now and from now on. It waits for nothing.
+// Close closes every lane, now and from now on. It waits for no attempt.
 func (b *Book) Close() {
 	b.mu.Lock()
 	open := b.open
@@ -90,15 +90,11 @@ var ErrFull = errors.New("as many attempts as may be are under way")
 // ErrClosed is the error of attempts on a lane that is closed.
 var ErrClosed = errors.New("the probe is closed")
 
-// Do makes an attempt, which is over soon after ctx ends. It fails, with nothing sent,
-// when ctx has ended or the lane is closed, and is unsent when no slot is free.
+// Do makes an attempt, which is over soon after ctx ends. It is unsent when ctx has ended,
+// the lane is closed, or no slot is free: those under way say what there is to say.
 func (l *Lane) Do(ctx context.Context, attempt func() target.Outcome) (o target.Outcome) {
 	if err := l.enter(ctx); err != nil {
-		o = target.Outcome{Result: target.Failed, Err: err}
-		if errors.Is(err, l.full) {
-			o.Result = target.Unsent // those under way say what there is to say
-		}
-		return o
+		return target.Outcome{Result: target.Unsent, Err: err}
 	}
 	defer l.busy.Done()
 	defer l.leave()
@@ -113,7 +109,11 @@ func (l *Lane) Do(ctx context.Context, attempt func() target.Outcome) (o target.
 func (l *Lane) DoDetached(ctx context.Context, who string, attempt func() target.Outcome) (o target.Outcome) {
 	defer func() { l.learn(o) }()
 	if err := l.enter(ctx); err != nil {
-		return target.Outcome{Result: target.Failed, Err: err}
+		o = target.Outcome{Result: target.Unsent, Err: err}
+		if errors.Is(err, l.full) {
+			o.Result = target.Failed // as many as may be hang right now
+		}
+		return o
 	}
 	defer l.busy.Done()
 	done := make(chan target.Outcome, 1)

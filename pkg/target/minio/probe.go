@@ -137,18 +137,20 @@ type probe struct {
 func (p *probe) Attempt(ctx context.Context, seq int64) target.Outcome {
 	return p.Do(ctx, func() target.Outcome {
 		began := time.Now()
-		_, waited, err := p.gate.Pass(ctx)
-		if err != nil {
+		if _, err := p.gate.Pass(ctx); err != nil {
 			return target.Outcome{Result: target.Unsent, Err: fmt.Errorf("%w: the server has not answered %d requests of this lane", err, p.owed.Load())}
 		}
-		var kept atomic.Bool // a request goes on after its attempt is over
+		// A request goes on after its attempt is over.
+		var kept atomic.Bool
+		var asked atomic.Int64
 		o := p.attempt(noticing(ctx, func(begun time.Time) {
 			if begun.Before(began) {
 				kept.Store(true)
 			}
+			asked.CompareAndSwap(0, int64(time.Since(began)))
 		}), p.conns.client(), seq)
 		p.account(o.Result != target.OK && ctx.Err() != nil)
-		o.Connected, o.Waited, o.Err = !kept.Load(), waited, p.store.scrub(o.Err)
+		o.Connected, o.Asked, o.Err = !kept.Load(), time.Duration(asked.Load()), p.store.scrub(o.Err)
 		return o
 	})
 }

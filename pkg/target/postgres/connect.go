@@ -12,6 +12,8 @@ import (
 
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgproto3"
+
+	"github.com/firedrill/firedrill/pkg/target/canary"
 )
 
 // login is a role with its password resolved.
@@ -23,10 +25,14 @@ type login struct {
 type session struct {
 	pg  *pgconn.PgConn
 	raw *wire
-	// server tells one server from another, opened is when this session was begun;
-	// both only of sessions that probes use.
+	// server tells one server from another, opened is when this session was begun, and tag
+	// ends its statements, which tells the server's process that is at one, also behind a
+	// pooler; all only of sessions that probes use.
 	server string
 	opened time.Time
+	tag    string
+	// debt is guarded by the unanswered of its lane.
+	debt debt
 	// emptied is how often its pool had been when it was begun.
 	emptied int
 	// warned is set when the server warned during a statement.
@@ -164,13 +170,14 @@ func (s *session) rows(ctx context.Context, sql string, args ...string) ([][]str
 	return out, nil
 }
 
-// exec runs one statement, no longer than ctx allows. pgconn would watch the
+// exec runs one statement, no longer than ctx allows; the error is an ErrHeldBack if that
+// was too short to send it. pgconn would watch the
 // context in a goroutine for each statement, which costs a prober more than the
 // statement does; a deadline on the connection ends it just so, and leaves it as
 // unusable.
 func (s *session) exec(ctx context.Context, sql string, params [][]byte) *pgconn.Result {
-	if ctx.Err() != nil { // pgconn says so itself, and sends nothing
-		return s.pg.ExecParams(ctx, sql, params, nil, nil, nil).Read()
+	if ctx.Err() != nil {
+		return &pgconn.Result{Err: fmt.Errorf("%w: %w", canary.ErrHeldBack, context.Cause(ctx))}
 	}
 	end, _ := ctx.Deadline() // without one, the zero time means none
 	if err := s.raw.SetDeadline(end); err != nil {
@@ -183,7 +190,10 @@ func (s *session) exec(ctx context.Context, sql string, params [][]byte) *pgconn
 	if err := s.raw.SetDeadline(time.Time{}); !stop() || err != nil {
 		s.spoiled = true
 	}
-	if errors.Is(r.Err, os.ErrDeadlineExceeded) {
+	switch {
+	case pgconn.SafeToRetry(r.Err): // not a byte of it was written
+		r.Err = fmt.Errorf("%w: %w", canary.ErrHeldBack, r.Err)
+	case errors.Is(r.Err, os.ErrDeadlineExceeded):
 		s.silent = true
 		r.Err = fmt.Errorf("no answer in time: %w", cmp.Or(context.Cause(ctx), context.DeadlineExceeded))
 	}

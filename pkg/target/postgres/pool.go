@@ -2,11 +2,12 @@ package postgres
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/firedrill/firedrill/pkg/target/canary"
 )
 
 // pool opens and keeps the sessions of a pooled lane. A server that hangs is given
@@ -18,7 +19,7 @@ import (
 // So a pool opens few sessions at a time, as a client's does, and attempts wait for their
 // turn or for what others give back. Once a login of a deadline's age has no answer, one is
 // begun each quarter of a deadline. An attempt that got nothing was held back, unless it
-// had a login of its own for all of its time: only that says something of the server.
+// had a login of its own for most of its time: only that says something of the server.
 //
 // Nobody but the attempt that it was begun for gets a session from before the pool was
 // emptied last, which each attempt does that was made and not ok: its server may be the
@@ -42,7 +43,7 @@ type pool struct {
 	emptied int
 	// pending are the logins under way, the oldest first.
 	pending []*greeting
-	// waiting are the attempts without a session, the oldest first.
+	// waiting are the attempts without a session, those with the least time left first.
 	waiting []*waiter
 	// count is how many sessions there are: kept, in use, and being opened.
 	count int
@@ -55,12 +56,8 @@ type pool struct {
 // poolGreets is how many logins a pool has under way, but for those of a server that hangs.
 const poolGreets = 4
 
-// errHeldBack is what an attempt gets that sent nothing, or had no login of its own for all
-// of its time. It says nothing of the server.
-var errHeldBack = errors.New("nothing was sent")
-
 // errPoolClosed is what attempts get whose lane was closed.
-var errPoolClosed = errors.New("the lane is closed")
+var errPoolClosed = fmt.Errorf("%w: the lane is closed", canary.ErrHeldBack)
 
 // greeting is a session that is being opened for an attempt.
 type greeting struct {
@@ -72,19 +69,17 @@ type greeting struct {
 // waiter is an attempt that waits for a session.
 type waiter struct {
 	began time.Time
-	// left is how long it may wait.
-	left time.Duration
-	// own says that a login was begun for it, atOnce that it was as the attempt began.
-	own, atOnce bool
+	// deadline is how long it may take, since it began.
+	deadline time.Duration
+	// own says that a login was begun for it, prompt that it had most of its time for that.
+	own, prompt bool
 	// got is what came of it, at most once.
 	got chan greeted
 }
 
 type greeted struct {
 	session *session
-	// own says that it is of the attempt's own login.
-	own bool
-	err error
+	err     error
 }
 
 // newPool makes a pool whose logins have what ctx has, and go on until close.
@@ -94,27 +89,43 @@ func newPool(ctx context.Context, room int, open func(context.Context) (*session
 	return p
 }
 
-// take gives an attempt a session. waited says that it had to wait for it, but for its own
-// login. It waits no longer than ctx; the error is an errHeldBack if it says nothing of the
-// server.
-func (p *pool) take(ctx context.Context) (s *session, waited bool, err error) {
-	w := &waiter{began: time.Now(), left: adminTimeout, got: make(chan greeted, 1)}
+// newWaiter is an attempt that began then. ctx has its deadline.
+func newWaiter(ctx context.Context, began time.Time) *waiter {
+	w := &waiter{began: began, deadline: adminTimeout, got: make(chan greeted, 1)}
 	if end, ok := ctx.Deadline(); ok {
-		w.left = max(end.Sub(w.began), time.Millisecond)
+		w.deadline = max(end.Sub(began), time.Millisecond)
 	}
+	return w
+}
+
+func (w *waiter) ends() time.Time { return w.began.Add(w.deadline) }
+
+// early reports whether it has most of its time left: a login without an answer by then
+// says something of the server.
+func (w *waiter) early() bool { return time.Since(w.began) <= w.deadline/4 }
+
+// tooLate is the error of an attempt whose login had too little time to say anything.
+func tooLate(err error) error {
+	return fmt.Errorf("%w but a login, late: %w", canary.ErrHeldBack, err)
+}
+
+// take gives a session to an attempt that began then. It waits no longer than ctx; the
+// error is an ErrHeldBack if it says nothing of the server.
+func (p *pool) take(ctx context.Context, began time.Time) (*session, error) {
+	w := newWaiter(ctx, began)
 	if s, err := p.enter(w); s != nil || err != nil {
-		return s, false, err
+		return s, err
 	}
-	again := time.NewTicker(w.left / 4)
+	again := time.NewTicker(w.deadline / 4)
 	defer again.Stop()
 	for {
 		select {
 		case r := <-w.got:
-			return r.session, !r.own || !w.atOnce, r.err
+			return r.session, r.err
 		case <-again.C:
-			p.next(w.left)
+			p.next(w.deadline)
 		case <-ctx.Done():
-			return nil, true, p.leave(w, context.Cause(ctx))
+			return nil, p.leave(w, context.Cause(ctx))
 		}
 	}
 }
@@ -131,9 +142,14 @@ func (p *pool) enter(w *waiter) (*session, error) {
 		p.idle = p.idle[:n-1]
 		return s, nil
 	}
-	p.waiting = append(p.waiting, w)
-	p.begin(w.left, true)
-	w.atOnce = w.own
+	i := len(p.waiting)
+	for i > 0 && p.waiting[i-1].ends().After(w.ends()) { // held back before it came here
+		i--
+	}
+	p.waiting = slices.Insert(p.waiting, i, w)
+	w.prompt = w.early()
+	p.begin(w.deadline, true)
+	w.prompt = w.prompt && w.own
 	return nil, nil
 }
 
@@ -160,7 +176,7 @@ func (p *pool) begin(deadline time.Duration, entering bool) {
 	p.pending, p.begun = append(p.pending, n), n.begun
 	p.count++
 	p.busy.Go(func() {
-		ctx, cancel := context.WithDeadline(p.ctx, w.began.Add(w.left))
+		ctx, cancel := context.WithDeadline(p.ctx, w.ends())
 		defer cancel()
 		s, err := p.greet(ctx)
 		p.done(n, s, err, err != nil && ctx.Err() != nil)
@@ -198,7 +214,7 @@ func (p *pool) done(n *greeting, s *session, err error, late bool) {
 	p.mu.Lock()
 	p.pending = slices.DeleteFunc(p.pending, func(o *greeting) bool { return o == n })
 	switch {
-	case late && n.owner.atOnce && n.begun.After(p.silent):
+	case late && n.owner.prompt && n.begun.After(p.silent):
 		p.silent = n.begun
 	case !late && n.begun.After(p.answered):
 		p.answered = n.begun
@@ -206,19 +222,22 @@ func (p *pool) done(n *greeting, s *session, err error, late bool) {
 	wanted := false
 	if i := slices.Index(p.waiting, n.owner); err != nil {
 		p.count--
+		if late && !n.owner.prompt {
+			err = tooLate(err)
+		}
 		if i >= 0 {
 			p.hand(i, greeted{err: err})
 		}
 	} else {
 		s.emptied = n.emptied
 		if wanted = i >= 0; wanted {
-			p.hand(i, greeted{session: s, own: true})
+			p.hand(i, greeted{session: s})
 		} else {
 			wanted = p.keep(s)
 		}
 	}
 	for range poolGreets {
-		p.begin(n.owner.left, false)
+		p.begin(n.owner.deadline, false)
 	}
 	p.mu.Unlock()
 	if s != nil && !wanted {
@@ -252,7 +271,8 @@ func (p *pool) keep(s *session) bool {
 		p.count--
 		return false
 	case len(p.waiting) > 0:
-		p.hand(0, greeted{session: s})
+		// Who has the least time left may get no answer in it, which empties the pool.
+		p.hand(len(p.waiting)-1, greeted{session: s})
 	default:
 		p.idle = append(p.idle, s)
 	}
@@ -284,7 +304,7 @@ func (p *pool) empty() {
 func (p *pool) leave(w *waiter, cause error) error {
 	p.mu.Lock()
 	p.waiting = slices.DeleteFunc(p.waiting, func(o *waiter) bool { return o == w })
-	own := w.atOnce
+	own := w.prompt
 	p.mu.Unlock()
 	select {
 	case r := <-w.got:
@@ -298,7 +318,7 @@ func (p *pool) leave(w *waiter, cause error) error {
 	if own {
 		return fmt.Errorf("no connection was ready in time: %w", cause)
 	}
-	return fmt.Errorf("%w: the lane waited for connections that it had asked for before: %w", errHeldBack, cause)
+	return fmt.Errorf("%w: the lane waited for connections that it had asked for before: %w", canary.ErrHeldBack, cause)
 }
 
 // close ends all logins and what is kept, and waits until it has.

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"pgregory.net/rapid"
+
+	"github.com/firedrill/firedrill/pkg/target/canary"
 )
 
 // world is a server as a pool sees it, on a virtual clock: it answers a login that reaches
@@ -154,7 +156,7 @@ func attempts(p *pool, w *world, interval, deadline, long time.Duration) []*try 
 		all.Go(func() {
 			ctx, cancel := context.WithTimeout(context.Background(), deadline)
 			defer cancel()
-			s, _, err := p.take(ctx)
+			s, err := p.take(ctx, time.Now())
 			mu.Lock()
 			defer mu.Unlock()
 			one.ended, one.err = time.Now(), err
@@ -165,7 +167,7 @@ func attempts(p *pool, w *world, interval, deadline, long time.Duration) []*try 
 					time.Sleep(2 * time.Millisecond)
 					p.give(s)
 				})
-			case !errors.Is(err, errHeldBack):
+			case !errors.Is(err, canary.ErrHeldBack):
 				emptied = time.Now()
 				p.empty()
 			}
@@ -188,7 +190,7 @@ func TestAHungServerIsLeftFewConnections(t *testing.T) {
 			if !errors.Is(one.err, context.DeadlineExceeded) {
 				t.Fatalf("an attempt at a hung server: %v", one.err)
 			}
-			if errors.Is(one.err, errHeldBack) {
+			if errors.Is(one.err, canary.ErrHeldBack) {
 				held++
 			}
 		}
@@ -308,12 +310,12 @@ func TestAPoolOpensFewAtATime(t *testing.T) {
 			all.Go(func() {
 				ctx, cancel := context.WithTimeout(t.Context(), testDeadline)
 				defer cancel()
-				s, _, err := p.take(ctx)
+				s, err := p.take(ctx, time.Now())
 				mu.Lock()
 				defer mu.Unlock()
 				if err == nil {
 					used = append(used, s)
-				} else if !errors.Is(err, errHeldBack) {
+				} else if !errors.Is(err, canary.ErrHeldBack) {
 					t.Error(err)
 				}
 			})
@@ -324,8 +326,61 @@ func TestAPoolOpensFewAtATime(t *testing.T) {
 		}
 		w.shut(used[0])
 		p.lost()
-		if _, _, err := p.take(t.Context()); err != nil {
+		if _, err := p.take(t.Context(), time.Now()); err != nil {
 			t.Errorf("when there was room again: %v", err)
+		}
+	})
+}
+
+// TestTheOneWithMostTimeIsServed of those that wait: the others may get no answer in time,
+// which empties the pool.
+func TestTheOneWithMostTimeIsServed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, p := newWorld()
+		p.room = 1
+		defer p.close()
+		s, err := p.take(t.Context(), time.Now())
+		if err != nil {
+			t.Fatal(err)
+		}
+		served := make(chan int)
+		var all sync.WaitGroup
+		for i, left := range []time.Duration{200, 250, 30} {
+			all.Go(func() {
+				began := time.Now().Add(left*time.Millisecond - testDeadline)
+				ctx, cancel := context.WithDeadline(t.Context(), began.Add(testDeadline))
+				defer cancel()
+				if _, err := p.take(ctx, began); err == nil {
+					served <- i
+				}
+			})
+			synctest.Wait()
+		}
+		p.give(s)
+		if i := <-served; i != 1 {
+			t.Errorf("attempt %d is served first", i)
+		}
+		all.Wait()
+	})
+}
+
+// TestALateLoginSaysNothing: an attempt that was held back until shortly before its end has
+// no answer to its login. That is no sign that the server hangs.
+func TestALateLoginSaysNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, p := newWorld()
+		defer p.close()
+		w.set(true, false)
+		for _, waited := range []time.Duration{0, 200 * time.Millisecond} {
+			began := time.Now().Add(-waited)
+			ctx, cancel := context.WithDeadline(t.Context(), began.Add(testDeadline))
+			p.silent = time.Time{}
+			_, err := p.take(ctx, began)
+			synctest.Wait() // its login has ended
+			if late := waited > 0; errors.Is(err, canary.ErrHeldBack) != late || p.silent.IsZero() != late {
+				t.Errorf("after it had waited for %v: silent since %v, %v", waited, p.silent, err)
+			}
+			cancel()
 		}
 	})
 }
@@ -337,7 +392,7 @@ func TestWhatIsOlderThanTheLastEmptyingIsNotKept(t *testing.T) {
 		w, p := newWorld()
 		defer p.close()
 		take := func() *session {
-			s, _, err := p.take(t.Context())
+			s, err := p.take(t.Context(), time.Now())
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -423,7 +478,7 @@ func live(deadline, interval time.Duration, turns []int) string {
 			return fmt.Sprintf("an attempt took %v of %v", took, deadline)
 		case one.err == nil && one.session.Before(one.emptied):
 			return fmt.Sprintf("an attempt got a session that was begun %v before the pool was emptied", one.emptied.Sub(one.session))
-		case one.err != nil && up && one.began.Sub(start)%turnTime > 0 && !errors.Is(one.err, errHeldBack):
+		case one.err != nil && up && one.began.Sub(start)%turnTime > 0 && !errors.Is(one.err, canary.ErrHeldBack):
 			return fmt.Sprintf("an attempt with %v failed while the service was up: %v", deadline, one.err)
 		}
 	}
@@ -441,7 +496,7 @@ func TestAClosedPoolLeavesNothing(t *testing.T) {
 		var all sync.WaitGroup
 		for range 6 {
 			all.Go(func() {
-				if _, _, err := p.take(context.Background()); !errors.Is(err, errPoolClosed) {
+				if _, err := p.take(context.Background(), time.Now()); !errors.Is(err, errPoolClosed) {
 					t.Errorf("an attempt that waits: %v", err)
 				}
 			})
@@ -453,7 +508,7 @@ func TestAClosedPoolLeavesNothing(t *testing.T) {
 		if took := time.Since(at); took != 0 {
 			t.Errorf("closing took %v", took)
 		}
-		if _, _, err := p.take(context.Background()); !errors.Is(err, errPoolClosed) {
+		if _, err := p.take(context.Background(), time.Now()); !errors.Is(err, errPoolClosed) {
 			t.Errorf("after it was closed: %v", err)
 		}
 	})
@@ -464,7 +519,7 @@ func TestALoginThatPanicsFailsOneAttempt(t *testing.T) {
 	_, p := newWorld()
 	defer p.close()
 	p.open = func(context.Context) (*session, error) { panic("no map") }
-	if _, _, err := p.take(t.Context()); err == nil || p.count != 0 {
+	if _, err := p.take(t.Context(), time.Now()); err == nil || p.count != 0 {
 		t.Errorf("%v, %d sessions", err, p.count)
 	}
 }

@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -123,9 +124,12 @@ func (s *servers) openProbed(ctx context.Context) (*session, error) {
 	r, err := c.row(ctx, "SELECT pg_postmaster_start_time()")
 	if err != nil {
 		c.close()
+		if errors.Is(err, canary.ErrHeldBack) { // the login was sent, and took all the time
+			err = context.DeadlineExceeded
+		}
 		return nil, fmt.Errorf("service %s: %w", s.cfg.Service, err)
 	}
-	c.server, c.opened = r[0], began
+	c.server, c.opened, c.tag = r[0], began, " /* firedrill "+rand.Text()+" */"
 	return c, nil
 }
 
@@ -154,98 +158,103 @@ type probe struct {
 // Attempt makes one attempt; it is over when ctx ends, whatever the server does.
 func (p *probe) Attempt(ctx context.Context, seq int64) target.Outcome {
 	began := time.Now()
-	return p.Do(ctx, func() target.Outcome {
-		var o target.Outcome
-		c, err := p.session(ctx, began, &o)
-		if err != nil {
+	return p.Do(ctx, func() (o target.Outcome) {
+		c, err := p.session(ctx, began)
+		if err == nil {
+			o = p.ask(ctx, c, seq, began)
+			o.Connected = !c.opened.Before(began) // what was kept, or handed on, may be older
+		} else {
 			// Nothing was sent but the greeting: the canary cannot be there.
-			o.Result, o.Err = target.Failed, p.servers.scrub(err)
-			if errors.Is(err, errHeldBack) {
-				o.Result = target.Unsent
-			}
-			return o
+			o = target.Outcome{Result: target.Failed, Connected: true, Err: err}
 		}
-		done := false
-		defer func() {
-			if !done { // it panicked
-				p.close(c)
-			}
-		}()
-		did := p.try(ctx, c, seq)
-		o.Result, o.Observed, o.Err = did.Result, did.Observed, p.servers.scrub(did.Err)
-		done = true
-		switch {
-		case p.pool != nil && o.Result == target.OK && c.usable():
-			p.pool.give(c)
-		case c.silent:
-			if p.pool != nil {
-				p.pool.lost()
-			}
-			p.unanswered.add(c)
-		default:
-			p.close(c)
+		if errors.Is(o.Err, canary.ErrHeldBack) {
+			o = target.Outcome{Result: target.Unsent, Err: o.Err}
 		}
+		o.Err = p.servers.scrub(o.Err)
 		return o
 	})
 }
 
-// session is what an attempt sends its statement by. Where the server that it leads to owes
-// the lane answers, that server says itself whether it is still at it: then the attempt has
-// failed, on a connection of its own time. If it is not, as after a cut network, what was
-// kept gets no answer any more, and is let go. It fills in how an attempt that began then
-// came to ask.
-func (p *probe) session(ctx context.Context, began time.Time, how *target.Outcome) (*session, error) {
-	look, held, err := p.unanswered.wait(ctx)
-	if err != nil {
+// session is what an attempt that began then sends its statement by: a new one if it looks
+// where clients are led. The error is an ErrHeldBack if it says nothing of the server.
+func (p *probe) session(ctx context.Context, began time.Time) (c *session, err error) {
+	looks, err := p.unanswered.wait(ctx)
+	switch {
+	case err != nil:
 		return nil, err
+	case p.pool == nil:
+		c, err = p.openFresh(ctx, began)
+	default:
+		if looks {
+			p.pool.empty()
+		}
+		c, err = p.pool.take(ctx, began)
 	}
-	c, waited, err := p.take(ctx, look)
-	// Its own login failed, or what it has may be older.
-	how.Connected, how.Waited = err != nil || !c.opened.Before(began), held || waited
 	if err != nil {
 		return nil, fmt.Errorf("service %s as %s: %w", p.servers.cfg.Service, p.servers.client.user, err)
 	}
-	owed := p.unanswered.owedBy(c)
-	if len(owed) < mostUnanswered {
-		return c, nil
+	return c, nil
+}
+
+// openFresh opens a session for an attempt that began then. One that had waited for too
+// long to tell, by a login without an answer, that the server hangs was held back.
+func (p *probe) openFresh(ctx context.Context, began time.Time) (*session, error) {
+	early := newWaiter(ctx, began).early()
+	c, err := p.servers.openProbed(ctx)
+	if err != nil && ctx.Err() != nil && !early {
+		err = tooLate(err)
 	}
-	how.Waited = true // for what the server says
-	n, err := stillAt(ctx, c, owed)
-	if err == nil && n < mostUnanswered {
-		p.unanswered.forget(c.server)
-		return c, nil
+	return c, err
+}
+
+// ask makes an attempt, which began then, by a session, which it gives back, keeps or
+// closes. Where the server owes the lane answers, its statement takes the place of the
+// oldest of them.
+func (p *probe) ask(ctx context.Context, c *session, seq int64, began time.Time) (o target.Outcome) {
+	end := p.close
+	defer func() { end(c) }() // also of one that panics
+	free, err := p.unanswered.enter(c)
+	if len(free) > 0 {
+		o.Asked = time.Since(began)
+		err = p.unanswered.free(ctx, c, free)
 	}
-	p.close(c)
 	if err == nil {
-		err = fmt.Errorf("the server has not answered %d statements of this lane", n)
+		asked := time.Since(began)
+		o = p.try(ctx, c, seq)
+		o.Asked = asked
+	} else {
+		o.Result, o.Err = target.Failed, err
+		c.silent = false // what had no answer is nothing that waits
 	}
-	return nil, err
+	unsent := errors.Is(o.Err, canary.ErrHeldBack)
+	switch {
+	case c.silent:
+		end = p.keep
+	case unsent && len(free) > 0:
+		p.unanswered.doubt(c)
+	case p.pool != nil && (unsent || o.Result == target.OK) && c.usable():
+		end = p.give
+	}
+	return o
 }
 
-// stillAt asks a server how many of these processes of it are at a statement.
-func stillAt(ctx context.Context, c *session, processes []string) (int, error) {
-	r, err := c.row(ctx, "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND pid = ANY ($1::int[])", "{"+strings.Join(processes, ",")+"}")
-	if err != nil {
-		return 0, fmt.Errorf("ask what the server is at: %w", err)
-	}
-	return strconv.Atoi(r[0])
+// give hands on a session of a pooled lane.
+func (p *probe) give(c *session) {
+	p.unanswered.leave(c, asking)
+	p.pool.give(c)
 }
 
-// take gives a session, and says whether it was waited for: a new one to who looks where
-// clients are led.
-func (p *probe) take(ctx context.Context, look bool) (c *session, waited bool, err error) {
-	if p.pool == nil {
-		c, err = p.servers.openProbed(ctx)
-		return c, false, err
+// keep keeps a session whose statement has no answer.
+func (p *probe) keep(c *session) {
+	if p.pool != nil {
+		p.pool.lost()
 	}
-	if look {
-		p.pool.empty()
-	}
-	return p.pool.take(ctx)
+	p.unanswered.add(c)
 }
 
 // close closes a session that was taken.
 func (p *probe) close(c *session) {
+	p.unanswered.leave(c, asking)
 	c.close()
 	if p.pool != nil {
 		p.pool.lost()
@@ -288,7 +297,7 @@ func (p *probe) drop() {
 
 // write is ok only when the server has acknowledged the commit.
 func (p *probe) write(ctx context.Context, c *session, seq int64) target.Outcome {
-	_, err := c.rows(ctx, "INSERT INTO "+p.servers.cfg.LedgerTable+" (ledger, seq) VALUES ($1, $2)", p.ledger, strconv.FormatInt(seq, 10))
+	_, err := c.rows(ctx, "INSERT INTO "+p.servers.cfg.LedgerTable+" (ledger, seq) VALUES ($1, $2)"+c.tag, p.ledger, strconv.FormatInt(seq, 10))
 	switch {
 	case err == nil && c.warned:
 		// "canceling wait for synchronous replication": committed here, and
@@ -310,14 +319,11 @@ func fateOf(err error) byte {
 		}
 		return target.Unknown
 	}
-	if pgconn.SafeToRetry(err) {
-		return target.Failed
-	}
 	return target.Unknown
 }
 
 func (p *probe) read(ctx context.Context, c *session, _ int64) target.Outcome {
-	r, err := c.row(ctx, "SELECT coalesce(max(seq), 0) FROM "+p.servers.cfg.LedgerTable+" WHERE ledger = $1", p.ledger)
+	r, err := c.row(ctx, "SELECT coalesce(max(seq), 0) FROM "+p.servers.cfg.LedgerTable+" WHERE ledger = $1"+c.tag, p.ledger)
 	if err != nil {
 		return target.Outcome{Result: target.Failed, Err: fmt.Errorf("read canaries: %w", err)}
 	}

@@ -177,9 +177,9 @@ func (l *Lane) maxFlying() int { return 2*int(int64(l.deadline)/l.interval) + 8 
 
 func (l *Lane) attempt(f flight) {
 	defer l.wg.Done()
+	started := l.now() // first, so that one that ends with its time took all of it
 	ctx, cancel := context.WithTimeout(l.ctx, f.deadline)
 	defer cancel()
-	started := l.now()
 	o := call(ctx, l.c.Probe, f.seq)
 	l.settle(f.seq, started, l.now(), o)
 }
@@ -210,7 +210,7 @@ func (l *Lane) settle(seq, started, completed int64, o target.Outcome) {
 	}
 	s.settled = true
 	s.Started, s.Completed, s.Outcome = started, completed, verdict.Outcome(o.Result)
-	s.Connected, s.Waited = o.Connected, o.Waited
+	s.Connected, s.Asked = o.Connected, min(max(0, int64(o.Asked)), completed-started)
 	if o.Result == target.OK {
 		s.Observed = o.Observed
 	} else {

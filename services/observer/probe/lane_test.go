@@ -364,11 +364,11 @@ func TestExtraKeepsTheOrder(t *testing.T) {
 // TestHowAnAttemptAskedIsKept: verdicts go by it.
 func TestHowAnAttemptAskedIsKept(t *testing.T) {
 	l := start(t, &scripted{attempt: func(_ context.Context, seq int64) target.Outcome {
-		return target.Outcome{Result: target.OK, Connected: seq%2 == 0, Waited: seq%3 == 0}
+		return target.Outcome{Result: target.OK, Connected: seq%2 == 0, Asked: time.Duration(seq)}
 	}}, nil)
 	for _, r := range stop(t, l, collect(t, l, atLeast(6))) {
-		if r.Connected != (r.Seq%2 == 0) || r.Waited != (r.Seq%3 == 0) {
-			t.Errorf("attempt %d: connected %t, waited %t", r.Seq, r.Connected, r.Waited)
+		if r.Connected != (r.Seq%2 == 0) || r.Asked != r.Seq {
+			t.Errorf("attempt %d: connected %t, asked after %d ns", r.Seq, r.Connected, r.Asked)
 		}
 	}
 }
