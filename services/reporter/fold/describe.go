@@ -17,6 +17,7 @@ const (
 	statusInjected    = "injected"
 	statusDone        = "done"
 	statusFailed      = "failed"
+	statusCutOff      = "cut off"
 	statusAsked       = "asked"
 	statusNotAsked    = "not asked"
 	statusEstablished = "established"
@@ -185,6 +186,9 @@ func (f *phaseFold) describeAction(n entry, kind drill.StepKind, name string) bo
 	case *event.ActionFailed:
 		r := f.action(p.Step)
 		r.Status, r.Reason = statusFailed, p.Reason
+		if f.cutOff(n, p.Step) {
+			r.Status = statusCutOff
+		}
 		r.To = f.axis.place(n.at())
 		if !r.At.IsZero() { // it was begun
 			r.Took = max(0, sub(r.To, r.From))
@@ -194,6 +198,18 @@ func (f *phaseFold) describeAction(n entry, kind drill.StepKind, name string) bo
 		return false
 	}
 	return true
+}
+
+// cutOff reports whether an action was under way when the drill was aborted, which ends
+// it: that it failed says nothing of the system then.
+func (f *phaseFold) cutOff(failed entry, step string) bool {
+	begun := slices.IndexFunc(f.log.entries, func(n entry) bool {
+		p, ok := n.payload.(*event.ActionIntended)
+		return ok && p.Step == step
+	})
+	return begun >= 0 && slices.ContainsFunc(f.h.aborts, func(a entry) bool {
+		return a.order > f.log.entries[begun].order && a.order < failed.order
+	})
 }
 
 func (f *phaseFold) undo(step string) *UndoRun {

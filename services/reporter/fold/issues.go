@@ -202,7 +202,7 @@ func (g failedAlike) detail() string {
 // copies lists the evidence that was not kept, and what can still be done.
 func (d *docket) copies(p Phase) {
 	for _, c := range p.Copies {
-		if c.Status == statusDone || p.State != StateFinished {
+		if c.Status == statusDone || p.State != StateFinished || len(c.instead) > 0 {
 			continue
 		}
 		_, name := cutStep(c.Step)
@@ -388,6 +388,9 @@ func todo(p Phase, r Result) []string {
 		case verdict.OfRPORecords, verdict.OfRPOTime:
 			return []string{"Add a ledger check for every write probe, so that lost writes can be counted."}
 		case ofRestore:
+			if cut := p.cutOff(); len(cut) > 0 && p.Back == BackChecked {
+				return []string{fmt.Sprintf("Run the phase to its end, to see whether %s works.", strings.Join(cut, ", "))}
+			}
 			return []string{"Check by hand that the system is as it was before the drill."}
 		}
 		return []string{"Find out why it could not be decided; until then it counts as not shown."}

@@ -105,17 +105,19 @@ type Phase struct {
 	Reason   string          `json:"reason,omitempty"`
 	Verdict  verdict.Verdict `json:"verdict"`
 	// Invalidities say why the measurement, not the system, failed.
-	Invalidities []string    `json:"invalidities,omitempty"`
-	Objective    Objective   `json:"objective"`
-	Results      []Result    `json:"results"`
-	Recovery     []Recovery  `json:"recovery"`
-	Availability []LaneRow   `json:"availability"`
-	Downtime     Figure      `json:"downtime"`
-	Outages      []Outage    `json:"outages"`
-	Ledgers      []Ledger    `json:"ledgers"`
-	Faults       []FaultRun  `json:"faults"`
-	Actions      []ActionRun `json:"actions"`
-	Undos        []UndoRun   `json:"undos"`
+	Invalidities []string   `json:"invalidities,omitempty"`
+	Objective    Objective  `json:"objective"`
+	Results      []Result   `json:"results"`
+	Recovery     []Recovery `json:"recovery"`
+	Availability []LaneRow  `json:"availability"`
+	// Downtime is the union over lanes of the outages in the measured window; its upper
+	// end, and that of each lane, holds the time in which nobody watched.
+	Downtime Figure      `json:"downtime"`
+	Outages  []Outage    `json:"outages"`
+	Ledgers  []Ledger    `json:"ledgers"`
+	Faults   []FaultRun  `json:"faults"`
+	Actions  []ActionRun `json:"actions"`
+	Undos    []UndoRun   `json:"undos"`
 	// Owed lists the steps whose effect needs an undo that was not done.
 	Owed []string `json:"owed,omitempty"`
 	// Back says how far what the phase broke is back: outstanding, wrong, undone
@@ -133,6 +135,8 @@ type Phase struct {
 	// and costly says that it is known.
 	cost   event.Interval
 	costly bool
+	// unwatched is true when nobody watched a lane for a part of that time.
+	unwatched bool
 }
 
 // Objective is what a phase was judged against; a missing part is not judged.
@@ -209,7 +213,8 @@ type LaneRow struct {
 	Observer string `json:"observer,omitempty"`
 	verdict.LaneResult
 	// After is the lane's downtime after the measured window, to the end of the
-	// phase; not known where there was no restore.
+	// phase, under all claims, in the row of the last; not known where there was no
+	// restore.
 	After Figure `json:"downtime_after"`
 }
 
@@ -265,7 +270,7 @@ type ActionRun struct {
 	Operation string `json:"operation"`
 	// Stage is recovery or restore.
 	Stage string `json:"stage"`
-	// Status is intended, done or failed.
+	// Status is intended, done, failed, or cut off: under way as the drill was aborted.
 	Status  string            `json:"status"`
 	At      time.Time         `json:"at,omitzero"`
 	From    int64             `json:"from_ns"`
@@ -292,7 +297,8 @@ type UndoRun struct {
 // Failback is what putting everything back cost its users, measured apart from
 // the recovery: from the end of the measured window to the end of the phase.
 type Failback struct {
-	// Downtime is the union over lanes of the outages.
+	// Downtime is the union over lanes of the outages; its upper end, and that of Longest,
+	// holds the time in which nobody watched.
 	Downtime event.Interval `json:"downtime"`
 	Outages  int            `json:"outages"`
 	// Longest bounds the longest single outage of all lanes; nil when there was none.
@@ -302,6 +308,8 @@ type Failback struct {
 	// StillDown is true when the service was still down from the fault as the
 	// measured window ended: the outages are then not the way back's alone.
 	StillDown bool `json:"still_down,omitempty"`
+	// unwatched is true when nobody watched a lane for a part of that time.
+	unwatched bool
 }
 
 // Steady is one look at the steady state.
@@ -346,6 +354,8 @@ type CopyRun struct {
 	Root     string `json:"root,omitempty"`
 	Verified string `json:"verified,omitempty"`
 	Reason   string `json:"reason,omitempty"`
+	// instead is what the way back kept in its place.
+	instead []string
 }
 
 // EvidenceSet is what was collected because something failed.

@@ -325,11 +325,13 @@ func (f *phaseFold) measure() {
 		}
 	}
 	f.measured = verdict.Measure(in)
-	for _, l := range f.measured.Lanes {
+	unseen := f.unwatched(from, until)
+	for i, l := range f.measured.Lanes {
+		l.Downtime = widen(l.Downtime, l.Outages, ofRow(f.measured.Lanes, i, unseen))
 		f.out.Availability = append(f.out.Availability, LaneRow{Target: f.targets[l.Probe], Observer: f.observerOf(l.Epoch), LaneResult: l})
 		f.addOutages(l, false)
 	}
-	f.out.Downtime = Figure{Known: len(f.measured.Lanes) > 0, Interval: f.measured.Downtime}
+	f.out.Downtime = Figure{Known: len(f.measured.Lanes) > 0, Interval: widen(f.measured.Downtime, outagesOf(f.measured.Lanes), unseen)}
 	for i, r := range f.measured.Faults {
 		f.out.Recovery = append(f.out.Recovery, f.recovery(i, r))
 	}
@@ -427,36 +429,40 @@ func (f *phaseFold) failback() {
 	}
 	inside, _ := lanesIn(f.lanes, from, until)
 	m := verdict.Measure(verdict.Input{Lanes: inside, From: from, Until: until})
-	b := &Failback{Downtime: m.Downtime, StillDown: f.stillDown()}
+	unseen := f.unwatched(from, f.phaseEnd())
+	b := &Failback{Downtime: widen(m.Downtime, outagesOf(m.Lanes), unseen), StillDown: f.stillDown(), unwatched: len(unseen) > 0}
 	for _, l := range m.Lanes {
 		b.Outages += len(l.Outages)
 		f.addOutages(l, true)
-		for i := range f.out.Availability {
-			if a := &f.out.Availability[i]; a.Probe == l.Probe && a.Lane == l.Lane && a.Epoch == l.Epoch {
-				a.After = known(l.Downtime)
-			}
-		}
 	}
-	b.Longest, b.Lane = longestOutage(m.Lanes)
+	for i := range f.out.Availability {
+		f.out.Availability[i].After = afterwards(f.out.Availability, i, m.Lanes, unseen)
+	}
+	b.Longest, b.Lane = longestOutage(m.Lanes, unseen)
 	f.out.Failback = b
 }
 
 // longestOutage bounds the longest single outage of all lanes, and names the lanes that
 // may have seen it: it took no less than what each outage is known to have taken, and no
-// more than what one of them can have.
-func longestOutage(lanes []verdict.LaneResult) (longest *event.Interval, lane string) {
-	for _, l := range lanes {
-		for _, o := range l.Outages {
-			if longest == nil {
-				longest = &event.Interval{}
-			}
-			longest.Lo, longest.Hi = max(longest.Lo, o.Length.Lo), max(longest.Hi, o.Length.Hi)
-			longest.Open = longest.Open || o.Length.Open
+// more than what one of them can have, with what nobody watched beside it.
+func longestOutage(lanes []verdict.LaneResult, unseen []blind) (longest *event.Interval, lane string) {
+	for _, o := range outagesOf(lanes) {
+		if longest == nil {
+			longest = &event.Interval{}
 		}
+		longest.Lo, longest.Open = max(longest.Lo, o.Length.Lo), longest.Open || o.Length.Open
+	}
+	if longest == nil {
+		return nil, ""
 	}
 	var names []string
 	for _, l := range lanes {
-		if slices.ContainsFunc(l.Outages, func(o verdict.Outage) bool { return o.Length.Open || o.Length.Hi >= longest.Lo }) {
+		may := false
+		for _, length := range mayBe(l, unseen) {
+			longest.Hi = max(longest.Hi, length.Hi)
+			may = may || length.Open || length.Hi >= longest.Lo
+		}
+		if may {
 			names = append(names, l.Probe+"/"+l.Lane)
 		}
 	}
@@ -478,7 +484,7 @@ func (f *phaseFold) early(from int64) {
 	if len(inside) == 0 {
 		return
 	}
-	if down := verdict.Downtime(inside, first, from-1); down.Lo > 0 || down.Open {
+	if down := downtime(inside, first, from-1, f.unwatched(first, from-1)); down.Lo > 0 || down.Open {
 		steady.Earlier = &down
 	}
 }
@@ -491,6 +497,8 @@ func (f *phaseFold) withoutService() (event.Interval, bool) {
 	}
 	from, until := f.out.Window.From, f.lastAttempt()
 	inside, _ := lanesIn(f.lanes, from, until)
-	down := verdict.Downtime(inside, from, until)
+	unseen := f.unwatched(from, f.phaseEnd())
+	f.out.unwatched = len(unseen) > 0
+	down := downtime(inside, from, until, unseen)
 	return down, down.Lo > 0 || down.Open
 }

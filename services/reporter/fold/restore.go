@@ -2,10 +2,12 @@ package fold
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
 	"github.com/firedrill/firedrill/pkg/drill"
+	"github.com/firedrill/firedrill/pkg/event"
 	"github.com/firedrill/firedrill/pkg/verdict"
 )
 
@@ -41,10 +43,13 @@ func (f *phaseFold) judgeKeep() {
 	if f.out.State != StateFinished {
 		return
 	}
-	f.addUnasked()
+	if f.touched() {
+		f.addUnasked() // else there is nothing to be seen in them
+	}
 	if len(f.out.Copies) == 0 {
 		return
 	}
+	f.keptInstead()
 	good, whole := 0, "every copy is whole and verified"
 	var why []string
 	for _, c := range f.out.Copies {
@@ -63,6 +68,17 @@ func (f *phaseFold) judgeKeep() {
 	f.addResult(ofKeep, "every copy is made", fmt.Sprintf("%d of %s", good, Plural(len(f.out.Copies), "copy")), v, reasonOr(why, whole))
 }
 
+// touched reports whether a fault or an action has had an effect, or may have had one.
+func (f *phaseFold) touched() bool {
+	refused := func(step string) bool {
+		return slices.ContainsFunc(f.log.entries, func(n entry) bool {
+			p, ok := n.payload.(*event.FaultFailed)
+			return ok && p.Step == step && !p.Unknown
+		})
+	}
+	return len(f.out.Actions) > 0 || slices.ContainsFunc(f.out.Faults, func(r FaultRun) bool { return !refused(r.Step) })
+}
+
 // addUnasked lists the copies that the drill wants and that were never asked for.
 func (f *phaseFold) addUnasked() {
 	for _, k := range f.spec.Keep {
@@ -76,10 +92,48 @@ func (f *phaseFold) addUnasked() {
 	}
 }
 
+// keptInstead notes what the way back kept in place of the one copy that was not made.
+// Of several it does not say which it stands for.
+func (f *phaseFold) keptInstead() {
+	lacking := -1
+	for i, c := range f.out.Copies {
+		if c.Status == statusDone || c.Mirror != "" {
+			continue
+		}
+		if lacking >= 0 {
+			return
+		}
+		lacking = i
+	}
+	if lacking < 0 {
+		return
+	}
+	for _, u := range f.out.Undos {
+		f.out.Copies[lacking].keeps(u.Status, u.Details)
+	}
+	for _, a := range f.out.Actions {
+		if a.Stage == string(drill.StepRestore) {
+			f.out.Copies[lacking].keeps(a.Status, a.Details)
+		}
+	}
+}
+
+// keeps takes what an undo or an action that was done says that it "kept".
+func (c *CopyRun) keeps(status string, details map[string]string) {
+	for _, k := range slices.Sorted(maps.Keys(details)) {
+		if kept, ok := strings.CutPrefix(details[k], "kept "); ok && status == statusDone {
+			c.instead = append(c.instead, kept)
+		}
+	}
+}
+
 // problem says of a copy that was not made what it was and why.
 func (c CopyRun) problem() string {
 	_, name := cutStep(c.Step)
-	what := name
+	what, instead := name, ""
+	if len(c.instead) > 0 {
+		instead = "; in its place the way back kept " + strings.Join(c.instead, ", ")
+	}
 	failed := " could not be copied"
 	switch {
 	case c.Mirror != "":
@@ -90,11 +144,11 @@ func (c CopyRun) problem() string {
 	}
 	switch c.Status {
 	case statusFailed:
-		return what + failed + suffix(c.Reason)
+		return what + failed + suffix(c.Reason) + instead
 	case statusNotAsked:
-		return what + ": the phase ended before its turn came"
+		return what + ": the phase ended before its turn came" + instead
 	}
-	return what + failed + ": the mirror did not answer"
+	return what + failed + ": the mirror did not answer" + instead
 }
 
 // judgeRestore judges the way back: nothing may stay broken.
@@ -126,7 +180,25 @@ func (f *phaseFold) judgeRestore() {
 	case steady:
 		good = "everything was undone and the steady state holds; the phase has no restore checks"
 	}
-	f.addResult(ofRestore, "everything is put back", backText(f.out.Back), j.v, reasonOr(j.why, good))
+	achieved := backText(f.out.Back)
+	if cut := f.out.cutOff(); len(cut) > 0 {
+		achieved += "; " + strings.Join(cut, ", ") + " cut off"
+		if f.out.Back == BackChecked {
+			j.why = append(j.why, good)
+		}
+	}
+	f.addResult(ofRestore, "everything is put back", achieved, j.v, reasonOr(j.why, good))
+}
+
+// cutOff names the restore actions that the abort cut off.
+func (p Phase) cutOff() []string {
+	var out []string
+	for _, a := range p.Actions {
+		if a.Stage == string(drill.StepRestore) && a.Status == statusCutOff {
+			out = append(out, a.Name)
+		}
+	}
+	return out
 }
 
 // restoreJudge collects what speaks against a restore.
@@ -165,8 +237,12 @@ func (f *phaseFold) judgeUndos(j *restoreJudge) {
 		}
 	}
 	for _, a := range f.out.Actions {
-		if a.Stage == string(drill.StepRestore) && a.Status == statusFailed {
+		switch {
+		case a.Stage != string(drill.StepRestore):
+		case a.Status == statusFailed:
 			j.worsen(verdict.Fail, "%s failed: %s", a.Name, a.Reason)
+		case a.Status == statusCutOff:
+			j.worsen(verdict.Inconclusive, "%s was cut off by the abort, so it is not known whether it works", a.Name)
 		}
 	}
 	for _, step := range f.out.Owed {
@@ -214,10 +290,30 @@ func closing(r Report) []string {
 	out := []string{backSentence(r)}
 	for _, p := range r.Phases {
 		if p.Failback != nil && p.Failback.Longest != nil && !p.Failback.StillDown {
-			out = append(out, fmt.Sprintf("The way back after “%s” cost its users an outage of %s.", p.Title, Show(*p.Failback.Longest)))
+			out = append(out, fmt.Sprintf("The way back after “%s” cost its users an outage of %s%s.", p.Title, Show(*p.Failback.Longest), blindly(*p.Failback.Longest, p.Failback.unwatched)))
 		}
 	}
 	return append(out, proofSentence(r))
+}
+
+// Text says what the way back cost.
+func (b Failback) Text() string {
+	if b.StillDown {
+		return "The service was still down from the fault when the measured window ended, so the way back cannot be judged apart."
+	}
+	s := "After the measured window, with the checks and the way back"
+	switch {
+	case b.Outages == 0 && b.unwatched:
+		return fmt.Sprintf("%s, no attempt failed, but a part of it nobody watched: over all lanes the service was down for %s.", s, Show(b.Downtime))
+	case b.Outages == 0:
+		return s + ", no attempt failed."
+	case b.Longest.Lo > b.Downtime.Lo:
+		// Attempts that succeeded may have been served within it, or by what was before.
+		s += fmt.Sprintf(": the longest outage took %s from its first failure to its end (%s), and may have let attempts through in between; without service, over all lanes, it was for %s", Show(*b.Longest), b.Lane, Show(b.Downtime))
+	default:
+		s += fmt.Sprintf(": the longest outage took %s (%s), and over all lanes the service was down for %s", Show(*b.Longest), b.Lane, Show(b.Downtime))
+	}
+	return s + blindly(b.Downtime, b.unwatched) + "."
 }
 
 func backSentence(r Report) string {

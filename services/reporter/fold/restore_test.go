@@ -67,6 +67,87 @@ func TestKeepByAMirror(t *testing.T) {
 	}
 }
 
+// TestNothingToKeep: where nothing was broken there is no evidence of it, so none is
+// missing.
+func TestNothingToKeep(t *testing.T) {
+	for what, inject := range map[string]func(*synthetic.Builder){
+		"aborted before the fault": func(*synthetic.Builder) {},
+		"the fault was refused": func(b *synthetic.Builder) {
+			b.Add(2*time.Second, event.TypeFaultIntended, event.FaultIntended{Effect: event.Effect{Step: "kill/fault/primary", Target: "orders", Operation: "kill", Epoch: 1}})
+			b.Add(2500*time.Millisecond, event.TypeFaultFailed, event.FaultFailed{Step: "kill/fault/primary", Reason: "a newer conductor has acted"})
+		},
+		"": func(b *synthetic.Builder) {
+			b.Add(2*time.Second, event.TypeFaultIntended, event.FaultIntended{Effect: event.Effect{Step: "kill/fault/primary", Target: "orders", Operation: "kill", Epoch: 1}})
+			b.Add(2500*time.Millisecond, event.TypeFaultFailed, event.FaultFailed{Step: "kill/fault/primary", Reason: "died", Unknown: true})
+		},
+	} {
+		b := synthetic.New("d-7")
+		b.Accept(synthetic.Definition("d", "D", synthetic.Phase{Name: "kill", Title: "Kill", Operation: "kill", RTO: time.Second, Keep: synthetic.KeepDone}), "ada")
+		b.Add(time.Second, event.TypePhaseStarted, event.PhaseStarted{Phase: "kill"})
+		inject(b)
+		b.Add(3*time.Second, event.TypeAbortRequested, event.AbortRequested{By: "ada", Cause: "operator", Reason: "customers called"})
+		b.Add(4*time.Second, event.TypePhaseFinished, event.PhaseFinished{Phase: "kill"})
+		b.Add(5*time.Second, event.TypeDrillFinished, event.DrillFinished{})
+		r := mustFold(t, b.History())
+		judged := slices.ContainsFunc(r.Phases[0].Results, func(x fold.Result) bool { return x.Of == "keep" })
+		said := strings.Contains(strings.Join(r.Summary, " "), "Evidence was not kept")
+		if want := what == ""; hasIssue(r, "Evidence was not kept: wal") != want || judged != want || said != want {
+			t.Errorf("%q: issues %q, judged %v, %q", what, titles(r), judged, r.Summary)
+		}
+	}
+}
+
+// TestKeptByTheWayBack: what the undo kept in place of the copy is not missing.
+func TestKeptByTheWayBack(t *testing.T) {
+	p := synthetic.Phase{Name: "kill", Title: "Kill", Operation: "kill", RTO: 30 * time.Second, Back: 2310 * time.Millisecond, Keep: synthetic.KeepDone, AbortAt: 1400 * time.Millisecond}
+	b := synthetic.Build("d", "D", p)
+	if r := mustFold(t, b.History()); !hasIssue(r, "Evidence was not kept: wal") {
+		t.Errorf("not kept by anything: issues %q", titles(r))
+	}
+	b.Change(func(payload any) any {
+		if u, ok := payload.(event.UndoDone); ok {
+			u.Details = map[string]string{"step.01": "kept the write-ahead log of node a in /evidence/wal-a"}
+			return u
+		}
+		return payload
+	})
+	r := mustFold(t, b.History())
+	if got := result(t, r, "keep"); hasIssue(r, "Evidence was not kept: wal") || got.Verdict != verdict.Inconclusive || !strings.Contains(got.Why, "the way back kept the write-ahead log of node a in /evidence/wal-a") {
+		t.Errorf("kept by the undo: issues %q, %+v", titles(r), got)
+	}
+}
+
+// TestCutOffByTheAbort: that an action failed which the abort ended is no failure of the
+// system, as long as it was undone; nor is it shown to work.
+func TestCutOffByTheAbort(t *testing.T) {
+	cut := func(p *synthetic.Phase) { p.CutOff = true }
+	r := mustFold(t, kill(cut))
+	got, a := result(t, r, "restore"), r.Phases[0].Actions[2]
+	if r.Verdict != verdict.Inconclusive || got.Verdict != verdict.Inconclusive || !strings.Contains(got.Why, "failback was cut off by the abort") || got.Achieved != "everything is put back; failback cut off" {
+		t.Errorf("%s: %+v", r.Verdict, got)
+	}
+	if a.Status != "cut off" || !strings.Contains(a.Reason, "context canceled") || hasIssue(r, "The restore action failback failed") {
+		t.Errorf("%+v, issues %q", a, titles(r))
+	}
+	if s := strings.Join(r.Summary, " "); !strings.Contains(s, "was put back, and the restore checks passed") {
+		t.Error(s)
+	}
+	if slices.ContainsFunc(r.ActionItems, func(i fold.ActionItem) bool {
+		return strings.Contains(i.Text, "Repair") || strings.Contains(i.Text, "by hand")
+	}) {
+		t.Errorf("items %+v", r.ActionItems)
+	}
+	if r := mustFold(t, kill(func(p *synthetic.Phase) { p.CutOff, p.UndoFails = true, true })); result(t, r, "restore").Verdict != verdict.Fail {
+		t.Errorf("cut off, and the fault not undone: %+v", result(t, r, "restore"))
+	}
+	// One that failed by itself, whereupon the drill was aborted.
+	b := synthetic.Build("d", "D", synthetic.Phase{Name: "kill", Title: "Kill", Operation: "kill", RTO: 30 * time.Second, Back: 2310 * time.Millisecond, CutOff: true}).Without(event.TypeAbortRequested)
+	b.Add(time.Minute, event.TypeAbortRequested, event.AbortRequested{By: "injector", Cause: "failure", Reason: "failback failed"})
+	if r := mustFold(t, b.History()); result(t, r, "restore").Verdict != verdict.Fail || !hasIssue(r, "The restore action failback failed") {
+		t.Errorf("failed before the abort: %+v", result(t, r, "restore"))
+	}
+}
+
 // hasItem reports whether an issue and an action item of its own speak of it.
 func hasItem(r fold.Report, of string) bool {
 	i := slices.IndexFunc(r.Issues, func(i fold.Issue) bool { return strings.Contains(i.Detail, of) })

@@ -172,7 +172,12 @@ func showSplit(ns int64, round func(float64) float64, per int64, major, minor st
 	if n < 0 {
 		sign, n = "-", -n
 	}
-	if n%per == 0 {
+	switch {
+	case n == 0:
+		return "0 s"
+	case n < per:
+		return fmt.Sprintf("%s%d %s", sign, n, minor)
+	case n%per == 0:
 		return fmt.Sprintf("%s%d %s", sign, n/per, major)
 	}
 	return fmt.Sprintf("%s%d %s %d %s", sign, n/per, major, n%per, minor)

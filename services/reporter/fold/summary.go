@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/firedrill/firedrill/pkg/event"
 	"github.com/firedrill/firedrill/pkg/verdict"
 )
 
@@ -71,12 +72,14 @@ func phaseSentence(p Phase) string {
 
 // keepSentence names the evidence that was not kept, and the mirrors that are behind.
 func keepSentence(p Phase) (s string) {
-	var lacking, behind []string
+	var lacking, instead, behind []string
 	for _, c := range p.Copies {
 		switch {
 		case c.Status == statusDone:
 		case c.Mirror != "":
 			behind = append(behind, c.problem())
+		case len(c.instead) > 0:
+			instead = append(instead, c.problem())
 		default:
 			lacking = append(lacking, c.problem())
 		}
@@ -86,6 +89,9 @@ func keepSentence(p Phase) (s string) {
 	}
 	if len(lacking) > 0 {
 		s = " Evidence was not kept: " + joinReasons(lacking) + "."
+	}
+	if len(instead) > 0 {
+		s = " Evidence was not kept as planned: " + joinReasons(instead) + "."
 	}
 	if len(behind) > 0 {
 		s += " Not brought up to date: " + joinReasons(behind) + "."
@@ -100,7 +106,7 @@ func outcomeSentence(p Phase) string {
 			if r.Verdict == verdict.Invalid {
 				s += capital(r.Why) + "."
 				if p.costly {
-					s += fmt.Sprintf(" Its users were without service for %s, up to the end of the phase.", Show(p.cost))
+					s += fmt.Sprintf(" Its users were without service for %s, up to the end of the phase%s.", Show(p.cost), blindly(p.cost, p.unwatched))
 				}
 				return s
 			}
@@ -136,6 +142,14 @@ func outcomeSentence(p Phase) string {
 		s += fmt.Sprintf("; %s of %s acknowledged writes were lost", ShowCount(lost), ShowCount(ackedRecovered(p)))
 	}
 	return strings.TrimSpace(s) + "."
+}
+
+// blindly says what the upper end of a downtime, if it has one, holds beside what was seen.
+func blindly(down event.Interval, unwatched bool) string {
+	if down.Open || !unwatched {
+		return ""
+	}
+	return "; the upper end holds the time in which nobody watched"
 }
 
 // decided names what gave a phase that did not pass its verdict.

@@ -82,7 +82,7 @@ type page struct {
 // that is loaded from elsewhere.
 func HTML(r fold.Report) ([]byte, error) {
 	t, err := template.New("report").Funcs(template.FuncMap{
-		"duration": fold.ShowDuration, "time": fold.ShowTime, "clock": clock, "join": orDash, "class": classOf, "count": count, "failback": failbackText, "requester": fold.ShowRequester, "unbroken": unbroken, "wide": wide,
+		"duration": fold.ShowDuration, "time": fold.ShowTime, "clock": clock, "join": orDash, "class": classOf, "count": count, "requester": fold.ShowRequester, "unbroken": unbroken, "wide": wide,
 	}).Parse(reportTemplate)
 	if err != nil {
 		return nil, fmt.Errorf("parse the report's template: %w", err)

@@ -165,7 +165,7 @@ func (m *markdown) phase(r fold.Report, p fold.Phase) {
 	}
 	m.table(resultHead, resultRows(p.Results))
 	if p.Failback != nil {
-		m.line("%s\n", inline(failbackText(p.Failback)))
+		m.line("%s\n", inline(p.Failback.Text()))
 	}
 }
 

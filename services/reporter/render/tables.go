@@ -319,17 +319,6 @@ func notCounted(r fold.Report) string {
 	return "; report.published, which closes the history, comes after them: “firedrill verify” counts it too"
 }
 
-// failbackText says what the way back cost.
-func failbackText(b *fold.Failback) string {
-	switch {
-	case b.StillDown:
-		return "The service was still down from the fault when the measured window ended, so the way back cannot be judged apart."
-	case b.Outages == 0:
-		return "After the measured window, with the checks and the way back, no attempt failed."
-	}
-	return fmt.Sprintf("After the measured window, with the checks and the way back: the longest outage took %s (%s), and over all lanes the service was down for %s.", fold.Show(*b.Longest), b.Lane, fold.Show(b.Downtime))
-}
-
 // definitions explain the figures that the report has.
 func definitions(r fold.Report) [][2]string {
 	if r.Settlement != nil {
@@ -346,7 +335,7 @@ func definitions(r fold.Report) [][2]string {
 		{"Detect, fail over, restore service, stay stable, verify data", "from the fault to the first recovery action (without one: to the first failed attempt); from there to the end of the last one (without one: to the first success); from there to the stable service; from there to the end of the data checks, which begin after the stable window."},
 		{"Measured window", "from the begin of the steady state's window to a second after the service was seen to be stable, or to what cut the watching short; never into the restore."},
 		{"Availability", "attempts that succeeded within their deadline, of all that were scheduled in the measured window; a slot that the observer skipped counts as bad. The minimum is the worst second's."},
-		{"Downtime", "without service within the measured window; that after the window, up to the end of the phase, is given apart: it is mostly the way back's, and no objective judges it."},
+		{"Downtime", "without service within the measured window; that after the window, up to the end of the phase, is given apart: it is mostly the way back's, and no objective judges it. The upper ends hold the time in which nobody watched, in the row of the observer before it. The lower ends leave out what an attempt that succeeded may have been served in, which an outage's length, from its begin to its end, does not."},
 		{"Latency", "from the moment an attempt was scheduled, so that a hang is not hidden; a failed attempt counts as endless (+∞)."},
 		{"Lost writes", "acknowledged to the client and not present afterwards. Acknowledged are all of the lane, from its first attempt, before the measured window, to the reading of the ledger, with the extra attempts that were made besides the schedule while the service was down; “Attempts” are the scheduled ones of the measured window alone. Recovered: not acknowledged and yet present. Phantom: present and never attempted."},
 		{"Recovery point", "how far before the fault the surviving data ends. Without losses its upper end is the time since the last acknowledged write."},

@@ -55,6 +55,10 @@ func (r *run) checks(lanes []verdict.Lane) {
 // putBack writes the restore, the steady state after it, and its checks.
 func (r *run) putBack() {
 	b, p := r.b, r.p
+	if p.CutOff {
+		r.cutOff()
+		return
+	}
 	r.action(r.step("restore/failback"), "failback", r.restore+10*time.Millisecond, r.restore+1600*time.Millisecond, map[string]string{"method": "pg_rewind", "rewound_bytes": "41943040"})
 	r.undo(r.restore + 1700*time.Millisecond)
 	b.Add(r.steady, event.TypeSteadyRequested, event.SteadyRequested{Step: r.step("steady/after")})
@@ -65,6 +69,17 @@ func (r *run) putBack() {
 	b.Add(r.steady+5100*time.Millisecond, event.TypeSteadyEstablished, event.SteadyEstablished{Step: r.step("steady/after"), Window: event.Duration(5 * time.Second),
 		Lanes: []event.LaneSummary{{Probe: "orders-write", Lane: "pooled", Scheduled: 50, OK: 50, P50: 1_150_000, P95: 1_480_000, P99: 1_500_000}}})
 	r.checkRestored(r.steady + 5120*time.Millisecond)
+}
+
+// cutOff writes a failback in whose midst the drill is aborted, and its undo.
+func (r *run) cutOff() {
+	b, step := r.b, r.step("restore/failback")
+	b.Add(r.restore, event.TypeActionIntended, event.ActionIntended{Effect: event.Effect{Step: step, Target: "orders", Operation: "failback", Epoch: 1, Undo: []byte(`{"home":"orders-a"}`)}})
+	b.abort(r.restore + 400*time.Millisecond)
+	b.Add(r.restore+420*time.Millisecond, event.TypeActionFailed, event.ActionFailed{Step: step, Reason: "failback on orders: copy the write-ahead log: context canceled (signal: killed)"})
+	b.undone(r.restore+500*time.Millisecond, step)
+	r.undo(r.restore + 1700*time.Millisecond)
+	r.checkRestored(r.steady)
 }
 
 // checkRestored writes the checks after the restore, which take 190 ms.
@@ -115,6 +130,11 @@ func (r *run) undo(at time.Duration) {
 		}
 		return
 	}
+	b.undone(at, step)
+}
+
+// undone writes an undo that succeeds and takes 700 ms.
+func (b *Builder) undone(at time.Duration, step string) {
 	b.Add(at, event.TypeUndoIntended, event.UndoIntended{Step: step, Epoch: 1, Try: 1})
 	b.Add(at+700*time.Millisecond, event.TypeUndoDone, event.UndoDone{Step: step, Began: b.Reading(at + 5*time.Millisecond), Ended: b.Reading(at + 690*time.Millisecond), Details: map[string]string{"orders-a": "was running already: nothing to do"}})
 }
@@ -122,8 +142,12 @@ func (r *run) undo(at time.Duration) {
 // abort writes an operator's abort and the clean-up.
 func (r *run) abort() {
 	b, p := r.b, r.p
-	b.Add(r.f0+p.AbortAt, event.TypeAbortRequested, event.AbortRequested{By: "ada", Cause: "operator", Reason: "customers called"})
+	b.abort(r.f0 + p.AbortAt)
 	r.undo(r.restore)
 	r.checkRestored(r.restore + 800*time.Millisecond)
-	b.Add(r.end, event.TypePhaseFinished, event.PhaseFinished{Phase: p.Name, Complete: false, Reason: "aborted by ada: customers called"})
+	b.Add(r.end, event.TypePhaseFinished, event.PhaseFinished{Phase: p.Name, Complete: false, Reason: aborted})
+}
+
+func (b *Builder) abort(at time.Duration) {
+	b.Add(at, event.TypeAbortRequested, event.AbortRequested{By: "ada", Cause: "operator", Reason: "customers called"})
 }

@@ -37,6 +37,10 @@ type Phase struct {
 	// TakeoverAt and ReclaimAt replace the injector or the observer at that time
 	// after the fault; 0 does not.
 	TakeoverAt, ReclaimAt time.Duration
+	// Unwatched is for how long nobody watches before ReclaimAt; 0 is a short time.
+	Unwatched time.Duration
+	// CutOff aborts the drill while its failback is under way.
+	CutOff bool
 	// UndoFails lets every try to undo fail.
 	UndoFails bool
 	// CheckFails adds a failing property to the checks.
@@ -62,6 +66,9 @@ const (
 	Window  = 5 * time.Second
 	Timeout = 12 * time.Second
 )
+
+// aborted is why a phase that an operator aborted ended.
+const aborted = "aborted by ada: customers called"
 
 // Definition is the drill that the phases belong to.
 func Definition(name, title string, phases ...Phase) drill.Drill {
@@ -108,7 +115,7 @@ func Build(name, title string, phases ...Phase) *Builder {
 		if p.UndoFails {
 			outstanding = append(outstanding, r.step("fault/primary"))
 		}
-		if p.AbortAt > 0 {
+		if p.AbortAt > 0 || p.CutOff {
 			complete, reason = false, "aborted by ada"
 			break
 		}
@@ -162,7 +169,11 @@ func (r *run) phase() time.Duration {
 	r.checks(lanes)
 	r.keep()
 	r.putBack()
-	b.Add(r.end, event.TypePhaseFinished, event.PhaseFinished{Phase: p.Name, Complete: true})
+	end := event.PhaseFinished{Phase: p.Name, Complete: !p.CutOff}
+	if p.CutOff {
+		end.Reason = aborted
+	}
+	b.Add(r.end, event.TypePhaseFinished, end)
 	return r.end
 }
 
@@ -227,12 +238,10 @@ func (r *run) inject() {
 	}
 }
 
-// unwatched is how long nobody watches before another observer claims the drill.
-const unwatched = 80 * time.Millisecond
-
 // observe makes the lanes of the phase's observers.
 func (r *run) observe(w watch) []verdict.Lane {
 	b, at := r.b, r.f0+r.p.ReclaimAt
+	unwatched := max(r.p.Unwatched, 80*time.Millisecond)
 	if r.p.ReclaimAt == 0 {
 		at = w.end + unwatched
 	}
