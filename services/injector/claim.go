@@ -40,7 +40,7 @@ func (e *effects) claimTargets(ctx context.Context, s drill.State) (map[string]s
 			return nil, fmt.Errorf("target %s is %s: %w", name, systems[name], err)
 		}
 	}
-	return systems, nil
+	return systems, e.holds.take(e.Locks, s, systems, e.log)
 }
 
 // identify asks the driver, or falls back to the configuration for one that

@@ -282,6 +282,10 @@ func (c *conductor) awaitLease(ctx context.Context) (time.Duration, error) {
 	}
 	c.epoch, c.restarted, c.surveyed = epoch, false, false
 	c.log.Info("conducting", "epoch", epoch, "reason", take.Reason)
+	// A predecessor's locks went with it. What is broken is put back in any case.
+	if err := c.effects.holds.take(c.Locks, c.state, c.state.Systems, c.log); err != nil {
+		c.log.Warn("two firedrills drill one system", "error", err)
+	}
 	return 0, nil
 }
 

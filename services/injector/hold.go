@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"log/slog"
 	"maps"
 	"os"
 	"path/filepath"
@@ -25,70 +26,92 @@ import (
 // with its process at the latest. It is not safe for concurrent use.
 type holds struct{ files []*os.File }
 
-// take takes a drill's systems, each a file in dir, which all users of the machine share.
-// The error says who has one.
-func (h *holds) take(dir string, s drill.State) error {
-	if err := os.MkdirAll(dir, 0o777); err != nil {
-		return fmt.Errorf("locks of systems: %w", err)
+// heldError says that another firedrill of this machine has a system.
+type heldError struct{ path, holder string }
+
+func (e *heldError) Error() string {
+	return fmt.Sprintf("another firedrill on this machine drills it (%s): wait until that is over, or abort it there; it has locked %s", cmp.Or(e.holder, "it does not say which"), e.path)
+}
+
+// take takes a drill's systems, each a file of dir, which all users of the machine share.
+// The error is a *heldError: another firedrill has one. Where nothing can be locked, that
+// is logged, and no reason to keep from a drill.
+func (h *holds) take(dir string, s drill.State, systems map[string]string, log *slog.Logger) error {
+	if dir == "" {
+		return nil
 	}
-	// As for other users' files in such a place: nobody removes what is another's.
-	if err := os.Chmod(dir, 0o777|fs.ModeSticky); err != nil && !errors.Is(err, fs.ErrPermission) {
-		return fmt.Errorf("locks of systems: %w", err)
-	}
-	for _, name := range slices.Sorted(maps.Keys(s.Systems)) {
-		if err := h.takeOne(dir, s, name); err != nil {
-			return fmt.Errorf("target %s is %s: %w", name, s.Systems[name], err)
+	for _, name := range slices.Sorted(maps.Keys(systems)) {
+		err := h.takeOne(dir, s, systems[name])
+		if errors.As(err, new(*heldError)) {
+			return fmt.Errorf("target %s is %s: %w", name, systems[name], err)
+		}
+		if err != nil {
+			log.Warn("another firedrill on this machine would not know of this drill", "target", name, "error", err)
 		}
 	}
 	return nil
 }
 
-func (h *holds) takeOne(dir string, s drill.State, name string) error {
-	sum := sha256.Sum256([]byte(s.Systems[name]))
-	path := filepath.Join(dir, hex.EncodeToString(sum[:16]))
+func (h *holds) takeOne(dir string, s drill.State, system string) error {
+	sum := sha256.Sum256([]byte(system))
+	path := filepath.Join(dir, "firedrill-"+hex.EncodeToString(sum[:16]))
 	if slices.ContainsFunc(h.files, func(f *os.File) bool { return f.Name() == path }) {
-		return nil // two of its targets are one system
+		return nil // taken before, or by another target that is the same system
 	}
 	f, err := openLock(path)
 	if err != nil {
 		return err
 	}
 	if err := filelock.Try(f); err != nil {
-		holder, _ := io.ReadAll(io.LimitReader(f, 1000)) // for people
-		_ = f.Close()                                    // opened for reading
+		said, _ := io.ReadAll(io.LimitReader(f, 1000)) // for people
+		_ = f.Close()                                  // nothing was written to it
 		if errors.Is(err, filelock.ErrHeld) {
-			return fmt.Errorf("another firedrill on this machine drills it: %s; wait until that is over, or abort it there", cmp.Or(strings.TrimSpace(string(holder)), "it does not say which"))
+			return &heldError{path, strings.TrimSpace(string(said))}
 		}
-		return fmt.Errorf("%s: %w", path, err)
+		return fmt.Errorf("lock %s: %w", path, err)
 	}
 	h.files = append(h.files, f)
-	// Who may not write into another user's file leaves what that said.
-	if w, err := os.OpenFile(path, os.O_WRONLY|os.O_TRUNC|syscall.O_NOFOLLOW, 0); err == nil {
-		_, werr := fmt.Fprintf(w, "drill %s of %s, process %d\n", s.ID, cmp.Or(s.Requester, "nobody named"), os.Getpid())
-		return errors.Join(werr, w.Close())
-	}
+	// For people: who may not write into another user's file is not named.
+	_ = f.Truncate(0)
+	_, _ = fmt.Fprintf(f, "drill %s of %s, process %d\n", s.ID, cmp.Or(s.Requester, "nobody named"), os.Getpid())
 	return nil
 }
 
-// openLock opens a lock's file for reading, which is enough to lock it, and makes one that
-// is missing. Links are not followed: anybody may write to the directory.
+// openLock opens a lock's file, and makes one that is missing, for all users. Reading is
+// enough to lock it. Anybody may write to the directory: nothing but a plain file is used.
 func openLock(path string) (*os.File, error) {
-	for {
-		f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW, 0)
-		if !errors.Is(err, fs.ErrNotExist) {
-			return f, err
-		}
+	const careful = syscall.O_NOFOLLOW | syscall.O_NONBLOCK
+	f, err := os.OpenFile(path, os.O_RDWR|careful, 0)
+	if errors.Is(err, fs.ErrPermission) {
+		f, err = os.OpenFile(path, os.O_RDONLY|careful, 0)
+	}
+	if errors.Is(err, fs.ErrNotExist) {
 		f, err = os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o644)
-		if !errors.Is(err, fs.ErrExist) {
-			return f, err
+		if err == nil {
+			err = f.Chmod(0o644) // whatever this process keeps from others
 		}
 	}
+	if err != nil {
+		return nil, err
+	}
+	info, err := f.Stat()
+	if err == nil {
+		if of, ok := info.Sys().(*syscall.Stat_t); !info.Mode().IsRegular() || ok && of.Nlink != 1 {
+			err = fmt.Errorf("%s is not a plain file of its own; remove it", path)
+		}
+	}
+	if err != nil {
+		_ = f.Close() // nothing was written to it
+		return nil, err
+	}
+	return f, nil
 }
 
 // release gives back what was taken.
 func (h *holds) release() error {
 	var errs []error
 	for _, f := range h.files {
+		_ = f.Truncate(0) // for people, as above
 		errs = append(errs, filelock.LetGo(f))
 	}
 	h.files = nil

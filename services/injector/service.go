@@ -36,8 +36,9 @@ type Config struct {
 	// injector that runs one drill for its operator, with targets that the request
 	// itself describes, must not take what anybody has left in the store.
 	Only func(subject string, data []byte, msgID string) bool
-	// Locks is a directory of this machine that all firedrills on it share: a system is
-	// drilled by one of them at a time, whatever their event stores; "" shares nothing.
+	// Locks is a directory of this machine that all firedrills on it share, and where all
+	// of its users may make files: a system is drilled by one of them at a time, whatever
+	// their event stores; "" shares nothing.
 	Locks string
 	// Room says why the event store could not take a drill's history; nil where that is
 	// others' to know. Nothing is broken that could not be put back for want of it.

@@ -33,9 +33,6 @@ func (e *effects) survey(ctx context.Context, s drill.State, now event.Reading) 
 		})
 	}
 	wg.Wait()
-	if e.Locks != "" && e.Bus != nil { // else it is only planned for somebody
-		errs = append(errs, e.holds.take(e.Locks, s))
-	}
 	if e.Room != nil {
 		errs = append(errs, e.Room())
 	}

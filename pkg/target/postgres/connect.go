@@ -171,10 +171,9 @@ func (s *session) rows(ctx context.Context, sql string, args ...string) ([][]str
 }
 
 // exec runs one statement, no longer than ctx allows; the error is an ErrHeldBack if that
-// was too short to send it. pgconn would watch the
-// context in a goroutine for each statement, which costs a prober more than the
-// statement does; a deadline on the connection ends it just so, and leaves it as
-// unusable.
+// was too short to send it. pgconn would watch the context in a goroutine for each
+// statement, which costs a prober more than the statement does; a deadline on the
+// connection ends it just so, and leaves it as unusable.
 func (s *session) exec(ctx context.Context, sql string, params [][]byte) *pgconn.Result {
 	if ctx.Err() != nil {
 		return &pgconn.Result{Err: fmt.Errorf("%w: %w", canary.ErrHeldBack, context.Cause(ctx))}
@@ -184,10 +183,17 @@ func (s *session) exec(ctx context.Context, sql string, params [][]byte) *pgconn
 		s.spoiled = true
 		return &pgconn.Result{Err: err}
 	}
-	stop := context.AfterFunc(ctx, func() { _ = s.raw.SetDeadline(time.Unix(1, 0)) })
+	ended := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(ended)
+		_ = s.raw.SetDeadline(time.Unix(1, 0))
+	})
 	r := s.pg.ExecParams(context.Background(), sql, params, nil, nil, nil).Read()
-	// The function that was not stopped in time may yet end the next statement.
-	if err := s.raw.SetDeadline(time.Time{}); !stop() || err != nil {
+	if !stop() {
+		<-ended // else it might end what the connection is kept for
+		s.spoiled = true
+	}
+	if err := s.raw.SetDeadline(time.Time{}); err != nil {
 		s.spoiled = true
 	}
 	switch {

@@ -132,8 +132,8 @@ func (s *unanswered) ledTo(c *session) bool {
 }
 
 // free cancels, by a session, statements that enter gave it, and lets go of their
-// connections: also of those whose process is not found, as after a cut network. If it
-// cannot, they are owed as before.
+// connections: also of those whose process is not found, as after a cut network, and where
+// the server lets nobody cancel. If it does not say, they are owed as before.
 func (s *unanswered) free(ctx context.Context, c *session, free []*session) error {
 	tags := make([]string, len(free))
 	for i, o := range free {
@@ -141,6 +141,9 @@ func (s *unanswered) free(ctx context.Context, c *session, free []*session) erro
 	}
 	_, err := c.rows(ctx, "SELECT count(pg_cancel_backend(pid)) FROM pg_stat_activity WHERE state = 'active' AND right(query, $1::int) = ANY ($2::text[])",
 		strconv.Itoa(len(c.tag)), `{"`+strings.Join(tags, `","`)+`"}`)
+	if sqlCode(err) != "" {
+		err = nil // else no attempt would be made here any more
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, o := range free {

@@ -310,7 +310,15 @@ func (a *app) connectOrStart(ctx context.Context, r asked, outDir string) (*sess
 }
 
 // sharedLocks is the directory by which the firedrills of this machine know of each other.
-func sharedLocks() string { return filepath.Join(os.TempDir(), "firedrill-systems") }
+// A service may have a temporary directory of its own, so that comes second.
+func sharedLocks() string {
+	const machine = "/run/lock"
+	const mayMake = 2 | 1 // W_OK, X_OK
+	if syscall.Access(machine, mayMake) == nil {
+		return machine
+	}
+	return os.TempDir()
+}
 
 func (a *app) keyringPath() string {
 	if a.keyring != "" {

@@ -202,13 +202,17 @@ func (g failedAlike) detail() string {
 // copies lists the evidence that was not kept, and what can still be done.
 func (d *docket) copies(p Phase) {
 	for _, c := range p.Copies {
-		if c.Status == statusDone || p.State != StateFinished || len(c.instead) > 0 {
+		if c.Status == statusDone || p.State != StateFinished {
 			continue
 		}
 		_, name := cutStep(c.Step)
 		if c.Mirror != "" {
 			d.open(Major, p.Name, "A mirror was not brought up to date: "+name, c.problem(),
 				fmt.Sprintf("See `firedrill mirror status %s`, remove the cause and run `firedrill mirror sync %s --fleet`.", c.Mirror, c.Mirror))
+			continue
+		}
+		if len(c.instead) > 0 {
+			d.open(Minor, p.Name, "Evidence was not kept as planned: "+name, c.problem(), "See whether what the way back kept is what was to be kept.")
 			continue
 		}
 		d.open(Major, p.Name, "Evidence was not kept: "+name, c.problem(),

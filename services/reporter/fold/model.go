@@ -354,7 +354,7 @@ type CopyRun struct {
 	Root     string `json:"root,omitempty"`
 	Verified string `json:"verified,omitempty"`
 	Reason   string `json:"reason,omitempty"`
-	// instead is what the way back kept in its place.
+	// instead is what the way back kept, and may be it.
 	instead []string
 }
 

@@ -92,8 +92,8 @@ func (f *phaseFold) addUnasked() {
 	}
 }
 
-// keptInstead notes what the way back kept in place of the one copy that was not made.
-// Of several it does not say which it stands for.
+// keptInstead notes what the way back kept, which may be the one copy that was not made.
+// Of several it does not say which it may stand for.
 func (f *phaseFold) keptInstead() {
 	lacking := -1
 	for i, c := range f.out.Copies {
@@ -132,7 +132,7 @@ func (c CopyRun) problem() string {
 	_, name := cutStep(c.Step)
 	what, instead := name, ""
 	if len(c.instead) > 0 {
-		instead = "; in its place the way back kept " + strings.Join(c.instead, ", ")
+		instead = "; the way back kept " + strings.Join(c.instead, ", ") + ", which may be it"
 	}
 	failed := " could not be copied"
 	switch {

@@ -220,7 +220,8 @@ func afterwards(rows []LaneRow, row int, lanes []verdict.LaneResult, unseen []bl
 	}
 	var down event.Interval
 	for _, l := range lanes {
-		down.Lo, down.Hi, down.Open = add(down.Lo, l.Downtime.Lo), add(down.Hi, l.Downtime.Hi), down.Open || l.Downtime.Open
+		// Two claims may have seen one outage.
+		down.Lo, down.Hi, down.Open = max(down.Lo, l.Downtime.Lo), add(down.Hi, l.Downtime.Hi), down.Open || l.Downtime.Open
 	}
 	return known(widen(down, outagesOf(lanes), unseen))
 }
