@@ -183,17 +183,15 @@ func (s *session) exec(ctx context.Context, sql string, params [][]byte) *pgconn
 		s.spoiled = true
 		return &pgconn.Result{Err: err}
 	}
-	ended := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
-		defer close(ended)
-		_ = s.raw.SetDeadline(time.Unix(1, 0))
+		// The connection's own deadline does it, and whoever reads on by then has another.
+		if !errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			_ = s.raw.SetDeadline(time.Unix(1, 0))
+		}
 	})
 	r := s.pg.ExecParams(context.Background(), sql, params, nil, nil, nil).Read()
-	if !stop() {
-		<-ended // else it might end what the connection is kept for
-		s.spoiled = true
-	}
-	if err := s.raw.SetDeadline(time.Time{}); err != nil {
+	// The function that was not stopped in time may yet end the next statement.
+	if err := s.raw.SetDeadline(time.Time{}); !stop() || err != nil {
 		s.spoiled = true
 	}
 	switch {
