@@ -259,15 +259,15 @@ func same(x, y *event.ProbeBatch) bool {
 		slices.Equal(x.Extra, y.Extra) && slices.Equal(x.Connected, y.Connected) && slices.Equal(x.AskedUS, y.AskedUS)
 }
 
-// unpack appends a batch's attempts. The lane's deadline is the largest that
-// any batch had: it is raised once, when the baseline is known.
+// unpack appends a batch's attempts, each with the batch's deadline. The lane's is the
+// largest that any batch had.
 func (l *Lane) unpack(b *event.ProbeBatch) {
 	l.Deadline = max(l.Deadline, b.DeadlineUS*microsecond)
 	l.Attempts = slices.Grow(l.Attempts, len(b.Outcomes))
 	at := b.Origin.Mono
 	for i := range len(b.Outcomes) {
 		at += b.ScheduledUS[i] * microsecond
-		a := Attempt{Seq: b.FirstSeq + int64(i), Scheduled: at, Outcome: Outcome(b.Outcomes[i])}
+		a := Attempt{Seq: b.FirstSeq + int64(i), Scheduled: at, Deadline: b.DeadlineUS * microsecond, Outcome: Outcome(b.Outcomes[i])}
 		a.Started = at + b.LateUS[i]*microsecond
 		a.Completed = a.Started + b.TookUS[i]*microsecond
 		if len(b.ObservedSeq) > 0 {

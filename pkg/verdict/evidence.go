@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"sort"
 )
 
 // The assumptions that every interval rests on:
@@ -13,13 +14,13 @@ import (
 //     start and its completion.
 //  2. A failed attempt shows that it did not work at some such instant.
 //  3. An attempt that is unknown, or failed at its deadline, shows only that nobody
-//     answered. It is charged to an instant between its start and the earlier of its completion
-//     and the moment at which it asked plus the slowest answer that the lane had seen
-//     by then: later than that it would have been answered. One that got no connection
-//     goes by the slowest attempt, whose connection may have been new too. One that asked only after
-//     a quarter of its deadline shows nothing: had it had all of its time, it may have
-//     been answered. Nor does a skipped slot, or an attempt that was held back with
-//     nothing sent.
+//     answered. It is charged to an instant between its start and the earlier of its
+//     completion and the moment at which it asked plus the slowest answer that the
+//     lane had seen by then: later than that it would have been answered. One that got
+//     no connection goes by the slowest attempt, whose connection may have been new
+//     too. One that asked only after a quarter of its deadline shows nothing: had it
+//     had all of its time, it may have been answered. Nor does a skipped slot, or an
+//     attempt that was held back with nothing sent.
 //  4. Between two bad attempts without a proof of service in between, the
 //     service stayed down. And an outage that neither failed nor delayed any
 //     attempt that started in it did not happen.
@@ -69,6 +70,12 @@ type evidence struct {
 	// prompt is how long an attempt took at most before the lane's first bad one, but for
 	// waiting for connections that others made.
 	prompt int64
+	// lastSlow[i] is the latest start in byStart[:i+1] of an attempt that took longer than
+	// prompt, the smallest number where there is none.
+	lastSlow []int64
+	// looked counts the attempts that were gone through one by one where the indexes do not
+	// say enough. It is only read by the test that keeps it from growing with their square.
+	looked int
 }
 
 // gather picks the attempts scheduled in [from, until] and completed by until:
@@ -149,6 +156,14 @@ func (e *evidence) index() {
 		}
 		e.prompt = max(e.prompt, took)
 	}
+	e.lastSlow = make([]int64, len(e.byStart))
+	slow := int64(math.MinInt64)
+	for i, a := range e.byStart {
+		if a.Completed-a.Started > e.prompt {
+			slow = a.Started
+		}
+		e.lastSlow[i] = slow
+	}
 }
 
 // newBad is an attempt that was made and was not ok as evidence, before it is known how
@@ -170,15 +185,35 @@ func (b *bad) answeredWithin(answer, attempt int64) {
 
 func startsBy(a Attempt, t int64) int { return cmp.Compare(a.Started, t) }
 
+// atOrBefore is the number of those whose moment is at or before t, of all in the order of it.
+func atOrBefore[T any](all []T, t int64, moment func(T) int64) int {
+	return sort.Search(len(all), func(i int) bool { return moment(all[i]) > t })
+}
+
+// badsBy is the number of bad attempts started at or before t.
+func (e *evidence) badsBy(t int64) int {
+	return atOrBefore(e.bads, t, func(b bad) int64 { return b.a })
+}
+
+// upsetBy is the latest start up to t of an attempt that was not served as promptly as
+// those before the first outage, the smallest number where there is none.
+func (e *evidence) upsetBy(t int64) int64 {
+	at := int64(math.MinInt64)
+	if n := e.badsBy(t); n > 0 {
+		at = e.bads[n-1].a
+	}
+	if n := atOrBefore(e.silent, t, func(at int64) int64 { return at }); n > 0 {
+		at = max(at, e.silent[n-1])
+	}
+	if n := atOrBefore(e.byStart, t, func(a Attempt) int64 { return a.Started }); n > 0 {
+		at = max(at, e.lastSlow[n-1])
+	}
+	return at
+}
+
 // endedBy is the number of ok attempts completed at or before t.
 func (e *evidence) endedBy(t int64) int {
-	n, _ := slices.BinarySearchFunc(e.byEnd, t, func(a Attempt, t int64) int {
-		if a.Completed <= t {
-			return -1
-		}
-		return 1
-	})
-	return n
+	return atOrBefore(e.byEnd, t, func(a Attempt) int64 { return a.Completed })
 }
 
 // lastOKStart is the latest start among the ok attempts completed by t.

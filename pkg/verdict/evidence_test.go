@@ -2,7 +2,10 @@ package verdict
 
 import (
 	"math"
+	"math/rand/v2"
 	"testing"
+
+	"github.com/firedrill/firedrill/pkg/event"
 )
 
 // TestIndexesAgainstTheirDefinitions looks every bound up by brute force.
@@ -14,8 +17,12 @@ func TestIndexesAgainstTheirDefinitions(t *testing.T) {
 		for range 60 {
 			at := between(w.rng, 0, w.end)
 			var lastStart, slowest int64 = -1, -1
-			firstStart, firstEnd := int64(math.MaxInt64), int64(math.MaxInt64)
+			firstStart, firstEnd, upset := int64(math.MaxInt64), int64(math.MaxInt64), int64(math.MinInt64)
 			for _, a := range l.Attempts {
+				prompt := a.Outcome == OK && a.Completed-a.Started <= e.prompt
+				if a.Completed <= w.end && a.Started <= at && a.Outcome != Skipped && !prompt {
+					upset = max(upset, a.Started)
+				}
 				switch {
 				case a.Bad() || a.Completed > w.end:
 					continue
@@ -37,10 +44,72 @@ func TestIndexesAgainstTheirDefinitions(t *testing.T) {
 			if got, ok := e.firstOKFrom(at); ok != (firstEnd < math.MaxInt64) || (ok && got.Completed != firstEnd) {
 				t.Fatalf("seed %d at %d: first ok %d %v, want %d", seed, at, got.Completed, ok, firstEnd)
 			}
+			if got := e.upsetBy(at); got != upset {
+				t.Fatalf("seed %d at %d: last upset %d, want %d", seed, at, got, upset)
+			}
 			if got := e.firstStartAfter(at); got != firstStart {
 				t.Fatalf("seed %d at %d: first start %d, want %d", seed, at, got, firstStart)
 			}
 		}
+	}
+}
+
+// TestSureDowntimeAgainstItsDefinition takes the surroundings of each ok attempt out of the
+// core one after the other.
+func TestSureDowntimeAgainstItsDefinition(t *testing.T) {
+	several := 0
+	for seed := range uint64(400) {
+		r := rand.New(rand.NewPCG(seed, 3))
+		often := 2 + r.IntN(20)
+		l := partly("fresh", 10*ms, between(r, 2*ms, 80*ms), 300, func(int) (Outcome, int64) {
+			if r.IntN(often) == 0 {
+				return OK, 0
+			}
+			return []Outcome{Failed, Unknown}[r.IntN(2)], between(r, 1*ms, 250*ms)
+		})
+		for i := range l.Attempts {
+			if a := &l.Attempts[i]; a.Outcome == OK && r.IntN(10) == 0 {
+				a.Completed += between(r, 0, 800*ms)
+			}
+		}
+		e := gather(&l, 0, math.MaxInt64)
+		for _, o := range e.outages(0) {
+			c, lo, hi := o.cluster, o.Start.Hi, o.End.Lo
+			down := []span{{lo, max(lo, hi)}}
+			for _, k := range e.byEnd[e.endedBy(lo):] {
+				cut := span{lo, hi}
+				for _, b := range c.bads {
+					if b.by <= k.Started {
+						cut.lo = max(cut.lo, b.a)
+					}
+					if b.a >= k.Completed {
+						cut.hi = min(cut.hi, b.c)
+					}
+				}
+				if k.Started >= hi {
+					continue
+				}
+				var rest []span
+				for _, s := range down {
+					for _, part := range []span{{s.lo, min(s.hi, cut.lo)}, {max(s.lo, cut.hi), s.hi}} {
+						if part.lo < part.hi {
+							rest = append(rest, part)
+						}
+					}
+				}
+				down = rest
+			}
+			got := e.proven(c, lo, hi)
+			if total(got) != total(down) {
+				t.Fatalf("seed %d: outage from %d to %d: sure are %v, want %v", seed, lo, hi, got, down)
+			}
+			if len(got) > 1 {
+				several++
+			}
+		}
+	}
+	if several < 200 {
+		t.Errorf("only %d outages were surely on in several stretches", several)
 	}
 }
 
@@ -150,6 +219,51 @@ func TestPromptnessLeavesOutWaiting(t *testing.T) {
 		l.Attempts = []Attempt{{Seq: 1, Asked: 200 * ms, Completed: 205 * ms, Outcome: OK, Connected: connected}}
 		if e := gather(&l, 0, 2000*ms); e.prompt != want {
 			t.Errorf("connected %t: prompt is within %d, want %d", connected, e.prompt, want)
+		}
+	}
+}
+
+// TestEachAttemptHasItsOwnDeadline: the lane's was raised later, and says nothing of those
+// before.
+func TestEachAttemptHasItsOwnDeadline(t *testing.T) {
+	const at, own, raised = 1000 * ms, 100 * ms, 700 * ms
+	before := BatchMeta{Phase: "p", Probe: "orders", Kind: kindWrite, Lane: lanePooled, Clock: event.Reading{Clock: "obs"}, Deadline: own}
+	after := before
+	after.Deadline = raised
+	for name, c := range map[string]struct {
+		asked, took int64
+		outcome     Outcome
+		by          int64 // 0: it shows nothing
+	}{
+		"failed at its deadline":           {0, own, Failed, at + 40*ms},
+		"failed at its deadline, too late": {26 * ms, own, Failed, 0},
+		"failed before its deadline":       {26 * ms, own - ms, Failed, at + own - ms},
+		"unknown, that asked in time":      {25 * ms, own, Unknown, at + 35*ms},
+		"unknown, that asked too late":     {26 * ms, own, Unknown, 0},
+	} {
+		lanes, err := LanesFromBatches([]event.ProbeBatch{
+			NewBatch(after, []Attempt{{Seq: 3, Scheduled: 2 * at, Started: 2 * at, Completed: 2*at + ms, Outcome: OK}}),
+			NewBatch(before, []Attempt{
+				{Seq: 1, Asked: 30 * ms, Completed: 40 * ms, Outcome: OK, Connected: true},
+				{Seq: 2, Scheduled: at, Started: at, Asked: c.asked, Completed: at + c.took, Outcome: c.outcome},
+			}),
+		})
+		if err != nil || lanes[0].Deadline != raised {
+			t.Fatalf("%s: %+v, %v", name, lanes, err)
+		}
+		l, live := lanes[0], NewLive()
+		e := gather(&l, 0, 3*at)
+		if n := len(e.bads); (n == 0) != (c.by == 0) || n > 0 && e.bads[0].by != c.by {
+			t.Errorf("%s: %+v, want it by %d", name, e.bads, c.by)
+		}
+		if got := l.Shows(l.Attempts[1]); got != (c.by > 0) {
+			t.Errorf("%s: it shows something: %t", name, got)
+		}
+		k := LaneKey{l.Probe, l.Kind, l.Name, l.Epoch}
+		live.Open(k, 1, l.Deadline)
+		live.Add(k, l.Attempts[0])
+		if got := live.Add(k, l.Attempts[1]); (len(got) > 0) != (c.by > 0) {
+			t.Errorf("%s: noticed live: %+v", name, got)
 		}
 	}
 }

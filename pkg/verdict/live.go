@@ -38,7 +38,7 @@ type Notice struct {
 // from each lane's settled attempts, those with no number missing before them,
 // so it lags behind the slowest attempt under way by at most a deadline. It
 // agrees with Measure about the same attempts. Memory grows with the attempts
-// (56 bytes each). It is not safe for concurrent use.
+// (64 bytes each). It is not safe for concurrent use.
 type Live struct {
 	lanes map[LaneKey]*liveLane
 	// order is that of opening, for stable output.

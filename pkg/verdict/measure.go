@@ -45,12 +45,20 @@ func Measure(in Input) Measurement {
 	return m.out
 }
 
-// Downtime bounds for how long the service was down between two moments, over all lanes:
-// what Measure would give for them, with nothing else measured or judged.
-func Downtime(lanes []Lane, from, until int64) event.Interval {
+// Downtime bounds for how long the service was down between two moments, over all lanes,
+// and lists the outages that this comes from, lane by lane: what Measure would give for
+// them, with nothing else measured or judged.
+func Downtime(lanes []Lane, from, until int64) (event.Interval, []Outage) {
 	m := measuring{in: Input{Lanes: lanes, From: from, Until: until}}
 	m.admit()
-	return union(survey(m.lanes, from, until), until)
+	views := survey(m.lanes, from, until)
+	var outages []Outage
+	for _, v := range views {
+		for _, o := range v.outages {
+			outages = append(outages, o.Outage)
+		}
+	}
+	return union(views, until), outages
 }
 
 // measuring is a measurement being made.

@@ -18,6 +18,8 @@ type outage struct {
 	// since is an earlier such moment, if all was quiet while the outage's
 	// attempts were still waiting, which was until waited.
 	since, waited int64
+	// calm: from here until waited, no lane of the probe showed a further outage.
+	calm int64
 	// endStart is the start of the ok attempt that closes it; when open, the
 	// largest number.
 	endStart int64
@@ -122,37 +124,27 @@ func (o *outage) close(k Attempt) {
 	o.Start.Hi = min(o.Start.Hi, o.End.Hi)
 }
 
-// quiet reports whether every attempt of these lanes that started between t and
-// the completion of the outage's last attempt was served as promptly as before
-// the first outage: then no further outage began meanwhile.
-func (o *outage) quiet(t int64, lanes []*evidence) bool {
+// calmFrom is the earliest moment from which on every attempt of these lanes that started
+// until t was served as promptly as before the first outage: then no further outage began
+// meanwhile. It is the largest number while an attempt of theirs is under way.
+func calmFrom(t int64, lanes []*evidence) int64 {
+	calm := int64(math.MinInt64)
 	for _, e := range lanes {
-		if e.reach < o.waited {
-			return false
+		if e.reach < t {
+			return math.MaxInt64
 		}
-		i, _ := slices.BinarySearchFunc(e.bads, t+1, func(b bad, t int64) int { return cmp.Compare(b.a, t) })
-		if i < len(e.bads) && e.bads[i].a <= o.waited {
-			return false
-		}
-		if i, _ := slices.BinarySearch(e.silent, t+1); i < len(e.silent) && e.silent[i] <= o.waited {
-			return false
-		}
-		i, _ = slices.BinarySearchFunc(e.byStart, t+1, startsBy)
-		for ; i < len(e.byStart) && e.byStart[i].Started <= o.waited; i++ {
-			if e.byStart[i].Completed-e.byStart[i].Started > e.prompt {
-				return false
-			}
-		}
+		calm = max(calm, e.upsetBy(t))
 	}
-	return true
+	return calm
 }
 
 // settle finds the outage's end. The lane's own success decides whether it
 // ended; then the other lanes of the probe narrow it, by attempts that speak for the
 // service, which is the same for all. lanes are all of the probe's, with own among them.
 func (o *outage) settle(own *evidence, lanes []*evidence) {
+	o.calm = calmFrom(o.waited, lanes)
 	k, ok := own.firstOKFrom(o.since)
-	if !ok || (k.Started < o.by && !o.quiet(k.Started, lanes)) {
+	if !ok || (k.Started < o.by && k.Started < o.calm) {
 		k, ok = own.firstOKFrom(o.by)
 	}
 	if !ok {
@@ -162,26 +154,29 @@ func (o *outage) settle(own *evidence, lanes []*evidence) {
 	o.close(k)
 	for _, e := range lanes {
 		if e != own {
-			o.narrow(own, e, lanes)
+			o.narrow(own, e)
 		}
 	}
 }
 
-func (o *outage) narrow(own, by *evidence, lanes []*evidence) {
+func (o *outage) narrow(own, by *evidence) {
 	i, _ := slices.BinarySearchFunc(by.byStart, o.since, startsBy)
 	for _, k := range by.byStart[i:] {
 		if k.Started >= o.End.Hi {
 			break
 		}
-		if k.Completed < o.End.Hi && k.speaks(by.lane.Name) && (k.Started >= o.by || o.quiet(k.Started, lanes)) {
+		by.looked++
+		if k.Completed < o.End.Hi && k.speaks(by.lane.Name) && (k.Started >= o.by || k.Started >= o.calm) {
 			o.close(k)
 		}
 	}
 	// What was bad there after a success, here or there, may have met a later outage.
 	before := min(o.endStart, own.firstStartAfter(o.End.Lo), by.firstStartAfter(o.End.Lo))
-	for _, b := range by.bads {
-		if b.sure && b.a >= o.Start.Hi && b.by <= before {
+	for i := by.badsBy(before) - 1; i >= 0 && by.bads[i].a >= o.Start.Hi; i-- {
+		by.looked++
+		if b := by.bads[i]; b.sure && b.by <= before {
 			o.End.Lo = max(o.End.Lo, b.a)
+			break
 		}
 	}
 }
@@ -192,43 +187,75 @@ func (e *evidence) proven(c cluster, lo, hi int64) []span {
 	if lo >= hi {
 		return nil
 	}
-	out := []span{{lo, hi}}
-	for _, k := range e.byEnd[e.endedBy(lo):] {
+	first := e.endedBy(lo)
+	last := first
+	for last < len(e.byEnd) && e.minStart[last] < hi { // who starts after the core says nothing about it
+		last++
+		e.looked++
+	}
+	if first == last {
+		return []span{{lo, hi}}
+	}
+	around := c.surroundings()
+	var out []span
+	// The later an ok completed, the later its surroundings end: so they are taken out
+	// from the end on. What lies before rest is left.
+	rest := hi
+	for _, k := range slices.Backward(e.byEnd[first:last]) {
 		if k.Started >= hi {
-			// An ok attempt that starts after the core says nothing about it, and
-			// those that complete later start later but for overlaps.
-			if k.Started >= c.lastEnd {
-				break
-			}
 			continue
 		}
-		cut := span{lo, hi}
-		for _, b := range c.bads {
-			if b.by <= k.Started {
-				cut.lo = max(cut.lo, b.a)
-			}
-			if b.a >= k.Completed {
-				cut.hi = min(cut.hi, b.c)
-			}
+		cut := around.of(k)
+		if cut.hi < rest {
+			out = append(out, span{cut.hi, rest})
 		}
-		out = subtract(out, cut)
+		if rest = min(rest, cut.lo); rest <= lo {
+			return out
+		}
 	}
-	return out
+	return append(out, span{lo, rest})
 }
 
-func subtract(ss []span, cut span) []span {
-	var out []span
-	for _, s := range ss {
-		if cut.hi <= s.lo || cut.lo >= s.hi {
-			out = append(out, s)
-			continue
+// surroundings are the indexes of a cluster in which the bad attempts beside an ok one
+// are looked up.
+type surroundings struct {
+	// bads are by start; minEnd[i] is the earliest completion in bads[i:].
+	bads   []bad
+	minEnd []int64
+	// met are by the latest instant of meeting the outage; in met[:i+1], maxStart[i] is
+	// the latest start.
+	met      []bad
+	maxStart []int64
+}
+
+func (c *cluster) surroundings() surroundings {
+	n := len(c.bads)
+	s := surroundings{bads: c.bads, met: slices.Clone(c.bads), minEnd: make([]int64, n), maxStart: make([]int64, n)}
+	slices.SortFunc(s.met, func(x, y bad) int { return cmp.Compare(x.by, y.by) })
+	for i, b := range s.met {
+		s.maxStart[i] = b.a
+		if i > 0 {
+			s.maxStart[i] = max(b.a, s.maxStart[i-1])
 		}
-		if cut.lo > s.lo {
-			out = append(out, span{s.lo, cut.lo})
+	}
+	for i, b := range slices.Backward(s.bads) {
+		s.minEnd[i] = b.c
+		if i+1 < n {
+			s.minEnd[i] = min(b.c, s.minEnd[i+1])
 		}
-		if cut.hi < s.hi {
-			out = append(out, span{cut.hi, s.hi})
-		}
+	}
+	return s
+}
+
+// of are the surroundings of an ok attempt: from the last start of those that had met
+// their outage before it, to the first completion of those that began after it.
+func (s surroundings) of(k Attempt) span {
+	out := span{math.MinInt64, math.MaxInt64}
+	if n := atOrBefore(s.met, k.Started, func(b bad) int64 { return b.by }); n > 0 {
+		out.lo = s.maxStart[n-1]
+	}
+	if i, _ := slices.BinarySearchFunc(s.bads, k.Completed, func(b bad, t int64) int { return cmp.Compare(b.a, t) }); i < len(s.bads) {
+		out.hi = s.minEnd[i]
 	}
 	return out
 }

@@ -8,6 +8,7 @@
 package verdict
 
 import (
+	"cmp"
 	"fmt"
 
 	"github.com/firedrill/firedrill/pkg/event"
@@ -50,6 +51,8 @@ type Attempt struct {
 	Asked int64
 	// Observed is, for read lanes, the highest canary seen.
 	Observed int64
+	// Deadline is the D that was in force for it; 0 stands for the lane's.
+	Deadline int64
 	Outcome  Outcome
 	// Extra says that it was made besides the schedule, because the service was
 	// down. It is evidence like any other, and no slot: availability, rate, latency
@@ -69,12 +72,19 @@ func (a Attempt) Bad() bool { return a.Outcome != OK }
 // shows reports whether an attempt is evidence of anything (assumption 3).
 func (a Attempt) shows() bool { return a.Outcome != Skipped && a.Outcome != Unsent && !a.late }
 
-// judged is the attempt of a lane with a deadline, with what follows of that.
+// judged is the attempt of a lane with a deadline, with what follows of that or, where it
+// had one of its own, of that one.
 func (a Attempt) judged(deadline int64) Attempt {
+	deadline = cmp.Or(a.Deadline, deadline)
 	a.unanswered = a.Outcome == Unknown || a.Outcome == Failed && a.Completed-a.Started >= deadline
 	a.late = a.unanswered && a.Asked > deadline/4
 	return a
 }
+
+// Shows reports whether an attempt of the lane is evidence of how the service was: one that
+// was skipped or held back is not, nor is one that nobody answered and that asked too late
+// for that to show anything.
+func (l Lane) Shows(a Attempt) bool { return a.judged(l.Deadline).shows() }
 
 // speaks reports whether an attempt of a lane speaks for the service, and not only for
 // the connection that it met (assumption 5).
@@ -97,7 +107,8 @@ type Lane struct {
 	// Name is pooled or fresh.
 	Name  string
 	Epoch int64
-	// Deadline is D: an ok attempt that took longer, from its schedule, misses it.
+	// Deadline is D: an ok attempt that took longer, from its schedule, misses it. It is
+	// the largest that was in force, which it is raised to once the baseline is known.
 	Deadline int64
 	// Reads is as in event.ProbeBatch: for read lanes, the probe whose pooled
 	// lane's canaries Observed numbers. StaleReads says what empty means.

@@ -155,6 +155,7 @@ func (s *session) drain() {
 			if r.Err != "" {
 				l.reason = r.Err
 			}
+			r.Attempt.Deadline = int64(r.Deadline)
 			for _, n := range w.live.Add(l.key, r.Attempt) {
 				s.tell(s.noticeOf(n, l.reason))
 			}

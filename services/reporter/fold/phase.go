@@ -1,6 +1,7 @@
 package fold
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -49,6 +50,14 @@ type phaseFold struct {
 	broke bool
 	// targets maps a probe to its target.
 	targets map[string]string
+	// met is what went wrong on each lane, by the number that it went wrong at first.
+	met map[claimLane][]event.ProbeError
+}
+
+// claimLane is a lane as one claim had it.
+type claimLane struct {
+	probe, lane string
+	claim       int64
 }
 
 // found is one ledger as a check read it.
@@ -60,7 +69,7 @@ type found struct {
 func foldPhase(h *history, name string) Phase {
 	spec, known := h.spec(name)
 	log := h.phases[name]
-	f := &phaseFold{h: h, log: log, spec: spec, steadyOrder: -1, faultOrder: -1, settleOrder: -1, restoreOrder: -1, targets: map[string]string{}}
+	f := &phaseFold{h: h, log: log, spec: spec, steadyOrder: -1, faultOrder: -1, settleOrder: -1, restoreOrder: -1, targets: map[string]string{}, met: map[claimLane][]event.ProbeError{}}
 	f.out = emptyPhase(name, spec)
 	if !known {
 		f.invalid("the drill's spec has no phase %q", name)
@@ -178,6 +187,11 @@ func (f *phaseFold) openLanes() {
 	}
 	for _, b := range f.log.batches {
 		f.targets[b.Probe] = b.Target
+		id := claimLane{b.Probe, b.Lane, b.Epoch}
+		f.met[id] = append(f.met[id], b.Errors...)
+	}
+	for _, errs := range f.met {
+		slices.SortStableFunc(errs, func(a, b event.ProbeError) int { return cmp.Compare(a.FirstSeq, b.FirstSeq) })
 	}
 }
 
@@ -400,15 +414,14 @@ func (f *phaseFold) addOutages(l verdict.LaneResult, restore bool) {
 
 // errorsOf collects what an outage's attempts met; their numbers are the claim's.
 func (f *phaseFold) errorsOf(o verdict.Outage, claim int64) []string {
+	errs := f.met[claimLane{o.Probe, o.Lane, claim}]
+	i, _ := slices.BinarySearchFunc(errs, o.FirstBad, func(e event.ProbeError, seq int64) int { return cmp.Compare(e.FirstSeq, seq) })
 	var out []string
-	for _, b := range f.log.batches {
-		if b.Probe != o.Probe || b.Lane != o.Lane || b.Epoch != claim {
-			continue
-		}
-		for _, e := range b.Errors {
-			if e.FirstSeq >= o.FirstBad && e.FirstSeq <= o.LastBad && !slices.Contains(out, e.Text) {
-				out = append(out, e.Text)
-			}
+	told := map[string]bool{}
+	for ; i < len(errs) && errs[i].FirstSeq <= o.LastBad; i++ {
+		if text := errs[i].Text; !told[text] {
+			told[text] = true
+			out = append(out, text)
 		}
 	}
 	return out

@@ -89,7 +89,7 @@ func watchers(claims []verdict.Lane) (all []watcher, patience int64) {
 			} else if len(l.Attempts) > 1 {
 				w.slot = sub(l.Attempts[1].Scheduled, a.Scheduled)
 			}
-			if widest = max(widest, w.slot); a.Outcome != verdict.Skipped && a.Outcome != verdict.Unsent {
+			if widest = max(widest, w.slot); l.Shows(a) {
 				all = append(all, w)
 			}
 		}
@@ -167,11 +167,8 @@ func mayBe(l verdict.LaneResult, unseen []blind) []event.Interval {
 // downtime bounds for how long the service was down from one moment to another, over all
 // lanes.
 func downtime(lanes []verdict.Lane, from, until int64, unseen []blind) event.Interval {
-	if len(unseen) == 0 {
-		return verdict.Downtime(lanes, from, until)
-	}
-	m := verdict.Measure(verdict.Input{Lanes: lanes, From: from, Until: until})
-	return widen(m.Downtime, outagesOf(m.Lanes), unseen)
+	down, outages := verdict.Downtime(lanes, from, until)
+	return widen(down, outages, unseen)
 }
 
 // outagesOf are the outages of all lanes.

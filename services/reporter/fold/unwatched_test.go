@@ -26,6 +26,15 @@ func TestUnwatched(t *testing.T) {
 		}
 		return l
 	}
+	late := func(l verdict.Lane, asked, from, until int64) verdict.Lane {
+		l = silent(l, verdict.Unknown, from, until)
+		for i := range l.Attempts {
+			if a := &l.Attempts[i]; a.Outcome == verdict.Unknown {
+				a.Asked, a.Completed = asked*ms, a.Started+250*ms
+			}
+		}
+		return l
+	}
 	for what, c := range map[string]struct {
 		lanes []verdict.Lane
 		want  []stretch
@@ -41,6 +50,8 @@ func TestUnwatched(t *testing.T) {
 		"skipped slots, a few":           {[]verdict.Lane{silent(lane(1, 0, 10_000), verdict.Skipped, 4_000, 5_000)}, nil},
 		"skipped slots, for long":        {[]verdict.Lane{silent(lane(1, 0, 10_000), verdict.Skipped, 4_000, 6_000)}, []stretch{{3_900, 6_105}}},
 		"attempts not sent, for long":    {[]verdict.Lane{silent(lane(1, 0, 10_000), verdict.Unsent, 4_000, 6_000)}, []stretch{{3_900, 6_105}}},
+		"too late to show anything":      {[]verdict.Lane{late(lane(1, 0, 10_000), 100, 4_000, 6_000)}, []stretch{{3_900, 6_105}}},
+		"unanswered, but asked in time":  {[]verdict.Lane{late(lane(1, 0, 10_000), 50, 4_000, 6_000)}, nil},
 		"failures show how it was":       {[]verdict.Lane{silent(lane(1, 0, 10_000), verdict.Failed, 4_000, 6_000)}, nil},
 		"nothing but skipped slots":      {[]verdict.Lane{silent(lane(1, 0, 10_000), verdict.Skipped, 0, 10_000)}, []stretch{{0, 10_000}}},
 		"three observers and two pauses": {[]verdict.Lane{lane(1, 0, 2_000), lane(2, 3_000, 5_000), lane(3, 6_000, 10_000)}, []stretch{{2_000, 3_005}, {5_000, 6_005}}},
