@@ -282,11 +282,18 @@ func (c *conductor) awaitLease(ctx context.Context) (time.Duration, error) {
 	}
 	c.epoch, c.restarted, c.surveyed = epoch, false, false
 	c.log.Info("conducting", "epoch", epoch, "reason", take.Reason)
-	// A predecessor's locks went with it. What is broken is put back in any case.
-	if err := c.effects.holds.take(c.Locks, c.state, c.state.Systems, c.log); err != nil {
-		c.log.Warn("two firedrills drill one system", "error", err)
+	return 0, c.holdAgain(ctx)
+}
+
+// holdAgain locks the drill's systems after a take-over, for a predecessor's locks went
+// with it. Where another firedrill has one by now, this drill breaks nothing more; what it
+// has broken it puts back all the same.
+func (c *conductor) holdAgain(ctx context.Context) error {
+	err := c.effects.holds.take(c.Locks, c.state, c.state.Systems, c.log)
+	if err == nil {
+		return nil
 	}
-	return 0, nil
+	return c.command(ctx, drill.Abort{By: "firedrill", Reason: err.Error(), Cause: drill.CauseGuard})
 }
 
 // command lets something from outside into the history, if this process holds

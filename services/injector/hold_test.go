@@ -11,8 +11,10 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/firedrill/firedrill/pkg/bus"
 	"github.com/firedrill/firedrill/pkg/clock"
 	"github.com/firedrill/firedrill/pkg/drill"
+	"github.com/firedrill/firedrill/pkg/event"
 	"github.com/firedrill/firedrill/pkg/target"
 )
 
@@ -49,6 +51,51 @@ func TestDrillsOfTwoStoresKeepApart(t *testing.T) {
 	}
 	if st := r2.outcome(r2.playOthers(r2.accepted(fakeDrill), nil), d2); st.Abort != nil || len(d2.faults) == 0 {
 		t.Errorf("after it: abort %+v, done %v", st.Abort, d2.faults)
+	}
+}
+
+// TestWhoIsTakenUpKeepsApart: an injector that takes up a drill breaks nothing that another
+// firedrill of this machine has begun to drill meanwhile.
+func TestWhoIsTakenUpKeepsApart(t *testing.T) {
+	locks := t.TempDir()
+	inject := func(r *rig, d *fakeDriver) (stop func()) {
+		return r.injectWith(Config{Registry: target.NewRegistry(d), Inventory: drill.OpenInventory(), Clock: clock.System(), Locks: locks}, "i1")
+	}
+	r1, r2, d1, d2 := newRig(t), newRig(t), newFakeDriver(), newFakeDriver()
+	broken, mend := make(chan struct{}), make(chan struct{})
+	var once, asked sync.Once
+	d2.do = func(context.Context, target.Operation) error {
+		once.Do(func() { close(broken) })
+		<-mend
+		return nil
+	}
+	stop := inject(r1, d1)
+	inject(r2, d2)
+	id := r1.accepted(strings.Replace(fakeDrill, "spec:", "spec:\n  guards: {approval: true}", 1))
+	var second drill.State
+	var ended sync.WaitGroup
+	first := r1.outcome(r1.playOthers(id, func(s bus.Stored) {
+		if s.Event.Type != event.TypeApprovalRequested {
+			return
+		}
+		asked.Do(func() {
+			stop()
+			other := r2.accepted(fakeDrill)
+			ended.Go(func() { second = r2.outcome(r2.playOthers(other, nil), d2) })
+			<-broken
+			inject(r1, d1)
+			if err := r1.bus.Command(t.Context(), id, "approve", []byte(`{"by":"boss"}`)); err != nil {
+				t.Error(err)
+			}
+		})
+	}), d1)
+	if a := first.Abort; a == nil || a.Cause != drill.CauseGuard || !strings.Contains(a.Reason, "another firedrill on this machine drills it") || len(d1.faults) > 0 {
+		t.Errorf("the one that was taken up: abort %+v, done %v", a, d1.faults)
+	}
+	close(mend)
+	ended.Wait()
+	if second.Abort != nil || len(d2.faults) == 0 {
+		t.Errorf("the other one: abort %+v, done %v", second.Abort, d2.faults)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -50,7 +51,7 @@ func start(t *testing.T, dir string, args ...string) *process {
 	t.Helper()
 	p := &process{t: t, dir: dir, done: make(chan struct{}), news: make(chan struct{}, 1)}
 	p.cmd = exec.Command(os.Args[0], append([]string{"--state-dir", dir}, args...)...)
-	p.cmd.Env = append(os.Environ(), envCommand+"=1")
+	p.cmd.Env = append(os.Environ(), envCommand+"=1", envSystem+"="+strconv.Itoa(os.Getpid()))
 	p.cmd.Stdout, p.cmd.Stderr = p, p
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -176,6 +177,40 @@ func TestALoneRunIsReached(t *testing.T) {
 		}
 	}
 	holdsNot(t, dir, string(rec.Seed), p.words()+watch.words())
+}
+
+// TestOneFiredrillOfTheMachineDrillsASystem: a second one breaks nothing, though it has a
+// state directory of its own.
+func TestOneFiredrillOfTheMachineDrillsASystem(t *testing.T) {
+	dir, other := t.TempDir(), t.TempDir()
+	p := broken(t, dir)
+	did := command(t, other, "run", "--out", filepath.Join(other, "out"), simDrill(t, "{}", "1m", mend))
+	if did.code != run.Inconclusive || !strings.Contains(did.out, "another firedrill on this machine drills it (drill "+lone) || strings.Contains(did.out, "fault took effect") {
+		t.Errorf("the second one: %+v", did)
+	}
+	if did := command(t, dir, "abort", lone); did.code != run.OK {
+		t.Errorf("abort: %+v", did)
+	}
+	if code := p.ends(); code != run.Inconclusive {
+		t.Errorf("the first one exits with %d:\n%s", code, p.words())
+	}
+}
+
+// TestNothingIsBrokenWithoutRoomForEvents, which are what a drill is put back by.
+func TestNothingIsBrokenWithoutRoomForEvents(t *testing.T) {
+	disk := t.TempDir()
+	if err := syscall.Mount("tmpfs", disk, "tmpfs", 0, "size=32m"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := syscall.Unmount(disk, 0); err != nil {
+			t.Error(err)
+		}
+	})
+	did := command(t, disk, "run", "--out", t.TempDir(), simDrill(t, "{}", "1m", mend))
+	if did.code != run.Inconclusive || !strings.Contains(did.out, "a drill needs 64 MiB") || strings.Contains(did.out, "fault took effect") {
+		t.Errorf("%+v", did)
+	}
 }
 
 // gone fails the test if there is a record.

@@ -309,12 +309,12 @@ func (a *app) connectOrStart(ctx context.Context, r asked, outDir string) (*sess
 	return &session{bus: stack.Bus, keyring: stack.Keyring, own: stack, outDir: outDir}, nil
 }
 
-// sharedLocks is the directory by which the firedrills of this machine know of each other.
-// A service may have a temporary directory of its own, so that comes second.
+// sharedLocks is the directory by which the firedrills of this machine know of each other:
+// the machine's, if all users may make files there, for root and others have to agree on
+// one. A service may have a temporary directory of its own, so that comes second.
 func sharedLocks() string {
 	const machine = "/run/lock"
-	const mayMake = 2 | 1 // W_OK, X_OK
-	if syscall.Access(machine, mayMake) == nil {
+	if info, err := os.Stat(machine); err == nil && info.Mode().Perm() == 0o777 {
 		return machine
 	}
 	return os.TempDir()

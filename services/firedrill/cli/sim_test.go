@@ -1,12 +1,14 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"strconv"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -20,6 +22,10 @@ import (
 
 // envCommand, set to anything, makes the test program the firedrill command.
 const envCommand = "FIREDRILL_CLI_TEST_COMMAND"
+
+// envSystem names the system that the sims of a test and of its processes are: the machine
+// may run other tests.
+const envSystem = "FIREDRILL_CLI_TEST_SYSTEM"
 
 func TestMain(m *testing.M) {
 	if os.Getenv(envCommand) != "" {
@@ -56,7 +62,9 @@ func (s *sim) Open(_ context.Context, c target.Config) (*target.Target, error) {
 	return &target.Target{Injector: s, Identity: s, Observer: simProbe{s, config.Sick}}, nil
 }
 
-func (s *sim) Identify(context.Context) (string, error) { return "sim/1", nil }
+func (s *sim) Identify(context.Context) (string, error) {
+	return "sim/" + cmp.Or(os.Getenv(envSystem), strconv.Itoa(os.Getpid())), nil
+}
 
 func (s *sim) Survey(context.Context, []target.Operation) (target.Survey, error) {
 	return target.Survey{Parts: []event.Part{{ID: "sim:1", Kind: "service"}}}, nil
