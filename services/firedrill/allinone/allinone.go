@@ -125,7 +125,44 @@ func (s *Stack) start(ctx context.Context, o Options, ring *keys.Set) error {
 	if err := s.Bus.Bootstrap(ctx, bus.BootstrapOptions{Replicas: 1}); err != nil {
 		return fmt.Errorf("creating the streams: %w", err)
 	}
-	runs := map[string]func(context.Context, *bus.Bus, *slog.Logger) error{
+	// The services outlive the caller's context only until Close.
+	ctx, s.cancel = context.WithCancel(ctx)
+	s.wg.Go(func() {
+		if err := s.server.Watch(ctx); err != nil {
+			s.fail(err)
+		}
+	})
+	for name, run := range s.services(o, ring) {
+		signer, err := ring.Signer(name)
+		if err != nil {
+			return err
+		}
+		b, err := s.connect(ctx, o, bus.Identity{Service: name, Instance: Instance, Signer: signer, Clock: clock.System()})
+		if err != nil {
+			return err
+		}
+		s.wg.Go(func() {
+			if err := run(ctx, b, o.Log.With("service", name)); err != nil && !errors.Is(err, context.Canceled) {
+				s.fail(fmt.Errorf("%s: %w", name, err))
+			}
+		})
+	}
+	if o.Only == nil {
+		s.reportAgain(ctx, o.Log)
+	}
+	if o.Listen == "" {
+		return nil
+	}
+	s.record = recordPath(o.StateDir)
+	return writeRecord(s.record, Record{PID: os.Getpid(), NATSURL: s.server.URL(), Seed: s.server.Seed(), HTTP: o.HTTPAddr, OutDir: o.OutDir})
+}
+
+// service runs one of the services until its context ends.
+type service func(context.Context, *bus.Bus, *slog.Logger) error
+
+// services are all five, by name.
+func (s *Stack) services(o Options, ring *keys.Set) map[string]service {
+	return map[string]service{
 		event.Injector: func(ctx context.Context, b *bus.Bus, l *slog.Logger) error {
 			return injector.Run(ctx, injector.Config{Bus: b, Registry: o.Registry, Inventory: o.Inventory, Clock: clock.System(), Log: l, LeaseTTL: o.LeaseTTL, Only: o.Only,
 				Locks: o.Locks, Room: func() error { return bus.Room(StoreDir(o.StateDir)) }})
@@ -150,33 +187,6 @@ func (s *Stack) start(ctx context.Context, o Options, ring *keys.Set) error {
 			return reporter.Run(ctx, reporter.Config{Bus: b, Log: l, Keyring: s.Keyring, OutDir: o.OutDir, HTTP: s.http, Token: o.HTTPToken})
 		},
 	}
-	// The services outlive the caller's context only until Close.
-	ctx, s.cancel = context.WithCancel(ctx)
-	for name, run := range runs {
-		signer, err := ring.Signer(name)
-		if err != nil {
-			return err
-		}
-		b, err := s.connect(ctx, o, bus.Identity{Service: name, Instance: Instance, Signer: signer, Clock: clock.System()})
-		if err != nil {
-			return err
-		}
-		s.wg.Add(1)
-		go func() {
-			defer s.wg.Done()
-			if err := run(ctx, b, o.Log.With("service", name)); err != nil && !errors.Is(err, context.Canceled) {
-				s.fail(fmt.Errorf("%s: %w", name, err))
-			}
-		}()
-	}
-	if o.Only == nil {
-		s.reportAgain(ctx, o.Log)
-	}
-	if o.Listen == "" {
-		return nil
-	}
-	s.record = recordPath(o.StateDir)
-	return writeRecord(s.record, Record{PID: os.Getpid(), NATSURL: s.server.URL(), Seed: s.server.Seed(), HTTP: o.HTTPAddr, OutDir: o.OutDir})
 }
 
 func (s *Stack) connect(ctx context.Context, o Options, id bus.Identity) (*bus.Bus, error) {

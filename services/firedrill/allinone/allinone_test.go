@@ -12,6 +12,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -135,6 +137,57 @@ func rejected(t *testing.T, b *bus.Bus) {
 	if err != nil || r.State != "rejected" || len(r.Problems) == 0 {
 		t.Fatalf("%+v, %v", r, err)
 	}
+}
+
+// TestAFullDiskEndsIt: it does not stay up without being able to write anything down; who
+// starts it anew, with room, finds all that was asked before.
+func TestAFullDiskEndsIt(t *testing.T) {
+	disk := t.TempDir()
+	if err := syscall.Mount("tmpfs", disk, "tmpfs", 0, "size=16m"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := syscall.Unmount(disk, 0); err != nil {
+			t.Error(err)
+		}
+	})
+	o := options(disk)
+	s := start(t, o)
+	rejected(t, s.Bus)
+	full := filepath.Join(disk, "full")
+	if err := os.WriteFile(full, make([]byte, 16<<20), 0o600); !errors.Is(err, syscall.ENOSPC) {
+		t.Fatalf("the disk is not full: %v", err)
+	}
+	short, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	var asking sync.WaitGroup
+	asking.Go(func() { // what is left of the last block on the disk takes a few
+		for n := 0; short.Err() == nil; n++ {
+			_, _ = s.Bus.Publish(short, "drill.req.me.more", []byte("kind: Drill"), strconv.Itoa(n))
+		}
+	})
+	select {
+	case <-s.Ended():
+	case <-short.Done():
+		t.Fatal("it is still up")
+	}
+	cancel()
+	asking.Wait()
+	if err := s.Err(); !errors.As(err, new(*bus.StoreBroken)) {
+		t.Errorf("it ended because of %v", err)
+	}
+	s.Close()
+	if err := os.Remove(full); err != nil {
+		t.Fatal(err)
+	}
+	s = start(t, o)
+	if r, err := s.Bus.RequestAt(t.Context(), 1); err != nil || r.Subject != "drill.req.me.nothing" {
+		t.Errorf("after a new start, the first request is %+v, %v", r, err)
+	}
+	if _, err := s.Bus.Publish(t.Context(), "drill.req.me.again", []byte("kind: Drill"), "again"); err != nil {
+		t.Errorf("after a new start: %v", err)
+	}
+	s.Close() // gives the disk free
 }
 
 // TestASecondOneIsRefused: it says who has the directory, and leaves that one alone.
