@@ -426,7 +426,7 @@ func (s *service) refuse(w http.ResponseWriter, code int, text string, ps ...dri
 // stays in the log.
 func (s *service) fail(w http.ResponseWriter, r *http.Request, err error) {
 	if errors.Is(err, errUnknownDrill) || errors.Is(err, fold.ErrNoDrill) {
-		s.refuse(w, http.StatusNotFound, "there is no such drill", drill.Problem{Field: "id", Fix: errUnknownDrill.Error()})
+		s.refuse(w, http.StatusNotFound, "there is no such drill", drill.Problem{Field: "id", Value: r.PathValue("id"), Fix: "ask for a drill that is there: GET /v1/drills lists them; one that was just asked for may be not accepted yet"})
 		return
 	}
 	if r.Context().Err() != nil {

@@ -17,7 +17,7 @@ import (
 )
 
 // errUnknownDrill means that no drill has the id, at least not yet.
-var errUnknownDrill = errors.New("no such drill: it was not accepted yet, or was rejected; the answer to the request lies on drill.res.<who>.<name>")
+var errUnknownDrill = errors.New("no such drill, or it was not accepted yet")
 
 // States of a drill beyond those of its report.
 const (

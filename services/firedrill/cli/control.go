@@ -31,7 +31,7 @@ func withSessionOf(connect func(context.Context) (*session, error), f func(cmd *
 func (a *app) abortCmd() *cobra.Command {
 	var reason string
 	c := &cobra.Command{
-		Use: "abort DRILL", Short: "End a drill now and put everything back", Args: cobra.ExactArgs(1),
+		Use: "abort DRILL", Short: "End a drill now and put everything back", Args: oneDrill,
 		RunE: a.withSession(func(cmd *cobra.Command, s *session, args []string) error {
 			if err := call(cmd, s, "abort", injector.AbortRequest{Drill: args[0], By: requester(), Reason: reason}); err != nil {
 				return err
@@ -46,7 +46,7 @@ func (a *app) abortCmd() *cobra.Command {
 
 func (a *app) approveCmd() *cobra.Command {
 	return &cobra.Command{
-		Use: "approve DRILL", Short: "Let a drill that waits for approval go on", Args: cobra.ExactArgs(1),
+		Use: "approve DRILL", Short: "Let a drill that waits for approval go on", Args: oneDrill,
 		RunE: a.withSession(func(cmd *cobra.Command, s *session, args []string) error {
 			return call(cmd, s, "approve", injector.ApproveRequest{Drill: args[0], By: requester()})
 		}),
@@ -60,6 +60,14 @@ func call(cmd *cobra.Command, s *session, endpoint string, in any) error {
 	}
 	_, err = s.bus.Call(cmd.Context(), endpoint, data)
 	return err
+}
+
+// oneDrill wants the name of one drill as a command's only argument.
+func oneDrill(_ *cobra.Command, args []string) error {
+	if len(args) != 1 {
+		return fmt.Errorf("it takes the name of one drill, not %d words: `firedrill list` shows them", len(args))
+	}
+	return nil
 }
 
 // errNoDrill says how to find the right id.

@@ -43,7 +43,7 @@ func history(ctx context.Context, s *session, id string) ([]bus.Stored, error) {
 
 func (a *app) statusCmd() *cobra.Command {
 	return &cobra.Command{
-		Use: "status DRILL", Short: "Say where a drill stands", Args: cobra.ExactArgs(1),
+		Use: "status DRILL", Short: "Say where a drill stands", Args: oneDrill,
 		RunE: withSessionOf(a.look, func(cmd *cobra.Command, s *session, args []string) error {
 			h, err := history(cmd.Context(), s, args[0])
 			if no, ok := errors.AsType[*rejectedError](err); ok {
@@ -108,7 +108,7 @@ func (a *app) watchCmd() *cobra.Command {
 	c := &cobra.Command{
 		Use: "watch DRILL", Short: "Follow a drill live; exits with its verdict",
 		Long: "Follow a drill live, and exit with its verdict. An interrupt ends the watching with exit\ncode 130, and leaves the drill alone.",
-		Args: cobra.ExactArgs(1),
+		Args: oneDrill,
 		RunE: a.withSession(func(cmd *cobra.Command, s *session, args []string) error {
 			_, err := history(cmd.Context(), s, args[0])
 			if err == nil {

@@ -31,7 +31,7 @@ must still be the system that the drill changed, or nothing is done to it.
 Was it mended by hand? An undo that finds everything in its place does nothing, and
 says so. Where it cannot even look, --let-go REASON frees the systems on your word:
 nothing is touched, the history has who said it and why, and the exit code is 2.`,
-		Args: cobra.ExactArgs(1),
+		Args: oneDrill,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if !event.IsDrillID(args[0]) {
 				return fmt.Errorf("%q: %w", args[0], errNoDrill)
