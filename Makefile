@@ -14,19 +14,22 @@ TIMED := ./services/mirror/fleet ./services/mirror/zfs/...
 STATICCHECK_VERSION := v0.8.2
 export FIREDRILL_BIN := $(CURDIR)/$(BIN)
 
-.PHONY: help setup build demo test test-go lint verify fix bench bench-mirror clean jaeger minio peers python
+.PHONY: help setup postgres build demo test test-go fuzz lint verify fix freeze bench bench-mirror clean jaeger minio peers python
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
 
-setup: ## install the servers that drills and mirrors need (PostgreSQL, PgBouncer, ZFS)
+setup: ## install everything that the tests need (PostgreSQL, PgBouncer, ZFS, jq, zstd, Python)
 	@deploy/lab/install.sh
+
+postgres: ## install all that the demo needs (PostgreSQL)
+	@deploy/lab/install.sh postgres
 
 build: ## build every program into out/bin
 	@mkdir -p $(BIN)
 	go build -o $(BIN)/ ./services/firedrill/cmd/... ./services/injector/cmd/... ./services/observer/cmd/... ./services/mirror/cmd/... ./services/validator/cmd/... ./services/reporter/cmd/...
 
-demo: setup build ## run two real drills of PostgreSQL and leave their reports in out/demo
+demo: postgres build ## run two real drills of PostgreSQL and leave their reports in out/demo
 	@deploy/lab/demo.sh
 
 jaeger: $(BIN)/jaeger ## build the Jaeger that the trace test queries
@@ -78,6 +81,11 @@ fix: ## write the generated files and the recorded reports
 	go run ./services/reporter/fold/reportschema
 	cd services/reporter && go test ./render -run Golden -update && go test ./fold -run Recorded -update
 
+# A released schema never changes again: `make verify` refuses it from then on.
+freeze: verify ## write the schemas' hashes down for a release (RELEASE=v1.0)
+	$(if $(RELEASE),,$(error say which release the schemas are frozen for: make freeze RELEASE=v1.0))
+	go run ./pkg/schemagen/cmd/schemagen -release $(RELEASE)
+
 test: setup build lint verify jaeger minio peers python test-go ## set up and run everything
 
 test-go:
@@ -88,7 +96,21 @@ test-go:
 	exit $$failed
 	@for m in $(MODULES); do (cd $$m && GOWORK=off go build ./...) || { echo "$$m does not build alone"; exit 1; }; done
 
-bench: setup build ## measure, write out/bench/*.jsonl and print the figures
+# FUZZTIME is how long each target is fuzzed.
+FUZZTIME ?= 30s
+
+# Before Go 1.27 a target may fail for nothing but that its time is over (go.dev/issue/75804).
+fuzz: ## fuzz every target for FUZZTIME (30s), one after the other
+	@failed=; mkdir -p out; \
+	while IFS=: read -r file target; do \
+		target=$${target#func }; package=./$$(dirname "$$file"); \
+		echo "$$target in $$package"; \
+		go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "$$package" 2>&1 | tee out/fuzz.log || \
+			grep -A1 "^--- FAIL: $$target " out/fuzz.log | grep -qx '    context deadline exceeded' || failed="$$failed $$package:$$target"; \
+	done < <(grep -roE '^func Fuzz[A-Za-z0-9_]+' --include='*_test.go' $(MODULES) | LC_ALL=C sort); \
+	[ -z "$$failed" ] || { echo "failed:$$failed"; exit 1; }
+
+bench: postgres build ## measure, write out/bench/*.jsonl and print the figures
 	go run ./tests/bench/cmd/bench -out out/bench
 
 # BENCH_MIRROR= leaves out the cases with a million files, BENCH_MIRROR=-quick only tries it out.

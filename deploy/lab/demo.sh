@@ -14,6 +14,7 @@ rm -rf "$work"
 evidence=out/demo/evidence/$(date +%Y%m%dT%H%M%S)
 state=out/demo-state
 drills=() ended=() wrong=()
+SECONDS=0 # bash counts them up
 for kind in sync async; do
   case $kind in
     sync) title='Synchronous standby' link=(--sync) ;;
@@ -58,6 +59,7 @@ echo "Evidence: $evidence"
 [ ${#drills[@]} = 0 ] || echo "Proof that a history is whole: $fd --state-dir $state verify --file out/demo/${drills[0]}/events.jsonl"
 echo
 printf '%s\n' "${ended[@]}"
+printf 'The demo took %d min %d s, without the build.\n' $((SECONDS / 60)) $((SECONDS % 60))
 [ ${#wrong[@]} = 0 ] && exit
 printf 'The demo FAILED: %s.\n' "${wrong[@]}" >&2
 exit 1

@@ -1,7 +1,8 @@
 #!/bin/sh
 # Installs what the labs need from Debian's packages: PostgreSQL with its contrib
 # modules and PgBouncer, ZFS in user space, the jq and zstd with which the mirror's
-# tests read its files as anybody could, and Python for the README's example. It may
+# tests read its files as anybody could, and Python for the README's example. The parts
+# may be named, as in `install.sh postgres`; without a name it is all of them. It may
 # run again at any time, and says nothing when all is there. Without root it says what
 # to ask for.
 set -eu
@@ -31,23 +32,36 @@ has_venv() {
 	python3 -c 'import ensurepip, venv' >/dev/null 2>&1
 }
 
-missing=
-has_postgres || missing="postgresql postgresql-contrib"
-has_pgbouncer || missing="$missing pgbouncer"
-has_all zfs-fuse zfs zpool || missing="$missing zfs-fuse"
-has_all jq || missing="$missing jq"
-has_all zstd || missing="$missing zstd"
-has_venv || missing="$missing python3-venv"
-missing=${missing# }
-[ -n "$missing" ] || exit 0
+# missing prints the packages that the named parts lack.
+missing() {
+	for part in "$@"; do
+		case $part in
+		postgres) has_postgres || echo postgresql postgresql-contrib ;;
+		pgbouncer) has_pgbouncer || echo pgbouncer ;;
+		zfs) has_all zfs-fuse zfs zpool || echo zfs-fuse ;;
+		jq | zstd) has_all "$part" || echo "$part" ;;
+		python) has_venv || echo python3-venv ;;
+		*)
+			echo "install.sh: there is no part \"$part\": name postgres, pgbouncer, zfs, jq, zstd or python, or none for all" >&2
+			exit 254
+			;;
+		esac
+	done
+}
+
+[ $# -gt 0 ] || set -- postgres pgbouncer zfs jq zstd python
+packages=$(missing "$@")
+# shellcheck disable=SC2086,SC2116 # many words, and on one line
+packages=$(echo $packages)
+[ -n "$packages" ] || exit 0
 
 if [ "$(id -u)" -ne 0 ]; then
-	echo "install.sh: missing: $missing" >&2
-	echo "install.sh: this user may not install packages; ask an administrator to run: apt-get install $missing" >&2
+	echo "install.sh: missing: $packages" >&2
+	echo "install.sh: this user may not install packages; ask an administrator to run: apt-get install $packages" >&2
 	exit 1
 fi
 if ! command -v apt-get >/dev/null 2>&1; then
-	echo "install.sh: missing: $missing, and this is not Debian or Ubuntu (no apt-get)" >&2
+	echo "install.sh: missing: $packages, and this is not Debian or Ubuntu (no apt-get)" >&2
 	echo "install.sh: install them with the system's own package manager; the programs must be in PATH" >&2
 	exit 1
 fi
@@ -69,17 +83,17 @@ if [ ! -e "$policy" ]; then
 	made_policy=yes
 fi
 
-echo "install.sh: installing $missing"
+echo "install.sh: installing $packages"
 export DEBIAN_FRONTEND=noninteractive
 log=$(mktemp)
 # shellcheck disable=SC2086 # a list of packages
-if ! { apt-get update -q && apt-get install -q -y --no-install-recommends $missing; } >"$log" 2>&1; then
+if ! { apt-get update -q && apt-get install -q -y --no-install-recommends $packages; } >"$log" 2>&1; then
 	tail -n 20 "$log" >&2
 	echo "install.sh: apt-get failed; the whole output is in $log" >&2
 	exit 1
 fi
 rm -f "$log"
-has_postgres && has_pgbouncer && has_all zfs-fuse zfs zpool jq zstd && has_venv || {
-	echo "install.sh: installed $missing, but their programs were not found" >&2
+[ -z "$(missing "$@")" ] || {
+	echo "install.sh: installed $packages, but their programs were not found" >&2
 	exit 1
 }

@@ -2,8 +2,6 @@ package schemagen
 
 import (
 	"bytes"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -15,7 +13,8 @@ import (
 	"strings"
 )
 
-// ReleasedFile lists, below the schemas directory, what must never change again.
+// ReleasedFile lists, below the schemas directory, what must never change again. Freeze
+// writes it.
 const ReleasedFile = "released.json"
 
 // Released is what ReleasedFile holds: for each release, the files of its
@@ -118,20 +117,29 @@ func left(files map[string][]byte, t Targets) ([]string, error) {
 	return out, nil
 }
 
-// frozen fails for every released file that would change or be missing.
-func frozen(files map[string][]byte, t Targets) error {
+// readReleased reads the list of what was released.
+func readReleased(t Targets) (Released, error) {
 	raw, err := os.ReadFile(t.path(ReleasedFile))
 	if err != nil {
-		return fmt.Errorf("read the list of released schemas: %w", err)
+		return Released{}, fmt.Errorf("read the list of released schemas: %w", err)
 	}
 	var r Released
 	dec := json.NewDecoder(bytes.NewReader(raw))
 	dec.DisallowUnknownFields()
 	if err := dec.Decode(&r); err != nil {
-		return fmt.Errorf("read the list of released schemas %s: %w", t.path(ReleasedFile), err)
+		return Released{}, fmt.Errorf("read the list of released schemas %s: %w", t.path(ReleasedFile), err)
+	}
+	return r, nil
+}
+
+// frozen fails for every released file that would change or be missing.
+func frozen(files map[string][]byte, t Targets) error {
+	released, err := readReleased(t)
+	if err != nil {
+		return err
 	}
 	var errs []error
-	for _, release := range r.Releases {
+	for _, release := range released.Releases {
 		for _, name := range slices.Sorted(maps.Keys(release.Files)) {
 			now, ok := files[name]
 			if !ok {
@@ -140,7 +148,7 @@ func frozen(files map[string][]byte, t Targets) error {
 					continue
 				}
 			}
-			if sum := sha256.Sum256(now); hex.EncodeToString(sum[:]) != release.Files[name] {
+			if hash(now) != release.Files[name] {
 				errs = append(errs, fmt.Errorf("%s was released with %s and would change: give the type a new version instead", name, release.Version))
 			}
 		}

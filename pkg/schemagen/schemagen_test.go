@@ -154,6 +154,85 @@ func TestReleasedSchemasAreFrozen(t *testing.T) {
 	}
 }
 
+// TestAReleaseFreezesItsSchemas: what was released stays as it was, the report's schema
+// too, which another program writes; a new type may come, and change what lists them all.
+func TestAReleaseFreezesItsSchemas(t *testing.T) {
+	files, to := tree(t, `{"releases": []}`)
+	report := filepath.Join(to.Schemas, "v1", "report.json")
+	put(t, report, "{}")
+	for _, version := range []string{"v1.0", "v1.1"} {
+		if err := schemagen.Freeze(version, files, to); err != nil {
+			t.Fatal(err)
+		}
+	}
+
+	grown := maps.Clone(files)
+	grown["v1/new.type.json"] = []byte("{}\n")
+	grown["examples/new.type.json"] = []byte("{}\n")
+	for _, list := range []string{"asyncapi.yaml", "examples/drill.accepted.json", schemagen.CataloguePage} {
+		grown[list] = append(slices.Clone(files[list]), '\n')
+	}
+	if err := schemagen.Write(grown, to); err != nil {
+		t.Errorf("a new type: %v", err)
+	}
+	if err := schemagen.Check(grown, to); err != nil {
+		t.Errorf("a new type: %v", err)
+	}
+
+	for name := range files {
+		if !strings.HasPrefix(name, "v1/") {
+			continue
+		}
+		changed := maps.Clone(grown)
+		changed[name] = append(slices.Clone(files[name]), '\n')
+		wantFrozen(t, schemagen.Write(changed, to), name)
+		wantFrozen(t, schemagen.Check(changed, to), name)
+	}
+	put(t, report, "{ }")
+	wantFrozen(t, schemagen.Check(grown, to), "v1/report.json")
+}
+
+func wantFrozen(t *testing.T, err error, name string) {
+	t.Helper()
+	for _, version := range []string{"v1.0", "v1.1"} {
+		if want := name + " was released with " + version + " and would change"; err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v, want %q", err, want)
+		}
+	}
+}
+
+// TestWhatCannotBeReleased: a refused release leaves the list of releases as it was.
+func TestWhatCannotBeReleased(t *testing.T) {
+	files, to := tree(t, `{"releases": []}`)
+	if err := schemagen.Freeze("v1.0", files, to); err != nil {
+		t.Fatal(err)
+	}
+	list := filepath.Join(to.Schemas, schemagen.ReleasedFile)
+	before, err := os.ReadFile(list)
+	if err != nil {
+		t.Fatal(err)
+	}
+	behind := maps.Clone(files)
+	behind["v1/new.type.json"] = []byte("{}\n")
+	for _, c := range []struct {
+		version string
+		files   map[string][]byte
+		want    string
+	}{
+		{"1.1", files, `release "1.1": give a version of the form v1.0`},
+		{"v1.1-rc", files, `release "v1.1-rc": give`},
+		{"v1.0", files, "release v1.0 was made before"},
+		{"v1.1", behind, "new.type.json is missing"},
+	} {
+		if err := schemagen.Freeze(c.version, c.files, to); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: got %v, want %q", c.version, err, c.want)
+		}
+	}
+	if after, err := os.ReadFile(list); err != nil || !bytes.Equal(after, before) {
+		t.Errorf("the list of releases is now %s (%v)", after, err)
+	}
+}
+
 func TestEveryReferenceOfAsyncAPIResolves(t *testing.T) {
 	files := generate(t)
 	var doc map[string]any

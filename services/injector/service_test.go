@@ -197,21 +197,6 @@ func TestDriverFailures(t *testing.T) {
 	}
 }
 
-func TestBadRequestsAreAnswered(t *testing.T) {
-	r, d := newRig(t), newFakeDriver()
-	r.inject("i1", d, time.Second)
-	for name, raw := range map[string]string{
-		"not a drill":    "hello",
-		"empty":          "",
-		"unknown driver": strings.Replace(fakeDrill, "driver: fake", "driver: oracle", 1),
-		"unknown fault":  strings.Replace(fakeDrill, "fault: break", "fault: smash", 1),
-	} {
-		if res := r.ask(raw); res.State != "rejected" || len(res.Problems) == 0 {
-			t.Errorf("%s: %+v", name, res)
-		}
-	}
-}
-
 // TestADriverThatStumblesOverARequest: what a requester wrote ends no process.
 func TestADriverThatStumblesOverARequest(t *testing.T) {
 	r, d := newRig(t), newFakeDriver()
