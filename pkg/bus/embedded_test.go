@@ -135,6 +135,29 @@ func TestEmbeddedRefusesBadOptions(t *testing.T) {
 	}
 }
 
+// TestEveryWriteIsSynchronised: a kill leaves the kernel what it has not yet written,
+// a power cut does not; so the running server itself is asked, also where its
+// configuration says otherwise.
+func TestEveryWriteIsSynchronised(t *testing.T) {
+	dir := t.TempDir()
+	lazy := filepath.Join(dir, "lazy.conf")
+	if err := os.WriteFile(lazy, []byte("jetstream { store_dir: \""+dir+"/own\", sync_interval: 1h }\nlisten: \"127.0.0.1:-1\"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, o := range map[string]bus.EmbeddedOptions{
+		"alone":                {StoreDir: filepath.Join(dir, "alone")},
+		"listening":            {StoreDir: filepath.Join(dir, "listening"), Listen: "127.0.0.1:0"},
+		"private":              {StoreDir: filepath.Join(dir, "private"), Listen: "127.0.0.1:0", Private: true},
+		"another's settings":   {ConfigFile: lazy},
+		"other settings, here": {StoreDir: filepath.Join(dir, "here"), ConfigFile: lazy},
+	} {
+		config := startServer(t, o).Server().JetStreamConfig()
+		if config == nil || !config.SyncAlways {
+			t.Errorf("%s: the server does not synchronise each write: %+v", name, config)
+		}
+	}
+}
+
 func TestReady(t *testing.T) {
 	w := &world{t: t, dir: t.TempDir(), signers: newSigners(t)}
 	w.server = startServer(t, bus.EmbeddedOptions{StoreDir: w.dir})

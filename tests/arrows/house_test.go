@@ -38,6 +38,11 @@ type source struct {
 
 func (s source) test() bool { return strings.HasSuffix(s.path, "_test.go") }
 
+// tests reports whether the file's code runs in tests: it is one, or a suite for them.
+func (s source) tests() bool {
+	return s.test() || slices.ContainsFunc(s.file.Imports, func(i *ast.ImportSpec) bool { return i.Path.Value == `"testing"` })
+}
+
 // at is a place in the file, for messages.
 func (s source) at(p token.Pos) string { return fmt.Sprintf("%s:%d", s.path, s.set.Position(p).Line) }
 
@@ -182,8 +187,8 @@ func TestCallsThatAreKeptToTheirPlace(t *testing.T) {
 				if !s.test() && core(s.path) {
 					t.Errorf("%s: %s: the core is told the time", s.at(n.Pos()), call)
 				}
-			case "t.Skip", "t.Skipf", "t.SkipNow", "b.Skip", "b.Skipf", "b.SkipNow":
-				if s.test() {
+			case "t.Skip", "t.Skipf", "t.SkipNow", "b.Skip", "b.Skipf", "b.SkipNow", "tb.Skip", "tb.Skipf", "tb.SkipNow":
+				if s.tests() {
 					t.Errorf("%s: %s: a test whose server is missing fails", s.at(n.Pos()), call)
 				}
 			}

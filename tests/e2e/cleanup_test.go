@@ -14,26 +14,60 @@ import (
 	"github.com/firedrill/firedrill/services/injector"
 )
 
-// TestAbortPutsBackAndShowsIt: a drill that is aborted while the primary hangs
-// undoes the fault, and has its restore checks made.
+// TestAbortPutsBackAndShowsIt: a drill that is aborted, or halted with all others,
+// while the primary hangs undoes the fault, and has its restore checks made. While all
+// is halted no other drill begins.
 func TestAbortPutsBackAndShowsIt(t *testing.T) {
 	p := startLab(t, lab.PostgresOptions{Synchronous: true})
 	stack, rec, out := startAllInOne(t, p)
-	publish(t, rec.NATSURL, "cut-short", quickDrill(t, "cut-short", func(phase map[string]any) {
-		hurried(phase)
-		phase["faults"] = []any{map[string]any{"name": "freeze", "target": "orders", "fault": "freeze"}}
-		delete(phase, "recovery")
-	}))
-	id := accepted(t, stack.Bus, "cut-short")
-	history := await(t.Context(), t, stack.Bus, id, func(s bus.Stored) {
-		if s.Event.Type == event.TypeFaultInjected {
-			if err := stack.Bus.Command(t.Context(), id, "abort", []byte(`{"by":"me","reason":"seen enough"}`)); err != nil {
-				t.Error(err)
+	cut := func(name, cause, reason string, stop func(id string) error) (id string) {
+		t.Helper()
+		publish(t, rec.NATSURL, name, quickDrill(t, name, frozen))
+		id = accepted(t, stack.Bus, name)
+		history := await(t.Context(), t, stack.Bus, id, func(s bus.Stored) {
+			if s.Event.Type == event.TypeFaultInjected {
+				if err := stop(id); err != nil {
+					t.Error(err)
+				}
 			}
+		})
+		wholeHistory(t, history, stack.Keyring)
+		atHome(t, p)
+		undoneThenChecked(t, history)
+		r := foldReport(t, history, stack.Keyring)
+		if a := r.Conduct.Aborts; r.Verdict != verdict.Invalid || len(a) != 1 || a[0].Cause != cause || a[0].By != "me" || a[0].Reason != reason {
+			t.Errorf("%s: verdict %s, aborts %+v: want INVALID for %s by me: %s", name, r.Verdict, a, cause, reason)
 		}
+		return id
+	}
+	id := cut("cut-short", drill.CauseOperator, "seen enough", func(id string) error {
+		return stack.Bus.Command(t.Context(), id, "abort", []byte(`{"by":"me","reason":"seen enough"}`))
 	})
-	wholeHistory(t, history, stack.Keyring)
-	atHome(t, p)
+	record(t, stack, filepath.Join(out, id), "aborted")
+
+	cut("halted", drill.CauseHalt, "a real incident", func(string) error {
+		return stack.Bus.SetHalt(t.Context(), bus.Halt{Halted: true, By: "me", Reason: "a real incident"})
+	})
+	// It would be accepted, and be refused by its guard before it breaks anything.
+	next := func(name string) {
+		publish(t, rec.NATSURL, name, protecting(t, quickDrill(t, name, frozen), "role=primary"))
+	}
+	next("next")
+	if a := answered(t, stack.Bus, "next"); a.State != "rejected" || a.Drill != "" || !strings.Contains(a.Reason, "halted by me (a real incident)") {
+		t.Errorf("a request while all is halted: %+v", a)
+	}
+	if err := stack.Bus.SetHalt(t.Context(), bus.Halt{By: "me"}); err != nil {
+		t.Fatal(err)
+	}
+	next("released")
+	history := await(t.Context(), t, stack.Bus, accepted(t, stack.Bus, "released"), nil)
+	untouched(t, "released", history)
+}
+
+// undoneThenChecked fails the test unless the fault was undone, the restore checks
+// passed after that, and nothing was left.
+func undoneThenChecked(t *testing.T, history []bus.Stored) {
+	t.Helper()
 	var undone, checked int
 	for i, h := range history {
 		switch d := h.Payload.(type) {
@@ -51,7 +85,6 @@ func TestAbortPutsBackAndShowsIt(t *testing.T) {
 	if fin := finished(history); fin.Complete || len(fin.Outstanding) > 0 {
 		t.Errorf("finished %+v", fin)
 	}
-	record(t, stack, filepath.Join(out, id), "aborted")
 }
 
 // TestUndoThatFailsIsSettledLater: the dead primary's data directory is out of

@@ -444,19 +444,28 @@ func (f *fleet) stopAll() {
 // accepted waits for the answer to a request and returns the drill's id.
 func accepted(t *testing.T, b *bus.Bus, name string) string {
 	t.Helper()
+	r := answered(t, b, name)
+	if r.State != "accepted" {
+		t.Fatalf("request %s: %+v", name, r)
+	}
+	return r.Drill
+}
+
+// answered waits for the first answer to a request.
+func answered(t *testing.T, b *bus.Bus, name string) (r injector.Result) {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
-	var r injector.Result
 	err := b.FollowResults(ctx, "me", name, func(data []byte) error {
 		if err := json.Unmarshal(data, &r); err != nil {
 			return err
 		}
 		return bus.Stop
 	})
-	if err != nil || r.State != "accepted" {
-		t.Fatalf("request %s: %+v, %v", name, r, err)
+	if err != nil {
+		t.Fatalf("request %s: %v", name, err)
 	}
-	return r.Drill
+	return r
 }
 
 // instance alternates between a new name, which waits for the dead one's lease,

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/firedrill/firedrill/pkg/clock"
 	"github.com/firedrill/firedrill/pkg/event"
 	"github.com/firedrill/firedrill/pkg/lab"
 	"github.com/firedrill/firedrill/pkg/target"
@@ -30,11 +31,15 @@ type writer struct {
 	mu   sync.Mutex
 	last int64
 	seen map[int64]byte
+	// begun is when each attempt was made, on the machine's monotonic clock; unheard are,
+	// once the writer has stopped, those of an unknown fate that are not there.
+	begun   map[int64]int64
+	unheard event.Ranges
 }
 
 func startWriter(t *testing.T, tg *target.Target, name string) *writer {
 	t.Helper()
-	w := &writer{stalls: targettest.WatchStalls(t), seen: map[int64]byte{}, spec: target.ProbeSpec{
+	w := &writer{stalls: targettest.WatchStalls(t), seen: map[int64]byte{}, begun: map[int64]int64{}, spec: target.ProbeSpec{
 		Drill: "test-0", Probe: postgres.ProbeWrite, Name: name, Lane: target.LanePooled, Epoch: 1, Deadline: 250 * time.Millisecond,
 	}}
 	var err error
@@ -61,7 +66,7 @@ func startWriter(t *testing.T, tg *target.Target, name string) *writer {
 func (w *writer) attempt(t *testing.T, seq int64) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 250*time.Millisecond)
 	defer cancel()
-	began := time.Now()
+	began, begun := time.Now(), clock.System().Now().Mono
 	o := w.probe.Attempt(ctx, seq)
 	if took, limit := time.Since(began), time.Second+6*w.stalls.Longest(); took > limit {
 		t.Errorf("attempt %d took %v, more than %v", seq, took, limit)
@@ -69,7 +74,7 @@ func (w *writer) attempt(t *testing.T, seq int64) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.last = max(w.last, seq)
-	w.seen[seq] = o.Result
+	w.seen[seq], w.begun[seq] = o.Result, begun
 }
 
 // okSince waits for n more successes.
@@ -126,10 +131,24 @@ func (w *writer) compare(t *testing.T, tg *target.Target) (lost, phantom event.R
 			lost.Add(seq)
 		case r == target.Failed && held.Present.Has(seq):
 			phantom.Add(seq)
+		case r == target.Unknown && !held.Present.Has(seq):
+			w.unheard.Add(seq)
 		}
 	}
 	t.Logf("%d attempts: %d ok, %d failed, %d unknown; %d held, %d lost", w.last, counts[target.OK], counts[target.Failed], counts[target.Unknown], held.Present.Len(), lost.Len())
 	return lost, phantom
+}
+
+// onTheWay counts the unheard attempts that were begun before the end of a fault.
+func (w *writer) onTheWay(fault target.Effect) (n int64) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for seq, at := range w.begun {
+		if w.unheard.Has(seq) && at <= fault.Ended.Mono {
+			n++
+		}
+	}
+	return n
 }
 
 // check makes a check and returns its properties by name.
@@ -179,12 +198,13 @@ func failover(t *testing.T, r *rig, fault, method string) (lost event.Ranges) {
 	t.Helper()
 	tg := r.open(t)
 	eventually(t, "home", r.healthy)
+	r.onlyTheWriterCommits(t)
 	first := r.timeline(t, "a")
 	timeline, tables := baseline(t, tg, postgres.CheckTimeline, nil), baseline(t, tg, postgres.CheckTables, nil)
 	w := startWriter(t, tg, "write-"+fault+method)
 	w.okSince(t, 50)
 
-	do(t, tg, fault, nil)
+	broken, _, _ := do(t, tg, fault, nil)
 	_, promoteOp, promoteUndo := do(t, tg, postgres.ActionPromote, nil)
 	do(t, tg, postgres.ActionRedirect, nil)
 	w.okSince(t, 50)
@@ -217,12 +237,47 @@ func failover(t *testing.T, r *rig, fault, method string) (lost event.Ranges) {
 	if phantom.Len() > 0 {
 		t.Errorf("called failed and yet there: %v", phantom)
 	}
+	// Each lost write was a commit of its own, and any other one that did not survive was
+	// on its way as the primary was stopped.
+	n, most := deadCommits(t, commits), lost.Len()+w.onTheWay(broken)
+	t.Logf("%d commits did not survive: %d to %d", n, lost.Len(), most)
+	if n < lost.Len() || n > most {
+		t.Errorf("the dead primary's log has %d commits that did not survive: %d writes were lost, %d with those that were on their way", n, lost.Len(), most)
+	}
 	eventually(t, "home", r.healthy)
 	undo(t, r.open(t), promoteOp, promoteUndo)
 	eventually(t, "home", r.healthy)
 
 	r.atHome(t, tg, first+2, fault)
 	return lost
+}
+
+// onlyTheWriterCommits stops what else has commits: autovacuum.
+func (r *rig) onlyTheWriterCommits(t *testing.T) {
+	t.Helper()
+	for _, n := range r.Nodes {
+		conn, err := r.Connect(t.Context(), n.Name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, q := range []string{"ALTER SYSTEM SET autovacuum = off", "SELECT pg_reload_conf()"} {
+			if _, err := conn.Exec(t.Context(), q); err != nil {
+				t.Errorf("node %s: %s: %v", n.Name, q, err)
+			}
+		}
+		if err := conn.Close(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// deadCommits is the number that the check of the dead primary's log found.
+func deadCommits(t *testing.T, p event.Property) (n int64) {
+	t.Helper()
+	if _, err := fmt.Sscanf(p.Found, "%d commits in the log of node a after the fork", &n); err != nil || p.Result != event.ResultInfo {
+		t.Fatalf("the dead primary's log was not read to its end: %+v, %v", p, err)
+	}
+	return n
 }
 
 // atHome checks what must hold after the way back.

@@ -64,9 +64,11 @@ func TestRunToTheEnd(t *testing.T) {
 		config, rto, recovery, verdict string
 		code                           int
 	}{
-		"pass":         {"{}", "1m", mend, "PASS", run.OK},
-		"fail":         {"{}", "1ms", mend, "FAIL", run.Fail},
-		"inconclusive": {"{sick: true}", "1m", mend, "INVALID", run.Inconclusive},
+		"pass":    {"{}", "1m", mend, "PASS", run.OK},
+		"fail":    {"{}", "1ms", mend, "FAIL", run.Fail},
+		"invalid": {"{sick: true}", "1m", mend, "INVALID", run.Inconclusive},
+		// Nothing counts what is lost of a service that is only read.
+		"inconclusive": {"{}", "1m, rpo: {records: 0}", mend, "INCONCLUSIVE", run.Inconclusive},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
