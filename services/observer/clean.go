@@ -42,7 +42,7 @@ func (s *session) cleanUp(ctx context.Context) {
 		return
 	}
 	if err := s.c.clean(context.WithoutCancel(ctx), s.state.Drill, s.id); err != nil {
-		s.log.WarnContext(ctx, "canaries are left in a target", "error", err)
+		s.log.WarnContext(ctx, "canaries may be left in a target", "error", err)
 	}
 }
 
