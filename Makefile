@@ -14,7 +14,7 @@ TIMED := ./services/mirror/fleet ./services/mirror/zfs/...
 STATICCHECK_VERSION := v0.8.2
 export FIREDRILL_BIN := $(CURDIR)/$(BIN)
 
-.PHONY: help setup postgres build demo test test-go fuzz lint verify fix freeze bench bench-mirror clean jaeger minio peers python
+.PHONY: help setup postgres build demo test test-go fuzz lint verify fix freeze release-given bench bench-mirror clean jaeger minio peers python
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -82,9 +82,11 @@ fix: ## write the generated files and the recorded reports
 	cd services/reporter && go test ./render -run Golden -update && go test ./fold -run Recorded -update
 
 # A released schema never changes again: `make verify` refuses it from then on.
-freeze: verify ## write the schemas' hashes down for a release (RELEASE=v1.0)
-	$(if $(RELEASE),,$(error say which release the schemas are frozen for: make freeze RELEASE=v1.0))
+freeze: release-given verify ## write the schemas' hashes down for a release (RELEASE=v1.0)
 	go run ./pkg/schemagen/cmd/schemagen -release $(RELEASE)
+
+release-given:
+	$(if $(RELEASE),,$(error say which release the schemas are frozen for: make freeze RELEASE=v1.0))
 
 test: setup build lint verify jaeger minio peers python test-go ## set up and run everything
 

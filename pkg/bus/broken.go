@@ -21,7 +21,7 @@ type StoreBroken struct {
 
 // Error says what to do.
 func (e *StoreBroken) Error() string {
-	return fmt.Sprintf("the event store in %s takes no more events (%s): nothing can be decided or put back until you make room there, or mend its disk, and start `firedrill up` with the same --state-dir: that goes on with every drill", e.Dir, e.Problem)
+	return fmt.Sprintf("the event store in %s takes no more events (%s): nothing can be decided or put back until you make room there, or mend its disk or the permissions, and start `firedrill up` with the same --state-dir: that goes on with every drill", e.Dir, e.Problem)
 }
 
 // Watch returns a *StoreBroken once the store takes no more, and nil when ctx has ended.
@@ -41,10 +41,11 @@ func (e *Embedded) Watch(ctx context.Context) error {
 }
 
 // broken is what keeps the server's store from taking anything until the server starts
-// anew; "" if there is nothing. Other ills, as of a cluster that has no leader, may pass.
+// anew; "" if there is nothing. Other ills, as of a cluster that has no leader, may pass. In
+// a cluster the server says nothing of streams without replicas; it shuts JetStream down.
 func (e *Embedded) broken() string {
 	if !e.server.JetStreamEnabled() {
-		return "JetStream has shut down"
+		return "JetStream has shut down; the log above has the reason"
 	}
 	for _, one := range e.server.Healthz(&server.HealthzOptions{Details: true}).Errors {
 		if _, problem, ok := strings.Cut(one.Error, " write error: "); ok && one.Type == server.HealthzErrorStream {

@@ -144,7 +144,7 @@ type AbortRequested struct {
 	By     string `json:"by"`
 	Reason string `json:"reason"`
 	// Cause is who-independent: operator, halt, deadline, stop-condition,
-	// steady-state, failure or takeover.
+	// steady-state, failure, takeover or guard.
 	Cause string `json:"cause"`
 }
 

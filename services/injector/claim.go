@@ -40,7 +40,10 @@ func (e *effects) claimTargets(ctx context.Context, s drill.State) (map[string]s
 			return nil, fmt.Errorf("target %s is %s: %w", name, systems[name], err)
 		}
 	}
-	return systems, e.holds.take(e.Locks, s, systems, e.log)
+	if s.Waives != "" {
+		return systems, nil // nothing is touched
+	}
+	return systems, e.holds.wait(ctx, e.Locks, s, systems, e.log)
 }
 
 // identify asks the driver, or falls back to the configuration for one that

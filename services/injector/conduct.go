@@ -47,6 +47,8 @@ type conductor struct {
 	prepared string
 	// surveyed tells that this conductor has looked for what undoing will need.
 	surveyed bool
+	// waitsFor is what was last logged of another firedrill that has one of the systems.
+	waitsFor string
 
 	events   chan bus.Stored
 	commands chan drill.Command
@@ -258,6 +260,9 @@ func (c *conductor) awaitLease(ctx context.Context) (time.Duration, error) {
 	if c.halted == nil || c.running != nil {
 		return time.Minute, nil // woken by the switch's state, or by the effect's end
 	}
+	if err := c.effects.holds.release(); err != nil { // of a lease that was lost
+		return 0, err
+	}
 	l := c.state.Lease
 	take := drill.TakeLease{Holder: c.holder, TTL: c.LeaseTTL}
 	switch {
@@ -275,25 +280,36 @@ func (c *conductor) awaitLease(ctx context.Context) (time.Duration, error) {
 	if err != nil {
 		return time.Minute, nil // finished meanwhile
 	}
+	if !c.holdAgain() {
+		return holdPause, nil
+	}
 	epoch := l.Epoch + 1
 	moved, err := c.append(ctx, drafts)
 	if err != nil || !moved {
-		return time.Minute, err
+		return time.Minute, errors.Join(err, c.effects.holds.release())
 	}
 	c.epoch, c.restarted, c.surveyed = epoch, false, false
 	c.log.Info("conducting", "epoch", epoch, "reason", take.Reason)
-	return 0, c.holdAgain(ctx)
+	return 0, nil
 }
 
-// holdAgain locks the drill's systems after a take-over, for a predecessor's locks went
-// with it. Where another firedrill has one by now, this drill breaks nothing more; what it
-// has broken it puts back all the same.
-func (c *conductor) holdAgain(ctx context.Context) error {
+// holdAgain locks the drill's systems for who is to take it up, for a predecessor's locks
+// went with it. While another firedrill has one, the drill stays as it is: what this one
+// would break, or put back, would be in the midst of the other's.
+func (c *conductor) holdAgain() bool {
+	if c.state.Lease.Epoch == 0 || c.state.Waives != "" {
+		return true // planning locks them, or nothing is touched
+	}
 	err := c.effects.holds.take(c.Locks, c.state, c.state.Systems, c.log)
 	if err == nil {
-		return nil
+		c.waitsFor = ""
+		return true
 	}
-	return c.command(ctx, drill.Abort{By: "firedrill", Reason: err.Error(), Cause: drill.CauseGuard})
+	if c.waitsFor != err.Error() {
+		c.waitsFor = err.Error()
+		c.log.Warn("the drill is taken up later", "error", err)
+	}
+	return false
 }
 
 // command lets something from outside into the history, if this process holds

@@ -1,6 +1,7 @@
 package injector
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -197,7 +198,7 @@ func (r *rig) injectWith(c Config, instance string) (stop func()) {
 	c.Bus = r.connect(event.Injector, instance)
 	ctx, cancel := context.WithCancel(r.t.Context())
 	done := make(chan error, 1)
-	c.Log = r.log().With("instance", instance)
+	c.Log = cmp.Or(c.Log, r.log()).With("instance", instance)
 	go func() { done <- Run(ctx, c) }()
 	stop = sync.OnceFunc(func() {
 		cancel()

@@ -2,6 +2,7 @@ package injector
 
 import (
 	"cmp"
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -15,6 +16,8 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"time"
+	"unicode"
 
 	"github.com/firedrill/firedrill/pkg/drill"
 	"github.com/firedrill/firedrill/pkg/filelock"
@@ -26,11 +29,36 @@ import (
 // with its process at the latest. It is not safe for concurrent use.
 type holds struct{ files []*os.File }
 
+const (
+	// holdWait is how long a lock is waited for that another one has: it gives it back a
+	// moment after its drill's end.
+	holdWait = 2 * time.Second
+	// holdPause is the time between two tries, also of who waits to take a drill up.
+	holdPause = 100 * time.Millisecond
+)
+
 // heldError says that another firedrill of this machine has a system.
 type heldError struct{ path, holder string }
 
 func (e *heldError) Error() string {
 	return fmt.Sprintf("another firedrill on this machine drills it (%s): wait until that is over, or abort it there; it has locked %s", cmp.Or(e.holder, "it does not say which"), e.path)
+}
+
+// wait is take for as long as holdWait, or until ctx ends.
+func (h *holds) wait(ctx context.Context, dir string, s drill.State, systems map[string]string, log *slog.Logger) error {
+	tick := time.NewTicker(holdPause)
+	defer tick.Stop()
+	for give := time.Now().Add(holdWait); ; {
+		err := h.take(dir, s, systems, log)
+		if err == nil || time.Now().After(give) {
+			return err
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return err
+		}
+	}
 }
 
 // take takes a drill's systems, each a file of dir, which all users of the machine share.
@@ -63,10 +91,10 @@ func (h *holds) takeOne(dir string, s drill.State, system string) error {
 		return err
 	}
 	if err := filelock.Try(f); err != nil {
-		said, _ := io.ReadAll(io.LimitReader(f, 1000)) // for people
-		_ = f.Close()                                  // nothing was written to it
+		said, _ := io.ReadAll(io.LimitReader(f, 200)) // for people
+		_ = f.Close()                                 // nothing was written to it
 		if errors.Is(err, filelock.ErrHeld) {
-			return &heldError{path, strings.TrimSpace(string(said))}
+			return &heldError{path, printable(string(said))}
 		}
 		return fmt.Errorf("lock %s: %w", path, err)
 	}
@@ -77,9 +105,33 @@ func (h *holds) takeOne(dir string, s drill.State, system string) error {
 	return nil
 }
 
-// openLock opens a lock's file, and makes one that is missing, for all users. Reading is
+// printable is the first line of what any user may have written, without what terminals
+// take for commands.
+func printable(said string) string {
+	line, _, _ := strings.Cut(strings.TrimSpace(said), "\n")
+	return strings.Map(func(c rune) rune {
+		if unicode.IsPrint(c) {
+			return c
+		}
+		return -1
+	}, line)
+}
+
+// openLock is tryLockFile until it does not meet somebody who is just making the file.
+func openLock(path string) (f *os.File, err error) {
+	for range 50 {
+		f, err = tryLockFile(path)
+		if !errors.Is(err, fs.ErrExist) && !errors.Is(err, fs.ErrPermission) {
+			break
+		}
+		time.Sleep(time.Millisecond)
+	}
+	return f, err
+}
+
+// tryLockFile opens a lock's file, and makes one that is missing, for all users. Reading is
 // enough to lock it. Anybody may write to the directory: nothing but a plain file is used.
-func openLock(path string) (*os.File, error) {
+func tryLockFile(path string) (*os.File, error) {
 	const careful = syscall.O_NOFOLLOW | syscall.O_NONBLOCK
 	f, err := os.OpenFile(path, os.O_RDWR|careful, 0)
 	if errors.Is(err, fs.ErrPermission) {
