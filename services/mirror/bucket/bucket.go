@@ -90,6 +90,9 @@ type Capabilities struct {
 	SetMTime bool
 }
 
+// minIO is what such a server calls itself.
+const minIO = "MinIO"
+
 // Bucket is an open bucket. Its methods are safe for concurrent use.
 type Bucket struct {
 	name, prefix, region string

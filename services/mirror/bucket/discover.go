@@ -45,12 +45,12 @@ func (b *Bucket) discover(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	minIO := b.caps.Server == "MinIO"
-	b.caps.ListMetadata, b.caps.SetMTime = minIO, minIO && unversioned
+	isMinIO := b.caps.Server == minIO
+	b.caps.ListMetadata, b.caps.SetMTime = isMinIO, isMinIO && unversioned
 	if b.readOnly {
 		return nil
 	}
-	b.caps.Snowball = minIO
+	b.caps.Snowball = isMinIO
 	b.core, err = b.newCore(b.core.EndpointURL().Host, b.caps.CRC32C)
 	return err
 }

@@ -72,7 +72,8 @@ type ListOptions struct {
 // List lists objects in the order of their keys' bytes, the latest version of
 // each. An error comes last, with a zero Object; without one the listing was
 // complete. A page that breaks off, is malformed, out of order or not what it says
-// of itself wraps ErrListing, and none of its keys were yielded. Memory does not
+// of itself wraps ErrListing, and none of its keys were yielded. Where it takes the
+// server less time, large directories are listed several at once. Memory does not
 // grow with the bucket.
 func (b *Bucket) List(ctx context.Context, o ListOptions) iter.Seq2[Object, error] {
 	return func(yield func(Object, error) bool) {
@@ -81,38 +82,91 @@ func (b *Bucket) List(ctx context.Context, o ListOptions) iter.Seq2[Object, erro
 			return
 		}
 		ctx, cancel := context.WithCancel(ctx)
-		var fetcher sync.WaitGroup
-		defer fetcher.Wait()
+		l := &lister{Bucket: b, ctx: ctx, yield: yield}
+		defer l.fetchers.Wait()
 		defer cancel()
-		// Two pages go around: one is used, one is fetched.
-		used, ready := make(chan *page, 2), make(chan *page)
-		used <- new(page)
+		all := l.fetch(o, new(page))
+		first, ok := <-all.ready
+		if !ok {
+			l.ended(o.Prefix)
+			return
+		}
+		if dirs := l.split(o, first); dirs != nil {
+			l.listDirs(o, first, dirs)
+			return
+		}
 		if o.PageSize == 0 {
-			used <- new(page)
+			all.used <- new(page)
 		}
-		fetcher.Go(func() {
-			defer close(ready)
-			b.fetchPages(ctx, o, used, ready)
-		})
-		for p := range ready {
-			if p.err != nil {
-				yield(Object{}, p.err)
-				return
-			}
-			for _, object := range p.objects {
-				object.Key = object.Key[len(b.prefix):]
-				if !yield(object, nil) {
-					return
-				}
-			}
-			if !p.truncated {
-				return
-			}
-			used <- p
+		if l.show(first, "") && first.truncated {
+			all.used <- first
+			l.drain(all, o.Prefix, "")
 		}
-		// Only a cancelled fetch ends without a last page.
-		yield(Object{}, b.explain("list", o.Prefix, &exchange{}, context.Cause(ctx)))
 	}
+}
+
+// lister is one call of List.
+type lister struct {
+	*Bucket
+	ctx      context.Context
+	yield    func(Object, error) bool
+	fetchers sync.WaitGroup
+}
+
+// fetching is a listing of one prefix under way: its pages come out of ready in order,
+// and what comes back into used is filled again.
+type fetching struct{ used, ready chan *page }
+
+// fetch begins a listing. As many pages are fetched ahead as it has.
+func (l *lister) fetch(o ListOptions, pages ...*page) fetching {
+	f := fetching{make(chan *page, 2), make(chan *page)}
+	for _, p := range pages {
+		f.used <- p
+	}
+	l.fetchers.Go(func() {
+		defer close(f.ready)
+		l.fetchPages(l.ctx, o, f.used, f.ready)
+	})
+	return f
+}
+
+// drain yields the rest of a listing, as far as it comes after a key, and reports
+// whether more is wanted.
+func (l *lister) drain(f fetching, prefix, after string) bool {
+	for p := range f.ready {
+		if !l.show(p, after) {
+			return false
+		}
+		if !p.truncated {
+			return true
+		}
+		f.used <- p
+	}
+	return l.ended(prefix)
+}
+
+// show yields what a page holds.
+func (l *lister) show(p *page, after string) bool {
+	if p.err != nil {
+		l.yield(Object{}, p.err)
+		return false
+	}
+	for _, object := range p.objects {
+		if object.Key <= after {
+			continue
+		}
+		object.Key = object.Key[len(l.prefix):]
+		if !l.yield(object, nil) {
+			return false
+		}
+	}
+	return true
+}
+
+// ended says why a listing came without a last page: only one that was cancelled does.
+func (l *lister) ended(prefix string) bool {
+	l.yield(Object{}, l.explain("list", prefix, &exchange{}, context.Cause(l.ctx)))
+	return false
 }
 
 // fetchPages sends pages until the last or an error.

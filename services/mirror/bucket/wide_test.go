@@ -1,0 +1,155 @@
+package bucket
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/minio/minio-go/v7"
+)
+
+// listings notes the prefixes that were asked for, and which of them as one directory.
+type listings struct {
+	mu        sync.Mutex
+	all, flat []string
+}
+
+func (l *listings) note(q *http.Request) {
+	if !isListing(q) {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	prefix := q.URL.Query().Get("prefix")
+	if q.URL.Query().Get("delimiter") != "" {
+		l.flat = append(l.flat, prefix)
+	} else {
+		l.all = append(l.all, prefix)
+	}
+}
+
+// write puts an object at each key, in batches.
+func write(t testing.TB, b *Bucket, keys []string) {
+	t.Helper()
+	for chunk := range slices.Chunk(keys, MaxBatchItems) {
+		var items []BatchItem
+		for _, key := range chunk {
+			items = append(items, item(key, textOf(key), map[string]string{"Key": fmt.Sprintf("%+q", key)}))
+		}
+		_, err := b.PutBatch(t.Context(), items)
+		must(t, err)
+	}
+}
+
+// numbered are n keys in a directory.
+func numbered(dir string, n int) (keys []string) {
+	for i := range n {
+		keys = append(keys, fmt.Sprintf("%s%05d", dir, i))
+	}
+	return keys
+}
+
+// TestListingByDirectories lists trees of several forms by their directories, and one
+// page after the other.
+func TestListingByDirectories(t *testing.T) {
+	for name, c := range map[string]struct {
+		keys []string
+		// asked are the prefixes that must be listed, and flat those as one directory;
+		// nil is that of the whole only.
+		asked, flat []string
+	}{
+		"beside objects": {slices.Concat(
+			numbered("a/", 600), numbered("a-x/", 300), numbered("a.b/", 450), numbered("a.b.c/", 30), numbered("z/y/x/", 200),
+			[]string{"!", "a!", "a,", "a-y", "a.b!", "a.b0", "b", "é/1", "日本/2", "z!", "zz", "z/"},
+		), []string{"", "a/", "z/", "é/", "日本/"}, []string{""}},
+		"one large one":      {slices.Concat(numbered("a/", 2500), numbered("b/", 700), numbered("c/", 1)), []string{"", "a/", "b/", "c/"}, []string{""}},
+		"within others":      {slices.Concat(numbered("x/y/a/", 800), numbered("x/y/b/", 800), numbered("x/y/c/", 10), []string{"x/y/bb"}), []string{"", "x/y/b/", "x/y/c/"}, []string{"", "x/", "x/y/"}},
+		"on a page's border": {slices.Concat(numbered("a/", 1000), numbered("b/", 1000), numbered("c/", 1)), []string{"", "a/", "b/", "c/"}, []string{""}},
+		"one page":           {slices.Concat(numbered("a/", 500), numbered("b/", 500)), []string{""}, nil},
+		"small ones":         {numbered("d", 1100), nil, []string{""}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			config := makeBucket(t, server(t, false), minio.MakeBucketOptions{})
+			config.Prefix = "p/"
+			if name == "small ones" { // too many directories for one page, and for one each
+				for i := range c.keys {
+					c.keys[i] += "/x"
+				}
+				c.asked, c.flat = []string{"", "", ""}, nil // the last to see whether it is
+			}
+			slices.Sort(c.keys)
+			write(t, open(t, config), c.keys)
+			var l listings
+			b := open(t, proxy(t, config, func(q *http.Request) { l.note(q) }, nil))
+			for _, metadata := range []bool{false, true} {
+				l.all, l.flat = nil, nil
+				got := list(t, b, ListOptions{Metadata: metadata})
+				if !slices.Equal(keysOf(got), c.keys) {
+					t.Fatalf("%d keys, want %d:\n%q", len(got), len(c.keys), keysOf(got))
+				}
+				for _, o := range got {
+					if metadata && o.Meta["Key"] != fmt.Sprintf("%+q", o.Key) || !metadata && o.Meta != nil {
+						t.Fatalf("%q: metadata %v", o.Key, o.Meta)
+					}
+				}
+				slices.Sort(l.all)
+				prefixed := func(of []string) (out []string) {
+					for _, p := range of {
+						out = append(out, "p/"+p)
+					}
+					return out
+				}
+				if name == "one large one" || name == "on a page's border" {
+					l.all = slices.Compact(l.all) // whose directories have several pages
+				}
+				if !slices.Equal(l.all, prefixed(c.asked)) || !slices.Equal(l.flat, prefixed(c.flat)) {
+					t.Errorf("asked for %q and, as one directory, for %q", l.all, l.flat)
+				}
+			}
+		})
+	}
+}
+
+// TestAListingByDirectoriesThatFails has one directory's listing refused: what comes
+// before it is there, then the error, and nothing else.
+func TestAListingByDirectoriesThatFails(t *testing.T) {
+	c := makeBucket(t, server(t, false), minio.MakeBucketOptions{})
+	var keys []string
+	for d := range 8 {
+		keys = append(keys, numbered(fmt.Sprintf("d%d/", d), 300)...)
+	}
+	write(t, open(t, c), keys)
+	deny := func(prefix string) func(*http.Response) error {
+		return func(a *http.Response) error {
+			if q := a.Request; isListing(q) && q.URL.Query().Get("prefix") == prefix {
+				a.StatusCode = http.StatusForbidden
+				text := "<Error><Code>AccessDenied</Code></Error>"
+				a.Header.Set("Content-Length", fmt.Sprint(len(text)))
+				a.ContentLength = int64(len(text))
+				a.Body = io.NopCloser(strings.NewReader(text))
+			}
+			return nil
+		}
+	}
+	for at, want := range map[string]int{"d3/": 1000, "d5/": 1500, "d7/": 2100} {
+		b := open(t, proxy(t, c, nil, deny(at)))
+		var got []string
+		var last error
+		for o, err := range b.List(t.Context(), ListOptions{}) {
+			if last != nil {
+				t.Fatal("it goes on after an error")
+			}
+			if last = err; err == nil {
+				got = append(got, o.Key)
+			}
+		}
+		wants(t, last, ErrDenied)
+		if !slices.Equal(got, keys[:want]) {
+			t.Errorf("%s denied: %d keys, want %d", at, len(got), want)
+		}
+	}
+}
