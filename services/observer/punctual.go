@@ -2,13 +2,11 @@ package observer
 
 import (
 	"os"
-	"path/filepath"
 	"runtime"
-	"strconv"
 	"sync"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"github.com/firedrill/firedrill/pkg/sched"
 )
 
 const (
@@ -48,7 +46,7 @@ func (p *punctual) keep() (release func()) {
 			runtime.GOMAXPROCS(minProcs)
 			p.raised = true
 		}
-		shortenAll()
+		sched.ShortSlices(timeSlice)
 	}
 	return sync.OnceFunc(p.release)
 }
@@ -60,43 +58,4 @@ func (p *punctual) release() {
 		runtime.SetDefaultGOMAXPROCS()
 		p.raised = false
 	}
-}
-
-// shortenAll has all threads ask for short slices, those included that start while
-// it looks.
-func shortenAll() {
-	done := map[int]bool{}
-	for more := true; more; {
-		more = false
-		for _, tid := range threads() {
-			if !done[tid] {
-				done[tid], more = true, true
-				shorten(tid)
-			}
-		}
-	}
-}
-
-// threads lists this process's threads. One that is started later has the slices of
-// the one that starts it.
-func threads() []int {
-	names, _ := filepath.Glob("/proc/self/task/*")
-	var all []int
-	for _, name := range names {
-		if tid, err := strconv.Atoi(filepath.Base(name)); err == nil {
-			all = append(all, tid)
-		}
-	}
-	return all
-}
-
-// shorten asks for short slices. Kernels before 6.12 take no notice. A refusal is no
-// error: the observer measures how late it is.
-func shorten(tid int) {
-	attr, err := unix.SchedGetAttr(tid, 0)
-	if err != nil || attr.Policy != unix.SCHED_NORMAL {
-		return // it has ended, or somebody chose how it is scheduled
-	}
-	attr.Runtime = uint64(timeSlice)
-	_ = unix.SchedSetAttr(tid, attr, 0)
 }

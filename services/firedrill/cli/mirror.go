@@ -16,6 +16,7 @@ import (
 	"github.com/firedrill/firedrill/pkg/drill"
 	"github.com/firedrill/firedrill/pkg/keys"
 	"github.com/firedrill/firedrill/pkg/run"
+	"github.com/firedrill/firedrill/pkg/sched"
 	"github.com/firedrill/firedrill/services/injector"
 	"github.com/firedrill/firedrill/services/mirror"
 	"github.com/firedrill/firedrill/services/mirror/job"
@@ -58,7 +59,10 @@ of a mirror lies in --state: from another directory, or from cron, say where.
 Exit codes: 0 all is as it should be, 1 it is not (something was left undone or refused,
 differs, or could not be proven), 130 interrupted, 254 bad arguments, 255 failed.`,
 	}
-	c.PersistentPreRun = func(*cobra.Command, []string) { tuneCollector() }
+	c.PersistentPreRun = func(*cobra.Command, []string) {
+		tuneCollector()
+		sched.Batch()
+	}
 	f := c.PersistentFlags()
 	f.StringVar(&o.state, "state", "", "folder for what mirrors remember; default: mirrors in the state directory")
 	f.BoolVar(&o.json, "json", false, "print the result, and what goes wrong, as JSON")

@@ -61,6 +61,8 @@ type spy struct {
 	// for that of reading. after is called when some of it was read.
 	opened func(key string) error
 	after  func(key string)
+	// refuses is called before an entry is put; its error stands for that of putting.
+	refuses func(w place.Write) error
 	// putPart is called before each part is put; its error stands for that of putting.
 	putPart func(number int) error
 
@@ -88,6 +90,11 @@ func (s *spy) took() []string {
 
 func (s *spy) Put(ctx context.Context, w place.Write) (entry.Entry, error) {
 	s.note("put", w.Entry.Key())
+	if s.refuses != nil {
+		if err := s.refuses(w); err != nil {
+			return entry.Entry{}, err
+		}
+	}
 	return s.Place.Put(ctx, w)
 }
 

@@ -33,8 +33,8 @@ type Worker struct {
 	PartSize int64
 	// PartsAtOnce is how many parts of one file are under way; 0 means 5.
 	PartsAtOnce int
-	// Tries is how often a file that changes while it is read is tried, each time as
-	// it is by then; 0 means DefaultTries.
+	// Tries is how often a file is tried that changes while it is read, each time as it is
+	// by then, or whose content arrives damaged; 0 means DefaultTries.
 	Tries int
 	// Pace, if not nil, bounds how much is under way at once in all of this worker's
 	// items together.
@@ -62,7 +62,8 @@ const (
 	DefaultParallel = 16
 	// DefaultPartSize is the size of parts in bytes.
 	DefaultPartSize = 16 << 20
-	// DefaultTries is how often a file that changes while it is read is tried.
+	// DefaultTries is how often a file is tried that changes while it is read, or is
+	// damaged on its way.
 	DefaultTries = 3
 
 	defaultPartsAtOnce = 5
@@ -233,8 +234,9 @@ func set(a *plan.Action, s plan.Side, e entry.Entry) {
 	}
 }
 
-// put copies one entry, again if the source changes meanwhile. What was known by its name
-// only is known by then.
+// put copies one entry, again if the source changes meanwhile, or if another content
+// arrived than was sent: then nothing was stored. What was known by its name only is known
+// by then.
 func (w *Worker) put(ctx context.Context, a *plan.Action, names bool) error {
 	tries := w.Tries
 	if tries <= 0 {
@@ -242,6 +244,9 @@ func (w *Worker) put(ctx context.Context, a *plan.Action, names bool) error {
 	}
 	for try := 1; ; try++ {
 		err := w.putOnce(ctx, a, names && try == 1)
+		if errors.Is(err, place.ErrCorrupt) && try < tries {
+			continue
+		}
 		if !errors.Is(err, place.ErrChanged) || try == tries {
 			return err
 		}

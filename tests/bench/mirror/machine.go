@@ -49,6 +49,17 @@ func thisMachine(bin string, programs []string) (Machine, error) {
 	return m, nil
 }
 
+// touchMemory uses some free bytes once. A virtual machine may have given them back to its
+// host, from which the first to use them gets them slowly: seconds for each gigabyte, which
+// would be the luck of whoever runs first.
+func touchMemory(bytes int64) error {
+	room, err := syscall.Mmap(-1, 0, int(bytes), syscall.PROT_READ|syscall.PROT_WRITE, syscall.MAP_ANON|syscall.MAP_PRIVATE|syscall.MAP_POPULATE)
+	if err != nil {
+		return fmt.Errorf("touch %d MiB of memory before a run: %w", bytes>>20, err)
+	}
+	return syscall.Munmap(room)
+}
+
 // versionOf is the version of the module that a program comes from.
 func versionOf(program []byte) string {
 	info, err := buildinfo.Read(bytes.NewReader(program))

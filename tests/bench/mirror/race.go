@@ -275,6 +275,9 @@ func (m *meet) measure(ctx context.Context, c Case, r Runner, s *site, dest stri
 	}
 	// What somebody has left to be written belongs to nobody's time.
 	syscall.Sync()
+	if err := touchMemory(2*c.Set.Size*int64(c.Set.Files) + 1<<30); err != nil {
+		return Usage{}, err
+	}
 	args, env := r.Command(Task{
 		Work: c.Work, Set: c.Set, Look: c.Look, Tree: m.tree.Dir, Dest: dest, State: s.state,
 		Endpoint: m.host.server.Endpoint, Bucket: s.bucket, AccessKey: m.host.server.AccessKey, SecretKey: m.host.server.SecretKey,

@@ -8,12 +8,14 @@ import (
 	"github.com/firedrill/firedrill/pkg/clock"
 	"github.com/firedrill/firedrill/pkg/event"
 	"github.com/firedrill/firedrill/pkg/run"
+	"github.com/firedrill/firedrill/pkg/sched"
 	"github.com/firedrill/firedrill/services/mirror"
 )
 
 func main() {
 	var c mirror.Config
 	var inventory string
+	sched.Batch()
 	run.Service(event.Mirror, func(ctx context.Context, p run.Process) (err error) {
 		if c.Inventory, err = mirror.ReadInventory(inventory); err != nil {
 			return err

@@ -13,8 +13,13 @@ import (
 // mount gives a directory a small file system of its own.
 func mount(t testing.TB, dir string) {
 	t.Helper()
+	mountSized(t, dir, "4m")
+}
+
+func mountSized(t testing.TB, dir, size string) {
+	t.Helper()
 	must(t, os.Mkdir(dir, 0o755))
-	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=4m"); err != nil {
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size="+size); err != nil {
 		t.Fatalf("a file system of its own: %v: may this user mount? run the tests as root", err)
 	}
 	t.Cleanup(func() { must(t, unix.Unmount(dir, unix.MNT_DETACH)) })

@@ -1,0 +1,169 @@
+package local
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"testing"
+
+	"github.com/firedrill/firedrill/services/mirror/place"
+	"golang.org/x/sys/unix"
+)
+
+// large is a content that is read ahead.
+func large() []byte {
+	content := make([]byte, readAhead+12_345)
+	_, _ = rand.NewChaCha8([32]byte{7}).Read(content)
+	return content
+}
+
+// patchy gives a content in pieces of all sizes, with pauses of nothing, and notes
+// whether it is read when it is its owner's again.
+type patchy struct {
+	io.Reader
+	rng    *rand.Rand
+	closed atomic.Bool
+	after  atomic.Bool
+}
+
+func newPatchy(r io.Reader) *patchy { return &patchy{Reader: r, rng: rand.New(rand.NewPCG(1, 2))} }
+
+func (p *patchy) Read(b []byte) (int, error) {
+	if p.closed.Load() {
+		p.after.Store(true)
+	}
+	return p.Reader.Read(b[:p.rng.IntN(len(b)+1)])
+}
+
+func (p *patchy) Close() error {
+	p.closed.Store(true)
+	return nil
+}
+
+// putLarge puts a file of the size of content from another reader.
+func putLarge(t *testing.T, p *Place, size int, from io.Reader) error {
+	t.Helper()
+	w := file("f", "")
+	w.Entry.Size = int64(size)
+	r := newPatchy(from)
+	w.Open = func(context.Context) (io.ReadCloser, error) { return r, nil }
+	_, err := p.Put(t.Context(), w)
+	if r.after.Load() {
+		t.Error("the source was read after it was closed")
+	}
+	return err
+}
+
+func TestWhatIsReadAheadIsWrittenAsItIs(t *testing.T) {
+	dir := t.TempDir()
+	content := large()
+	must(t, putLarge(t, open(t, dir, Options{}), len(content), bytes.NewReader(content)))
+	got, err := os.ReadFile(filepath.Join(dir, "f"))
+	must(t, err)
+	if !bytes.Equal(got, content) {
+		t.Errorf("%d bytes, and not those of the source", len(got))
+	}
+}
+
+func TestWhatIsReadAheadAndFails(t *testing.T) {
+	content := large()
+	broken := errors.New("broken")
+	for name, c := range map[string]struct {
+		from io.Reader
+		want error
+	}{
+		"at once":      {io.MultiReader(failing{broken}), broken},
+		"in the midst": {io.MultiReader(bytes.NewReader(content[:readAhead/2]), failing{broken}), broken},
+		"at the end":   {io.MultiReader(bytes.NewReader(content), failing{broken}), broken},
+		"early":        {bytes.NewReader(content[:len(content)-1]), place.ErrChanged},
+		"late":         {bytes.NewReader(append(content[:len(content):len(content)], 1)), place.ErrChanged},
+		"never":        {io.MultiReader(bytes.NewReader(content[:readAhead/2]), idle{}), io.ErrNoProgress},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			p := open(t, dir, Options{})
+			wants(t, "Put", putLarge(t, p, len(content), c.from), c.want)
+			if got := all(t, p); len(got) > 0 {
+				t.Errorf("it holds %v", got)
+			}
+			if left := litter(t, dir); len(left) > 0 {
+				t.Errorf("%q is left", left)
+			}
+		})
+	}
+}
+
+type failing struct{ err error }
+
+func (f failing) Read([]byte) (int, error) { return 0, f.err }
+
+// Somebody else fills the disk after it was seen that there is room.
+func TestADiskThatFillsUpInTheMidst(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "m")
+	mountSized(t, dir, "48m")
+	p := open(t, dir, Options{})
+	content := large()
+	theirs := func() error { return os.WriteFile(filepath.Join(dir, "theirs"), content[:20<<20], 0o644) }
+	from := io.MultiReader(bytes.NewReader(content[:readAhead/4]), &once{do: theirs}, bytes.NewReader(content[readAhead/4:]))
+	wants(t, "Put", putLarge(t, p, len(content), from), unix.ENOSPC)
+	if left := litter(t, dir); len(left) > 0 {
+		t.Errorf("%q is left", left)
+	}
+	if got := all(t, p); len(got) != 1 || got["theirs"].Size != 20<<20 {
+		t.Errorf("it holds %v", got)
+	}
+}
+
+// once does something when it is read, and holds nothing.
+type once struct{ do func() error }
+
+func (o *once) Read([]byte) (int, error) {
+	if err := o.do(); err != nil {
+		return 0, err
+	}
+	return 0, io.EOF
+}
+
+// TestReadingDoesNotWaitForWriting reads as far ahead as there is memory, and no further,
+// while nothing is written.
+func TestReadingDoesNotWaitForWriting(t *testing.T) {
+	p := open(t, t.TempDir(), Options{})
+	reads := make(chan int)
+	n := 0
+	c := p.chunks(readerFunc(func(b []byte) (int, error) {
+		n++
+		reads <- n
+		return len(b), nil
+	}), readAhead)
+	for want := 1; want <= aheadBuffers; want++ {
+		if got := <-reads; got != want {
+			t.Errorf("read %d, want %d", got, want)
+		}
+	}
+	select {
+	case <-reads:
+		t.Error("it reads on without memory")
+	default:
+	}
+	ended := make(chan struct{})
+	go func() {
+		for range 2 {
+			if b, err := c.next(); len(b) != bufferSize || err != nil {
+				t.Errorf("next gave %d bytes and %v", len(b), err)
+			}
+		}
+		close(ended)
+	}()
+	<-reads // the first buffer came back with the second call
+	<-ended
+	c.end()
+}
+
+type readerFunc func([]byte) (int, error)
+
+func (f readerFunc) Read(b []byte) (int, error) { return f(b) }
