@@ -25,7 +25,10 @@ func ShortSlices(length time.Duration) {
 // Batch says that the process does work for which nobody waits moment by moment: a thread
 // that wakes up then lets whoever runs finish its slice first.
 func Batch() {
-	each(func(attr *unix.SchedAttr) { attr.Policy = unix.SCHED_BATCH })
+	each(func(attr *unix.SchedAttr) {
+		attr.Policy = unix.SCHED_BATCH
+		attr.Runtime = 0 // The slice that it has would stay, whatever the kernel's is later.
+	})
 }
 
 // each changes how all threads are scheduled, those included that start meanwhile.

@@ -72,9 +72,9 @@ type ListOptions struct {
 // List lists objects in the order of their keys' bytes, the latest version of
 // each. An error comes last, with a zero Object; without one the listing was
 // complete. A page that breaks off, is malformed, out of order or not what it says
-// of itself wraps ErrListing, and none of its keys were yielded. Where it takes the
-// server less time, large directories are listed several at once. Memory does not
-// grow with the bucket.
+// of itself wraps ErrListing, and none of its keys were yielded. MinIO is asked for
+// large directories by prefixes of their own, several at once. Memory does not grow
+// with the bucket.
 func (b *Bucket) List(ctx context.Context, o ListOptions) iter.Seq2[Object, error] {
 	return func(yield func(Object, error) bool) {
 		if o.Metadata && !b.caps.ListMetadata {

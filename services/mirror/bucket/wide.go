@@ -2,16 +2,18 @@ package bucket
 
 import (
 	"context"
+	"slices"
 	"strings"
 )
 
-// A server finds what it lists by one walk, on one processor. Directories are walked
-// beside each other where each is asked for by its own prefix; keys that begin alike
-// stand together, so that the order of the whole is that of the directories.
+// MinIO finds what it lists by one walk, on one processor. Directories are walked beside
+// each other where each is asked for by its own prefix; keys that begin alike stand
+// together, so that the order of the whole is that of the directories. A directory that
+// fits a page also ends where it should, which the last page of a longer listing may not
+// (see goOn).
 //
-// It also asks for more pages than one listing of all would, which stop where the
-// directory ends, and never where MinIO might end too early (see goOn). That pays on
-// MinIO; where requests are paid for it is not done unless they are as many.
+// It takes more requests, a thousand at most where many directories turn out to be small.
+// So it is not done on servers whose requests are paid for.
 
 const (
 	// dirsAtOnce is how many directories are listed at once.
@@ -24,21 +26,14 @@ const (
 // split gives the directories that what comes after the first page of a listing lies
 // in, if it should be listed by them, in one page with what lies beside them.
 func (l *lister) split(o ListOptions, first *page) *page {
-	if first.err != nil || !first.truncated || o.After != "" || o.PageSize != 0 {
+	if l.caps.Server != minIO || first.err != nil || !first.truncated || o.After != "" || o.PageSize != 0 {
 		return nil
 	}
-	most := 1
-	if l.caps.Server == minIO {
-		most = dirsInPage
-	}
-	for prefix := l.prefix + o.Prefix; ; {
-		if dirsOf(first, prefix) > most {
-			return nil
-		}
+	for prefix := l.prefix + o.Prefix; dirsOf(first, prefix) <= dirsInPage; {
 		q := pageRequest{prefix: prefix, meta: o.Metadata, flat: true, max: 1000}
 		flat := new(page)
 		err := l.do(l.ctx, "list", o.Prefix, repeatable, func(ctx context.Context, _ *exchange) error { return l.fetchPage(ctx, q, flat) })
-		if err != nil || flat.truncated || !direct(flat, prefix) {
+		if err != nil || flat.truncated || !flat.shows(prefix, first.last) {
 			return nil // The listing of all will say what is wrong.
 		}
 		if len(flat.dirs) != 1 || len(flat.objects) > 0 {
@@ -46,6 +41,7 @@ func (l *lister) split(o ListOptions, first *page) *page {
 		}
 		prefix = flat.dirs[0]
 	}
+	return nil
 }
 
 // dirsOf counts the directories directly below a prefix in which a page has keys.
@@ -67,14 +63,26 @@ func dirsOf(p *page, prefix string) int {
 	return n
 }
 
-// direct reports whether the directories of a flat page lie directly below a prefix.
-func direct(p *page, prefix string) bool {
+// shows reports whether a flat page is one of what lies directly below a prefix, each thing
+// once, and has the place in it of a key that is known to be there.
+func (p *page) shows(prefix, key string) bool {
+	direct := func(name string) bool {
+		return len(name) > len(prefix) && !strings.Contains(strings.TrimSuffix(name[len(prefix):], "/"), "/")
+	}
+	has := false
 	for _, dir := range p.dirs {
-		if strings.Contains(strings.TrimSuffix(dir[len(prefix):], "/"), "/") {
+		if !direct(dir) {
 			return false
 		}
+		has = has || strings.HasPrefix(key, dir)
 	}
-	return true
+	for _, o := range p.objects {
+		if _, twice := slices.BinarySearch(p.dirs, o.Key); twice || o.Key != prefix && !direct(o.Key) {
+			return false
+		}
+		has = has || o.Key == key
+	}
+	return has
 }
 
 // section is a part of a listing by directories: a directory, or an object beside them.

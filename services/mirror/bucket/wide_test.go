@@ -1,9 +1,11 @@
 package bucket
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"net/http"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -151,5 +153,89 @@ func TestAListingByDirectoriesThatFails(t *testing.T) {
 		if !slices.Equal(got, keys[:want]) {
 			t.Errorf("%s denied: %d keys, want %d", at, len(got), want)
 		}
+	}
+}
+
+// TestAListingByDirectoriesEndsWhenAsked breaks it off in a directory that is listed by
+// itself, and cancels it there; that nothing goes on is seen when the tests end.
+func TestAListingByDirectoriesEndsWhenAsked(t *testing.T) {
+	b := fresh(t)
+	var keys []string
+	for d := range 20 {
+		keys = append(keys, numbered(fmt.Sprintf("d%02d/", d), 150)...)
+	}
+	write(t, b, keys)
+	n := 0
+	for _, err := range b.List(t.Context(), ListOptions{}) {
+		must(t, err)
+		if n++; n == 1400 {
+			break
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var last error
+	n = 0
+	for _, err := range b.List(ctx, ListOptions{}) {
+		if n++; n == 1400 {
+			cancel()
+		}
+		last = err
+	}
+	wants(t, last, context.Canceled)
+}
+
+// TestAListingWithoutDirectories: where what lies directly below cannot be had, or cannot
+// be right, and on other servers, all is listed page by page.
+func TestAListingWithoutDirectories(t *testing.T) {
+	c := makeBucket(t, server(t, false), minio.MakeBucketOptions{})
+	keys := slices.Concat(numbered("a/", 600), numbered("b/", 600), numbered("c/", 600))
+	write(t, open(t, c), keys)
+	flat := func(change func(text string) string) func(*http.Response) error {
+		return func(a *http.Response) error {
+			if !isListing(a.Request) || a.Request.URL.Query().Get("delimiter") == "" {
+				return nil
+			}
+			text, err := io.ReadAll(a.Body)
+			if err != nil {
+				return err
+			}
+			a.Body.Close()
+			changed := change(string(text))
+			a.Header.Set("Content-Length", fmt.Sprint(len(changed)))
+			a.ContentLength, a.Body = int64(len(changed)), io.NopCloser(strings.NewReader(changed))
+			return nil
+		}
+	}
+	const b = "<CommonPrefixes><Prefix>b/</Prefix></CommonPrefixes>"
+	replaced := func(with string) func(*http.Response) error {
+		return flat(func(text string) string {
+			if !strings.Contains(text, b) {
+				t.Errorf("no directory b/ in %s", text)
+			}
+			text = strings.Replace(text, b, with, 1)
+			return regexp.MustCompile("<KeyCount>[0-9]+</KeyCount>").ReplaceAllString(text, "")
+		})
+	}
+	for name, answer := range map[string]func(*http.Response) error{
+		"broken":            flat(func(text string) string { return text[:len(text)/2] }),
+		"without the last":  replaced(""),
+		"deeper":            replaced("<CommonPrefixes><Prefix>b/b/</Prefix></CommonPrefixes>"),
+		"the root":          replaced("<CommonPrefixes><Prefix></Prefix></CommonPrefixes>"),
+		"both ways":         replaced(b + "<Contents><Key>b/</Key><Size>0</Size><LastModified>2026-01-01T00:00:00Z</LastModified></Contents>"),
+		"objects in others": replaced(b + "<Contents><Key>b/b/c</Key><Size>0</Size><LastModified>2026-01-01T00:00:00Z</LastModified></Contents>"),
+		"another server": func(a *http.Response) error {
+			a.Header.Set("Server", "Other")
+			if a.Request.URL.Query().Get("delimiter") != "" {
+				t.Error("it was asked for directories")
+			}
+			return nil
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got := keysOf(list(t, open(t, proxy(t, c, nil, answer)), ListOptions{})); !slices.Equal(got, keys) {
+				t.Errorf("%d keys, want %d", len(got), len(keys))
+			}
+		})
 	}
 }

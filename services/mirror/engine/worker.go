@@ -234,9 +234,8 @@ func set(a *plan.Action, s plan.Side, e entry.Entry) {
 	}
 }
 
-// put copies one entry, again if the source changes meanwhile, or if another content
-// arrived than was sent: then nothing was stored. What was known by its name only is known
-// by then.
+// put copies one entry, again if the source changes meanwhile, or if its content was damaged
+// on its way. What was known by its name only is known by then.
 func (w *Worker) put(ctx context.Context, a *plan.Action, names bool) error {
 	tries := w.Tries
 	if tries <= 0 {
@@ -244,7 +243,7 @@ func (w *Worker) put(ctx context.Context, a *plan.Action, names bool) error {
 	}
 	for try := 1; ; try++ {
 		err := w.putOnce(ctx, a, names && try == 1)
-		if errors.Is(err, place.ErrCorrupt) && try < tries {
+		if errors.Is(err, place.ErrDamaged) && try < tries && !w.inParts(a) { // each part was sent again
 			continue
 		}
 		if !errors.Is(err, place.ErrChanged) || try == tries {

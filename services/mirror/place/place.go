@@ -7,6 +7,7 @@ package place
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"iter"
 
@@ -28,6 +29,9 @@ var (
 	// ErrCorrupt says that a place gave back, or took, other bytes than its own
 	// checksum says.
 	ErrCorrupt = errors.New("the content does not match its checksum")
+	// ErrDamaged, which is an ErrCorrupt, says that other bytes arrived than were sent, and
+	// that the place stored none of them: they may be sent again.
+	ErrDamaged = fmt.Errorf("%w: it was damaged on its way, and not stored", ErrCorrupt)
 )
 
 // Place is one location, opened. Its methods may be used concurrently.

@@ -1,6 +1,7 @@
 package local
 
 import (
+	"fmt"
 	"io"
 	"sync"
 )
@@ -63,12 +64,35 @@ func (c *chunks) readAll(stop <-chan struct{}) {
 			return
 		case one.buf = <-c.free:
 		}
-		one.n, one.err = c.r.Read(*one.buf)
+		one.n, one.err = fillUp(*one.buf, c.r, stop)
 		c.read <- one // has room for all
 		if one.err != nil {
 			return
 		}
 	}
+}
+
+// fillUp reads until a buffer is full, nothing comes or nobody waits for it any more. A
+// panic is an error here: in this goroutine nobody else would make it one.
+func fillUp(b []byte, r io.Reader, stop <-chan struct{}) (n int, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("panic: %v", p)
+		}
+	}()
+	for n < len(b) {
+		select {
+		case <-stop:
+			return n, nil
+		default:
+		}
+		got, err := r.Read(b[n:])
+		n += got
+		if err != nil || got == 0 {
+			return n, err
+		}
+	}
+	return n, nil
 }
 
 // next gives what is read next, which holds until it is called again, and how the

@@ -8,8 +8,10 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 
 	"github.com/firedrill/firedrill/services/mirror/place"
 	"golang.org/x/sys/unix"
@@ -132,36 +134,33 @@ func (o *once) Read([]byte) (int, error) {
 // TestReadingDoesNotWaitForWriting reads as far ahead as there is memory, and no further,
 // while nothing is written.
 func TestReadingDoesNotWaitForWriting(t *testing.T) {
-	p := open(t, t.TempDir(), Options{})
-	reads := make(chan int)
-	n := 0
-	c := p.chunks(readerFunc(func(b []byte) (int, error) {
-		n++
-		reads <- n
-		return len(b), nil
-	}), readAhead)
-	for want := 1; want <= aheadBuffers; want++ {
-		if got := <-reads; got != want {
-			t.Errorf("read %d, want %d", got, want)
-		}
-	}
-	select {
-	case <-reads:
-		t.Error("it reads on without memory")
-	default:
-	}
-	ended := make(chan struct{})
-	go func() {
-		for range 2 {
+	synctest.Test(t, func(t *testing.T) {
+		reads := 0
+		c := new(Place).chunks(readerFunc(func(b []byte) (int, error) {
+			reads++
+			return len(b), nil
+		}), readAhead)
+		for n := range 3 {
+			synctest.Wait()
+			if want := aheadBuffers + max(0, n-1); reads != want {
+				t.Errorf("when %d buffers were used %d were read, want %d", n, reads, want)
+			}
 			if b, err := c.next(); len(b) != bufferSize || err != nil {
 				t.Errorf("next gave %d bytes and %v", len(b), err)
 			}
 		}
-		close(ended)
-	}()
-	<-reads // the first buffer came back with the second call
-	<-ended
-	c.end()
+		c.end()
+	})
+}
+
+// A panic in another goroutine than its caller's would end the process.
+func TestASourceThatPanicsWhileItIsReadAhead(t *testing.T) {
+	content := large()
+	from := io.MultiReader(bytes.NewReader(content[:readAhead/2]), readerFunc(func([]byte) (int, error) { panic("no such thing") }))
+	err := putLarge(t, open(t, t.TempDir(), Options{}), len(content), from)
+	if err == nil || !strings.Contains(err.Error(), "no such thing") {
+		t.Errorf("got %v", err)
+	}
 }
 
 type readerFunc func([]byte) (int, error)

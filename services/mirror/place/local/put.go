@@ -16,7 +16,8 @@ import (
 const bufferSize = 256 << 10
 
 // preallocated is from which size on a file gets its space before its content, so
-// that a full disk is found before hours of copying and not after.
+// that a full disk is found before hours of copying and not after. In memory it only is
+// seen whether there is room now.
 const preallocated = 1 << 20
 
 // Put writes one entry. The hashes that it gives are those that the write came

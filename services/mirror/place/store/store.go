@@ -184,6 +184,8 @@ func explain(err error) error {
 	case errors.Is(err, bucket.ErrNotFound) && codeOf(err) != "NoSuchUpload":
 		// What was to be overwritten is gone.
 		return fmt.Errorf("%w: %w", place.ErrChanged, err)
+	case errors.Is(err, bucket.ErrChecksum) && codeOf(err) != "": // the server refused it
+		return fmt.Errorf("%w: %w", place.ErrDamaged, err)
 	case errors.Is(err, bucket.ErrChecksum):
 		return fmt.Errorf("%w: %w", place.ErrCorrupt, err)
 	case errors.Is(err, bucket.ErrUnsupported):
