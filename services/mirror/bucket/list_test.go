@@ -134,22 +134,27 @@ func rewriteListing(after int, change func([]byte) []byte, honest bool) func(*ht
 		if !isListing(a.Request) || int(n.Add(1)) <= after {
 			return nil
 		}
-		text, err := io.ReadAll(a.Body)
-		if err != nil {
-			return err
-		}
-		a.Body.Close()
-		changed := change(text)
-		a.Header.Set("Content-Length", strconv.Itoa(len(changed)))
-		if a.ContentLength = int64(len(changed)); !honest && len(changed) < len(text) {
+		shorter, err := rewrite(a, change)
+		if err == nil && !honest && shorter {
 			a.Header.Del("Content-Length")
 			a.ContentLength = -1
-			a.Body = io.NopCloser(io.MultiReader(bytes.NewReader(changed), iotest.ErrReader(io.ErrUnexpectedEOF)))
-			return nil
+			a.Body = io.NopCloser(io.MultiReader(a.Body, iotest.ErrReader(io.ErrUnexpectedEOF)))
 		}
-		a.Body = io.NopCloser(bytes.NewReader(changed))
-		return nil
+		return err
 	}
+}
+
+// rewrite changes the body of an answer, and says whether it became shorter.
+func rewrite(a *http.Response, change func([]byte) []byte) (shorter bool, err error) {
+	text, err := io.ReadAll(a.Body)
+	if err != nil {
+		return false, err
+	}
+	a.Body.Close()
+	changed := change(text)
+	a.Header.Set("Content-Length", strconv.Itoa(len(changed)))
+	a.ContentLength, a.Body = int64(len(changed)), io.NopCloser(bytes.NewReader(changed))
+	return len(changed) < len(text), nil
 }
 
 // TestListingsThatLie puts a proxy before the server that cuts or changes the

@@ -25,14 +25,7 @@ func siblings(t testing.TB, b *Bucket, n int) []string {
 		}
 	}
 	slices.Sort(keys)
-	for chunk := range slices.Chunk(keys, MaxBatchItems) {
-		var items []BatchItem
-		for _, key := range chunk {
-			items = append(items, item(key, textOf(key), nil))
-		}
-		_, err := b.PutBatch(t.Context(), items)
-		must(t, err)
-	}
+	write(t, b, keys)
 	return keys
 }
 

@@ -3,7 +3,6 @@ package bucket
 import (
 	"context"
 	"fmt"
-	"io"
 	"net/http"
 	"regexp"
 	"slices"
@@ -58,31 +57,32 @@ func numbered(dir string, n int) (keys []string) {
 // TestListingByDirectories lists trees of several forms by their directories, and one
 // page after the other.
 func TestListingByDirectories(t *testing.T) {
+	small := numbered("d", 1100)
+	for i := range small {
+		small[i] += "/x"
+	}
 	for name, c := range map[string]struct {
 		keys []string
-		// asked are the prefixes that must be listed, and flat those as one directory;
-		// nil is that of the whole only.
+		// asked are the prefixes that must be listed, and flat those as one directory.
 		asked, flat []string
+		// pages says that some are listed in several pages, which are not counted.
+		pages bool
 	}{
 		"beside objects": {slices.Concat(
 			numbered("a/", 600), numbered("a-x/", 300), numbered("a.b/", 450), numbered("a.b.c/", 30), numbered("z/y/x/", 200),
 			[]string{"!", "a!", "a,", "a-y", "a.b!", "a.b0", "b", "é/1", "日本/2", "z!", "zz", "z/"},
-		), []string{"", "a/", "z/", "é/", "日本/"}, []string{""}},
-		"one large one":      {slices.Concat(numbered("a/", 2500), numbered("b/", 700), numbered("c/", 1)), []string{"", "a/", "b/", "c/"}, []string{""}},
-		"within others":      {slices.Concat(numbered("x/y/a/", 800), numbered("x/y/b/", 800), numbered("x/y/c/", 10), []string{"x/y/bb"}), []string{"", "x/y/b/", "x/y/c/"}, []string{"", "x/", "x/y/"}},
-		"on a page's border": {slices.Concat(numbered("a/", 1000), numbered("b/", 1000), numbered("c/", 1)), []string{"", "a/", "b/", "c/"}, []string{""}},
-		"one page":           {slices.Concat(numbered("a/", 500), numbered("b/", 500)), []string{""}, nil},
-		"small ones":         {numbered("d", 1100), nil, []string{""}},
+		), []string{"", "a/", "z/", "é/", "日本/"}, []string{""}, false},
+		"one large one":      {slices.Concat(numbered("a/", 2500), numbered("b/", 700), numbered("c/", 1)), []string{"", "a/", "b/", "c/"}, []string{""}, true},
+		"within others":      {slices.Concat(numbered("x/y/a/", 800), numbered("x/y/b/", 800), numbered("x/y/c/", 10), []string{"x/y/bb"}), []string{"", "x/y/b/", "x/y/c/"}, []string{"", "x/", "x/y/"}, false},
+		"on a page's border": {slices.Concat(numbered("a/", 1000), numbered("b/", 1000), numbered("c/", 1)), []string{"", "a/", "b/", "c/"}, []string{""}, true},
+		"one page":           {slices.Concat(numbered("a/", 500), numbered("b/", 500)), []string{""}, nil, false},
+		// Too many directories for one page, and for one each; at the end it is asked whether
+		// that was all.
+		"small ones": {small, []string{"", "", ""}, nil, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			config := makeBucket(t, server(t, false), minio.MakeBucketOptions{})
 			config.Prefix = "p/"
-			if name == "small ones" { // too many directories for one page, and for one each
-				for i := range c.keys {
-					c.keys[i] += "/x"
-				}
-				c.asked, c.flat = []string{"", "", ""}, nil // the last to see whether it is
-			}
 			slices.Sort(c.keys)
 			write(t, open(t, config), c.keys)
 			var l listings
@@ -105,8 +105,8 @@ func TestListingByDirectories(t *testing.T) {
 					}
 					return out
 				}
-				if name == "one large one" || name == "on a page's border" {
-					l.all = slices.Compact(l.all) // whose directories have several pages
+				if c.pages {
+					l.all = slices.Compact(l.all)
 				}
 				if !slices.Equal(l.all, prefixed(c.asked)) || !slices.Equal(l.flat, prefixed(c.flat)) {
 					t.Errorf("asked for %q and, as one directory, for %q", l.all, l.flat)
@@ -127,14 +127,12 @@ func TestAListingByDirectoriesThatFails(t *testing.T) {
 	write(t, open(t, c), keys)
 	deny := func(prefix string) func(*http.Response) error {
 		return func(a *http.Response) error {
-			if q := a.Request; isListing(q) && q.URL.Query().Get("prefix") == prefix {
-				a.StatusCode = http.StatusForbidden
-				text := "<Error><Code>AccessDenied</Code></Error>"
-				a.Header.Set("Content-Length", fmt.Sprint(len(text)))
-				a.ContentLength = int64(len(text))
-				a.Body = io.NopCloser(strings.NewReader(text))
+			if q := a.Request; !isListing(q) || q.URL.Query().Get("prefix") != prefix {
+				return nil
 			}
-			return nil
+			a.StatusCode = http.StatusForbidden
+			_, err := rewrite(a, func([]byte) []byte { return []byte("<Error><Code>AccessDenied</Code></Error>") })
+			return err
 		}
 	}
 	for at, want := range map[string]int{"d3/": 1000, "d5/": 1500, "d7/": 2100} {
@@ -196,15 +194,8 @@ func TestAListingWithoutDirectories(t *testing.T) {
 			if !isListing(a.Request) || a.Request.URL.Query().Get("delimiter") == "" {
 				return nil
 			}
-			text, err := io.ReadAll(a.Body)
-			if err != nil {
-				return err
-			}
-			a.Body.Close()
-			changed := change(string(text))
-			a.Header.Set("Content-Length", fmt.Sprint(len(changed)))
-			a.ContentLength, a.Body = int64(len(changed)), io.NopCloser(strings.NewReader(changed))
-			return nil
+			_, err := rewrite(a, func(text []byte) []byte { return []byte(change(string(text))) })
+			return err
 		}
 	}
 	const b = "<CommonPrefixes><Prefix>b/</Prefix></CommonPrefixes>"

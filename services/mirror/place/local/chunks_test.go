@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/iotest"
 	"testing/synctest"
 
 	"github.com/firedrill/firedrill/services/mirror/place"
@@ -79,9 +80,9 @@ func TestWhatIsReadAheadAndFails(t *testing.T) {
 		from io.Reader
 		want error
 	}{
-		"at once":      {io.MultiReader(failing{broken}), broken},
-		"in the midst": {io.MultiReader(bytes.NewReader(content[:readAhead/2]), failing{broken}), broken},
-		"at the end":   {io.MultiReader(bytes.NewReader(content), failing{broken}), broken},
+		"at once":      {iotest.ErrReader(broken), broken},
+		"in the midst": {io.MultiReader(bytes.NewReader(content[:readAhead/2]), iotest.ErrReader(broken)), broken},
+		"at the end":   {io.MultiReader(bytes.NewReader(content), iotest.ErrReader(broken)), broken},
 		"early":        {bytes.NewReader(content[:len(content)-1]), place.ErrChanged},
 		"late":         {bytes.NewReader(append(content[:len(content):len(content)], 1)), place.ErrChanged},
 		"never":        {io.MultiReader(bytes.NewReader(content[:readAhead/2]), idle{}), io.ErrNoProgress},
@@ -100,18 +101,19 @@ func TestWhatIsReadAheadAndFails(t *testing.T) {
 	}
 }
 
-type failing struct{ err error }
-
-func (f failing) Read([]byte) (int, error) { return 0, f.err }
-
 // Somebody else fills the disk after it was seen that there is room.
 func TestADiskThatFillsUpInTheMidst(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "m")
 	mountSized(t, dir, "48m")
 	p := open(t, dir, Options{})
 	content := large()
-	theirs := func() error { return os.WriteFile(filepath.Join(dir, "theirs"), content[:20<<20], 0o644) }
-	from := io.MultiReader(bytes.NewReader(content[:readAhead/4]), &once{do: theirs}, bytes.NewReader(content[readAhead/4:]))
+	theirs := readerFunc(func([]byte) (int, error) {
+		if err := os.WriteFile(filepath.Join(dir, "theirs"), content[:20<<20], 0o644); err != nil {
+			return 0, err
+		}
+		return 0, io.EOF
+	})
+	from := io.MultiReader(bytes.NewReader(content[:readAhead/4]), theirs, bytes.NewReader(content[readAhead/4:]))
 	wants(t, "Put", putLarge(t, p, len(content), from), unix.ENOSPC)
 	if left := litter(t, dir); len(left) > 0 {
 		t.Errorf("%q is left", left)
@@ -119,16 +121,6 @@ func TestADiskThatFillsUpInTheMidst(t *testing.T) {
 	if got := all(t, p); len(got) != 1 || got["theirs"].Size != 20<<20 {
 		t.Errorf("it holds %v", got)
 	}
-}
-
-// once does something when it is read, and holds nothing.
-type once struct{ do func() error }
-
-func (o *once) Read([]byte) (int, error) {
-	if err := o.do(); err != nil {
-		return 0, err
-	}
-	return 0, io.EOF
 }
 
 // TestReadingDoesNotWaitForWriting reads as far ahead as there is memory, and no further,
