@@ -25,9 +25,9 @@ setup: ## install everything that the tests need (PostgreSQL, PgBouncer, ZFS, jq
 postgres: ## install all that the demo needs (PostgreSQL)
 	@deploy/lab/install.sh postgres
 
-build: ## build every program into out/bin
+build: ## build every program into out/bin, static as in the image
 	@mkdir -p $(BIN)
-	go build -o $(BIN)/ ./services/firedrill/cmd/... ./services/injector/cmd/... ./services/observer/cmd/... ./services/mirror/cmd/... ./services/validator/cmd/... ./services/reporter/cmd/...
+	CGO_ENABLED=0 go build -o $(BIN)/ ./services/firedrill/cmd/... ./services/injector/cmd/... ./services/observer/cmd/... ./services/mirror/cmd/... ./services/validator/cmd/... ./services/reporter/cmd/...
 
 demo: postgres build ## run two real drills of PostgreSQL and leave their reports in out/demo
 	@deploy/lab/demo.sh

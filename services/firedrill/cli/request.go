@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"os/user"
+	"strconv"
 	"time"
 
 	"github.com/firedrill/firedrill/pkg/bus"
@@ -179,8 +180,10 @@ func (a *app) request(ctx context.Context, s *session, r asked) (string, error) 
 
 // requester is the token that stands for the caller in subjects.
 func requester() string {
-	name := "cli"
-	if u, err := user.Current(); err == nil && u.Username != "" {
+	uid := strconv.Itoa(os.Getuid())
+	name := "uid-" + uid
+	// Not user.Current, which believes $USER where a static program finds no such user.
+	if u, err := user.LookupId(uid); err == nil && u.Username != "" {
 		name = u.Username
 	}
 	return notToken().ReplaceAllString(name, "-")

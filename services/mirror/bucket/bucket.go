@@ -43,8 +43,7 @@ type Config struct {
 	// TLS holds the roots to trust and the client's certificate; nil means the
 	// system's roots. It is not changed.
 	TLS *tls.Config
-	// ReadOnly keeps Open from asking what takes the right to write; all that
-	// writes then returns ErrUnsupported.
+	// ReadOnly has all that writes return ErrUnsupported; no batches are offered.
 	ReadOnly bool
 	// Limits bound the connections and the patience.
 	Limits Limits
@@ -78,11 +77,6 @@ type Capabilities struct {
 	ListMetadata bool
 	// Versioning says that a deleted or overwritten object stays as a version.
 	Versioning bool
-	// ObjectLock says that versions may be locked against deleting.
-	ObjectLock bool
-	// CRC32C says that the server checks and keeps the CRC32C of whole objects,
-	// also of those written in parts.
-	CRC32C bool
 	// SetMTime says that PutOptions.MTime becomes the object's LastModified: only
 	// MinIO can, and only where the bucket never had versions, since there the
 	// newest version is the one with the latest time, not the one written last. It is
@@ -90,8 +84,8 @@ type Capabilities struct {
 	SetMTime bool
 }
 
-// minIO is what such a server calls itself.
-const minIO = "MinIO"
+// MinIO is what such a server calls itself: see [Capabilities.Server].
+const MinIO = "MinIO"
 
 // Bucket is an open bucket. Its methods are safe for concurrent use.
 type Bucket struct {
@@ -109,15 +103,14 @@ type Bucket struct {
 	observed  *observer // the transport, as all requests use it
 	signer    signer
 	core      *minio.Core
+	checksums checksums
 	// compressors are *s2.Writer that no batch uses: each has megabytes of its own.
 	compressors sync.Pool
 }
 
 // Open connects to a bucket and finds out what it can do. Its errors wrap
 // ErrUnreachable, ErrCredentials, ErrDenied, ErrNoBucket or a *ClockSkewError.
-// It needs the right to list; finding out about CRC32C starts an upload in parts
-// below the prefix and gives it up, unless the bucket is opened ReadOnly. Close
-// the bucket after use.
+// It needs the right to list, and writes nothing. Close the bucket after use.
 func Open(ctx context.Context, c Config) (*Bucket, error) {
 	b, err := newBucket(c)
 	if err != nil {
@@ -130,8 +123,11 @@ func Open(ctx context.Context, c Config) (*Bucket, error) {
 	return b, nil
 }
 
-// Close ends the idle connections. Requests that still run are not ended.
-func (b *Bucket) Close() { b.transport.CloseIdleConnections() }
+// Close ends the idle connections. Requests of callers that still run are not ended.
+func (b *Bucket) Close() {
+	b.checksums.end()
+	b.transport.CloseIdleConnections()
+}
 
 // Capabilities returns what Open found.
 func (b *Bucket) Capabilities() Capabilities { return b.caps }

@@ -20,11 +20,9 @@ import (
 
 func TestCapabilities(t *testing.T) {
 	m := server(t, false)
-	plain := Capabilities{Server: "MinIO", Snowball: true, ListMetadata: true, CRC32C: true, SetMTime: true}
-	versioned, locked, reading := plain, plain, plain
+	plain := Capabilities{Server: "MinIO", Snowball: true, ListMetadata: true, SetMTime: true}
+	versioned, reading := plain, plain
 	versioned.Versioning, versioned.SetMTime = true, false
-	locked = versioned
-	locked.ObjectLock = true
 	suspended := plain
 	suspended.SetMTime = false
 	reading = Capabilities{Server: "MinIO", ListMetadata: true, SetMTime: true}
@@ -36,7 +34,7 @@ func TestCapabilities(t *testing.T) {
 	}{
 		"plain":     {want: plain},
 		"read only": {read: true, want: reading},
-		"locked":    {make: minio.MakeBucketOptions{ObjectLocking: true}, want: locked},
+		"locked":    {make: minio.MakeBucketOptions{ObjectLocking: true}, want: versioned},
 		"versioned": {want: versioned, setUp: func(c Config, a *minio.Client) error {
 			return a.EnableVersioning(t.Context(), c.Bucket)
 		}},
@@ -54,8 +52,11 @@ func TestCapabilities(t *testing.T) {
 			if got := b.Capabilities(); got != c.want {
 				t.Errorf("\n got %+v\nwant %+v", got, c.want)
 			}
+			if keeps, err := b.KeepsCRC32C(t.Context()); err != nil || keeps == c.read {
+				t.Errorf("it keeps checksums: %v, %v", keeps, err)
+			}
 			for u := range admin(t, config).ListIncompleteUploads(t.Context(), config.Bucket, "", true) {
-				t.Errorf("opening left the upload %v behind", u)
+				t.Errorf("asking left the upload %v behind", u)
 			}
 		})
 	}
@@ -251,8 +252,11 @@ func TestReadOnlyCredentials(t *testing.T) {
 	var keys credentials.Value
 	c = assume(t, c, &keys, `{"Effect":"Allow","Action":["s3:GetObject","s3:ListBucket"],"Resource":["arn:aws:s3:::BUCKET","arn:aws:s3:::BUCKET/*"]}`)
 	b := open(t, c)
-	if got := b.Capabilities(); got.CRC32C || got.SetMTime || got.Versioning {
+	if got := b.Capabilities(); got.SetMTime || got.Versioning {
 		t.Errorf("what could not be asked is taken for granted: %+v", got)
+	}
+	if keeps, err := b.KeepsCRC32C(t.Context()); keeps || err != nil {
+		t.Errorf("checksums that cannot be asked for are kept: %v, %v", keeps, err)
 	}
 	if content(t, b, "a") != "text" || len(list(t, b, ListOptions{Metadata: true})[0].Meta) != 1 {
 		t.Error("it cannot be read")

@@ -58,8 +58,13 @@ func (b *Bucket) SetMeta(ctx context.Context, key string, o SetMetaOptions) (eta
 	headers := opts.UserMetadata
 	headers["X-Amz-Metadata-Directive"] = "REPLACE"
 	headers["X-Amz-Copy-Source-If-Match"] = `"` + o.IfMatch + `"`
-	if o.Rewrite && b.caps.CRC32C {
-		headers["X-Amz-Checksum-Algorithm"] = "CRC32C"
+	if o.Rewrite {
+		switch how, err := b.single(ctx); {
+		case err != nil:
+			return "", err
+		case how.crc32c:
+			headers["X-Amz-Checksum-Algorithm"] = "CRC32C"
+		}
 	}
 	err = b.do(ctx, op, key, refused, func(ctx context.Context, _ *exchange) error {
 		info, err := b.core.CopyObject(ctx, b.name, full, b.name, full, headers, minio.CopySrcOptions{}, opts)

@@ -29,15 +29,7 @@ func (b *Bucket) discover(ctx context.Context) error {
 		unversioned, err = b.discoverVersions(asking)
 		return err
 	})
-	g.Go(func() error { return b.discoverLock(asking) })
 	g.Go(func() error { return b.discoverAge(asking) })
-	if !b.readOnly {
-		g.Go(func() (err error) {
-			// Not cut off by a refusal: what it begins it has to give up.
-			b.caps.CRC32C, err = b.probeChecksums(ctx)
-			return err
-		})
-	}
 	err := g.Wait()
 	if refused != nil {
 		return refused
@@ -45,14 +37,10 @@ func (b *Bucket) discover(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	isMinIO := b.caps.Server == minIO
+	isMinIO := b.caps.Server == MinIO
 	b.caps.ListMetadata, b.caps.SetMTime = isMinIO, isMinIO && unversioned
-	if b.readOnly {
-		return nil
-	}
-	b.caps.Snowball = isMinIO
-	b.core, err = b.newCore(b.core.EndpointURL().Host, b.caps.CRC32C)
-	return err
+	b.caps.Snowball = isMinIO && !b.readOnly
+	return nil
 }
 
 // discoverServer lists, which tells who answers, and whether there is a bucket that
@@ -94,30 +82,6 @@ func (b *Bucket) discoverVersions(ctx context.Context) (unversioned bool, err er
 	}
 	b.caps.Versioning = versions.Status == minio.Enabled
 	return versions.Status == "", nil
-}
-
-func (b *Bucket) discoverLock(ctx context.Context) error {
-	return cannotSay(b.do(ctx, "ask for the object lock of", "", repeatable, func(ctx context.Context, _ *exchange) error {
-		state, _, _, _, err := b.core.GetObjectLockConfig(ctx, b.name)
-		b.caps.ObjectLock = err == nil && state == "Enabled"
-		return err
-	}))
-}
-
-// probeChecksums starts an upload in parts with a checksum of the whole object,
-// looks whether the server takes it, and gives the upload up.
-func (b *Bucket) probeChecksums(ctx context.Context) (bool, error) {
-	key, id, ok := b.prefix+".firedrill-probe", "", false
-	err := b.do(ctx, "ask for the checksums of", "", repeatable, func(ctx context.Context, x *exchange) (err error) {
-		id, err = b.core.NewMultipartUpload(ctx, b.name, key, minio.PutObjectOptions{UserMetadata: wholeCRC32C()})
-		ok = x.header.Get("X-Amz-Checksum-Algorithm") == "CRC32C" && x.header.Get("X-Amz-Checksum-Type") == "FULL_OBJECT"
-		return err
-	})
-	if err != nil {
-		return false, cannotSay(err)
-	}
-	// Where giving up is not allowed the server drops it after a day.
-	return ok, cannotSay(b.AbortParts(context.WithoutCancel(ctx), Upload{Key: ".firedrill-probe", ID: id}))
 }
 
 // cannotSay drops the errors that only mean that a capability is not known, and

@@ -221,6 +221,11 @@ func (b *Bucket) explain(op, key string, x *exchange, err error) error {
 	return e
 }
 
+// gaveUp is the error of a caller who did not wait for an answer.
+func (b *Bucket) gaveUp(op, key string, ctx context.Context) error {
+	return &RequestError{Op: op, Where: b.String(), Key: key, Err: ctx.Err()}
+}
+
 func untrusted(err error) bool {
 	_, a := errors.AsType[x509.UnknownAuthorityError](err)
 	_, b := errors.AsType[x509.HostnameError](err)

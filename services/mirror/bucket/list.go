@@ -88,7 +88,7 @@ func (b *Bucket) List(ctx context.Context, o ListOptions) iter.Seq2[Object, erro
 		all := l.fetch(o, new(page))
 		first, ok := <-all.ready
 		if !ok {
-			l.ended(o.Prefix)
+			l.cancelled(o.Prefix)
 			return
 		}
 		if dirs := l.split(o, first); dirs != nil {
@@ -142,7 +142,8 @@ func (l *lister) drain(f fetching, prefix, after string) bool {
 		}
 		f.used <- p
 	}
-	return l.ended(prefix)
+	l.cancelled(prefix)
+	return false
 }
 
 // show yields what a page holds.
@@ -163,10 +164,9 @@ func (l *lister) show(p *page, after string) bool {
 	return true
 }
 
-// ended says why a listing came without a last page: only one that was cancelled does.
-func (l *lister) ended(prefix string) bool {
-	l.yield(Object{}, l.explain("list", prefix, &exchange{}, context.Cause(l.ctx)))
-	return false
+// cancelled says why a listing came without a last page: only one that was cancelled does.
+func (l *lister) cancelled(prefix string) {
+	l.yield(Object{}, l.gaveUp("list", prefix, l.ctx))
 }
 
 // fetchPages sends pages until the last or an error.

@@ -17,7 +17,7 @@ import (
 //
 // A listing is not asked because it cannot tell: see [ListOptions.After].
 func (b *Bucket) Obstacle(ctx context.Context, key string, clear func(dir string) bool) (string, error) {
-	if b.caps.Server != minIO {
+	if b.caps.Server != MinIO {
 		return "", nil
 	}
 	full, err := b.full(key)

@@ -61,7 +61,11 @@ func (b *Bucket) StartParts(ctx context.Context, key string, o PartsOptions) (Up
 	if o.PartSize < MinPart {
 		return Upload{}, &RequestError{Op: "start the parts of", Where: b.String(), Key: key, Err: fmt.Errorf("a part size of %d bytes: S3 wants %d at least", o.PartSize, MinPart)}
 	}
-	if b.caps.CRC32C {
+	how, err := b.single(ctx)
+	if err != nil {
+		return Upload{}, err
+	}
+	if how.crc32c {
 		for name, value := range wholeCRC32C() {
 			opts.UserMetadata[name] = value
 		}
@@ -89,16 +93,20 @@ func (b *Bucket) PutPart(ctx context.Context, u Upload, number int, r io.Reader,
 	if number < 1 || number > MaxParts || size > u.PartSize {
 		return Part{}, &RequestError{Op: op, Where: b.String(), Key: u.Key, Err: fmt.Errorf("%d bytes: parts have the numbers 1 to %d, and here up to %d bytes", size, MaxParts, u.PartSize)}
 	}
+	how, err := b.single(ctx)
+	if err != nil {
+		return Part{}, err
+	}
 	src, err := newSource(r, size, crc)
 	if err != nil {
 		return Part{}, b.explain(op, u.Key, &exchange{}, err)
 	}
 	part := Part{Number: number, Size: size}
 	err = b.do(ctx, op, u.Key, src.again(), func(ctx context.Context, _ *exchange) error {
-		opts := minio.PutObjectPartOptions{DisableContentSha256: b.caps.CRC32C}
+		opts := minio.PutObjectPartOptions{DisableContentSha256: how.crc32c}
 		var trailer map[string][]string
 		switch {
-		case !b.caps.CRC32C:
+		case !how.crc32c:
 			// An upload that was started without checksums takes none.
 		case src.crc != nil:
 			opts.CustomHeader = http.Header{crcHeader: {encodeCRC(*src.crc)}}
@@ -111,7 +119,7 @@ func (b *Bucket) PutPart(ctx context.Context, u Upload, number int, r io.Reader,
 		if err != nil {
 			return err
 		}
-		got, err := b.core.PutObjectPart(ctx, b.name, full, u.ID, number, body, size, opts)
+		got, err := how.core.PutObjectPart(ctx, b.name, full, u.ID, number, body, size, opts)
 		body.stop()
 		if err != nil {
 			return body.blame(err)
@@ -156,7 +164,11 @@ func (b *Bucket) FinishParts(ctx context.Context, u Upload, parts []Part, o Fini
 	} else if o.IfMatch != "" {
 		opts.SetMatchETag(o.IfMatch)
 	}
-	if b.caps.CRC32C {
+	how, err := b.single(ctx)
+	if err != nil {
+		return Written{}, err
+	}
+	if how.crc32c {
 		opts.UserMetadata[crcHeader] = encodeCRC(want.CRC32C)
 		opts.UserMetadata["X-Amz-Checksum-Type"] = "FULL_OBJECT"
 	} else {

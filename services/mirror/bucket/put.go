@@ -70,6 +70,10 @@ func (b *Bucket) Put(ctx context.Context, key string, r io.Reader, size int64, o
 	}
 	maps.Copy(opts.UserMetadata, o.Headers)
 	opts.Internal.SourceMTime = b.LastModified(o.MTime)
+	how, err := b.single(ctx)
+	if err != nil {
+		return Written{}, err
+	}
 	src, err := newSource(r, size, o.CRC32C)
 	if err != nil {
 		return Written{}, b.explain("put", key, &exchange{}, err)
@@ -83,10 +87,10 @@ func (b *Bucket) Put(ctx context.Context, key string, r io.Reader, size int64, o
 			opts.SetMatchETag(o.IfMatch)
 		}
 	}
-	opts.DisableContentSha256 = b.caps.CRC32C
+	opts.DisableContentSha256 = how.crc32c
 	if src.crc != nil {
 		opts.UserMetadata[crcHeader] = encodeCRC(*src.crc)
-	} else if b.caps.CRC32C {
+	} else if how.crc32c {
 		opts.Checksum = minio.ChecksumFullObjectCRC32C
 	}
 	var w Written
@@ -95,7 +99,7 @@ func (b *Bucket) Put(ctx context.Context, key string, r io.Reader, size int64, o
 		if err != nil {
 			return err
 		}
-		info, err := b.core.PutObject(ctx, b.name, full, body, size, "", "", opts)
+		info, err := how.core.PutObject(ctx, b.name, full, body, size, "", "", opts)
 		body.stop()
 		if err != nil {
 			return body.blame(err)

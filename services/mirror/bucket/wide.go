@@ -26,10 +26,15 @@ const (
 // split gives the directories that what comes after the first page of a listing lies
 // in, if it should be listed by them, in one page with what lies beside them.
 func (l *lister) split(o ListOptions, first *page) *page {
-	if l.caps.Server != minIO || first.err != nil || !first.truncated || o.After != "" || o.PageSize != 0 {
+	if l.caps.Server != MinIO || first.err != nil || !first.truncated || o.After != "" || o.PageSize != 0 {
 		return nil
 	}
-	for prefix := l.prefix + o.Prefix; dirsOf(first, prefix) <= dirsInPage; {
+	for prefix := l.prefix + o.Prefix; ; {
+		// A thousand objects in no directory leave no room in a page beside them, and many
+		// small directories would take as many requests.
+		if n := dirsOf(first, prefix); n == 0 || n > dirsInPage {
+			return nil
+		}
 		q := pageRequest{prefix: prefix, meta: o.Metadata, flat: true, max: 1000}
 		flat := new(page)
 		err := l.do(l.ctx, "list", o.Prefix, repeatable, func(ctx context.Context, _ *exchange) error { return l.fetchPage(ctx, q, flat) })
@@ -41,7 +46,6 @@ func (l *lister) split(o ListOptions, first *page) *page {
 		}
 		prefix = flat.dirs[0]
 	}
-	return nil
 }
 
 // dirsOf counts the directories directly below a prefix in which a page has keys.
@@ -125,7 +129,7 @@ func (l *lister) listDirs(o ListOptions, first, flat *page) {
 		slots <- s.slot
 	}
 	if l.ctx.Err() != nil {
-		l.ended(o.Prefix)
+		l.cancelled(o.Prefix)
 	}
 }
 

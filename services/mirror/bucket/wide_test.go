@@ -76,9 +76,10 @@ func TestListingByDirectories(t *testing.T) {
 		"within others":      {slices.Concat(numbered("x/y/a/", 800), numbered("x/y/b/", 800), numbered("x/y/c/", 10), []string{"x/y/bb"}), []string{"", "x/y/b/", "x/y/c/"}, []string{"", "x/", "x/y/"}, false},
 		"on a page's border": {slices.Concat(numbered("a/", 1000), numbered("b/", 1000), numbered("c/", 1)), []string{"", "a/", "b/", "c/"}, []string{""}, true},
 		"one page":           {slices.Concat(numbered("a/", 500), numbered("b/", 500)), []string{""}, nil, false},
-		// Too many directories for one page, and for one each; at the end it is asked whether
-		// that was all.
-		"small ones": {small, []string{"", "", ""}, nil, false},
+		// No directory, or too many for one page and for one each; at the end it is asked
+		// whether that was all.
+		"loose objects": {slices.Concat(numbered("a", 1200), numbered("b/", 300)), []string{"", "", ""}, nil, false},
+		"small ones":    {small, []string{"", "", ""}, nil, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			config := makeBucket(t, server(t, false), minio.MakeBucketOptions{})

@@ -26,14 +26,19 @@ var blakes = sync.Pool{New: func() any { return blake3.New() }}
 type hasher struct {
 	blake *blake3.Hasher
 	crc   uint32
-	etag  *etag
+	// summed tells the CRC32C, where the content itself sums it up.
+	summed func() uint32
+	etag   *etag
 }
 
-// newHasher begins a content. withETag asks for the ETag that the content would
-// have as an object; partSize is that of its parts, 0 if it was put at once.
-func newHasher(withETag bool, partSize int64) *hasher {
+// newHasher begins a content, of which nothing was read yet. withETag asks for the ETag
+// that it would have as an object; partSize is that of its parts, 0 if it was put at once.
+func newHasher(c place.Content, withETag bool, partSize int64) *hasher {
 	h := &hasher{blake: blakes.Get().(*blake3.Hasher)}
 	h.blake.Reset()
+	if s, is := c.(place.Summed); is {
+		h.summed = s.CRC32C()
+	}
 	if withETag {
 		h.etag = &etag{partSize: partSize, part: md5.New(), all: md5.New()}
 	}
@@ -43,7 +48,9 @@ func newHasher(withETag bool, partSize int64) *hasher {
 // Write never fails.
 func (h *hasher) Write(p []byte) (int, error) {
 	_, _ = h.blake.Write(p)
-	h.crc = crc32.Update(h.crc, castagnoli, p)
+	if h.summed == nil {
+		h.crc = crc32.Update(h.crc, castagnoli, p)
+	}
 	if h.etag != nil {
 		h.etag.write(p)
 	}
@@ -53,6 +60,9 @@ func (h *hasher) Write(p []byte) (int, error) {
 // sum gives the hashes of what was written, and ends the hasher's use.
 func (h *hasher) sum() entry.Sum {
 	s := entry.Sum{Has: entry.HasBLAKE3 | entry.HasCRC32C, CRC32C: h.crc}
+	if h.summed != nil {
+		s.CRC32C = h.summed()
+	}
 	h.blake.Sum(s.BLAKE3[:0])
 	blakes.Put(h.blake)
 	h.blake = nil // Whoever writes on must not write into another content's.
@@ -122,7 +132,7 @@ func hashContent(ctx context.Context, p place.Place, e entry.Entry, like entry.S
 	}
 	// An ETag costs an MD5: only where nothing better can be compared.
 	etag := like.Contains(entry.HasETag) && !like.Contains(entry.HasBLAKE3)
-	h := newHasher(etag, like.PartSize)
+	h := newHasher(c, etag, like.PartSize)
 	r := &stream{ctx: ctx, content: c, hash: h, limit: limit, read: read, left: e.Size}
 	_, err = io.CopyBuffer(io.Discard, struct{ io.Reader }{r}, make([]byte, min(buffer, max(e.Size, 1))))
 	if cerr := r.Close(); err == nil {

@@ -320,7 +320,7 @@ func (w *Worker) putWhole(ctx context.Context, a *plan.Action, opened *stream) e
 					return nil, err
 				}
 			}
-			r.hash = newHasher(false, 0)
+			r.hash = newHasher(r.content, false, 0)
 			reads = append(reads, r)
 			return r, nil
 		}

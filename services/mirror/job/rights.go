@@ -48,7 +48,7 @@ func parseRights(mirror string, rules []drill.Permission) ([]right, error) {
 			}
 			return u.Uid, nil
 		}); err != nil {
-			return nil, &SpecError{mirror, at + ".owner", err.Error(), "name a user of this machine, or its number"}
+			return nil, &SpecError{mirror, at + ".owner", err.Error(), "name a user of this machine's /etc/passwd, or its number"}
 		}
 		if r.gid, err = lookUp(p.Group, func(n string) (string, error) {
 			g, err := user.LookupGroup(n)
@@ -57,7 +57,7 @@ func parseRights(mirror string, rules []drill.Permission) ([]right, error) {
 			}
 			return g.Gid, nil
 		}); err != nil {
-			return nil, &SpecError{mirror, at + ".group", err.Error(), "name a group of this machine, or its number"}
+			return nil, &SpecError{mirror, at + ".group", err.Error(), "name a group of this machine's /etc/group, or its number"}
 		}
 		out = append(out, r)
 	}

@@ -139,8 +139,6 @@ type Traits struct {
 	// place, which gives nothing the same time twice, nor by anybody who does not set
 	// times. 0 is no such time.
 	Stamp func(mtime int64) int64
-	// Checksums says that the place keeps checksums of its own, which Look gives.
-	Checksums bool
 }
 
 // ListOptions say what of a place is listed.
@@ -168,6 +166,14 @@ type Content interface {
 	// touched since it was opened or replaced, so that what was read may be torn.
 	// Objects never change while they are read.
 	Unchanged() error
+}
+
+// Summed is what a [Content] can be that sums up what is read of it anyway, so that nobody
+// has to do it again.
+type Summed interface {
+	// CRC32C gives what tells the CRC32C of all that was read so far; nil where that is not
+	// summed up. It is asked before anything is read.
+	CRC32C() func() uint32
 }
 
 // Write is one entry to be written.

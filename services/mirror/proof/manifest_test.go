@@ -11,6 +11,8 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/iotest"
 
@@ -445,6 +447,64 @@ func TestTheWriterRefuses(t *testing.T) {
 	if err == nil {
 		t.Error("a full disk is no error")
 	}
+}
+
+// TestAnAbandonedManifest: what is written beside its writer has ended when it was given
+// up, and nothing can make a manifest of it.
+func TestAnAbandonedManifest(t *testing.T) {
+	file := &slow{begun: make(chan struct{}), goOn: make(chan struct{})}
+	w, err := proof.NewWriter(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file.holds.Store(true)
+	// More than one block, which is then packed and written, and less than two of one shard.
+	for i, added := 0, 0; added < 500; i++ {
+		e := entry.Entry{Path: fmt.Sprintf("%05d", i), Sum: entry.Sum{Has: entry.HasBLAKE3}}
+		if proof.StartsShard(e.Path) {
+			continue
+		}
+		binary.LittleEndian.PutUint64(e.Sum.BLAKE3[:], uint64(i)*0x9e3779b97f4a7c15)
+		if err := w.Add(e); err != nil {
+			t.Fatal(err)
+		}
+		added++
+	}
+	<-file.begun
+	go close(file.goOn)
+	w.Abandon()
+	if file.writing.Load() {
+		t.Error("it still writes")
+	}
+	length := file.Len()
+	if err := w.Add(entry.Entry{Path: "a"}); err == nil {
+		t.Error("it goes on")
+	}
+	if _, err := w.Close(); err == nil {
+		t.Error("it can be closed")
+	}
+	w.Abandon()
+	if file.Len() != length {
+		t.Errorf("%d bytes were written after the end", file.Len()-length)
+	}
+}
+
+// slow is a file that tells when it is written to, and then waits.
+type slow struct {
+	bytes.Buffer
+	holds, writing atomic.Bool
+	once           sync.Once
+	begun, goOn    chan struct{}
+}
+
+func (s *slow) Write(p []byte) (int, error) {
+	if s.holds.Load() && len(p) > 1<<10 { // a frame's header is written by whoever begins it
+		s.writing.Store(true)
+		s.once.Do(func() { close(s.begun) })
+		<-s.goOn
+		defer s.writing.Store(false)
+	}
+	return s.Buffer.Write(p)
 }
 
 type fullDisk struct{}

@@ -56,7 +56,8 @@ const (
 )
 
 // Writer writes a manifest, entry by entry. It keeps one hash for each shard in
-// memory, with its first key. It is used by one goroutine.
+// memory, with its first key. It is used by one goroutine, and packs beside it what that
+// has written: whoever does not Close it has to Abandon it, or something may be written yet.
 type Writer struct {
 	out    counter
 	enc    *zstd.Encoder
@@ -84,12 +85,13 @@ func (c *counter) Write(p []byte) (int, error) {
 }
 
 // NewWriter begins a manifest. What it is written to stays the caller's to close;
-// nothing is written to it after Close.
+// nothing is written to it after Close or Abandon.
 func NewWriter(w io.Writer) (*Writer, error) {
 	m := &Writer{out: counter{w: w}}
 	var err error
-	// Most of it is hashes, which nothing packs: trying harder makes it no smaller.
-	m.enc, err = zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(1), zstd.WithWindowSize(windowSize), zstd.WithLowerEncoderMem(true))
+	// Most of it is hashes, which nothing packs: trying harder makes it no smaller. It takes
+	// as long as hashing, which goes on meanwhile.
+	m.enc, err = zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(2), zstd.WithWindowSize(windowSize), zstd.WithLowerEncoderMem(true))
 	if err != nil {
 		return nil, fmt.Errorf("write manifest: %w", err)
 	}
@@ -180,8 +182,12 @@ func (m *Writer) start() int64 {
 	return m.header
 }
 
-// Close ends the manifest and gives its root.
+// Close ends the manifest and gives its root. One that cannot be ended is abandoned.
 func (m *Writer) Close() (Root, error) {
+	if m.err != nil {
+		m.Abandon()
+		return Root{}, m.err
+	}
 	m.endShard()
 	at := m.start()
 	for _, info := range m.index {
@@ -200,10 +206,20 @@ func (m *Writer) Close() (Root, error) {
 		}
 	}
 	if m.err != nil {
+		m.Abandon()
 		return Root{}, m.err
 	}
 	m.err = errClosed
 	return root, nil
+}
+
+// Abandon gives the manifest up: nothing is written any more when it returns. After Close
+// it does nothing.
+func (m *Writer) Abandon() {
+	if m.err == nil {
+		m.err = errClosed
+	}
+	m.enc.Reset(nil) // which waits for what is being packed and written
 }
 
 var errClosed = errors.New("the manifest is closed")

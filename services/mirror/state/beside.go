@@ -11,8 +11,9 @@ import (
 // that nobody has to read them back from the file. A nil one hands nothing on.
 type beside struct {
 	full  chan []plan.Past
-	ended chan struct{} // closed when the reader reads no more
-	err   error         // the reader's, once ended is closed
+	free  chan []plan.Past // what was read, to be filled again
+	ended chan struct{}    // closed when the reader reads no more
+	err   error            // the reader's, once ended is closed
 	batch []plan.Past
 }
 
@@ -31,7 +32,7 @@ func newBeside(read func(iter.Seq2[plan.Past, error]) error) *beside {
 	if read == nil {
 		return nil
 	}
-	b := &beside{full: make(chan []plan.Past, besideAhead), ended: make(chan struct{})}
+	b := &beside{full: make(chan []plan.Past, besideAhead), free: make(chan []plan.Past, besideAhead+2), ended: make(chan struct{})}
 	go func() {
 		defer close(b.ended)
 		b.err = read(b.records)
@@ -51,6 +52,7 @@ func (b *beside) records(yield func(plan.Past, error) bool) {
 				return
 			}
 		}
+		b.free <- batch[:0] // has room for all that there are
 	}
 }
 
@@ -60,10 +62,20 @@ func (b *beside) add(p *plan.Past) {
 		return
 	}
 	if b.batch == nil {
-		b.batch = make([]plan.Past, 0, besideBatch)
+		b.batch = b.room()
 	}
 	if b.batch = append(b.batch, *p); len(b.batch) == besideBatch {
 		b.flush()
+	}
+}
+
+// room is a batch that was read, or a new one while there are few.
+func (b *beside) room() []plan.Past {
+	select {
+	case batch := <-b.free:
+		return batch
+	default:
+		return make([]plan.Past, 0, besideBatch)
 	}
 }
 

@@ -112,3 +112,35 @@ func TestCommitReadTellsItsReaderOfAFailure(t *testing.T) {
 		t.Fatalf("the reader was told %v", told)
 	}
 }
+
+// TestBesideFillsBatchesAgain: a reader sees each record as it was, in no more memory than
+// that of the batches that are on their way.
+func TestBesideFillsBatchesAgain(t *testing.T) {
+	const n = 40 * besideBatch
+	rooms := map[*plan.Past]int{}
+	next := 0
+	b := newBeside(func(past iter.Seq2[plan.Past, error]) error {
+		for p, err := range past {
+			if err != nil {
+				return err
+			}
+			if p.Key != fmt.Sprintf("k%06d", next) || p.Source.Size != int64(next) {
+				return fmt.Errorf("record %d is %+v", next, p)
+			}
+			next++
+		}
+		return nil
+	})
+	for i := range n {
+		b.add(&plan.Past{Key: fmt.Sprintf("k%06d", i), Source: entry.Entry{Size: int64(i)}})
+		if len(b.batch) == 1 {
+			rooms[&b.batch[0]]++
+		}
+	}
+	if err := b.end(nil); err != nil || next != n {
+		t.Fatalf("%d of %d records were read: %v", next, n, err)
+	}
+	if len(rooms) > besideAhead+2 {
+		t.Errorf("%d batches were made of %d on their way", len(rooms), besideAhead+2)
+	}
+}

@@ -26,6 +26,7 @@ func Manifest(w io.Writer, past iter.Seq2[plan.Past, error]) (proof.Root, error)
 	if err != nil {
 		return proof.Root{}, fmt.Errorf("write the manifest: %w", err)
 	}
+	defer m.Abandon()
 	for p, err := range past {
 		if err != nil {
 			return proof.Root{}, fmt.Errorf("write the manifest: read the last run: %w", err)
@@ -390,9 +391,8 @@ func (c Check) look(ctx context.Context, e entry.Entry, like entry.Sum) seen {
 // asked gives what the place itself says of a content; false where that is not enough
 // for the level, so that the content has to be read.
 func (c Check) asked(ctx context.Context, e entry.Entry, like entry.Sum) (now entry.Entry, told bool, err error) {
-	// What was opened for reading only does not know whether checksums are kept there:
-	// each object tells.
-	if t := c.Place.Traits(); c.Level != proof.L2 || !t.Checksums && !t.ETags {
+	// Where there are ETags there may be checksums, too: each object tells.
+	if c.Level != proof.L2 || !c.Place.Traits().ETags {
 		return e, false, nil
 	}
 	now, there, err := c.Place.Look(ctx, e)

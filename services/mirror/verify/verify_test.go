@@ -255,8 +255,8 @@ func TestLevelsThatCannotBeHad(t *testing.T) {
 	}
 }
 
-// A place that is only read from cannot be asked beforehand whether it keeps checksums:
-// its objects tell.
+// Whether checksums are kept is not asked of a place that is only read from: its objects
+// tell.
 func TestChecksumsAreTakenFromWhatIsOnlyReadFrom(t *testing.T) {
 	w := mirrored(t, "bucket")
 	w.bucket.ReadOnly = true
@@ -390,6 +390,38 @@ func TestAListingThatFailsProvesNothing(t *testing.T) {
 	if _, err := verify.Manifest(&bytes.Buffer{}, func(yield func(plan.Past, error) bool) { yield(plan.Past{}, broken) }); !errors.Is(err, broken) {
 		t.Errorf("a manifest of what cannot be read: %v", err)
 	}
+}
+
+// TestAManifestThatIsGivenUpIsWrittenNoFurther, though what was packed of it is on its way.
+func TestAManifestThatIsGivenUpIsWrittenNoFurther(t *testing.T) {
+	broken := errors.New("the state cannot be read")
+	for many := 1000; many < 4000; many += 37 { // wherever in a block it is given up
+		var file given
+		_, err := verify.Manifest(&file, func(yield func(plan.Past, error) bool) {
+			for i := range many {
+				e := entry.Entry{Path: fmt.Sprintf("%06d", i)}
+				if !yield(plan.Past{Key: e.Path, Source: e, Dest: e}, nil) {
+					return
+				}
+			}
+			yield(plan.Past{}, broken)
+		})
+		file.up = true // which the race detector sees, too
+		if !errors.Is(err, broken) {
+			t.Fatal(err)
+		}
+		if file.late {
+			t.Fatal("it was written to afterwards")
+		}
+	}
+}
+
+// given is a file that may be given up.
+type given struct{ up, late bool }
+
+func (g *given) Write(p []byte) (int, error) {
+	g.late = g.late || g.up
+	return len(p), nil
 }
 
 // listing fails behind the first entry, and goes on.

@@ -3,6 +3,7 @@ package placetest
 import (
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"slices"
 	"strings"
@@ -33,9 +34,16 @@ func (s *suite) ranges() {
 			s.Errorf("Open of %q from %d on, %d bytes: %v", c.e.Path, c.off, c.n, err)
 			continue
 		}
+		var summed func() uint32
+		if r, is := r.(place.Summed); is {
+			summed = r.CRC32C()
+		}
 		got, err := io.ReadAll(r)
 		if err != nil || string(got) != c.want {
 			s.Errorf("%q from %d on, %d bytes: got %s, %v; want %s", c.e.Path, c.off, c.n, brief(string(got), true), err, brief(c.want, true))
+		}
+		if want := crc32.Checksum(got, crc32.MakeTable(crc32.Castagnoli)); summed != nil && summed() != want {
+			s.Errorf("%q from %d on, %d bytes: it sums itself up to %08x, and is %08x", c.e.Path, c.off, c.n, summed(), want)
 		}
 		if err := r.Unchanged(); err != nil {
 			s.Errorf("Unchanged of %q: %v", c.e.Path, err)

@@ -172,12 +172,16 @@ const buffered = 1 << 20
 
 // putOnce sends one request, and tells what of the body was read for it.
 func (p *Place) putOnce(ctx context.Context, e entry.Entry, open func() (io.ReadCloser, error), c condition) (bucket.Written, *tally, error) {
+	keeps, err := p.b.KeepsCRC32C(ctx)
+	if err != nil {
+		return bucket.Written{}, nil, err
+	}
 	r, err := open()
 	if err != nil {
 		return bucket.Written{}, nil, fmt.Errorf("open what is to be put as %q into %s: %w", e.Key(), p, err)
 	}
 	sent := &tally{r: r, left: e.Size}
-	if !p.caps.CRC32C {
+	if !keeps {
 		sent.md5 = md5.New()
 	}
 	o := bucket.PutOptions{Meta: e.Meta(), MTime: c.time, IfNoneMatch: c.absent, IfMatch: c.etag}

@@ -95,6 +95,8 @@ func newCheck(e entry.Entry, o bucket.Object) *check {
 	return nil
 }
 
+var _ place.Summed = (*content)(nil)
+
 // content is the content of an object, or a range of it.
 type content struct {
 	body  io.ReadCloser
@@ -128,6 +130,18 @@ func (c *content) Read(into []byte) (int, error) {
 		return n - 1, c.err
 	}
 	return n, err
+}
+
+// CRC32C gives the sum that the content is checked by; nil where it is checked by an MD5, or
+// not at all.
+func (c *content) CRC32C() func() uint32 {
+	if c.check == nil {
+		return nil
+	}
+	if sum, is := c.check.sum.(hash.Hash32); is {
+		return sum.Sum32
+	}
+	return nil
 }
 
 // Close implements [io.Closer].

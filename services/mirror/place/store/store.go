@@ -91,7 +91,7 @@ func newPlace(b *bucket.Bucket, o Options, caps bucket.Capabilities) *Place {
 	o.PartsAbove = cmp.Or(max(o.PartsAbove, 0), 64<<20)
 	o.Batch = min(cmp.Or(max(o.Batch, 0), 500), bucket.MaxBatchItems)
 	p := &Place{b: b, o: o, caps: caps, copyAbove: bucket.MaxCopy}
-	if caps.Server == minIO {
+	if caps.Server == bucket.MinIO { // which alone copies objects of any size
 		p.copyAbove = 1 << 62
 	}
 	p.foreign = Foreign{0o644, 0o755, uint32(os.Geteuid()), uint32(os.Getegid())}
@@ -102,22 +102,17 @@ func newPlace(b *bucket.Bucket, o Options, caps bucket.Capabilities) *Place {
 	return p
 }
 
-// minIO is what such a server calls itself. Alone among those that are known it
-// lists nothing below a key that is an object, and copies objects of any size.
-const minIO = "MinIO"
-
 func (p *Place) findTraits(created time.Time) place.Traits {
 	t := place.Traits{
 		Lists:      plan.AllAttrs,
 		Holds:      p.holds,
-		Both:       p.caps.Server != minIO,
+		Both:       p.caps.Server != bucket.MinIO, // which lists nothing below a key that is an object
 		Versioned:  p.caps.Versioning,
 		Identity:   "s3:" + p.b.Path(),
 		Small:      bucket.MaxBatchItem,
 		Parts:      true,
 		PartsAbove: p.o.PartsAbove,
 		ETags:      true,
-		Checksums:  p.caps.CRC32C,
 	}
 	if created.IsZero() {
 		t.Identity = "s3:" + p.b.String() // its server's name tells it from others

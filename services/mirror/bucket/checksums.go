@@ -1,0 +1,134 @@
+package bucket
+
+import (
+	"context"
+	"errors"
+	"sync"
+
+	"github.com/minio/minio-go/v7"
+)
+
+// single is how objects are written one by one.
+type single struct {
+	// core sends checksums behind bodies, where crc32c.
+	core *minio.Core
+	// crc32c says that the server checks and keeps the CRC32C of whole objects, also of those
+	// written in parts.
+	crc32c bool
+}
+
+// checksums is what a bucket's server makes of checksums. That is found out by beginning to
+// write: who does not write never has it done, and of all who do, one question serves.
+type checksums struct {
+	mu sync.Mutex
+	// known is the answer, asking the question while there is none.
+	known  *single
+	asking *question
+}
+
+type question struct {
+	stop   context.CancelFunc
+	done   chan struct{} // closed when the rest is set
+	answer *single
+	err    error
+}
+
+// KeepsCRC32C reports whether the server checks and keeps the CRC32C of whole objects, also
+// of those written in parts. Before the first write it finds that out: it starts an upload
+// in parts below the prefix, and gives it up. Of a bucket that was opened ReadOnly it is
+// never found out.
+func (b *Bucket) KeepsCRC32C(ctx context.Context) (bool, error) {
+	if b.readOnly {
+		return false, nil
+	}
+	s, err := b.single(ctx)
+	if err != nil {
+		return false, err
+	}
+	return s.crc32c, nil
+}
+
+// single is how to write to a bucket that may be written to. Whoever waits for the answer
+// gets it, or the error; only who comes later has it asked again.
+func (b *Bucket) single(ctx context.Context) (*single, error) {
+	c := &b.checksums
+	c.mu.Lock()
+	if c.known != nil {
+		defer c.mu.Unlock()
+		return c.known, nil
+	}
+	q := c.asking
+	if q == nil {
+		// The first who asks may give up, and the others still want the answer.
+		asking, stop := context.WithCancel(context.WithoutCancel(ctx))
+		q = &question{stop: stop, done: make(chan struct{})}
+		c.asking = q
+		go b.ask(asking, q)
+	}
+	c.mu.Unlock()
+	select {
+	case <-q.done:
+		return q.answer, q.err
+	case <-ctx.Done():
+		return nil, b.gaveUp(askChecksums, "", ctx)
+	}
+}
+
+const askChecksums = "ask for the checksums of"
+
+func (b *Bucket) ask(ctx context.Context, q *question) {
+	defer close(q.done)
+	defer q.stop()
+	keeps, err := b.probeChecksums(ctx)
+	if q.err = err; err == nil {
+		var core *minio.Core
+		if core, q.err = b.newCore(b.core.EndpointURL().Host, keeps); q.err == nil {
+			q.answer = &single{core: core, crc32c: keeps}
+		}
+	}
+	b.checksums.mu.Lock()
+	defer b.checksums.mu.Unlock()
+	b.checksums.known, b.checksums.asking = q.answer, nil
+}
+
+// end ends a question under way.
+func (c *checksums) end() {
+	c.mu.Lock()
+	q := c.asking
+	c.mu.Unlock()
+	if q != nil {
+		q.stop()
+		<-q.done
+	}
+}
+
+// probeChecksums starts an upload in parts with a checksum of the whole object, looks
+// whether the server takes it, and gives the upload up.
+func (b *Bucket) probeChecksums(ctx context.Context) (bool, error) {
+	key, id, ok := b.prefix+".firedrill-probe", "", false
+	err := b.do(ctx, askChecksums, "", repeatable, func(ctx context.Context, x *exchange) (err error) {
+		id, err = b.core.NewMultipartUpload(ctx, b.name, key, minio.PutObjectOptions{UserMetadata: wholeCRC32C()})
+		ok = x.header.Get("X-Amz-Checksum-Algorithm") == "CRC32C" && x.header.Get("X-Amz-Checksum-Type") == "FULL_OBJECT"
+		return err
+	})
+	if err != nil {
+		return false, notKept(err)
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), abortPatience)
+	defer cancel()
+	// The answer is known. Where giving up fails, MinIO drops the upload after a day, and
+	// others by their lifecycle rules.
+	_ = b.AbortParts(ctx, Upload{Key: ".firedrill-probe", ID: id})
+	return ok, nil
+}
+
+// notKept drops the errors of a server that does not do what it was asked, or does not let
+// these credentials: not those that may pass, nor those that speak of something else, since
+// whatever is found is believed from then on.
+func notKept(err error) error {
+	e, ok := errors.AsType[*RequestError](err)
+	if !ok || e.Status < 400 || e.passing() || e.Reason != nil && e.Reason != ErrDenied {
+		return err
+	}
+	return nil
+}
