@@ -70,7 +70,7 @@ func (b *Bucket) single(ctx context.Context) (*single, error) {
 	case <-q.done:
 		return q.answer, q.err
 	case <-ctx.Done():
-		return nil, b.gaveUp(askChecksums, "", ctx)
+		return nil, b.gaveUp(ctx, askChecksums, "")
 	}
 }
 
@@ -116,7 +116,7 @@ func (b *Bucket) probeChecksums(ctx context.Context) (bool, error) {
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), abortPatience)
 	defer cancel()
-	// The answer is known. Where giving up fails, MinIO drops the upload after a day, and
+	// The answer is known: where giving up fails, MinIO drops the upload after a day, and
 	// others by their lifecycle rules.
 	_ = b.AbortParts(ctx, Upload{Key: ".firedrill-probe", ID: id})
 	return ok, nil

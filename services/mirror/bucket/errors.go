@@ -222,7 +222,7 @@ func (b *Bucket) explain(op, key string, x *exchange, err error) error {
 }
 
 // gaveUp is the error of a caller who did not wait for an answer.
-func (b *Bucket) gaveUp(op, key string, ctx context.Context) error {
+func (b *Bucket) gaveUp(ctx context.Context, op, key string) error {
 	return &RequestError{Op: op, Where: b.String(), Key: key, Err: ctx.Err()}
 }
 

@@ -166,7 +166,7 @@ func (l *lister) show(p *page, after string) bool {
 
 // cancelled says why a listing came without a last page: only one that was cancelled does.
 func (l *lister) cancelled(prefix string) {
-	l.yield(Object{}, l.gaveUp("list", prefix, l.ctx))
+	l.yield(Object{}, l.gaveUp(l.ctx, "list", prefix))
 }
 
 // fetchPages sends pages until the last or an error.
