@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime/debug"
@@ -54,7 +55,8 @@ Locations:
   s3+http://host:port/bucket/prefix     a bucket by its server's address, with the keys
   s3+https://host:port/bucket/prefix    in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY
 Instead of both locations, give the name of a mirror of the inventory. What is remembered
-of a mirror lies in --state: from another directory, or from cron, say where.
+of a mirror, and the key that signs its manifests, lie in .firedrill of the current
+directory: from another one, or from cron, name it with --state-dir.
 
 Exit codes: 0 all is as it should be, 1 it is not (something was left undone or refused,
 differs, or could not be proven), 130 interrupted, 254 bad arguments, 255 failed.`,
@@ -124,7 +126,7 @@ func (a *app) errorsAsJSON(c *cobra.Command, o *mirrorOptions) {
 	args, runE := c.Args, c.RunE
 	c.Args = func(c *cobra.Command, given []string) error { return explain(args(c, given)) }
 	c.RunE = func(c *cobra.Command, given []string) error { return explain(runE(c, given)) }
-	c.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return explain(err) })
+	c.SetFlagErrorFunc(func(c *cobra.Command, err error) error { return explain(explainFlag(c, err)) })
 }
 
 // subject is the mirror that a command is about, and where it runs.
@@ -159,12 +161,23 @@ func (a *app) statusCommand(s *subject) string {
 	return a.command(words)
 }
 
-// plain leaves out of an error the name that a mirror without one gets.
+// plain leaves out of an error the name that a mirror without one gets, and says what to do
+// where it may be another directory's state that was meant.
 func (s *subject) plain(err error) error {
-	if err == nil || s.named {
-		return err
+	if err == nil {
+		return nil
 	}
-	return &shortError{strings.ReplaceAll(err.Error(), "mirror "+job.AdHoc(s.Mirror)+": ", ""), err}
+	text := err.Error()
+	if !s.named {
+		text = strings.ReplaceAll(text, "mirror "+job.AdHoc(s.Mirror)+": ", "")
+	}
+	switch {
+	case errors.Is(err, job.ErrNothingKnown):
+		text += "; if it ran from another directory, name what firedrill keeps there with --state-dir"
+	case errors.Is(err, proof.ErrSignature):
+		text += "; if it ran with another state directory, whose key signed it, name that with --state-dir: else somebody else wrote it"
+	}
+	return &shortError{text, err}
 }
 
 type shortError struct {
@@ -267,6 +280,15 @@ func (a *app) mirrorSigner() (proof.Signer, error) {
 		return nil, err
 	}
 	return set.Signer("mirror")
+}
+
+// mirrorReader is the key that manifests were signed with: what only reads makes none.
+func (a *app) mirrorReader() (proof.Signer, error) {
+	seed := keys.SeedFile(filepath.Join(a.stateDir, "keys"), "mirror")
+	if _, err := os.Stat(seed); errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%s, the key that this mirror's manifests should be signed with, is not there: name the state directory that `mirror sync` had with --state-dir", seed)
+	}
+	return a.mirrorSigner()
 }
 
 // open opens the mirror. While another process has it, it waits if that was asked for.

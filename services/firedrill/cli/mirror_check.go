@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -158,6 +159,7 @@ func (a *app) compare(cmd *cobra.Command, args []string, o *mirrorOptions, c com
 	if err != nil {
 		return err
 	}
+	s.env.Signer = sync.OnceValues(a.mirrorReader)
 	if s.Snapshots != nil {
 		return fmt.Errorf("mirror %s: %w", s.title(), errSnapshots)
 	}

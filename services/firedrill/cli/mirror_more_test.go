@@ -116,6 +116,69 @@ func TestWhatIsNotDeletedIsExplained(t *testing.T) {
 	w.has(w.run(254, "sync", "--mode", "two-way", w.from, w.to), "mode two-way: what the runs so far remember is that of mode mirror", "--state")
 }
 
+func TestAMistypedFlagOfAMirrorIsMet(t *testing.T) {
+	w := newMirrorWorld(t)
+	w.has(w.run(254, "sync", "--dryrun", w.from, w.to), "unknown flag: --dryrun", "did you mean --dry-run?")
+	w.has(w.run(254, "verify", "--json", "--levl", "L4", w.from, w.to), `"error"`, "did you mean --level?")
+}
+
+// TestAnotherDirectorysStateIsAskedFor: what is remembered, and the key that signed it, may
+// lie elsewhere; what only reads makes no key of its own.
+func TestAnotherDirectorysStateIsAskedFor(t *testing.T) {
+	w := newMirrorWorld(t)
+	w.run(0, "sync", w.from, w.to)
+	remembered := w.stateDirs[2:]
+	other := filepath.Join(w.dir, "other")
+	w.stateDirs = []string{"--state-dir", other}
+	for _, command := range []string{"verify", "drift", "audit"} {
+		w.has(w.run(255, command, w.from, w.to), "run it first; if it ran from another directory", "--state-dir")
+	}
+	w.stateDirs = append(w.stateDirs, remembered...)
+	for _, command := range []string{"verify", "drift", "audit"} {
+		w.has(w.run(255, command, w.from, w.to), filepath.Join(other, "keys", "mirror.nk"), "is not there", "--state-dir")
+	}
+	if _, err := os.Stat(filepath.Join(other, "keys")); err == nil {
+		t.Error("keys were made by what only reads")
+	}
+	// Other keys, as another mirror of that directory has made them.
+	w.stateDirs = []string{"--state-dir", other}
+	w.run(0, "sync", w.from, "dir:"+filepath.Join(w.dir, "elsewhere"))
+	w.stateDirs = append(w.stateDirs, remembered...)
+	w.has(w.run(255, "verify", w.from, w.to), "is not trusted", "whose key signed it", "--state-dir")
+}
+
+// TestWhatCannotBeSignedIsNotBegun: nothing is copied, and one line says why.
+func TestWhatCannotBeSignedIsNotBegun(t *testing.T) {
+	w := newMirrorWorld(t)
+	w.write("taken", "no directory")
+	w.stateDirs[1] = filepath.Join(w.dir, "taken")
+	text := w.run(255, "sync", w.from, w.to)
+	if w.has(text, "the key that signs manifests", "--state-dir"); strings.Count(text, "\n") != 1 {
+		t.Errorf("more than one line:\n%s", text)
+	}
+	if _, err := os.Stat(filepath.Join(w.dir, "dst")); err == nil {
+		t.Error("the destination was made")
+	}
+	w.has(w.run(0, "sync", "--dry-run", w.from, w.to), "would have: 2 copied")
+}
+
+// TestARunOfNothingSaysSo: a wrong name, a disk that is not mounted, a filter that leaves
+// everything out.
+func TestARunOfNothingSaysSo(t *testing.T) {
+	w := newMirrorWorld(t)
+	const said = "neither place holds anything that takes part"
+	w.has(w.run(0, "sync", "--filter", "- **", w.from, w.to), "nothing to do", said)
+	w.run(0, "sync", w.from, w.to)
+	if text := w.run(0, "sync", w.from, w.to); strings.Contains(text, said) {
+		t.Errorf("of a run that found all as it was:\n%s", text)
+	}
+	empty := filepath.Join(w.dir, "empty")
+	if err := os.Mkdir(empty, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	w.has(w.run(0, "sync", "dir:"+empty, "dir:"+filepath.Join(w.dir, "made")), said)
+}
+
 // TestStatusWorksDuringARun: and what compares says who has the mirror.
 func TestStatusWorksDuringARun(t *testing.T) {
 	w := newMirrorWorld(t)

@@ -107,10 +107,14 @@ func (p *mirrorPrinter) report(m drill.Mirror, dry bool, r job.Result, how strin
 	} else {
 		fmt.Fprintf(p.out, "%s: %s after %s: %s\n", mirrorTitle(m), how, took, did)
 	}
-	for _, f := range r.Failures {
+	if how == "" && none(r.Report) && r.Seen == [2]int64{} && len(r.Refusals) == 0 {
+		fmt.Fprintln(p.out, "  nothing    neither place holds anything that takes part: are they mounted, and named right, and does the filter leave something?")
+	}
+	few := r.Failures[:min(len(r.Failures), fewFindings)]
+	for _, f := range few {
 		fmt.Fprintf(p.out, "  failed     %s %q: %v\n", f.Op, f.Key, f.Err)
 	}
-	p.more(r.Failed, len(r.Failures), "failures")
+	p.more(r.Failed, len(few), "failures (--json lists the first thousand)")
 	if !dry {
 		for _, c := range r.Conflicts {
 			if c.Twin != "" { // Written out, they would look the same.

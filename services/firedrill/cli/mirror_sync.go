@@ -121,6 +121,12 @@ func (a *app) sync(ctx context.Context, o *mirrorOptions, s *subject, so job.Syn
 	defer p.stop()
 	defer mindInterrupt(ctx, p, s.left(so.DryRun))()
 	began := time.Now()
+	if !so.DryRun {
+		// What cannot be signed at the end is not begun.
+		if _, err := s.env.Signer(); err != nil {
+			return failure(&shortError{fmt.Sprintf("the key that signs manifests: %v: name another place for what firedrill keeps with --state-dir", err), err})
+		}
+	}
 	j, err := a.open(ctx, o, s, p, func() (*job.Job, error) { return s.env.OpenRun(ctx, s.Mirror, so.DryRun) })
 	if err != nil {
 		if !errors.Is(err, state.ErrLocked) && ctx.Err() == nil {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"math"
 	"runtime/debug"
 	"strings"
@@ -209,5 +210,19 @@ func TestAnAuditSaysOfEachSideWhatWasRepaired(t *testing.T) {
 		if (err == nil) != repaired || !strings.Contains(out.String(), want) || !strings.Contains(out.String(), "dir:/src: verified (L4)") {
 			t.Errorf("repaired %v: %v, printed\n%s", repaired, err, &out)
 		}
+	}
+}
+
+// TestFewFailuresArePrinted: one cause is often that of all.
+func TestFewFailuresArePrinted(t *testing.T) {
+	var res job.Result
+	for i := range 30 {
+		res.Failures = append(res.Failures, engine.Failure{Key: fmt.Sprint(i), Op: plan.Put, Err: errors.New("access denied")})
+	}
+	res.Failed = 5000
+	var out bytes.Buffer
+	(&mirrorPrinter{out: &out}).report(drill.Mirror{Name: "m"}, false, res, "")
+	if n := strings.Count(out.String(), "access denied"); n != fewFindings || !strings.Contains(out.String(), "and 4980 more failures") {
+		t.Errorf("%d failures are printed:\n%s", n, &out)
 	}
 }
