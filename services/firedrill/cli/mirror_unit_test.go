@@ -161,6 +161,8 @@ func TestWhatTheFirstSideShowedIsPrintedWithTheError(t *testing.T) {
 func TestARunThatWasCutOffSaysSo(t *testing.T) {
 	began := time.Unix(1000, 0)
 	undone := engine.Report{Began: began, Ended: began.Add(3 * time.Second), Done: map[plan.Op]int64{plan.Equal: 0}}
+	equal := undone
+	equal.Seen = [2]int64{3, 3}
 	some := undone
 	some.Done = map[plan.Op]int64{plan.Delete: 2}
 	stop := &exitError{code: run.Interrupted, err: errors.New("interrupted: what was copied stays")}
@@ -177,7 +179,9 @@ func TestARunThatWasCutOffSaysSo(t *testing.T) {
 		{some, false, failure(errors.New("no space")), "a -> b: stopped after 3s: 2 deleted\n"},
 		{undone, false, failure(errors.New("no space")), ""},
 		{engine.Report{}, false, stop, ""},
-		{undone, false, nil, "a -> b: nothing to do in 3s\n"},
+		{equal, false, nil, "a -> b: nothing to do in 3s\n"},
+		{undone, false, nil, "a -> b: nothing to do in 3s\n" +
+			"  nothing    neither place holds anything that takes part: are they mounted, and named right, and does the filter leave something?\n"},
 		{some, true, nil, "a -> b: would have: 2 deleted in 3s\n"},
 	} {
 		var out bytes.Buffer
