@@ -236,7 +236,7 @@ func (b *Bucket) stamp(item *BatchItem, now time.Time) time.Time {
 
 // sendBatch sends the tar. It may be repeated: its effect is its content.
 func (b *Bucket) sendBatch(ctx context.Context, p *packed) error {
-	opts := minio.PutObjectOptions{DisableContentSha256: true, UserMetadata: map[string]string{
+	opts := minio.PutObjectOptions{UserMetadata: map[string]string{
 		"X-Amz-Meta-Snowball-Auto-Extract": "true",
 		// One item that cannot be stored must not keep back those after it.
 		"X-Amz-Meta-Minio-Snowball-Ignore-Errors": "true",
@@ -247,7 +247,8 @@ func (b *Bucket) sendBatch(ctx context.Context, p *packed) error {
 	}
 	return b.do(ctx, "put a batch into", "", repeatable, func(ctx context.Context, _ *exchange) error {
 		body := &body{small: p.tar.Bytes(), left: int64(p.tar.Len()), table: castagnoli()}
-		_, err := b.core.PutObject(ctx, b.name, b.prefix+".firedrill-batch.tar", body, int64(p.tar.Len()), "", "", opts)
+		_, err := b.send(ctx, b.urlOf(b.prefix+".firedrill-batch.tar"), opts.Header(), body)
+		body.stop() // Its memory is used again.
 		return err
 	})
 }

@@ -176,23 +176,12 @@ func newBucket(c Config) (*Bucket, error) {
 	}
 	b.base = &base
 	b.observed = &observer{next: b.transport, pressure: c.Pressure}
-	if b.core, err = b.newCore(endpoint.Host, false); err != nil {
-		return nil, err
-	}
-	return b, nil
-}
-
-// newCore makes the client of minio-go. Repeating is ours: minio-go repeats
-// whatever can be rewound, conditional writes too.
-func (b *Bucket) newCore(host string, trailers bool) (*minio.Core, error) {
-	core, err := minio.NewCore(host, &minio.Options{
-		Creds: b.creds, Secure: b.secure, Transport: b.observed, Region: b.region,
-		TrailingHeaders: trailers, MaxRetries: 1,
-	})
+	// Repeating is ours: minio-go repeats whatever can be rewound, conditional writes too.
+	b.core, err = minio.NewCore(endpoint.Host, &minio.Options{Creds: b.creds, Secure: b.secure, Transport: b.observed, Region: b.region, MaxRetries: 1})
 	if err != nil {
 		return nil, fmt.Errorf("client for %s: %w", b.endpoint, err)
 	}
-	return core, nil
+	return b, nil
 }
 
 // parseEndpoint never repeats what it was given: it might hold a password.

@@ -8,54 +8,36 @@ import (
 	"github.com/minio/minio-go/v7"
 )
 
-// single is how objects are written one by one.
-type single struct {
-	// core sends checksums behind bodies, where crc32c.
-	core *minio.Core
-	// crc32c says that the server checks and keeps the CRC32C of whole objects, also of those
-	// written in parts.
-	crc32c bool
-}
-
 // checksums is what a bucket's server makes of checksums. That is found out by beginning to
 // write: who does not write never has it done, and of all who do, one question serves.
 type checksums struct {
 	mu sync.Mutex
 	// known is the answer, asking the question while there is none.
-	known  *single
+	known  *bool
 	asking *question
 }
 
 type question struct {
 	stop   context.CancelFunc
 	done   chan struct{} // closed when the rest is set
-	answer *single
+	answer *bool
 	err    error
 }
 
 // KeepsCRC32C reports whether the server checks and keeps the CRC32C of whole objects, also
 // of those written in parts. Before the first write it finds that out: it starts an upload
-// in parts below the prefix, and gives it up. Of a bucket that was opened ReadOnly it is
-// never found out.
+// in parts below the prefix, and gives it up; whoever waits for the answer gets it, or the
+// error, and only who comes later has it asked again. Of a bucket that was opened ReadOnly it
+// is never found out.
 func (b *Bucket) KeepsCRC32C(ctx context.Context) (bool, error) {
 	if b.readOnly {
 		return false, nil
 	}
-	s, err := b.single(ctx)
-	if err != nil {
-		return false, err
-	}
-	return s.crc32c, nil
-}
-
-// single is how to write to a bucket that may be written to. Whoever waits for the answer
-// gets it, or the error; only who comes later has it asked again.
-func (b *Bucket) single(ctx context.Context) (*single, error) {
 	c := &b.checksums
 	c.mu.Lock()
 	if c.known != nil {
 		defer c.mu.Unlock()
-		return c.known, nil
+		return *c.known, nil
 	}
 	q := c.asking
 	if q == nil {
@@ -68,9 +50,9 @@ func (b *Bucket) single(ctx context.Context) (*single, error) {
 	c.mu.Unlock()
 	select {
 	case <-q.done:
-		return q.answer, q.err
+		return q.answer != nil && *q.answer, q.err
 	case <-ctx.Done():
-		return nil, b.gaveUp(ctx, askChecksums, "")
+		return false, b.gaveUp(ctx, askChecksums, "")
 	}
 }
 
@@ -81,10 +63,7 @@ func (b *Bucket) ask(ctx context.Context, q *question) {
 	defer q.stop()
 	keeps, err := b.probeChecksums(ctx)
 	if q.err = err; err == nil {
-		var core *minio.Core
-		if core, q.err = b.newCore(b.core.EndpointURL().Host, keeps); q.err == nil {
-			q.answer = &single{core: core, crc32c: keeps}
-		}
+		q.answer = &keeps
 	}
 	b.checksums.mu.Lock()
 	defer b.checksums.mu.Unlock()

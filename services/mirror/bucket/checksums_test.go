@@ -118,7 +118,7 @@ func TestAllWhoWaitHearTheAnswer(t *testing.T) {
 	// Who gives up hears that, and not what becomes of the question.
 	gone, leave := context.WithCancelCause(t.Context())
 	leave(ErrNotFound)
-	_, err := b.single(gone)
+	_, err := b.KeepsCRC32C(gone)
 	if wants(t, err, context.Canceled); errors.Is(err, ErrNotFound) || errors.Is(err, ErrUnreachable) {
 		t.Errorf("who gave up hears %v", err)
 	}
@@ -206,7 +206,7 @@ func TestClosingEndsTheQuestion(t *testing.T) {
 	_, err = b.Put(ctx, "a", bytes.NewReader(nil), 0, PutOptions{})
 	wants(t, err, context.Canceled)
 	b.Close()
-	if _, err := b.single(ctx); err == nil {
+	if _, err := b.KeepsCRC32C(ctx); err == nil {
 		t.Error("an answer came")
 	}
 	b.Close()

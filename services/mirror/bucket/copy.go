@@ -59,10 +59,10 @@ func (b *Bucket) SetMeta(ctx context.Context, key string, o SetMetaOptions) (eta
 	headers["X-Amz-Metadata-Directive"] = "REPLACE"
 	headers["X-Amz-Copy-Source-If-Match"] = `"` + o.IfMatch + `"`
 	if o.Rewrite {
-		switch how, err := b.single(ctx); {
+		switch keeps, err := b.KeepsCRC32C(ctx); {
 		case err != nil:
 			return "", err
-		case how.crc32c:
+		case keeps:
 			headers["X-Amz-Checksum-Algorithm"] = "CRC32C"
 		}
 	}

@@ -260,21 +260,27 @@ func (b *Bucket) fetchPage(ctx context.Context, q pageRequest, p *page) error {
 }
 
 // get sends a signed GET, past minio-go, which parses answers to the last header, needed
-// or not, and past http.Client, which has nothing to add: redirects are not followed. The
-// caller looks at the status and closes the answer's body.
+// or not.
 func (b *Bucket) get(ctx context.Context, url string, header http.Header) (*http.Response, error) {
-	from := b.core.CredContext()
-	from.Context = ctx
-	keys, err := b.creds.GetWithContext(from)
-	if err != nil {
-		return nil, fmt.Errorf("%w: none can be had: %w", ErrCredentials, err)
-	}
 	q, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return nil, err
 	}
 	maps.Copy(q.Header, header)
-	if err := b.signer.sign(ctx, q, keys, b.region); err != nil {
+	return b.roundTrip(q, emptySHA256)
+}
+
+// roundTrip signs a request and sends it, past http.Client, which has nothing to add:
+// redirects are not followed. payload is the hash of its body, or what stands for it. The
+// caller looks at the status and closes the answer's body.
+func (b *Bucket) roundTrip(q *http.Request, payload string) (*http.Response, error) {
+	from := b.core.CredContext()
+	from.Context = q.Context()
+	keys, err := b.creds.GetWithContext(from)
+	if err != nil {
+		return nil, fmt.Errorf("%w: none can be had: %w", ErrCredentials, err)
+	}
+	if err := b.signer.sign(q, payload, keys, b.region); err != nil {
 		return nil, err
 	}
 	return b.observed.RoundTrip(q)

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"strconv"
 	"time"
 
@@ -61,11 +62,11 @@ func (b *Bucket) StartParts(ctx context.Context, key string, o PartsOptions) (Up
 	if o.PartSize < MinPart {
 		return Upload{}, &RequestError{Op: "start the parts of", Where: b.String(), Key: key, Err: fmt.Errorf("a part size of %d bytes: S3 wants %d at least", o.PartSize, MinPart)}
 	}
-	how, err := b.single(ctx)
+	keeps, err := b.KeepsCRC32C(ctx)
 	if err != nil {
 		return Upload{}, err
 	}
-	if how.crc32c {
+	if keeps {
 		for name, value := range wholeCRC32C() {
 			opts.UserMetadata[name] = value
 		}
@@ -93,7 +94,7 @@ func (b *Bucket) PutPart(ctx context.Context, u Upload, number int, r io.Reader,
 	if number < 1 || number > MaxParts || size > u.PartSize {
 		return Part{}, &RequestError{Op: op, Where: b.String(), Key: u.Key, Err: fmt.Errorf("%d bytes: parts have the numbers 1 to %d, and here up to %d bytes", size, MaxParts, u.PartSize)}
 	}
-	how, err := b.single(ctx)
+	keeps, err := b.KeepsCRC32C(ctx)
 	if err != nil {
 		return Part{}, err
 	}
@@ -103,32 +104,41 @@ func (b *Bucket) PutPart(ctx context.Context, u Upload, number int, r io.Reader,
 	}
 	part := Part{Number: number, Size: size}
 	err = b.do(ctx, op, u.Key, src.again(), func(ctx context.Context, _ *exchange) error {
-		opts := minio.PutObjectPartOptions{DisableContentSha256: how.crc32c}
-		var trailer map[string][]string
-		switch {
-		case !how.crc32c:
-			// An upload that was started without checksums takes none.
-		case src.crc != nil:
-			opts.CustomHeader = http.Header{crcHeader: {encodeCRC(*src.crc)}}
-		default:
-			// Any checksum holds the place: all are of the same length.
-			opts.Trailer = http.Header{crcHeader: {encodeCRC(0)}}
-			trailer = opts.Trailer
-		}
-		body, err := src.open(trailer)
+		body, err := src.open()
 		if err != nil {
 			return err
 		}
-		got, err := how.core.PutObjectPart(ctx, b.name, full, u.ID, number, body, size, opts)
-		body.stop()
-		if err != nil {
-			return body.blame(err)
-		}
-		part.ETag, part.CRC32C = got.ETag, body.crc
-		_, err = body.compare(got.ChecksumCRC32C)
+		part.ETag, err = b.sendPart(ctx, keeps, full, u.ID, number, body, src.crc)
+		part.CRC32C = body.crc
 		return err
 	})
 	return part, err
+}
+
+// sendPart sends one part, and ends its body.
+func (b *Bucket) sendPart(ctx context.Context, keeps bool, full, id string, number int, body *body, crc *uint32) (etag string, err error) {
+	var told string
+	if keeps {
+		header := http.Header{}
+		if crc != nil {
+			header.Set(crcHeader, encodeCRC(*crc))
+		}
+		query := url.Values{"partNumber": {strconv.Itoa(number)}, "uploadId": {id}}
+		var got minio.UploadInfo
+		got, err = b.send(ctx, b.urlOf(full)+"?"+query.Encode(), header, body)
+		etag, told = got.ETag, got.ChecksumCRC32C
+	} else {
+		// An upload that was started without checksums takes none.
+		var got minio.ObjectPart
+		got, err = b.core.PutObjectPart(ctx, b.name, full, id, number, body, body.left, minio.PutObjectPartOptions{})
+		etag, told = got.ETag, got.ChecksumCRC32C
+	}
+	body.stop()
+	if err != nil {
+		return "", body.blame(err)
+	}
+	_, err = body.compare(told)
+	return etag, err
 }
 
 // FinishOptions say under which conditions parts are joined.
@@ -164,11 +174,11 @@ func (b *Bucket) FinishParts(ctx context.Context, u Upload, parts []Part, o Fini
 	} else if o.IfMatch != "" {
 		opts.SetMatchETag(o.IfMatch)
 	}
-	how, err := b.single(ctx)
+	keeps, err := b.KeepsCRC32C(ctx)
 	if err != nil {
 		return Written{}, err
 	}
-	if how.crc32c {
+	if keeps {
 		opts.UserMetadata[crcHeader] = encodeCRC(want.CRC32C)
 		opts.UserMetadata["X-Amz-Checksum-Type"] = "FULL_OBJECT"
 	} else {

@@ -62,7 +62,9 @@ var errSource = errors.New("its source failed")
 // of its content, guarded by its CRC32C, which is also compared with what the
 // server answers. It is repeated after passing errors if it is small or r is an
 // io.Seeker, from where r then was. r is neither closed nor used after the
-// return, which waits for a read of it that is under way.
+// return, which waits for a read of it that is under way. With an error, what is
+// returned tells the size and the CRC32C of what was read of the body for the last
+// attempt, which the server may have stored.
 func (b *Bucket) Put(ctx context.Context, key string, r io.Reader, size int64, o PutOptions) (Written, error) {
 	full, opts, err := b.prepare("put", key, o.Meta)
 	if err != nil {
@@ -70,7 +72,7 @@ func (b *Bucket) Put(ctx context.Context, key string, r io.Reader, size int64, o
 	}
 	maps.Copy(opts.UserMetadata, o.Headers)
 	opts.Internal.SourceMTime = b.LastModified(o.MTime)
-	how, err := b.single(ctx)
+	keeps, err := b.KeepsCRC32C(ctx)
 	if err != nil {
 		return Written{}, err
 	}
@@ -87,25 +89,28 @@ func (b *Bucket) Put(ctx context.Context, key string, r io.Reader, size int64, o
 			opts.SetMatchETag(o.IfMatch)
 		}
 	}
-	opts.DisableContentSha256 = how.crc32c
 	if src.crc != nil {
 		opts.UserMetadata[crcHeader] = encodeCRC(*src.crc)
-	} else if how.crc32c {
-		opts.Checksum = minio.ChecksumFullObjectCRC32C
 	}
 	var w Written
 	err = b.do(ctx, "put", key, when, func(ctx context.Context, _ *exchange) error {
-		body, err := src.open(nil)
+		body, err := src.open()
 		if err != nil {
 			return err
 		}
-		info, err := how.core.PutObject(ctx, b.name, full, body, size, "", "", opts)
+		var told minio.UploadInfo
+		if keeps {
+			told, err = b.send(ctx, b.urlOf(full), opts.Header(), body)
+		} else {
+			told, err = b.core.PutObject(ctx, b.name, full, body, size, "", "", opts)
+		}
 		body.stop()
+		w = Written{Size: size - body.left, CRC32C: body.crc}
 		if err != nil {
 			return body.blame(err)
 		}
-		w = Written{ETag: info.ETag, Size: size, CRC32C: body.crc, VersionID: info.VersionID}
-		w.Confirmed, err = body.compare(info.ChecksumCRC32C)
+		w.ETag, w.VersionID = told.ETag, told.VersionID
+		w.Confirmed, err = body.compare(told.ChecksumCRC32C)
 		return err
 	})
 	return w, err
@@ -220,9 +225,9 @@ func (s *source) again() again {
 	return once
 }
 
-// open begins the body. trailer, if not nil, gets the checksum at its end.
-func (s *source) open(trailer map[string][]string) (*body, error) {
-	out := &body{left: s.size, trailer: trailer, table: castagnoli()}
+// open begins the body.
+func (s *source) open() (*body, error) {
+	out := &body{left: s.size, table: castagnoli()}
 	if s.small != nil {
 		out.small, out.r = s.small, nil
 		return out, nil
@@ -248,7 +253,6 @@ type body struct {
 	left    int64
 	crc     uint32
 	table   *crc32.Table
-	trailer map[string][]string
 	err     error
 	stopped bool
 }
@@ -272,9 +276,6 @@ func (b *body) Read(p []byte) (n int, err error) {
 		return 0, errStopped
 	}
 	if b.left == 0 {
-		if b.trailer != nil {
-			b.trailer[crcHeader] = []string{encodeCRC(b.crc)}
-		}
 		return 0, io.EOF
 	}
 	p = p[:min(int64(len(p)), b.left)]
@@ -292,6 +293,13 @@ func (b *body) Read(p []byte) (n int, err error) {
 	b.left -= int64(n)
 	b.crc = crc32.Update(b.crc, b.table, p[:n])
 	return n, err
+}
+
+// sum is the CRC32C of what was read so far.
+func (b *body) sum() uint32 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.crc
 }
 
 // blame returns the source's error, if it has one: the transport's is its echo.

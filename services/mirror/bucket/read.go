@@ -44,7 +44,7 @@ func (b *Bucket) Get(ctx context.Context, key string, off, n int64) (io.ReadClos
 	var content io.ReadCloser
 	var o Object
 	err = b.do(ctx, "get", key, repeatable, func(ctx context.Context, x *exchange) error {
-		answer, err := b.get(ctx, b.base.String()+s3utils.EncodePath(full), header)
+		answer, err := b.get(ctx, b.urlOf(full), header)
 		if err != nil {
 			return err
 		}
@@ -60,6 +60,9 @@ func (b *Bucket) Get(ctx context.Context, key string, off, n int64) (io.ReadClos
 	}
 	return content, o, nil
 }
+
+// urlOf is where an object is, by its key with the prefix.
+func (b *Bucket) urlOf(full string) string { return b.base.String() + s3utils.EncodePath(full) }
 
 // got reads what the answer to a GET says of the object. Its body is the caller's to
 // close.
@@ -99,6 +102,8 @@ func objectError(answer *http.Response) error {
 		e.Code = "NoSuchKey"
 	case http.StatusForbidden:
 		e.Code = "AccessDenied"
+	case http.StatusPreconditionFailed:
+		e.Code = "PreconditionFailed"
 	}
 	return e
 }

@@ -1,7 +1,6 @@
 package bucket
 
 import (
-	"context"
 	"fmt"
 	"net/http"
 	"sync/atomic"
@@ -15,7 +14,7 @@ import (
 // emptySHA256 is the hash of a request without a body.
 const emptySHA256 = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 
-// signer signs requests without a body. AWS's signer, other than minio-go's, derives
+// signer signs requests. AWS's signer, other than minio-go's, derives
 // the key of a day once and not for each request, which makes it twice as fast. The zero
 // value is ready; it may be used concurrently.
 type signer struct{ latest atomic.Pointer[secretSigner] }
@@ -40,13 +39,13 @@ func (s *signer) with(secret string) *v4.Signer {
 }
 
 // sign signs a request for S3 in place. Anonymous keys are empty, and leave it unsigned.
-func (s *signer) sign(ctx context.Context, q *http.Request, keys credentials.Value, region string) error {
-	q.Header["X-Amz-Content-Sha256"] = []string{emptySHA256}
+func (s *signer) sign(q *http.Request, payload string, keys credentials.Value, region string) error {
+	q.Header["X-Amz-Content-Sha256"] = []string{payload}
 	if keys.AccessKeyID == "" || keys.SecretAccessKey == "" {
 		return nil
 	}
 	as := aws.Credentials{AccessKeyID: keys.AccessKeyID, SecretAccessKey: keys.SecretAccessKey, SessionToken: keys.SessionToken}
-	if err := s.with(keys.SecretAccessKey).SignHTTP(ctx, as, q, emptySHA256, "s3", region, time.Now()); err != nil {
+	if err := s.with(keys.SecretAccessKey).SignHTTP(q.Context(), as, q, payload, "s3", region, time.Now()); err != nil {
 		return fmt.Errorf("sign the request: %w", err)
 	}
 	return nil

@@ -145,18 +145,18 @@ const (
 // putSure puts until it is known what came of it, or nothing can be found out.
 func (p *Place) putSure(ctx context.Context, e entry.Entry, open func() (io.ReadCloser, error), c condition) (bucket.Written, error) {
 	// lost is a body that was sent wholly and got no answer.
-	var lost *tally
+	var lost *sent
 	for try := 1; ; try++ {
-		w, sent, err := p.putOnce(ctx, e, open, c)
+		s, err := p.putOnce(ctx, e, open, c)
 		if err == nil {
-			return w, nil
+			return s.Written, nil
 		}
-		if unknown(err) && sent.whole() {
-			lost = sent
+		if unknown(err) && s.Size == e.Size {
+			lost = &s
 		}
 		if lost != nil && ctx.Err() == nil {
 			if o, looked := p.b.Stat(ctx, e.Key()); looked == nil && lost.became(e, o) {
-				return bucket.Written{ETag: o.ETag, Size: o.Size, CRC32C: lost.crc, VersionID: o.VersionID}, nil
+				return bucket.Written{ETag: o.ETag, Size: o.Size, CRC32C: lost.CRC32C, VersionID: o.VersionID}, nil
 			}
 		}
 		if try == tries || !unknown(err) && !errors.Is(err, bucket.ErrThrottled) || !pause(ctx, try) {
@@ -170,38 +170,39 @@ func (p *Place) putSure(ctx context.Context, e entry.Entry, open func() (io.Read
 // slower the source, the longer others wait to read or write there.
 const buffered = 1 << 20
 
-// putOnce sends one request, and tells what of the body was read for it.
-func (p *Place) putOnce(ctx context.Context, e entry.Entry, open func() (io.ReadCloser, error), c condition) (bucket.Written, *tally, error) {
+// putOnce sends one request. With an error it tells what of the body was sent.
+func (p *Place) putOnce(ctx context.Context, e entry.Entry, open func() (io.ReadCloser, error), c condition) (s sent, err error) {
 	keeps, err := p.b.KeepsCRC32C(ctx)
 	if err != nil {
-		return bucket.Written{}, nil, err
+		return s, err
 	}
-	r, err := open()
+	content, err := open()
 	if err != nil {
-		return bucket.Written{}, nil, fmt.Errorf("open what is to be put as %q into %s: %w", e.Key(), p, err)
+		return s, fmt.Errorf("open what is to be put as %q into %s: %w", e.Key(), p, err)
 	}
-	sent := &tally{r: r, left: e.Size}
-	if !keeps {
-		sent.md5 = md5.New()
-	}
+	defer content.Close() // What was read of it is all that counts.
 	o := bucket.PutOptions{Meta: e.Meta(), MTime: c.time, IfNoneMatch: c.absent, IfMatch: c.etag}
 	if e.Sum.Contains(entry.HasCRC32C) {
 		o.CRC32C = &e.Sum.CRC32C
 	}
-	defer r.Close() // What was read of it is all that counts.
+	body := io.Reader(content)
+	if !keeps {
+		s.md5 = md5.New()
+		body = io.TeeReader(content, s.md5)
+	}
 	if e.Size > buffered {
-		w, err := p.b.Put(ctx, e.Key(), sent, e.Size, o)
-		return w, sent, err
+		s.Written, err = p.b.Put(ctx, e.Key(), body, e.Size, o)
+		return s, err
 	}
 	raw := make([]byte, e.Size)
-	if n, err := io.ReadFull(sent, raw); err != nil {
-		return bucket.Written{}, sent, fmt.Errorf("read what is to be put as %q into %s, after %d of %d bytes: %w", e.Key(), p, n, e.Size, err)
+	if n, err := io.ReadFull(body, raw); err != nil {
+		return s, fmt.Errorf("read what is to be put as %q into %s, after %d of %d bytes: %w", e.Key(), p, n, e.Size, err)
 	}
 	if o.CRC32C == nil {
-		o.CRC32C = &sent.crc
+		o.CRC32C = new(crc32.Checksum(raw, crc32.MakeTable(crc32.Castagnoli)))
 	}
-	w, err := p.b.Put(ctx, e.Key(), bytes.NewReader(raw), e.Size, o)
-	return w, sent, err
+	s.Written, err = p.b.Put(ctx, e.Key(), bytes.NewReader(raw), e.Size, o)
+	return s, err
 }
 
 // unknown reports that it is not known whether a write was done.
@@ -302,35 +303,20 @@ func (x *exact) end(err error) error {
 // Close implements [io.Closer].
 func (x *exact) Close() error { return x.r.Close() }
 
-// tally remembers of a body what tells it from others.
-type tally struct {
-	r    io.Reader
-	left int64
-	crc  uint32
-	md5  hash.Hash
+// sent is what a request sent, and what tells it from others where the server keeps no
+// CRC32C; s.Size and s.CRC32C are those of what of the body was sent, whatever came of it.
+type sent struct {
+	bucket.Written
+	md5 hash.Hash
 }
 
-// Read implements [io.Reader].
-func (t *tally) Read(into []byte) (int, error) {
-	n, err := t.r.Read(into)
-	t.left -= int64(n)
-	t.crc = crc32.Update(t.crc, crc32.MakeTable(crc32.Castagnoli), into[:n])
-	if t.md5 != nil {
-		t.md5.Write(into[:n])
-	}
-	return n, err
-}
-
-// whole reports that all of the body was read, so that it may have been stored.
-func (t *tally) whole() bool { return t != nil && t.left == 0 }
-
-// became reports that an object is what the body was to become.
-func (t *tally) became(e entry.Entry, o bucket.Object) bool {
+// became reports that an object is what a body that was sent wholly was to become.
+func (s *sent) became(e entry.Entry, o bucket.Object) bool {
 	if o.Size != e.Size || !maps.Equal(o.Meta, e.Meta()) {
 		return false
 	}
 	if o.CRC32C != nil {
-		return *o.CRC32C == t.crc
+		return *o.CRC32C == s.CRC32C
 	}
-	return t.md5 != nil && o.ETag == hex.EncodeToString(t.md5.Sum(nil))
+	return s.md5 != nil && o.ETag == hex.EncodeToString(s.md5.Sum(nil))
 }
