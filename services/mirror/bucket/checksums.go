@@ -2,7 +2,6 @@ package bucket
 
 import (
 	"context"
-	"errors"
 	"sync"
 
 	"github.com/minio/minio-go/v7"
@@ -32,6 +31,9 @@ type question struct {
 func (b *Bucket) KeepsCRC32C(ctx context.Context) (bool, error) {
 	if b.readOnly {
 		return false, nil
+	}
+	if ctx.Err() != nil {
+		return false, b.gaveUp(ctx, askChecksums, "")
 	}
 	c := &b.checksums
 	c.mu.Lock()
@@ -91,7 +93,7 @@ func (b *Bucket) probeChecksums(ctx context.Context) (bool, error) {
 		return err
 	})
 	if err != nil {
-		return false, notKept(err)
+		return false, cannotSay(err)
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), abortPatience)
 	defer cancel()
@@ -99,15 +101,4 @@ func (b *Bucket) probeChecksums(ctx context.Context) (bool, error) {
 	// others by their lifecycle rules.
 	_ = b.AbortParts(ctx, Upload{Key: ".firedrill-probe", ID: id})
 	return ok, nil
-}
-
-// notKept drops the errors of a server that does not do what it was asked, or does not let
-// these credentials: not those that may pass, nor those that speak of something else, since
-// whatever is found is believed from then on.
-func notKept(err error) error {
-	e, ok := errors.AsType[*RequestError](err)
-	if !ok || e.Status < 400 || e.passing() || e.Reason != nil && e.Reason != ErrDenied {
-		return err
-	}
-	return nil
 }

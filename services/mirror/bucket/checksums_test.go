@@ -117,8 +117,7 @@ func TestAllWhoWaitHearTheAnswer(t *testing.T) {
 	}
 	// Who gives up hears that, and not what becomes of the question.
 	gone, leave := context.WithCancelCause(t.Context())
-	leave(ErrNotFound)
-	_, err := b.KeepsCRC32C(gone)
+	_, err := b.KeepsCRC32C(&awaited{gone, func() { leave(ErrNotFound) }})
 	if wants(t, err, context.Canceled); errors.Is(err, ErrNotFound) || errors.Is(err, ErrUnreachable) {
 		t.Errorf("who gave up hears %v", err)
 	}

@@ -3,7 +3,6 @@ package bucket
 import (
 	"context"
 	"errors"
-	"net/http"
 	"time"
 
 	"github.com/minio/minio-go/v7"
@@ -84,11 +83,13 @@ func (b *Bucket) discoverVersions(ctx context.Context) (unversioned bool, err er
 	return versions.Status == "", nil
 }
 
-// cannotSay drops the errors that only mean that a capability is not known, and
-// so not there.
+// cannotSay drops the errors of a server that does not do what it was asked, or does not let
+// these credentials: what was asked for is then not there. Others stay, those that may pass and
+// those that speak of something else, since whatever is found is believed from then on.
 func cannotSay(err error) error {
-	if e, ok := errors.AsType[*RequestError](err); ok && e.Status >= 400 && e.Status != http.StatusServiceUnavailable && e.Status != http.StatusTooManyRequests {
-		return nil
+	e, ok := errors.AsType[*RequestError](err)
+	if !ok || e.Status < 400 || e.passing() || e.Reason != nil && e.Reason != ErrDenied {
+		return err
 	}
-	return err
+	return nil
 }
