@@ -26,13 +26,17 @@ import (
 	"github.com/firedrill/firedrill/pkg/keys"
 	"github.com/firedrill/firedrill/pkg/lab"
 	"github.com/firedrill/firedrill/pkg/target"
+	"github.com/firedrill/firedrill/pkg/target/minio"
 	"github.com/firedrill/firedrill/pkg/target/postgres"
+	"github.com/firedrill/firedrill/pkg/target/zfs"
 	"github.com/firedrill/firedrill/services/firedrill/allinone"
 	"github.com/firedrill/firedrill/services/injector"
 	"github.com/firedrill/firedrill/services/reporter/fold"
 )
 
-func registry() target.Registry { return target.NewRegistry(postgres.Driver{}) }
+func registry() target.Registry {
+	return target.NewRegistry(postgres.Driver{}, minio.Driver{}, zfs.Driver{})
+}
 
 func testLog(t *testing.T) *slog.Logger {
 	return slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelInfo}))
@@ -176,9 +180,15 @@ func inventory(t *testing.T, p *lab.Postgres) drill.Inventory {
 // startAllInOne starts firedrill in this process, listening for NATS clients.
 func startAllInOne(t *testing.T, p *lab.Postgres) (*allinone.Stack, allinone.Record, string) {
 	t.Helper()
+	return startWith(t, inventory(t, p))
+}
+
+// startWith is startAllInOne with an inventory.
+func startWith(t *testing.T, i drill.Inventory) (*allinone.Stack, allinone.Record, string) {
+	t.Helper()
 	dir := t.TempDir()
 	out := filepath.Join(dir, "out")
-	s, err := allinone.Start(t.Context(), allinone.Options{StateDir: dir, Listen: "127.0.0.1:0", OutDir: out, Registry: registry(), Inventory: inventory(t, p), Log: testLog(t), LeaseTTL: 2 * time.Second})
+	s, err := allinone.Start(t.Context(), allinone.Options{StateDir: dir, Listen: "127.0.0.1:0", OutDir: out, Registry: registry(), Inventory: i, Log: testLog(t), LeaseTTL: 2 * time.Second})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -250,6 +250,25 @@ func (r *rig) ledger(t *testing.T, s *store, sp target.ProbeSpec) target.Held {
 	return held
 }
 
+// TestFaultWithoutCanariesIsPlannedAndNotDone: a drill is planned before its probes begin.
+func TestFaultWithoutCanariesIsPlannedAndNotDone(t *testing.T) {
+	r := startRig(t)
+	s := r.open(t)
+	for _, fault := range []string{FaultDeleteObject, FaultCorruptObject} {
+		op := target.Operation{Drill: testDrill, Step: "x", Name: fault, Limit: time.Minute, Fence: 1}
+		plan, err := s.Plan(t.Context(), op)
+		if err != nil || len(plan.Parts) != 1 || plan.Parts[0].Labels["drive"] != r.drive() {
+			t.Fatalf("%s: %+v, %v", fault, plan, err)
+		}
+		if _, err := s.Do(t.Context(), op, plan); err == nil || !strings.Contains(err.Error(), "write probe") {
+			t.Errorf("%s is done: %v", fault, err)
+		}
+		if got := mend(t, s, op, plan.Undo); !strings.Contains(got, "nothing was to be done") {
+			t.Errorf("undo of %s: %s", fault, got)
+		}
+	}
+}
+
 // TestUndoLeavesNewerObjectsAlone: somebody has mended what the fault broke.
 func TestUndoLeavesNewerObjectsAlone(t *testing.T) {
 	r := startRig(t)
@@ -276,7 +295,6 @@ func TestOnlyWhatIsAllowedCanBeBroken(t *testing.T) {
 		"a prefix's namesake":   `{"key":"victimsX/a"}`,
 		"nothing there":         `{"key":"victims/none"}`,
 		"a directory":           `{"key":"victims"}`,
-		"no canary yet":         `{}`,
 		"a drive of others":     `{"key":"victims/small","drive":"/etc"}`,
 		"a node of others":      `{"key":"victims/small","node":"z"}`,
 		"a way out of a bucket": `{"key":"victims/../precious"}`,

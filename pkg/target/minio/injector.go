@@ -65,6 +65,8 @@ const (
 	undoFile   = "file"
 	undoPolicy = "policy"
 	undoObject = "object"
+	// undoNothing is of a fault that was planned before there was anything to break.
+	undoNothing = "nothing"
 )
 
 // operation is a fault or action under way.
@@ -235,6 +237,9 @@ func (s *store) Undo(ctx context.Context, op target.Operation, raw json.RawMessa
 }
 
 func (s *store) undo(ctx context.Context, o *operation, j *undo.Journal) error {
+	if o.rec.Undo == undoNothing {
+		return nil
+	}
 	got, err := s.deployment(ctx, o.node)
 	if err != nil {
 		return err

@@ -2,7 +2,6 @@ package minio
 
 import (
 	"archive/zip"
-	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -22,6 +21,7 @@ import (
 
 	"github.com/firedrill/firedrill/pkg/clock"
 	"github.com/firedrill/firedrill/pkg/lab"
+	"github.com/firedrill/firedrill/pkg/lab/supervisor"
 	"github.com/firedrill/firedrill/pkg/target"
 )
 
@@ -36,6 +36,8 @@ type rig struct {
 	*lab.MinIO
 	dir    string
 	config json.RawMessage
+	// start asks for the server to be started.
+	start []string
 	// root is a store as the administrator sees it, past the driver's users.
 	root *store
 	// victims are objects that drills may break, with their content.
@@ -85,36 +87,18 @@ func startRig(t *testing.T) *rig {
 	return r
 }
 
-// supervise plays the machine's supervisor: who writes to the pipe has the server
-// started, by the lab, so that it dies with the tests.
+// supervise starts the server where a drill asks for it.
 func (r *rig) supervise(t *testing.T) {
 	t.Helper()
-	pipe := filepath.Join(r.dir, "start")
-	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	// Both ends: no end of file between two writers.
-	f, err := os.OpenFile(pipe, os.O_RDWR, 0)
+	s, err := supervisor.Begin(r.dir, r.Restart)
 	if err != nil {
 		t.Fatal(err)
 	}
-	done := make(chan struct{})
-	ctx, cancel := context.WithCancel(context.Background())
-	go func() {
-		defer close(done)
-		for lines := bufio.NewScanner(f); lines.Scan() && lines.Text() == "start"; {
-			if err := r.Restart(ctx); err != nil && ctx.Err() == nil {
-				t.Errorf("the supervisor: %v", err)
-			}
-		}
-	}()
+	r.start = s.Command()
 	t.Cleanup(func() {
-		cancel()
-		_, err := f.WriteString("end\n")
-		<-done
-		r.Stop()
-		if err = errors.Join(err, f.Close()); err != nil {
-			t.Error(err)
+		err := s.End()
+		if r.Stop(); err != nil {
+			t.Errorf("the supervisor: %v", err)
 		}
 	})
 }
@@ -138,7 +122,7 @@ func (r *rig) configure(t *testing.T) {
 		"breakablePrefixes": []string{"victims/"},
 		"nodes": []any{map[string]any{
 			"name": "a", "host": "127.0.0.1", "port": port, "drives": []string{r.drive()}, "logFile": r.LogFile,
-			"start": []string{"sh", "-c", `echo start >"$0"`, filepath.Join(r.dir, "start")},
+			"start": r.start,
 		}},
 	})
 	r.root = r.store(t, r.edit(t, func(c map[string]any) {

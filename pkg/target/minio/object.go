@@ -45,17 +45,27 @@ type object struct {
 func (s *store) keptDir(r record) string { return filepath.Join(s.cfg.StateDir, r.Token+".kept") }
 
 func (s *store) planObject(ctx context.Context, o *operation, p *target.Plan) error {
-	key, err := s.chooseKey(ctx, o)
-	if err != nil {
-		return err
-	}
-	x := &object{Key: key, Drive: o.params.Drive}
+	x := &object{Drive: o.params.Drive}
 	switch {
 	case x.Drive == "":
 		x.Drive = o.node.Drives[0]
 	case !slices.Contains(o.node.Drives, x.Drive):
 		return &target.FieldError{Field: "params.drive", Value: x.Drive, Fix: "use one of the node's drives: " + strings.Join(o.node.Drives, ", ")}
 	}
+	key, err := s.chooseKey(ctx, o)
+	if errors.Is(err, errNoCanaries) {
+		// A drill is planned before its probes begin, and its faults once more when it
+		// is their turn.
+		o.rec.Undo = undoNothing
+		p.Parts = []event.Part{s.part(o.node, "drive", x.Drive)}
+		p.Does = []string{fmt.Sprintf("break one of the drill's canaries on drive %s of node %s, behind the server's back; it is chosen when there are some", x.Drive, o.node.Name)}
+		p.Undoes = "nothing: there is nothing to break yet"
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	x.Key = key
 	x.Dir = path.Join(x.Drive, s.cfg.Bucket, key)
 	raw, err := s.readObject(ctx, o, x)
 	if err != nil {
@@ -78,6 +88,9 @@ func (s *store) planObject(ctx context.Context, o *operation, p *target.Plan) er
 	p.Undoes = fmt.Sprintf("put the object back from %s, unless it was written anew meanwhile", s.keptDir(o.rec))
 	return nil
 }
+
+// errNoCanaries says that no canary can be chosen yet.
+var errNoCanaries = errors.New("the drill has no canaries: let a write probe run before, or name an object in params.key")
 
 // chooseKey is params.key, if a drill may break it, or one of the drill's canaries.
 func (s *store) chooseKey(ctx context.Context, o *operation) (string, error) {
@@ -104,7 +117,7 @@ func (s *store) chooseKey(ctx context.Context, o *operation) (string, error) {
 		}
 	}
 	if len(keys) == 0 {
-		return "", errors.New("the drill has no canaries yet: let a write probe run before, or name an object in params.key")
+		return "", errNoCanaries
 	}
 	return keys[rand.New(rand.NewPCG(uint64(o.Seed), 0)).IntN(len(keys))], nil
 }
@@ -171,7 +184,7 @@ const keepScript = `mkdir -p -- "$3" && rm -rf -- "$2.new" && cp -a -- "$1" "$2.
 func (s *store) keep(ctx context.Context, o *operation) error {
 	x := o.rec.Object
 	if x == nil {
-		return errors.New("the plan names no object")
+		return fmt.Errorf("when this was planned %w", errNoCanaries)
 	}
 	kept := s.keptDir(o.rec)
 	if _, err := s.run(ctx, o.node, control.Command{What: "keep " + x.Dir, Script: o.fence.Guard(keepScript), Args: []string{x.Dir, kept, s.cfg.StateDir}}); err != nil {

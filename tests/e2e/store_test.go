@@ -1,0 +1,241 @@
+package e2e
+
+import (
+	"encoding/json"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	miniogo "github.com/minio/minio-go/v7"
+	"github.com/minio/minio-go/v7/pkg/credentials"
+
+	"github.com/firedrill/firedrill/pkg/drill"
+	"github.com/firedrill/firedrill/pkg/lab"
+	"github.com/firedrill/firedrill/pkg/lab/supervisor"
+	"github.com/firedrill/firedrill/pkg/verdict"
+	"github.com/firedrill/firedrill/services/firedrill/allinone"
+	"github.com/firedrill/firedrill/services/reporter/fold"
+)
+
+// drillOf is a drill of one phase on the target "store". The probes of a store on the machine
+// of everything else are made seldom: how finely it is measured is not what is tested.
+func drillOf(t *testing.T, name, probe string, phase map[string]any) []byte {
+	t.Helper()
+	looks := func(name, probe string, params map[string]any) map[string]any {
+		return map[string]any{"name": name, "target": "store", "probe": probe, "params": params, "burst": "50ms", "deadline": "1s"}
+	}
+	phase["name"] = "one"
+	phase["objective"] = map[string]any{"rto": "1m", "rpo": map[string]any{"records": 0}}
+	phase["probes"] = []any{looks("writes", "write", map[string]any{}), looks("looks", probe, map[string]any{"of": "writes"})}
+	phase["steadyState"] = map[string]any{"window": "3500ms", "timeout": "1m"}
+	phase["stable"] = map[string]any{"window": "2s", "timeout": "1m"}
+	raw, err := json.Marshal(map[string]any{
+		"apiVersion": drill.APIVersion, "kind": "Drill", "metadata": map[string]any{"name": name},
+		"spec": map[string]any{
+			"guards":  map[string]any{"deadline": "5m"},
+			"targets": []any{map[string]any{"name": "store", "inventory": "lab"}},
+			"phases":  []any{phase},
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return raw
+}
+
+// onStore is a step of a drill on the store, of the kind "fault", "action" or "check".
+func onStore(kind, name string, params ...any) any {
+	step := map[string]any{"name": name, "target": "store", kind: name}
+	if len(params) > 0 {
+		step["params"] = params[0]
+	}
+	return step
+}
+
+// judged runs a drill of a store and wants its recovery measured, so many acknowledged writes
+// lost, its checks judged by that, and all put back. Beside a store, and other tests, the observer may not keep its schedule: the
+// measurement is then rightly INVALID, for that reason alone, and says all the same what it saw.
+func judged(t *testing.T, stack *allinone.Stack, rec allinone.Record, name string, raw []byte, lost int64) fold.Phase {
+	t.Helper()
+	publish(t, rec.NATSURL, name, raw)
+	history := await(t.Context(), t, stack.Bus, accepted(t, stack.Bus, name), nil)
+	wholeHistory(t, history, stack.Keyring)
+	r := foldReport(t, history, stack.Keyring)
+	phase := r.Phases[0]
+	whole := verdict.Pass
+	if lost > 0 {
+		whole = verdict.Fail
+	}
+	want := map[string]verdict.Verdict{verdict.OfRTO: verdict.Pass, verdict.OfRPORecords: whole, "checks": whole, "restore": verdict.Pass}
+	for _, one := range phase.Results {
+		if one.Of == verdict.OfValidity && one.Verdict == verdict.Invalid {
+			t.Logf("%s: %s", name, one.Why)
+			for why := range strings.SplitSeq(one.Why, "; ") {
+				if !strings.Contains(why, "schedul") {
+					t.Errorf("%s is INVALID: %s", name, why)
+				}
+			}
+			want[verdict.OfRTO] = verdict.Invalid
+			if lost == 0 {
+				want[verdict.OfRPORecords] = verdict.Invalid
+			}
+		}
+	}
+	for of, want := range want {
+		if i := slices.IndexFunc(phase.Results, func(one fold.Result) bool { return one.Of == of }); i < 0 || phase.Results[i].Verdict != want {
+			t.Errorf("%s: of %s, want %s: %+v\n%s", name, of, want, phase.Results, outline(history))
+		}
+	}
+	if len(phase.Recovery) != 1 || phase.Recovery[0].Achieved.Open || time.Duration(phase.Recovery[0].Achieved.Hi) > time.Minute {
+		t.Errorf("%s recovered in %+v", name, phase.Recovery)
+	}
+	if phase.Back != "checked" {
+		t.Errorf("%s is put back: %q", name, phase.Back)
+	}
+	var acked, missing int64
+	for _, l := range phase.Ledgers {
+		acked, missing = acked+l.Acked, missing+l.LostCount
+	}
+	if acked == 0 || missing != lost {
+		t.Errorf("%s: of %d acknowledged writes %d are lost, want %d", name, acked, missing, lost)
+	}
+	return phase
+}
+
+// TestStoreDrills drills a real MinIO: one that is killed comes back with every object that it
+// acknowledged, and one that lost an object, of which it has no other copy, fails its check;
+// each time all is put back.
+func TestStoreDrills(t *testing.T) {
+	m := startStore(t)
+	stack, rec, _ := startWith(t, m.inventory(t))
+	killed := judged(t, stack, rec, "killed", drillOf(t, "killed", "read", map[string]any{
+		"faults":   []any{onStore("fault", "kill")},
+		"recovery": []any{onStore("action", "start")},
+		"checks":   []any{onStore("check", "ledger"), onStore("check", "canaries")},
+		"restore":  map[string]any{"checks": []any{onStore("check", "health")}},
+	}), 0)
+	if len(killed.Outages) == 0 {
+		t.Errorf("a killed store was always there: %+v", killed)
+	}
+	judged(t, stack, rec, "robbed", drillOf(t, "robbed", "read", map[string]any{
+		"faults":  []any{onStore("fault", "delete-object")},
+		"checks":  []any{onStore("check", "ledger"), onStore("check", "canaries")},
+		"restore": map[string]any{"checks": []any{onStore("check", "canaries"), onStore("check", "health")}},
+	}), 1)
+}
+
+// TestScrubDrill damages blocks of one side of a real mirror of ZFS behind its back: a scrub
+// finds and repairs all of them.
+func TestScrubDrill(t *testing.T) {
+	z, err := lab.StartZFS(t.Context(), lab.ZFSOptions{Dir: filepath.Join(roomy(t), "zfs"), Pools: []lab.ZFSPool{{Name: "tank", Mirror: true, Size: 128 << 20}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := z.Stop(); err != nil {
+			t.Error(err)
+		}
+	})
+	argv := append(z.Argv(), "zfs", "create", "-o", "primarycache=metadata", "tank/firedrill")
+	if text, err := exec.CommandContext(t.Context(), argv[0], argv[1:]...).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, text)
+	}
+	stack, rec, _ := startWith(t, inventoryOf(t, "zfs", map[string]any{
+		"pool": "tank", "dataset": "tank/firedrill", "directory": filepath.Join(z.Mountpoint("tank"), "firedrill"), "stateDir": t.TempDir(),
+		"breakableVdevs": z.Vdevs("tank"), "control": map[string]any{"kind": "exec", "argv": z.Argv()},
+	}))
+	scrubbed := judged(t, stack, rec, "scrub", drillOf(t, "scrub", "pool", map[string]any{
+		"faults":   []any{onStore("fault", "corrupt-vdev", map[string]any{"canaries": 5})},
+		"recovery": []any{onStore("action", "scrub")},
+		"checks":   []any{onStore("check", "ledger"), onStore("check", "scrub"), onStore("check", "canaries")},
+		"restore":  map[string]any{"checks": []any{onStore("check", "health"), onStore("check", "settings")}},
+	}), 0)
+	if len(scrubbed.Outages) == 0 {
+		t.Errorf("a damaged pool was always well: %+v", scrubbed)
+	}
+}
+
+// roomy is a directory in memory, or on the disk where there is little.
+func roomy(t *testing.T) string {
+	t.Helper()
+	if dir := inMemory(t); dir != "" {
+		return dir
+	}
+	return t.TempDir()
+}
+
+// inventoryOf lets drills have one target as the entry "lab".
+func inventoryOf(t *testing.T, driver string, config map[string]any) drill.Inventory {
+	t.Helper()
+	raw, err := json.Marshal(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return drill.Inventory{APIVersion: drill.APIVersion, Kind: drill.InventoryKind, Spec: drill.InventorySpec{Targets: []drill.Entry{{Name: "lab", Driver: driver, Config: raw}}}}
+}
+
+// store is a real MinIO with what drills need of its machine.
+type store struct {
+	*lab.MinIO
+	dir   string
+	start []string
+}
+
+func startStore(t *testing.T) *store {
+	t.Helper()
+	dir := roomy(t)
+	m, err := lab.StartMinIO(t.Context(), lab.MinIOOptions{Binary: filepath.Join(os.Getenv("FIREDRILL_BIN"), "minio"), Dir: filepath.Join(dir, "minio")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	sv, err := supervisor.Begin(dir, m.Restart)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		err := sv.End()
+		if m.Stop(); err != nil {
+			t.Error(err)
+		}
+	})
+	s := &store{m, dir, sv.Command()}
+	u, err := url.Parse(m.Endpoint)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := miniogo.New(u.Host, &miniogo.Options{Creds: credentials.NewStaticV4(m.AccessKey, m.SecretKey, "")})
+	if err == nil {
+		err = c.MakeBucket(t.Context(), "canaries", miniogo.MakeBucketOptions{})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func (s *store) inventory(t *testing.T) drill.Inventory {
+	t.Helper()
+	u, err := url.Parse(s.Endpoint)
+	if err != nil {
+		t.Fatal(err)
+	}
+	port, err := strconv.Atoi(u.Port())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("FIREDRILL_TEST_SECRET", s.SecretKey)
+	return inventoryOf(t, "minio", map[string]any{
+		"endpoint": s.Endpoint, "bucket": "canaries", "user": s.AccessKey, "secretKey": map[string]any{"env": "FIREDRILL_TEST_SECRET"},
+		"stateDir": filepath.Join(s.dir, "state"),
+		"nodes": []any{map[string]any{
+			"name": "a", "host": "127.0.0.1", "port": port, "drives": []string{filepath.Join(s.dir, "minio", "data")}, "logFile": s.LogFile,
+			"start": s.start,
+		}},
+	})
+}
