@@ -45,7 +45,7 @@ func writeChart(w io.Writer, rows []Row) error {
 	fmt.Fprintf(&b, `<svg xmlns="http://www.w3.org/2000/svg" width="%d" height="%d" font-family="sans-serif" font-size="11">`+"\n", chartLeft+chartWide+chartRight, height)
 	fmt.Fprintf(&b, `<rect width="100%%" height="100%%" fill="#ffffff"/>`+"\n")
 	fmt.Fprintf(&b, `<text x="10" y="20" font-size="14">How many times faster firedrill is (dot), and the floor (tick); left of 1 it is slower</text>`+"\n")
-	legend(&b)
+	legend(&b, rows)
 	axis(&b, s, height)
 	for i, r := range rows {
 		y := chartTop + chartRow*i + chartRow/2
@@ -66,10 +66,10 @@ func writeChart(w io.Writer, rows []Row) error {
 	return err
 }
 
-func legend(b *strings.Builder) {
+func legend(b *strings.Builder, rows []Row) {
 	x := 10
-	for _, c := range Contestants()[1:] {
-		fmt.Fprintf(b, `<circle cx="%d" cy="38" r="4" fill="%s"/><text x="%d" y="42">vs %s</text>`+"\n", x+4, colour(c.Name()), x+12, label(c.Name()))
+	for _, name := range shown(rows)[1:] {
+		fmt.Fprintf(b, `<circle cx="%d" cy="38" r="4" fill="%s"/><text x="%d" y="42">vs %s</text>`+"\n", x+4, colour(name), x+12, label(name))
 		x += 100
 	}
 }
@@ -100,6 +100,10 @@ func colour(contestant string) string {
 		return "#999999"
 	case nameBest:
 		return "#0072b2"
+	case nameMCHash:
+		return "#009e73"
+	case nameNormal:
+		return "#cc79a7"
 	}
 	return "#d55e00"
 }

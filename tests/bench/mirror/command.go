@@ -78,7 +78,7 @@ func parse(args []string, errs io.Writer) (settings, error) {
 	flags.StringVar(&s.docs, "docs", "docs", "folder of the report and its chart; with -quick they go below -out")
 	flags.StringVar(&s.disk, "disk", os.TempDir(), "a folder on a disk, for trees, states and servers' data")
 	flags.StringVar(&s.ram, "ram", "/dev/shm", "a folder in memory, for servers' data")
-	flags.StringVar(&s.contestants, "contestants", "", "only these, with commas: firedrill, rclone, rclone-best, mc; patterns such as rclone* will do")
+	flags.StringVar(&s.contestants, "contestants", "", "only these, with commas: firedrill, rclone, rclone-best, mc, mc-hash (large files only), firedrill-normal (not batch work; only where it is named); patterns such as rclone* will do")
 	flags.StringVar(&s.servers, "servers", "", "only these: ram, ram-tls, disk, disk-tls")
 	flags.StringVar(&s.only, "only", "", "only these cases, such as small-upload,huge-*; scale compares one worker with more of them")
 	flags.IntVar(&s.kills, "kills", 0, "instead of racing, make so many runs whose processes are killed, and look that nothing is lost")
@@ -128,6 +128,9 @@ func (s settings) options(errs io.Writer) (Options, error) {
 	if o.Runners, err = choose(Contestants(), Runner.Name, s.contestants, "contestant"); err != nil {
 		return o, err
 	}
+	if s.contestants == "" {
+		o.Runners = slices.DeleteFunc(o.Runners, func(r Runner) bool { return r.Name() == nameNormal })
+	}
 	if o.Servers, err = choose(Servers(), func(v Server) string { return v.Name }, s.servers, "server"); err != nil {
 		return o, err
 	}
@@ -144,13 +147,7 @@ func (s settings) options(errs io.Writer) (Options, error) {
 // race records each run as soon as it ended, so that a race that is stopped leaves
 // what it found.
 func (s settings) race(ctx context.Context, o Options) error {
-	programs := []string{"minio"}
-	for _, r := range o.Runners {
-		if !slices.Contains(programs, r.Program()) {
-			programs = append(programs, r.Program())
-		}
-	}
-	m, err := thisMachine(o.Bin, programs)
+	m, err := thisMachine(o.Bin, append(programsOf(o.Runners), "minio"))
 	if err != nil {
 		return err
 	}

@@ -15,6 +15,8 @@ const (
 	nameRclone    = "rclone"
 	nameBest      = "rclone-best"
 	nameMC        = "mc"
+	nameMCHash    = "mc-hash"
+	nameNormal    = "firedrill-normal"
 )
 
 // prefix is where in its bucket each contestant works.
@@ -24,10 +26,25 @@ const prefix = "data"
 type Runner interface {
 	// Name is what tables call it.
 	Name() string
-	// Program is the file name of its program.
-	Program() string
-	// Command gives the arguments and the environment, as NAME=value, for a task.
-	Command(Task) (args, env []string)
+	// Programs are the file names of its programs.
+	Programs() []string
+	// Steps are the calls that do a task, one after the other.
+	Steps(Task) []Step
+}
+
+// prover is a runner with results that the race does not look at by itself.
+type prover interface {
+	// Prove fails with an [ErrWrong] if they are not what the tree's are.
+	Prove(Task, *Tree) error
+}
+
+// Step is one call of a program.
+type Step struct {
+	Program string
+	// Args are its arguments, Env what it has in its environment, as NAME=value.
+	Args, Env []string
+	// Normal says that it must not become batch work, whatever it asks the kernel for.
+	Normal bool
 }
 
 // Task is one run's work.
@@ -42,23 +59,39 @@ type Task struct {
 	Endpoint, Bucket string
 	// AccessKey and SecretKey go into the environment only.
 	AccessKey, SecretKey string
-	// State is a directory that the contestant finds again when it works on the
-	// same bucket.
+	// State is where the contestant may leave a directory or a file, which it finds
+	// again when it works on the same bucket.
 	State string
 }
 
 // Contestants are all of them; firedrill first, since ratios are its.
 func Contestants() []Runner {
-	return []Runner{firedrill{}, rclone{}, rclone{best: true}, mc{}}
+	return []Runner{firedrill{}, rclone{}, rclone{best: true}, mc{}, mcHash{}, firedrill{normal: true}}
+}
+
+// everywhere reports whether a contestant is one of those that take part in all races,
+// unless a case says why not.
+func everywhere(name string) bool { return name != nameMCHash && name != nameNormal }
+
+// programsOf are the programs of all runners, each once.
+func programsOf(runners []Runner) []string {
+	var all []string
+	for _, r := range runners {
+		for _, p := range r.Programs() {
+			if !slices.Contains(all, p) {
+				all = append(all, p)
+			}
+		}
+	}
+	return all
 }
 
 // present fails with all programs of the runners that dir does not have.
 func present(dir string, runners []Runner) error {
 	var missing []string
-	for _, r := range runners {
-		st, err := os.Stat(filepath.Join(dir, r.Program()))
-		if (err != nil || st.Mode()&0o111 == 0) && !slices.Contains(missing, r.Program()) {
-			missing = append(missing, r.Program())
+	for _, p := range programsOf(runners) {
+		if st, err := os.Stat(filepath.Join(dir, p)); err != nil || st.Mode()&0o111 == 0 {
+			missing = append(missing, p)
 		}
 	}
 	if missing == nil {
@@ -67,12 +100,25 @@ func present(dir string, runners []Runner) error {
 	return fmt.Errorf("%s has no program %s: build it with `make bench-mirror`, or leave it out with -contestants", dir, strings.Join(missing, ", "))
 }
 
-type firedrill struct{}
+// firedrill is called as it comes, or kept from being batch work: what that is worth
+// is the difference (ADR 20).
+type firedrill struct{ normal bool }
 
-func (firedrill) Name() string    { return nameFiredrill }
-func (firedrill) Program() string { return "firedrill" }
+func (f firedrill) Name() string {
+	if f.normal {
+		return nameNormal
+	}
+	return nameFiredrill
+}
 
-func (firedrill) Command(t Task) (args, env []string) {
+func (firedrill) Programs() []string { return []string{"firedrill"} }
+
+func (f firedrill) Steps(t Task) []Step {
+	args, env := f.command(t)
+	return []Step{{Program: "firedrill", Args: args, Env: env, Normal: f.normal}}
+}
+
+func (firedrill) command(t Task) (args, env []string) {
 	env = []string{"AWS_ACCESS_KEY_ID=" + t.AccessKey, "AWS_SECRET_ACCESS_KEY=" + t.SecretKey}
 	local, remote := "dir:"+t.Tree, "s3+"+t.Endpoint+"/"+t.Bucket+"/"+prefix
 	switch t.Work {
@@ -101,9 +147,14 @@ func (r rclone) Name() string {
 	return nameRclone
 }
 
-func (rclone) Program() string { return "rclone" }
+func (rclone) Programs() []string { return []string{"rclone"} }
 
-func (r rclone) Command(t Task) (args, env []string) {
+func (r rclone) Steps(t Task) []Step {
+	args, env := r.command(t)
+	return []Step{{Program: "rclone", Args: args, Env: env}}
+}
+
+func (r rclone) command(t Task) (args, env []string) {
 	env = []string{
 		"RCLONE_CONFIG=/dev/null",
 		"RCLONE_CONFIG_BENCH_TYPE=s3", "RCLONE_CONFIG_BENCH_PROVIDER=Minio", "RCLONE_CONFIG_BENCH_REGION=us-east-1",
@@ -148,17 +199,18 @@ func bestFlags(t Task) []string {
 
 type mc struct{}
 
-func (mc) Name() string    { return nameMC }
-func (mc) Program() string { return "mc" }
+func (mc) Name() string       { return nameMC }
+func (mc) Programs() []string { return []string{"mc"} }
 
-func (mc) Command(t Task) (args, env []string) {
+func (mc) Steps(t Task) []Step {
 	host := url.URL{User: url.UserPassword(t.AccessKey, t.SecretKey)}
 	host.Scheme, host.Host, _ = strings.Cut(t.Endpoint, "://")
-	env = []string{"MC_HOST_bench=" + host.String()}
-	remote := "bench/" + t.Bucket + "/" + prefix + "/"
-	args = []string{"--quiet", "mirror", "--overwrite"}
+	from, to := t.Tree+"/", "bench/"+t.Bucket+"/"+prefix+"/"
 	if t.Work == Download {
-		return append(args, remote, t.Dest+"/"), env
+		from, to = to, t.Dest+"/"
 	}
-	return append(args, t.Tree+"/", remote), env
+	return []Step{{
+		Program: "mc", Args: []string{"--quiet", "mirror", "--overwrite", from, to},
+		Env: []string{"MC_HOST_bench=" + host.String()},
+	}}
 }

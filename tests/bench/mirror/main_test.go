@@ -7,15 +7,28 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"runtime"
 	"testing"
 
 	"github.com/minio/minio-go/v7"
 	"github.com/minio/minio-go/v7/pkg/credentials"
 	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
+
+	"github.com/firedrill/firedrill/pkg/sched"
 )
 
-// actFlag makes the test's own program a contestant.
-const actFlag = "-act"
+// actFlag makes the test's own program a contestant, batchFlag one that becomes batch
+// work, and ends with batchExit if the kernel has let it.
+const (
+	actFlag   = "-act"
+	batchFlag = "-batch"
+	batchExit = 7
+)
+
+// quickEnd is for programs with the race detector: they would sleep for a second before
+// they end.
+const quickEnd = "GORACE=atexit_sleep_ms=0"
 
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == measureFlag {
@@ -27,6 +40,9 @@ func TestMain(m *testing.M) {
 			os.Exit(1)
 		}
 		os.Exit(0)
+	}
+	if len(os.Args) > 1 && os.Args[1] == batchFlag {
+		os.Exit(becomeBatch())
 	}
 	code := m.Run()
 	if err := goleak.Find(); err != nil && code == 0 {
@@ -43,19 +59,32 @@ type actor struct {
 	instead map[Work]Work
 }
 
-func (a actor) Name() string  { return a.name }
-func (actor) Program() string { return "actor" }
+func (a actor) Name() string     { return a.name }
+func (actor) Programs() []string { return []string{"actor"} }
 
-func (a actor) Command(t Task) (args, env []string) {
+func (a actor) Steps(t Task) []Step {
 	work := t.Work
 	if other, ok := a.instead[work]; ok {
 		work = other
 	}
-	return []string{actFlag, string(work), t.Endpoint, t.Bucket, t.Tree, t.Dest}, []string{
-		"KEY=" + t.AccessKey, "SECRET=" + t.SecretKey,
-		// A program with the race detector would sleep for a second before it ends.
-		"GORACE=atexit_sleep_ms=0",
+	return []Step{{
+		Program: "actor", Args: []string{actFlag, string(work), t.Endpoint, t.Bucket, t.Tree, t.Dest},
+		Env: []string{"KEY=" + t.AccessKey, "SECRET=" + t.SecretKey, quickEnd},
+	}}
+}
+
+func becomeBatch() int {
+	runtime.LockOSThread()
+	sched.Batch()
+	attr, err := unix.SchedGetAttr(0, 0)
+	switch {
+	case err != nil:
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	case attr.Policy == unix.SCHED_BATCH:
+		return batchExit
 	}
+	return 0
 }
 
 // act is the actor's process.
@@ -126,14 +155,15 @@ func built(t *testing.T) string {
 	return bin
 }
 
-// programs is a folder with the actor, firedrill, and the MinIO that `make minio` builds.
+// programs is a folder with the actor and what make builds, of which nothing is started
+// but by its name.
 func programs(t *testing.T) (dir, self string) {
 	t.Helper()
 	bin := built(t)
 	self, err := os.Executable()
 	must(t, err)
 	dir = t.TempDir()
-	for _, name := range []string{"minio", "firedrill"} {
+	for _, name := range []string{"minio", "firedrill", "mc", "rclone"} {
 		must(t, os.Symlink(filepath.Join(bin, name), filepath.Join(dir, name)))
 	}
 	must(t, os.Symlink(self, filepath.Join(dir, "actor")))

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -40,11 +41,21 @@ type usageOfExit struct {
 }
 
 // measureOne runs a program and prints what it took as JSON on out. What the
-// program says goes to errs.
+// program says goes to errs. Before the program there may be [normalFlag].
 func measureOne(ctx context.Context, argv []string, out, errs io.Writer) int {
+	normal := len(argv) > 0 && argv[0] == normalFlag
+	if normal {
+		argv = argv[1:]
+	}
 	if len(argv) == 0 {
 		fmt.Fprintf(errs, "bench-mirror: %s: name a program\n", measureFlag)
 		return run.BadArguments
+	}
+	if normal {
+		if err := refuseBatch(); err != nil {
+			fmt.Fprintf(errs, "bench-mirror: %s: %v\n", normalFlag, err)
+			return run.Fail
+		}
 	}
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	cmd.Stdout, cmd.Stderr = errs, errs
@@ -89,22 +100,43 @@ func (e *ExitError) Error() string {
 type measurer struct {
 	// self is the program that measures: this one.
 	self string
+	// bin has the programs that are measured.
+	bin string
 	// env is what every contestant gets.
 	env []string
-	// limit bounds each run.
+	// limit bounds each program's run.
 	limit time.Duration
 	// hide takes secrets, and paths of this machine, from what programs say; nil
 	// hides nothing.
 	hide *strings.Replacer
 }
 
+// runAll runs programs one after the other, until one fails, and says what they took
+// together: the sum of their times, and the memory of that with the most.
+func (m measurer) runAll(ctx context.Context, steps []Step) (Usage, error) {
+	var all Usage
+	for _, s := range steps {
+		u, err := m.run(ctx, s)
+		all = Usage{Wall: all.Wall + u.Wall, CPU: all.CPU + u.CPU, RSS: max(all.RSS, u.RSS)}
+		if err != nil {
+			return all, err
+		}
+	}
+	return all, nil
+}
+
 // run runs a program and says what it took. The error has what the program said
 // last, and is an *[ExitError] if the program failed.
-func (m measurer) run(ctx context.Context, program string, args, env []string) (Usage, error) {
+func (m measurer) run(ctx context.Context, s Step) (Usage, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, m.limit, fmt.Errorf("it took longer than %v", m.limit))
 	defer cancel()
-	cmd := exec.CommandContext(ctx, m.self, append([]string{measureFlag, program}, args...)...)
-	cmd.Env = append(append([]string{}, m.env...), env...)
+	args := []string{measureFlag}
+	if s.Normal {
+		args = append(args, normalFlag)
+	}
+	args = append(args, filepath.Join(m.bin, s.Program))
+	cmd := exec.CommandContext(ctx, m.self, append(args, s.Args...)...)
+	cmd.Env = slices.Concat(m.env, s.Env)
 	var out bytes.Buffer
 	said := &tail{limit: 2000}
 	cmd.Stdout, cmd.Stderr = &out, said
@@ -113,7 +145,7 @@ func (m measurer) run(ctx context.Context, program string, args, env []string) (
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = 5 * time.Second
 	err := cmd.Run()
-	name, words := filepath.Base(program), said.String()
+	name, words := s.Program, said.String()
 	if m.hide != nil {
 		words = m.hide.Replace(words)
 	}

@@ -98,7 +98,7 @@ func raceOn(ctx context.Context, o Options, s Server) (err error) {
 	m := &meet{
 		Options: o, server: s, host: h, disk: disk, medium: medium,
 		measurer: measurer{
-			self: o.Self, env: environment(home, h.roots), limit: turnLimit,
+			self: o.Self, bin: o.Bin, env: environment(home, h.roots), limit: turnLimit,
 			hide: strings.NewReplacer(h.server.SecretKey, "***", medium, "DATA", disk, "DISK"),
 		},
 	}
@@ -168,7 +168,7 @@ func (m *meet) raceSet(ctx context.Context, cases []Case) (err error) {
 func (m *meet) round(ctx context.Context, c Case, round int) error {
 	var taking []Runner
 	for _, r := range m.Runners {
-		if c.Without[r.Name()] == "" {
+		if c.takes(r.Name()) {
 			taking = append(taking, r)
 		}
 	}
@@ -268,7 +268,7 @@ func (m *meet) turn(ctx context.Context, c Case, r Runner, round int) (Usage, er
 	return usage, err
 }
 
-// measure runs the contestant.
+// measure runs the contestant, and looks at what only it is known to leave.
 func (m *meet) measure(ctx context.Context, c Case, r Runner, s *site, dest string) (Usage, error) {
 	if err := m.tree.settle(ctx, m.Settle); err != nil {
 		return Usage{}, err
@@ -278,13 +278,16 @@ func (m *meet) measure(ctx context.Context, c Case, r Runner, s *site, dest stri
 	if err := touchMemory(2*c.Set.Size*int64(c.Set.Files) + 1<<30); err != nil {
 		return Usage{}, err
 	}
-	args, env := r.Command(Task{
+	task := Task{
 		Work: c.Work, Set: c.Set, Look: c.Look, Tree: m.tree.Dir, Dest: dest, State: s.state,
 		Endpoint: m.host.server.Endpoint, Bucket: s.bucket, AccessKey: m.host.server.AccessKey, SecretKey: m.host.server.SecretKey,
-	})
-	usage, err := m.run(ctx, filepath.Join(m.Bin, r.Program()), args, env)
+	}
+	usage, err := m.runAll(ctx, r.Steps(task))
 	if err != nil && ctx.Err() == nil {
 		err = &turnError{err}
+	}
+	if p, proves := r.(prover); proves && err == nil {
+		err = blame(p.Prove(task, m.tree))
 	}
 	return usage, err
 }

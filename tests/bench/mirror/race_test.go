@@ -2,6 +2,7 @@ package mirror
 
 import (
 	"crypto/md5"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"maps"
@@ -11,6 +12,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/zeebo/blake3"
 )
 
 func sumOfFile(name string) (Sum, error) {
@@ -24,7 +27,7 @@ func compete(t *testing.T, rounds int, works []Work, runners ...Runner) (runs []
 	bin, self := programs(t)
 	var cases []Case
 	for _, w := range works {
-		cases = append(cases, Case{Name: string(w), Set: Set{"tiny", 6, 2, 3000}, Work: w})
+		cases = append(cases, Case{Name: string(w), Set: Set{"tiny", 6, 2, 3000}, Work: w, Hashed: true})
 	}
 	disk, ram := t.TempDir(), t.TempDir()
 	err := Race(t.Context(), Options{
@@ -82,6 +85,64 @@ func TestFiredrillLeavesNothingWhereItIsStarted(t *testing.T) {
 	}
 }
 
+// mc and rclone are the real ones: what they write has to be what is read here.
+func TestMCAndItsHashesCountTogether(t *testing.T) {
+	runs := compete(t, 2, []Work{Upload, Download}, mcHash{})
+	if len(runs) != 4 {
+		t.Errorf("%d runs, want 4", len(runs))
+	}
+	for _, r := range runs {
+		if r.Failure != "" {
+			t.Errorf("%s: %s", r.Case, r.Failure)
+		}
+	}
+}
+
+// forgetful makes no hashes after its first upload.
+type forgetful struct {
+	mcHash
+	calls *int
+}
+
+func (f forgetful) Steps(t Task) []Step {
+	if *f.calls++; *f.calls > 1 {
+		return f.mc.Steps(t)
+	}
+	return f.mcHash.Steps(t)
+}
+
+func TestNobodyWinsWithTheHashesOfAnEarlierRun(t *testing.T) {
+	runs := compete(t, 1, []Work{Upload, Download}, forgetful{calls: new(int)})
+	if len(runs) != 2 || runs[0].Failure != "" || !strings.Contains(runs[1].Failure, "no file of hashes") {
+		t.Errorf("got %+v", runs)
+	}
+}
+
+func TestHashesHaveToBeRight(t *testing.T) {
+	tree, err := Generate(t.Context(), filepath.Join(t.TempDir(), "tree"), Set{"tiny", 4, 2, 10})
+	must(t, err)
+	var right []string
+	for name := range tree.Sums {
+		raw, err := os.ReadFile(filepath.Join(tree.Dir, name))
+		must(t, err)
+		sum := blake3.Sum256(raw)
+		right = append(right, hex.EncodeToString(sum[:])+"  "+name+"\n")
+	}
+	one := right[0]
+	for what, lines := range map[string][]string{
+		"too few": right[1:], "none": nil, "another's": append([]string{one[:64] + right[1][64:]}, right[2:]...),
+		"too many": append([]string{one[:64] + "  extra\n"}, right...), "none of it": {"\n", "x"},
+	} {
+		file := filepath.Join(t.TempDir(), "hashes")
+		must(t, os.WriteFile(file, []byte(strings.Join(right, "")), 0o600))
+		must(t, mcHash{}.Prove(Task{State: file}, tree))
+		must(t, os.WriteFile(file, []byte(strings.Join(lines, "")), 0o600))
+		if err := (mcHash{}).Prove(Task{State: file}, tree); !errors.Is(err, ErrWrong) {
+			t.Errorf("%s: got %v", what, err)
+		}
+	}
+}
+
 func TestWhoUploadsNothingFails(t *testing.T) {
 	runs := compete(t, 1, []Work{Upload}, actor{name: "lazy", instead: map[Work]Work{Upload: "nothing"}})
 	if len(runs) != 1 || !strings.Contains(runs[0].Failure, "0 of 6 objects") {
@@ -116,13 +177,14 @@ func TestMeasureIsNotTheHarness(t *testing.T) {
 		ballast[i] = 1
 	}
 	_, self := programs(t)
-	m := measurer{self: self, env: environment(t.TempDir(), ""), limit: time.Minute}
-	small, err := m.run(t.Context(), "/bin/sh", []string{"-c", "exit 0"}, nil)
+	m := measurer{self: self, bin: "/bin", env: environment(t.TempDir(), ""), limit: time.Minute}
+	small, err := m.run(t.Context(), shell("exit 0"))
 	must(t, err)
 	if small.RSS > 100 {
 		t.Errorf("a shell took %.0f MiB", small.RSS)
 	}
-	big, err := m.run(t.Context(), "/bin/sh", []string{"-c", `x=$(head -c 120000000 /dev/zero | tr '\0' a); i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done`}, nil)
+	hard := shell(`x=$(head -c 120000000 /dev/zero | tr '\0' a); i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done`)
+	big, err := m.run(t.Context(), hard)
 	must(t, err)
 	if big.RSS < 110 || big.CPU <= small.CPU || big.Wall <= small.Wall {
 		t.Errorf("120 MB in a shell and a loop took %+v, doing nothing %+v", big, small)
@@ -132,11 +194,52 @@ func TestMeasureIsNotTheHarness(t *testing.T) {
 	}
 }
 
+// Both programs of a run count, the memory of the larger one too when it comes first.
+func TestStepsAreMeasuredTogether(t *testing.T) {
+	_, self := programs(t)
+	m := measurer{self: self, bin: "/bin", env: environment(t.TempDir(), ""), limit: time.Minute}
+	loop := shell("i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done")
+	large := shell(`x=$(head -c 120000000 /dev/zero | tr '\0' a)`)
+	one, err := m.runAll(t.Context(), []Step{loop})
+	must(t, err)
+	two, err := m.runAll(t.Context(), []Step{large, loop, loop, loop})
+	must(t, err)
+	// Three loops take longer than one on a busy machine as well.
+	if two.CPU < 1.5*one.CPU || two.Wall < 1.5*one.Wall || two.RSS < 110 {
+		t.Errorf("a loop took %+v, what is large and three loops %+v", one, two)
+	}
+	mark := filepath.Join(t.TempDir(), "mark")
+	_, err = m.runAll(t.Context(), []Step{shell("exit 3"), shell("touch " + mark)})
+	if exit, ok := errors.AsType[*ExitError](err); !ok || exit.Code != 3 {
+		t.Errorf("got %v", err)
+	}
+	if _, err := os.Stat(mark); err == nil {
+		t.Error("it went on after a step that failed")
+	}
+}
+
+func TestNormalIsNoBatchWork(t *testing.T) {
+	bin, self := programs(t)
+	m := measurer{self: self, bin: bin, env: environment(t.TempDir(), ""), limit: time.Minute}
+	step := Step{Program: "actor", Args: []string{batchFlag}, Env: []string{quickEnd}}
+	_, err := m.run(t.Context(), step)
+	if exit, ok := errors.AsType[*ExitError](err); !ok || exit.Code != batchExit {
+		t.Errorf("unasked a program does not become batch work: %v", err)
+	}
+	step.Normal = true
+	_, err = m.run(t.Context(), step)
+	must(t, err)
+}
+
+func shell(script string, env ...string) Step {
+	return Step{Program: "sh", Args: []string{"-c", script}, Env: env}
+}
+
 func TestMeasureFailures(t *testing.T) {
 	_, self := programs(t)
-	m := measurer{self: self, env: environment(t.TempDir(), ""), limit: time.Minute}
+	m := measurer{self: self, bin: "/bin", env: environment(t.TempDir(), ""), limit: time.Minute}
 	m.hide = strings.NewReplacer("hunter2", "***")
-	_, err := m.run(t.Context(), "/bin/sh", []string{"-c", "echo no such bucket, key=$KEY >&2; exit 3"}, []string{"KEY=hunter2"})
+	_, err := m.run(t.Context(), shell("echo no such bucket, key=$KEY >&2; exit 3", "KEY=hunter2"))
 	exit, ok := errors.AsType[*ExitError](err)
 	if !ok || exit.Code != 3 || !strings.Contains(exit.Said, "no such bucket") {
 		t.Errorf("got %v", err)
@@ -144,13 +247,13 @@ func TestMeasureFailures(t *testing.T) {
 	if strings.Contains(fmt.Sprint(err), "hunter2") {
 		t.Error("the error holds the secret")
 	}
-	if _, err := m.run(t.Context(), filepath.Join(t.TempDir(), "none"), nil, nil); err == nil {
+	if _, err := m.run(t.Context(), Step{Program: "no-such-program"}); err == nil {
 		t.Error("a program that does not exist was measured")
 	}
 	m.limit = 200 * time.Millisecond
 	began := time.Now()
 	// The grandchild keeps the pipe open: it has to end as well.
-	_, err = m.run(t.Context(), "/bin/sh", []string{"-c", "sleep 60; true"}, nil)
+	_, err = m.run(t.Context(), shell("sleep 60; true"))
 	if err == nil || !strings.Contains(err.Error(), "took longer than") || time.Since(began) > 20*time.Second {
 		t.Errorf("after %v: %v", time.Since(began), err)
 	}

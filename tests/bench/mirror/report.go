@@ -43,6 +43,7 @@ const rules = `## How it is measured
 - Content is random, and the same on every machine. A first upload goes to a new, empty bucket, without any state. The other cases work on a bucket that the same contestant filled; with a million files, which are tried on the plain server in memory only, all work on the one that firedrill filled.
 - A run counts only if its result is right: after an upload another client lists the bucket and compares names, sizes and MD5 with the source, and reads once what has no MD5; a download is read and compared; where nothing changed, nothing may have been written; a check must have found one flipped bit, in a run that is not measured. None of the contestants deletes anything.
 - "rclone" is called as it comes, "rclone best" with the flags that were fastest in each case: ` + "`--transfers 32 --checkers 32 --s3-no-head --s3-use-unsigned-payload=true`" + `, ` + "`--s3-chunk-size 32M --s3-upload-concurrency 4`" + ` for large files, ` + "`--update --use-server-modtime`" + ` where it looks for changes, ` + "`--fast-list`" + ` everywhere else, ` + "`--s3-no-head-object`" + ` for downloads and checks that read all. mc is called as ` + "`mc mirror --overwrite`" + `. firedrill keeps the defaults, one of which is that it runs as batch work (ADR 20).
+- "mc + hash" is the same work with large files, where hashing is what counts (ADR 21): firedrill hashes all that it copies with BLAKE3, mc nothing but what TLS or a signature needs. It is the same call of mc, and then ` + "`rclone hashsum blake3`" + ` of the local files, an upload's source or what a download has written; both count as one run, with the sum of their times and the larger memory, and the hashes have to be right. It reads the files a second time, from the page cache, and lacks the CRC32C and the signed manifest that firedrill makes besides. Its floor is 1, beside those against mc alone.
 - By state, firedrill does not look at the bucket, as the others do; with the full listing it does.
 - Floors of first uploads hold for servers in memory, since one disk makes all alike, and those of large files for plain HTTP, where the others hash each body for its signature. Everywhere else the floor is 1: never slower.
 - The memory of a process that starts a program counts as the program's at first: no figure is below about 17 MiB.
@@ -95,21 +96,35 @@ func summary(b *strings.Builder, rows []Row) {
 	}
 }
 
+// shown are the names of the contestants that rows are shown for, firedrill's first:
+// those that take part everywhere, and of the others those that did.
+func shown(rows []Row) []string {
+	var names []string
+	for _, c := range Contestants() {
+		took := func(r Row) bool { _, took := r.Scores[c.Name()]; return took }
+		if everywhere(c.Name()) || slices.ContainsFunc(rows, took) {
+			names = append(names, c.Name())
+		}
+	}
+	return names
+}
+
 // table shows rows of one set.
 func table(b *strings.Builder, rows []Row) {
 	fmt.Fprintf(b, "## %s\n", titled(rows[0].Case.Set.Describe()))
 	b.WriteString("Wall s (range) / client's CPU s / peak MiB; then how many times faster firedrill is, with the floor.\n\n")
 	b.WriteString("| Case | Server |")
-	for _, c := range Contestants() {
-		fmt.Fprintf(b, " %s |", label(c.Name()))
+	names := shown(rows)
+	for _, name := range names {
+		fmt.Fprintf(b, " %s |", label(name))
 	}
-	for _, c := range Contestants()[1:] {
-		fmt.Fprintf(b, " vs %s |", label(c.Name()))
+	for _, name := range names[1:] {
+		fmt.Fprintf(b, " vs %s |", label(name))
 	}
-	b.WriteString(" Bounds |\n|---|---|" + strings.Repeat("---|", 2*len(Contestants())) + "\n")
+	b.WriteString(" Bounds |\n|---|---|" + strings.Repeat("---|", 2*len(names)) + "\n")
 	notes := map[string]bool{}
 	for _, r := range rows {
-		tableRow(b, r)
+		tableRow(b, names, r)
 		for name, why := range r.Case.Without {
 			notes[fmt.Sprintf("%s: %s takes no part: %s.", r.Case.Title, label(name), why)] = true
 		}
@@ -123,17 +138,17 @@ func table(b *strings.Builder, rows []Row) {
 	}
 }
 
-func tableRow(b *strings.Builder, r Row) {
+func tableRow(b *strings.Builder, names []string, r Row) {
 	fmt.Fprintf(b, "| %s | %s |", r.Case.Title, r.Server.Name)
-	for _, c := range Contestants() {
-		s, took := r.Scores[c.Name()]
+	for _, name := range names {
+		s, took := r.Scores[name]
 		fmt.Fprintf(b, " %s |", s.text(took))
 	}
 	verdicts := r.Verdicts()
-	for _, c := range Contestants()[1:] {
+	for _, name := range names[1:] {
 		var cells []string
 		for _, v := range verdicts {
-			if v.Against == c.Name() {
+			if v.Against == name {
 				cells = append(cells, v.text())
 			}
 		}
@@ -195,7 +210,12 @@ func orDash(cells []string) string {
 }
 
 // label is a contestant's name for people.
-func label(name string) string { return strings.ReplaceAll(name, "-", " ") }
+func label(name string) string {
+	if name == nameMCHash {
+		return "mc + hash"
+	}
+	return strings.ReplaceAll(name, "-", " ")
+}
 
 func titled(s string) string { return strings.ToUpper(s[:1]) + s[1:] }
 

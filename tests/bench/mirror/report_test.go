@@ -79,6 +79,8 @@ func TestFloors(t *testing.T) {
 		{"huge-upload", ram, nameBest, 1.8}, {"huge-upload", tls, nameBest, 1}, {"large-upload", ram, nameMC, 1.5},
 		{"small-download", disk, nameMC, 2.2}, {"small-check-hash", ram, nameRclone, 1.7},
 		{"million-unchanged-listing", ram, nameBest, 2}, {"million-unchanged-listing", ram, nameMC, 3},
+		// The same work is a peer of its own: never slower, whatever the floor against mc.
+		{"large-upload", ram, nameMCHash, 1}, {"large-upload", tls, nameMCHash, 1}, {"huge-upload", ram, nameMC, 1.5},
 	} {
 		if got := caseNamed(t, c.name).Floor(c.server, c.contestant); got != c.want {
 			t.Errorf("%s on %s against %s: floor %v, want %v", c.name, c.server.Name, c.contestant, got, c.want)
@@ -122,6 +124,40 @@ func TestVerdicts(t *testing.T) {
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+}
+
+func TestMCAndHashesRaceLargeFilesOnly(t *testing.T) {
+	for _, quick := range []bool{false, true} {
+		var got []string
+		for _, c := range Cases(quick) {
+			if c.takes(nameMCHash) {
+				got = append(got, c.Name)
+			}
+			if c.takes(nameMC) != (c.Without[nameMC] == "") {
+				t.Errorf("%s: mc takes part: %t", c.Name, c.takes(nameMC))
+			}
+		}
+		if want := []string{"huge-upload", "huge-download", "large-upload", "large-download"}; !slices.Equal(got, want) {
+			t.Errorf("it takes part in %v, want %v", got, want)
+		}
+	}
+}
+
+func TestNormalRacesOnlyWhereItIsNamed(t *testing.T) {
+	for list, want := range map[string][]string{
+		"":           {nameFiredrill, nameRclone, nameBest, nameMC, nameMCHash},
+		"firedrill*": {nameFiredrill, nameNormal},
+	} {
+		o, err := settings{contestants: list}.options(io.Discard)
+		must(t, err)
+		var got []string
+		for _, r := range o.Runners {
+			got = append(got, r.Name())
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("%q races %v, want %v", list, got, want)
+		}
 	}
 }
 
@@ -212,6 +248,41 @@ func TestReport(t *testing.T) {
 	}
 }
 
+// A record from before it took part, or of other cases, is shown as if it did not exist.
+func TestReportShowsMCAndHashesWhereTheyTookPart(t *testing.T) {
+	record := exampleRecord()
+	for _, name := range []string{"large-upload", "large-download"} {
+		record.Runs = slices.Concat(record.Runs, runsOf(name, "ram-tls", nameFiredrill, 4, 2, 40), runsOf(name, "ram-tls", nameMC, 3, 1, 30))
+	}
+	without := reportAndChart(t, record)
+	if strings.Contains(without, "mc + hash |") || strings.Contains(without, "vs mc + hash") {
+		t.Errorf("nobody raced as mc + hash:\n%s", without)
+	}
+	record.Runs = append(record.Runs, runsOf("large-upload", "ram-tls", nameMCHash, 5, 3, 50)...)
+	with := reportAndChart(t, record)
+	for _, want := range []string{
+		"| Case | Server | firedrill | rclone | rclone best | mc | vs rclone | vs rclone best | vs mc | Bounds |\n|---|---|---|---|---|---|---|---|---|---|\n| first upload | ram | 2.00",
+		"| Case | Server | firedrill | rclone | rclone best | mc | mc + hash | vs rclone | vs rclone best | vs mc | vs mc + hash | Bounds |\n|---|---|---|---|---|---|---|---|---|---|---|---|\n",
+		"| first upload | ram-tls | 4.00 (3.60-6.00) / 2.00 / 40 | - | - | 3.00 (2.70-4.50) / 1.00 / 30 | 5.00 (4.50-7.50) / 3.00 / 50 | - | - | 0.75x (floor 1) **MISSED** | 1.25x (floor 1) reached | - |\n",
+		"- mirror/ram-tls/large-upload/wall-vs-mc: 0.75 x, floor 1\n",
+		"| - | - | 0.75x (floor 1) **MISSED** | - | - |\n",
+		`<text x="322" y="42">vs mc + hash</text>`,
+		`fill="#009e73"><title>mc + hash 1.25x</title>`,
+	} {
+		if !strings.Contains(with, want) {
+			t.Errorf("the report and its chart have no %q:\n%s", want, with)
+		}
+	}
+}
+
+func reportAndChart(t *testing.T, record Record) string {
+	t.Helper()
+	var b strings.Builder
+	rows := Rows(Cases(false), Servers(), record.Runs)
+	must(t, errors.Join(writeReport(&b, record.Machine, rows), writeChart(&b, rows)))
+	return b.String()
+}
+
 func TestChartIsWellFormed(t *testing.T) {
 	record := exampleRecord()
 	for name, rows := range map[string][]Row{"some": Rows(Cases(false), Servers(), record.Runs), "none": nil} {
@@ -257,7 +328,10 @@ func TestChoose(t *testing.T) {
 func TestNoSecretIsAnArgument(t *testing.T) {
 	for _, r := range Contestants() {
 		for _, w := range []Work{Upload, Unchanged, Changed, Download, CheckHash, CheckContent} {
-			args, env := r.Command(Task{Work: w, Look: "state", Endpoint: "https://127.0.0.1:1", Bucket: "b", Tree: "/t", Dest: "/d", State: "/s", AccessKey: "somebody", SecretKey: "hunter2"})
+			var args, env []string
+			for _, s := range r.Steps(Task{Work: w, Look: "state", Endpoint: "https://127.0.0.1:1", Bucket: "b", Tree: "/t", Dest: "/d", State: "/s", AccessKey: "somebody", SecretKey: "hunter2"}) {
+				args, env = append(args, s.Args...), append(env, s.Env...)
+			}
 			if strings.Contains(strings.Join(args, " "), "hunter2") {
 				t.Errorf("%s %s has the secret among its arguments, where all users of the machine see it", r.Name(), w)
 			}
