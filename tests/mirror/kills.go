@@ -335,6 +335,9 @@ func (c *killer) killSome(ctx context.Context, name string, pauses time.Duration
 		}
 		victim := []Victim{Worker, Planner, NATS}[c.rand.IntN(3)]
 		p, err := c.choose(ctx, victim, name)
+		if err != nil && ctx.Err() != nil {
+			return flight, nil // the run came to its end meanwhile
+		}
 		if err != nil {
 			return flight, err
 		}

@@ -25,6 +25,7 @@ import (
 	"github.com/firedrill/firedrill/services/mirror/proof"
 	"github.com/firedrill/firedrill/services/mirror/runlog"
 	"github.com/firedrill/firedrill/services/mirror/state"
+	"github.com/firedrill/firedrill/services/mirror/stores"
 	"github.com/firedrill/firedrill/services/reporter/fold"
 )
 
@@ -56,7 +57,8 @@ Locations:
   s3+https://host:port/bucket/prefix    in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY
 Instead of both locations, give the name of a mirror of the inventory. What is remembered
 of a mirror, and the key that signs its manifests, lie in .firedrill of the current
-directory: from another one, or from cron, name it with --state-dir.
+directory: from another one, or from cron, name it with --state-dir. --state moves only
+what is remembered: the key stays where --state-dir says.
 
 Exit codes: 0 all is as it should be, 1 it is not (something was left undone or refused,
 differs, or could not be proven), 130 interrupted, 254 bad arguments, 255 failed.`,
@@ -66,7 +68,7 @@ differs, or could not be proven), 130 interrupted, 254 bad arguments, 255 failed
 		sched.Batch()
 	}
 	f := c.PersistentFlags()
-	f.StringVar(&o.state, "state", "", "folder for what mirrors remember; default: mirrors in the state directory")
+	f.StringVar(&o.state, "state", "", "folder for what mirrors remember, without the key that signs, which --state-dir has; default: mirrors in the state directory")
 	f.BoolVar(&o.json, "json", false, "print the result, and what goes wrong, as JSON")
 	f.BoolVar(&o.quiet, "quiet", false, "draw no progress")
 	a.inventoryFlag(f, "file that lists stores and mirrors")
@@ -135,8 +137,9 @@ type subject struct {
 	env job.Env
 	// log is what is known of its runs; it is zero before the first.
 	log runlog.Log
-	// named says that the inventory describes it.
-	named bool
+	// named says that the inventory describes it, which is the file there, if any.
+	named     bool
+	inventory string
 }
 
 // dir is where it is remembered.
@@ -171,7 +174,10 @@ func (s *subject) plain(err error) error {
 	if !s.named {
 		text = strings.ReplaceAll(text, "mirror "+job.AdHoc(s.Mirror)+": ", "")
 	}
+	_, store := errors.AsType[*stores.StoreError](err)
 	switch {
+	case s.inventory != "" && (store || s.named && errors.Is(err, job.ErrSpec)):
+		text = fmt.Sprintf("inventory %s: %s", s.inventory, text)
 	case errors.Is(err, job.ErrNothingKnown):
 		text += "; if it ran from another directory, name what firedrill keeps there with --state-dir"
 	case errors.Is(err, proof.ErrSignature):
@@ -214,7 +220,7 @@ func (a *app) mirror(cmd *cobra.Command, args []string, o *mirrorOptions) (*subj
 	if err != nil {
 		return nil, err
 	}
-	s := &subject{env: env, named: len(args) == 1}
+	s := &subject{env: env, named: len(args) == 1, inventory: a.inventory}
 	if s.named {
 		if s.Mirror, err = a.namedMirror(cmd, inv, args[0]); err != nil {
 			return nil, err

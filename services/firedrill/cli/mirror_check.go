@@ -40,7 +40,9 @@ the filter that the run had.
 Levels: L1 compares names, sizes and ETags of a listing (in a directory: what was not
 touched since, as its inode's times tell, and the content of the rest), L2 the
 checksums that a store keeps, L4 reads every content. The result never claims more
-than what was looked at.
+than what was looked at: where nothing takes part, nothing was checked, which is
+INCONCLUSIVE, and exits with 1. What a mirror of mode copy keeps at the destination after
+it was deleted at the source is looked for there only, and counted by itself.
 
 L3 is L4 spread over a period: each call reads the contents that are due by the time
 since the call before, the oldest first, and the rest counts if it was read within the
@@ -71,7 +73,8 @@ func (a *app) mirrorDriftCmd(o *mirrorOptions) *cobra.Command {
 		Use: use, Args: args,
 		Short: "List what differs on either side from what the last run left",
 		Long: `Compare both locations with the manifest of the last run, as verify --level L1 does,
-and list all that differs, by name.`,
+and list all that differs, by name, and what a mirror of mode copy keeps at the destination
+only, which is no difference.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.verifyMirror(cmd, args, o, verifyFlags{level: "L1", side: "both"}, true)
 		},
@@ -112,6 +115,7 @@ that they are what they were, and exits with 1; sync --check audit reads it.`,
 				look: func(ctx context.Context, j *job.Job, p *mirrorPrinter) (shown, error) {
 					ao.Seen = p.seen
 					res, err := j.Audit(ctx, ao)
+					a.noteCheck(j.Dir(), "audit", proof.L4, res.Clean(), res.Sides[:], err)
 					return func(err error) error { return p.audited(res, err) }, err
 				},
 			})
@@ -135,6 +139,7 @@ func (a *app) verifyMirror(cmd *cobra.Command, args []string, o *mirrorOptions, 
 		open: func(ctx context.Context, s *subject) (*job.Job, error) { return s.env.Open(ctx, s.Mirror, false) },
 		look: func(ctx context.Context, j *job.Job, p *mirrorPrinter) (shown, error) {
 			all, err := j.VerifySides(ctx, sides, job.VerifyOptions{Level: level, Period: v.period, Read: verify.Amount(v.read), Seen: p.seen})
+			a.noteCheck(j.Dir(), cmd.Name(), level, verified(all), all, err)
 			return func(err error) error { return p.verified(all, list, err) }, err
 		},
 	})
@@ -174,7 +179,12 @@ func (a *app) compare(cmd *cobra.Command, args []string, o *mirrorOptions, c com
 	p.start()
 	defer p.stop()
 	defer mindInterrupt(ctx, p, c.left)()
-	j, err := a.open(ctx, o, s, p, func() (*job.Job, error) { return c.open(ctx, s) })
+	j, err := a.open(ctx, o, s, p, func() (*job.Job, error) {
+		if err := s.env.Known(s.Mirror); err != nil {
+			return nil, err
+		}
+		return c.open(ctx, s)
+	})
 	if err != nil {
 		return interrupted(ctx, c.left, err)
 	}

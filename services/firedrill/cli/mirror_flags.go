@@ -12,6 +12,7 @@ import (
 
 	"github.com/firedrill/firedrill/pkg/drill"
 	"github.com/firedrill/firedrill/services/mirror"
+	"github.com/firedrill/firedrill/services/mirror/location"
 )
 
 // describe adds the flags that describe a mirror of two locations.
@@ -63,9 +64,22 @@ func (s *subject) check() error {
 		if p.Value != "" || strings.HasPrefix(field, "--") {
 			field += fmt.Sprintf(": %q", p.Value)
 		}
-		errs = append(errs, fmt.Errorf("%s: %s", field, p.Fix))
+		errs = append(errs, fmt.Errorf("%s: %s%s", field, p.Fix, s.otherForm(p)))
 	}
 	return errors.Join(errs...)
+}
+
+// otherForm says how a bucket is written that is in no store of the inventory.
+func (s *subject) otherForm(p drill.Problem) string {
+	l, err := location.Parse(p.Value)
+	if err != nil || l.Store == "" || slices.ContainsFunc(s.env.Stores, func(known drill.Store) bool { return known.Name == l.Store }) {
+		return ""
+	}
+	inventory := ""
+	if s.inventory == "" {
+		inventory = ", as no inventory was given (--inventory)"
+	}
+	return inventory + "; or name the bucket by its server, s3+https://host:port/bucket/prefix, with the keys in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
 }
 
 // recall fills in what a later command is not told again: with what the last run of

@@ -7,6 +7,7 @@ import (
 	"github.com/firedrill/firedrill/services/mirror/job"
 	"github.com/firedrill/firedrill/services/mirror/plan"
 	"github.com/firedrill/firedrill/services/mirror/proof"
+	"github.com/firedrill/firedrill/services/mirror/runlog"
 )
 
 // syncJSON is the result of a run as JSON.
@@ -23,21 +24,38 @@ type syncJSON struct {
 	Done  map[string]int64 `json:"done"`
 	// Believed counts those of the equal ones that nobody looked at in this run,
 	// Listed says when the destination was last listed in full.
-	Believed   int64     `json:"believed,omitempty"`
-	Listed     time.Time `json:"listed,omitzero"`
-	Bytes      int64     `json:"bytes"`
-	Failed     []keyed   `json:"failed,omitempty"`
-	FailedSum  int64     `json:"failedCount"`
-	Conflicts  []keyed   `json:"conflicts,omitempty"`
-	Unholdable []keyed   `json:"unholdable,omitempty"`
-	Refusals   []string  `json:"refusals,omitempty"`
-	Errors     []string  `json:"errors,omitempty"`
-	HeldBack   int64     `json:"heldBack,omitempty"`
+	Believed int64     `json:"believed,omitempty"`
+	Listed   time.Time `json:"listed,omitzero"`
+	Bytes    int64     `json:"bytes"`
+	// Problems counts all that was left undone, as `mirror status` does: FailedSum of it
+	// failed, ErrorSum are errors of scans and listings; Done counts conflicts and what
+	// cannot be held. Lists of single ones end after the first thousand.
+	Problems  int64   `json:"problems"`
+	Failed    []keyed `json:"failed,omitempty"`
+	FailedSum int64   `json:"failedCount"`
+	// Causes are what the failures have in common, NotTried counts what was not tried as all
+	// before it was refused. Untried are the buckets of a dry run into which nothing was
+	// written to see whether that is allowed.
+	Causes     []causeJSON `json:"causes,omitempty"`
+	NotTried   int64       `json:"notTried,omitempty"`
+	Untried    []string    `json:"untried,omitempty"`
+	Conflicts  []keyed     `json:"conflicts,omitempty"`
+	Unholdable []keyed     `json:"unholdable,omitempty"`
+	Refusals   []string    `json:"refusals,omitempty"`
+	Errors     []string    `json:"errors,omitempty"`
+	ErrorSum   int64       `json:"errorsCount"`
+	HeldBack   int64       `json:"heldBack,omitempty"`
 	// Left are uploads of earlier runs that nobody frees, as they are in a place that is
 	// no longer the mirror's.
-	Left   []string      `json:"leftUploads,omitempty"`
-	Mended int64         `json:"permissionsSet,omitempty"`
-	Root   *proof.Signed `json:"root,omitempty"`
+	Left   []string `json:"leftUploads,omitempty"`
+	Mended int64    `json:"permissionsSet,omitempty"`
+	// Disowned counts what keeps another owner, as this process may not change owners,
+	// Unchecked what was taken for equal and never read. New says that there was no
+	// destination before.
+	Disowned  int64         `json:"ownersNotSet,omitempty"`
+	Unchecked int64         `json:"unchecked,omitempty"`
+	New       bool          `json:"newDestination,omitempty"`
+	Root      *proof.Signed `json:"root,omitempty"`
 }
 
 type keyed struct {
@@ -45,13 +63,25 @@ type keyed struct {
 	Why string `json:"why"`
 }
 
+type causeJSON struct {
+	Op    string   `json:"op"`
+	Why   string   `json:"why"`
+	Count int64    `json:"count"`
+	Keys  []string `json:"keys"`
+}
+
 func asJSON(m drill.Mirror, dry bool, r job.Result) syncJSON {
 	out := syncJSON{
 		Name: m.Name, From: m.From, To: m.To, DryRun: dry, Began: r.Began, Seconds: r.Ended.Sub(r.Began).Seconds(), Whole: r.Whole(),
 		Done: map[string]int64{}, Believed: r.Believed, Listed: r.Listed, Bytes: r.Bytes[plan.Put], FailedSum: r.Failed, HeldBack: r.HeldBack, Mended: r.Mended,
+		Problems: runlog.Left(&r.Report), ErrorSum: r.Faults, Disowned: r.Disowned, Unchecked: r.Unread, New: r.New,
 	}
 	for op, n := range r.Done {
 		out.Done[op.String()] = n
+	}
+	out.NotTried, out.Untried = r.NotTried, r.Untried
+	for _, c := range r.Causes {
+		out.Causes = append(out.Causes, causeJSON{c.Op.String(), c.Why, c.Count, c.Keys})
 	}
 	for _, f := range r.Failures {
 		out.Failed = append(out.Failed, keyed{f.Key, f.Op.String() + ": " + f.Err.Error()})
@@ -77,8 +107,14 @@ func asJSON(m drill.Mirror, dry bool, r job.Result) syncJSON {
 
 // verifiedJSON is what a check of one side has shown.
 type verifiedJSON struct {
-	Place    string      `json:"place"`
-	Verified bool        `json:"verified"`
+	Place    string `json:"place"`
+	Verified bool   `json:"verified"`
+	// Inconclusive says that there was nothing to check, so that nothing was shown.
+	Inconclusive bool `json:"inconclusive"`
+	// Problems counts all that keeps it from being verified, Repaired what an audit has
+	// mended of it.
+	Problems int64       `json:"problems"`
+	Repaired int         `json:"repaired,omitempty"`
 	Level    proof.Level `json:"level"`
 	// Asked is the level that was asked for, Read how many contents were read.
 	Asked   proof.Level `json:"asked"`
@@ -93,6 +129,18 @@ type verifiedJSON struct {
 	Unchecked    proof.Findings   `json:"unchecked"`
 	Low          proof.Findings   `json:"low"`
 	Unreadable   proof.Findings   `json:"unreadable"`
+	// OwnersOnly counts those of MetadataOnly that have nothing but another owner.
+	OwnersOnly int64 `json:"ownersOnly"`
+	// Kept are at the destination only, as the source has them no more and the mirror
+	// removes nothing; KeptElsewhere counts them where they were not looked for.
+	Kept          proof.Findings `json:"kept"`
+	KeptElsewhere int64          `json:"keptElsewhere"`
+	// ManifestEntries are all of the manifest; LeftOutEntries of them, and LeftOutNames
+	// that were come across, took no part by the filter.
+	ManifestEntries int64    `json:"manifestEntries"`
+	Filter          []string `json:"filter,omitempty"`
+	LeftOutEntries  int64    `json:"leftOutEntries"`
+	LeftOutNames    int64    `json:"leftOutNames"`
 }
 
 // unverifiedJSON is printed in place of the sides where not all could be checked. It
@@ -111,6 +159,8 @@ func asVerified(all ...job.Verified) []verifiedJSON {
 			Place: v.Place, Verified: v.Verified(), Level: v.Verdict.Level, Asked: v.Verdict.Asked, Read: v.Read, Checked: v.Verdict.Checked, CheckedBy: map[string]int64{},
 			Missing: v.Verdict.Missing, Extra: v.Verdict.Extra, Different: v.Verdict.Different,
 			MetadataOnly: v.Verdict.MetadataOnly, Unchecked: v.Verdict.Unchecked, Low: v.Verdict.Low, Unreadable: v.Unreadable,
+			Inconclusive: v.Inconclusive(), Problems: v.Verdict.Problems(), OwnersOnly: v.Verdict.Owners, Kept: v.Verdict.Kept, KeptElsewhere: v.Elsewhere,
+			ManifestEntries: v.Entries, Filter: v.Filter, LeftOutEntries: v.LeftOut.Entries, LeftOutNames: v.LeftOut.Names,
 		}
 		for level, n := range v.Verdict.At {
 			if n > 0 {
@@ -135,8 +185,12 @@ type auditedJSON struct {
 	Unchecked proof.Findings `json:"unchecked"`
 	Apart     proof.Findings `json:"apart"`
 	Rotten    []rotJSON      `json:"rotten"`
-	// Error says why it did not come to its end.
-	Error string `json:"error,omitempty"`
+	// RottenSum counts those, Edited what is different and has not rotted.
+	RottenSum int   `json:"rottenCount"`
+	Edited    int64 `json:"edited"`
+	// Error says why it did not come to its end, and with which code it exits.
+	Error    string `json:"error,omitempty"`
+	ExitCode int    `json:"exitCode,omitempty"`
 }
 
 type rotJSON struct {
@@ -148,7 +202,15 @@ type rotJSON struct {
 }
 
 func asAudited(a job.Audited) auditedJSON {
-	out := auditedJSON{Clean: a.Clean(), Sides: asVerified(a.Sides[:]...), Contents: a.Contents, Checked: a.Checked, Unchecked: a.Unchecked, Apart: a.Apart, Rotten: []rotJSON{}}
+	out := auditedJSON{Clean: a.Clean(), Sides: []verifiedJSON{}, RottenSum: len(a.Rotten), Edited: a.Edited(), Contents: a.Contents, Checked: a.Checked, Unchecked: a.Unchecked, Apart: a.Apart, Rotten: []rotJSON{}}
+	for _, v := range a.Sides {
+		if v.Place == "" {
+			continue // It was not come so far.
+		}
+		one := asVerified(v)[0]
+		one.Repaired = a.Repaired(v)
+		out.Sides = append(out.Sides, one)
+	}
 	for _, r := range a.Rotten {
 		one := rotJSON{Key: r.Key, Side: r.Side.String(), Detail: r.Detail, Repaired: r.Repaired}
 		if r.Err != nil {

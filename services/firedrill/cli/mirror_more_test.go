@@ -111,7 +111,7 @@ func TestWhatIsNotDeletedIsExplained(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.has(w.run(0, "sync", w.from, w.to), "kept       1: only there: this mode removes nothing")
-	w.has(w.run(0, "sync", "--mode", "mirror", w.from, w.to), "1 kept", "1: missing for the first time: a later run removes it")
+	w.has(w.run(0, "sync", "--mode", "mirror", w.from, w.to), "1 kept", "1: gone from the source: removed once 2 runs in a row have found it gone")
 	w.has(w.run(0, "sync", "--mode", "mirror", w.from, w.to), "1 deleted")
 	w.has(w.run(254, "sync", "--mode", "two-way", w.from, w.to), "mode two-way: what the runs so far remember is that of mode mirror", "--state")
 }
@@ -182,7 +182,7 @@ func TestARunOfNothingSaysSo(t *testing.T) {
 // TestStatusWorksDuringARun: and what compares says who has the mirror.
 func TestStatusWorksDuringARun(t *testing.T) {
 	w := newMirrorWorld(t)
-	w.has(w.run(0, "status", w.from, w.to), "last run      none yet")
+	w.has(w.run(0, "status", w.from, w.to), "last run      none is remembered in")
 	w.run(0, "sync", w.from, w.to)
 	release := w.hold()
 	pid := fmt.Sprintf("process %d", os.Getpid())
@@ -322,7 +322,7 @@ func TestAFailingScheduleIsSeen(t *testing.T) {
 	if code := <-ended; code != 0 {
 		t.Errorf("exit code %d: %s", code, up)
 	}
-	w.has(list(), "not while firedrill up is down")
+	w.has(list(), "when firedrill up runs")
 }
 
 func TestUpAndValidateRefuseBadMirrors(t *testing.T) {

@@ -31,6 +31,8 @@ type mirrorPrinter struct {
 	mu    sync.Mutex // guards what follows, and err
 	began time.Time
 	drawn bool
+	// dry is what is not printed yet of a dry run.
+	dry dryLines
 	// last is what was told last; told says that anything was.
 	last engine.Progress
 	told bool

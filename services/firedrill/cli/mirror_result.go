@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -15,33 +16,12 @@ import (
 	"github.com/firedrill/firedrill/services/mirror/plan"
 	"github.com/firedrill/firedrill/services/mirror/plan/filter"
 	"github.com/firedrill/firedrill/services/mirror/proof"
+	"github.com/firedrill/firedrill/services/reporter/fold"
 )
 
 func isMirrorArgument(err error) bool {
 	return errors.Is(err, job.ErrSpec) || errors.Is(err, location.ErrLocation) ||
 		errors.Is(err, filter.ErrRule) || errors.Is(err, engine.ErrJob)
-}
-
-// each prints one action of a dry run, and counts it.
-func (p *mirrorPrinter) each(d engine.Done) {
-	p.count(d)
-	if p.json {
-		return
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.clear()
-	a := d.Action
-	switch {
-	case d.Err != nil:
-		fmt.Fprintf(p.out, "%-10s %s %q: %v\n", "cannot", a.Op, a.Key, d.Err)
-	case a.Op == plan.Keep || a.Op == plan.Conflict:
-		fmt.Fprintf(p.out, "%-10s %q: %s\n", a.Op, a.Key, a.Reason)
-	case a.Op == plan.Unholdable:
-		fmt.Fprintf(p.out, "%-10s %q: %v\n", a.Op, a.Key, a.Err)
-	default:
-		fmt.Fprintf(p.out, "%-10s %q on the %s\n", a.Op, a.Key, a.To)
-	}
 }
 
 // codeOf is the exit code of an error: one that has none is the caller's mistake.
@@ -90,11 +70,12 @@ func none(r engine.Report) bool {
 			return false
 		}
 	}
-	return r.Failed == 0
+	return r.Failed+r.NotTried == 0
 }
 
 // report prints what a run came to. how says how it ended before its end; "" if it did not.
 func (p *mirrorPrinter) report(m drill.Mirror, dry bool, r job.Result, how string) {
+	p.flushDry()
 	did, took := counts(r.Report), r.Ended.Sub(r.Began).Round(time.Millisecond)
 	switch {
 	case none(r.Report) && how != "":
@@ -110,11 +91,8 @@ func (p *mirrorPrinter) report(m drill.Mirror, dry bool, r job.Result, how strin
 	if how == "" && none(r.Report) && r.Seen == [2]int64{} && len(r.Refusals) == 0 {
 		fmt.Fprintln(p.out, "  nothing    neither place holds anything that takes part: are they mounted, and named right, and does the filter leave something?")
 	}
-	few := r.Failures[:min(len(r.Failures), fewFindings)]
-	for _, f := range few {
-		fmt.Fprintf(p.out, "  failed     %s %q: %v\n", f.Op, f.Key, f.Err)
-	}
-	p.more(r.Failed, len(few), "failures (--json lists the first thousand)")
+	p.reportNotes(m, dry, r)
+	p.failed(r.Report)
 	if !dry {
 		for _, c := range r.Conflicts {
 			if c.Twin != "" { // Written out, they would look the same.
@@ -131,23 +109,87 @@ func (p *mirrorPrinter) report(m drill.Mirror, dry bool, r job.Result, how strin
 		fmt.Fprintf(p.out, "  unread     %v\n", e)
 	}
 	p.more(r.Faults, len(r.Errors), "errors of scans and listings")
-	p.reportKept(r)
+	p.reportKept(m, r)
 	for _, u := range r.LeftUploads {
 		fmt.Fprintf(p.out, "  left       %s\n", u)
 	}
 	if r.Root.Root.Entries > 0 {
-		fmt.Fprintf(p.out, "  manifest   %d entries, %s, root %s\n", r.Root.Root.Entries, size(r.Root.Root.Bytes), r.Root.Root.Hash)
+		of := ""
+		if r.Seen == [2]int64{} {
+			of = " of earlier runs, none of which took part in this one"
+		}
+		fmt.Fprintf(p.out, "  manifest   %s%s, %s, root %s\n", fold.Plural(r.Root.Root.Entries, "entry"), of, size(r.Root.Root.Bytes), r.Root.Root.Hash)
 	}
 }
 
+// failed says what failed: what did so for one reason in one line,
+// and the most frequent first.
+func (p *mirrorPrinter) failed(r engine.Report) {
+	shown := int64(0)
+	causes := slices.SortedStableFunc(slices.Values(r.Causes), func(a, b engine.Cause) int { return cmp.Compare(b.Count, a.Count) })
+	for _, c := range causes[:min(len(causes), fewFindings)] {
+		fmt.Fprintf(p.out, "  failed     %s\n", &c)
+		shown += c.Count
+	}
+	p.more(r.Failed-shown, 0, "failures (--json lists the first thousand)")
+	if r.NotTried > 0 {
+		fmt.Fprintf(p.out, "  not tried  %s, as all before it was refused\n", fold.Plural(r.NotTried, "entry"))
+	}
+}
+
+// reportNotes says what went well and may not be what was meant.
+func (p *mirrorPrinter) reportNotes(m drill.Mirror, dry bool, r job.Result) {
+	if r.New {
+		fmt.Fprintf(p.out, "  new        %s\n", newPlace(m, dry))
+	}
+	if r.Disowned > 0 {
+		were, later := "were not", "a run as root sets them"
+		if dry {
+			were = "would not be"
+		}
+		if m.Mode == drill.MirrorTwoWay { // both sides are then what they were left as
+			later = "set them by hand as root, or run two-way mirrors as root from the first run on"
+		}
+		fmt.Fprintf(p.out, "  owners     of %s %s set, as this process may not (CAP_CHOWN): %s\n", fold.Plural(r.Disowned, "entry"), were, later)
+	}
+	for _, name := range r.Untried {
+		fmt.Fprintf(p.out, "  untried    whether these credentials may write to %s: a dry run writes nothing\n", name)
+	}
+	if r.Unread > 0 {
+		fmt.Fprintf(p.out, "  unchecked  %s equal by size and time, and never read: `sync --check audit` reads and compares them\n", fold.Plural(r.Unread, "file"))
+	}
+}
+
+// newPlace says that there was no destination: that may be a slip in its name.
+func newPlace(m drill.Mirror, dry bool) string {
+	switch bucket := !strings.HasPrefix(m.To, location.Dir+":"); {
+	case bucket && dry:
+		return fmt.Sprintf("nothing lies at %s yet", m.To)
+	case bucket:
+		return fmt.Sprintf("nothing lay at %s before", m.To)
+	case dry:
+		return fmt.Sprintf("%s does not exist: the run would make it", m.To)
+	}
+	return fmt.Sprintf("%s did not exist: it was made", m.To)
+}
+
+// missing says when what the other side has no more is removed.
+func missing(m drill.Mirror) string {
+	from := plan.Source.String()
+	if m.Mode == drill.MirrorTwoWay {
+		from = "other side"
+	}
+	return fmt.Sprintf("gone from the %s: removed once %d runs in a row have found it gone (dry runs do not count)", from, cmp.Or(m.Deletes.Scans, plan.DefaultScans))
+}
+
 // reportKept says why what only the destination has was not removed.
-func (p *mirrorPrinter) reportKept(r job.Result) {
+func (p *mirrorPrinter) reportKept(m drill.Mirror, r job.Result) {
 	for _, k := range []struct {
 		reason plan.Reason
 		why    string
 	}{
 		{plan.KeepMode, "only there: this mode removes nothing"},
-		{plan.KeepMissing, "missing for the first time: a later run removes it, if it is still missing then"},
+		{plan.KeepMissing, missing(m)},
 		{plan.KeepUnlisted, "the other side could not be read in full"},
 		{plan.KeepOccupied, "something in it stays"},
 		{plan.KeepYoung, string(plan.KeepYoung)},
@@ -242,10 +284,6 @@ func believed(r engine.Report, equal int64) string {
 // verified prints what checks have shown; list names every finding. err says why some
 // were not made.
 func (p *mirrorPrinter) verified(all []job.Verified, list bool, err error) error {
-	good := true
-	for _, v := range all {
-		good = good && v.Verified()
-	}
 	switch {
 	case p.json && err != nil && len(all) == 0:
 		return err // which is a document of its own
@@ -262,23 +300,61 @@ func (p *mirrorPrinter) verified(all []job.Verified, list bool, err error) error
 	default:
 		for _, v := range all {
 			fmt.Fprintf(p.out, "%s: %s\n", v.Place, v.Result)
+			p.tookPart(v)
 			p.findings(v, list)
 		}
 	}
-	if err == nil && !good {
+	if err == nil && !verified(all) {
 		return &exitError{code: run.Fail}
 	}
 	return err
 }
 
+// verified reports whether each side holds what it should.
+func verified(all []job.Verified) bool {
+	return !slices.ContainsFunc(all, func(v job.Verified) bool { return !v.Verified() })
+}
+
 // fewFindings is how many of each sort are printed where they were not asked for.
 const fewFindings = 20
 
+// findings prints what was found; list says that it is what was asked for.
 func (p *mirrorPrinter) findings(v job.Verified, list bool) {
+	metadata, kept := v.Verdict.MetadataOnly, v.Verdict.Kept
+	if metadata.Count > 0 && metadata.Count == v.Verdict.Owners && v.Disowning {
+		fmt.Fprintf(p.out, "  metadata   %s of another owner or group, and nothing else: this process may not set them (CAP_CHOWN), and a run as root does; --json names them\n",
+			fold.Plural(metadata.Count, "entry"))
+		metadata = proof.Findings{}
+	}
+	if !list {
+		kept = proof.Findings{} // The count is told.
+	}
 	p.sorts(list, []findings{
 		{"missing", v.Verdict.Missing}, {"extra", v.Verdict.Extra}, {"different", v.Verdict.Different},
-		{"metadata", v.Verdict.MetadataOnly}, {"unchecked", v.Verdict.Unchecked}, {"low", v.Verdict.Low}, {"unreadable", v.Unreadable},
+		{"metadata", metadata}, {"unchecked", v.Verdict.Unchecked}, {"low", v.Verdict.Low}, {"unreadable", v.Unreadable}, {"kept", kept},
 	})
+}
+
+// tookPart says what of a place and of the manifest was compared, unless that is all.
+func (p *mirrorPrinter) tookPart(v job.Verified) {
+	if v.Inconclusive() {
+		fmt.Fprintf(p.out, "  nothing    %s\n", whyNothing(v))
+	}
+	if len(v.Filter) > 0 {
+		fmt.Fprintf(p.out, "  filter     %s in force, which left out %s here (of a directory, all that is in it is one), and %s of the manifest's %d\n",
+			fold.Plural(len(v.Filter), "rule"), fold.Plural(v.LeftOut.Names, "name"), fold.Plural(v.LeftOut.Entries, "entry"), v.Entries)
+	}
+}
+
+// whyNothing says why nothing was checked.
+func whyNothing(v job.Verified) string {
+	switch {
+	case v.Entries == 0:
+		return "the last run found nothing that both sides should hold, and there is nothing here: is the right place mounted, and named right?"
+	case v.Elsewhere > 0:
+		return "all that the last runs copied is gone from here and kept at the destination only: is the right place mounted?"
+	}
+	return fmt.Sprintf("none of the %s of the manifest takes part by the filter", fold.Plural(v.Entries, "entry"))
 }
 
 // findings are those of one sort.
@@ -312,7 +388,7 @@ func (p *mirrorPrinter) audited(a job.Audited, err error) error {
 	if p.json {
 		out := asAudited(a)
 		if err != nil {
-			out.Error, out.Clean = err.Error(), false
+			out.Error, out.ExitCode, out.Clean = err.Error(), codeOf(err), false
 		}
 		if werr := writeJSON(p.out, out); werr != nil {
 			return failure(werr)
@@ -339,9 +415,14 @@ func (p *mirrorPrinter) auditText(a job.Audited) {
 			repaired = fmt.Sprintf("%d repaired; before that ", n)
 		}
 		fmt.Fprintf(p.out, "%s: %s%s\n", v.Place, repaired, v.Result)
+		p.tookPart(v)
 		p.findings(v, false)
 	}
-	fmt.Fprintf(p.out, "both sides: %d of %d contents read on both and equal\n", a.Checked, a.Contents)
+	if a.Contents > 0 {
+		fmt.Fprintf(p.out, "both sides: %d of %d contents read on both and equal\n", a.Checked, a.Contents)
+	} else {
+		fmt.Fprintln(p.out, "both sides: nothing was compared: there is no content that both should hold")
+	}
 	p.sorts(false, []findings{{"apart", a.Apart}, {"unchecked", a.Unchecked}})
 	for _, r := range a.Rotten {
 		what := "damaged without having been touched"
@@ -353,11 +434,7 @@ func (p *mirrorPrinter) auditText(a job.Audited) {
 		}
 		fmt.Fprintf(p.out, "  rotten     %q on the %s: %s\n", r.Key, r.Side, what)
 	}
-	different := int64(0)
-	for _, v := range a.Sides {
-		different += v.Verdict.Different.Count
-	}
-	if different > int64(len(a.Rotten)) {
+	if a.Edited() > 0 {
 		fmt.Fprintln(p.out, "  what is different and not called rotten was edited: the next `mirror sync` sees to it, and no audit does")
 	}
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/firedrill/firedrill/services/mirror/job"
 	"github.com/firedrill/firedrill/services/mirror/runlog"
 	"github.com/firedrill/firedrill/services/mirror/state"
+	"github.com/firedrill/firedrill/services/reporter/fold"
 )
 
 func (a *app) mirrorStatusCmd(o *mirrorOptions) *cobra.Command {
@@ -60,10 +61,11 @@ at neither location and changes nothing, and works also while a run is under way
 
 // mirrorStatus is what is known of a mirror without looking at its places.
 type mirrorStatus struct {
-	Name   string   `json:"name,omitempty"`
-	From   string   `json:"from"`
-	To     string   `json:"to"`
-	Mode   string   `json:"mode"`
+	Name string `json:"name,omitempty"`
+	From string `json:"from"`
+	To   string `json:"to"`
+	// Mode is left out where nothing is known of the mirror.
+	Mode   string   `json:"mode,omitempty"`
 	Filter []string `json:"filter,omitempty"`
 	// State is never, running, ok, undone (a run left something undone), failed or
 	// interrupted.
@@ -75,12 +77,17 @@ type mirrorStatus struct {
 	Last    *runlog.Run `json:"last,omitempty"`
 	Success *runlog.Run `json:"success,omitempty"`
 	Failure *runlog.Run `json:"failure,omitempty"`
+	// Check is what verify, drift or audit found last on this machine.
+	Check *runlog.Check `json:"check,omitempty"`
 	// Listed is when the destination was last listed in full.
 	Listed *time.Time `json:"listed,omitempty"`
 	// Schedule says when it runs by itself, Next when it does so next; Next is left out
 	// while no firedrill that has the mirror runs.
 	Schedule string     `json:"schedule,omitempty"`
 	Next     *time.Time `json:"next,omitempty"`
+
+	// dir is where runs are remembered.
+	dir string
 }
 
 // runningJSON is who has a mirror, since when, and how far a run is.
@@ -147,7 +154,10 @@ func newer(a, b *runlog.Log) bool {
 
 // status gathers what is known.
 func (s *subject) status(ctx context.Context, v *fleetView) (*mirrorStatus, error) {
-	st := &mirrorStatus{Name: s.Name, From: s.From, To: s.To, Mode: modeOf(s.Mode), Filter: s.Filter, Schedule: schedule(s.Mirror)}
+	st := &mirrorStatus{Name: s.Name, From: s.From, To: s.To, Mode: modeOf(s.Mode), Filter: s.Filter, Schedule: schedule(s.Mirror), Check: s.log.Check, dir: s.env.StateDir}
+	if !s.named && s.log.Mirror.From == "" {
+		st.Mode = ""
+	}
 	log := &s.log
 	if v != nil && s.named {
 		remote, running, err := v.look(ctx, s.Name)
@@ -253,7 +263,10 @@ func (st *mirrorStatus) print(a *app) {
 	if st.Name != "" {
 		title = st.Name + ": " + title
 	}
-	fmt.Fprintf(a.Out, "%s, mode %s\n", title, st.Mode)
+	if st.Mode != "" {
+		title += ", mode " + st.Mode
+	}
+	fmt.Fprintln(a.Out, title)
 	line := func(name, format string, args ...any) {
 		fmt.Fprintf(a.Out, "  %-13s %s\n", name, fmt.Sprintf(format, args...))
 	}
@@ -264,6 +277,8 @@ func (st *mirrorStatus) print(a *app) {
 		line("running", "%s", r.words())
 	}
 	switch {
+	case st.Mode == "":
+		line("last run", "none is remembered in %s: if it ran from another directory, name what firedrill keeps there with --state-dir", st.dir)
 	case st.Last == nil:
 		line("last run", "none yet")
 	case st.Last.Ended.IsZero() && st.Running == nil:
@@ -286,11 +301,17 @@ func (st *mirrorStatus) print(a *app) {
 		line("next run", "%s, once `firedrill up` runs with this inventory", st.Schedule)
 	}
 	if st.Listed != nil {
-		line("listed", "%s: when the destination was last listed in full", clockTime(*st.Listed))
+		line("listed", "%s, the destination in full: what others changed there since, no run may have seen", clockTime(*st.Listed))
+	}
+	if c := st.Check; c != nil {
+		line("last check", "%s", c.Words())
+		for _, side := range c.Sides {
+			line("", "%s", side)
+		}
 	}
 	for _, r := range []*runlog.Run{st.Last, st.Success, st.Failure} {
 		if r != nil && r.Root != nil {
-			line("manifest", "%d entries, %s, root %s", r.Root.Root.Entries, size(r.Root.Root.Bytes), r.Root.Root.Hash)
+			line("manifest", "%s, %s, root %s", fold.Plural(r.Root.Root.Entries, "entry"), size(r.Root.Root.Bytes), r.Root.Root.Hash)
 			if r.Root.Signer != "" {
 				line("", "signed by %s", r.Root.Signer)
 			}
@@ -327,7 +348,7 @@ func (a *app) listMirrors(ctx context.Context, o *mirrorOptions) error {
 	}
 	v, done := a.fleetView(ctx)
 	defer done()
-	all, err := a.subjects(env, inv)
+	all, idle, err := a.subjects(env, inv)
 	if err != nil {
 		return failure(err)
 	}
@@ -344,15 +365,18 @@ func (a *app) listMirrors(ctx context.Context, o *mirrorOptions) error {
 	}
 	if len(list) == 0 {
 		fmt.Fprintln(a.Out, "no mirror has run here, and no inventory with mirrors was given: name its file with --inventory")
-		return nil
+	} else if err := a.printMirrors(list); err != nil {
+		return err
 	}
-	return a.printMirrors(list)
+	if idle > 0 {
+		fmt.Fprintf(a.Out, "left out: %s, of which no run ever got to work, as of a mistyped one: `mirror status FROM TO` tells of it\n", fold.Plural(idle, "mirror"))
+	}
+	return nil
 }
 
 // subjects are the mirrors of an inventory, and those without a name that have left a
-// log.
-func (a *app) subjects(env job.Env, inv drill.Inventory) ([]*subject, error) {
-	var out []*subject
+// log; but for those, which it counts, of which no run ever got to work.
+func (a *app) subjects(env job.Env, inv drill.Inventory) (out []*subject, idle int, err error) {
 	for _, m := range inv.Spec.Mirrors {
 		s := &subject{Mirror: m, env: env, named: true}
 		s.log, _ = a.mirrorLog(s.dir())
@@ -360,15 +384,19 @@ func (a *app) subjects(env job.Env, inv drill.Inventory) ([]*subject, error) {
 	}
 	dirs, err := os.ReadDir(env.StateDir)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, err
+		return nil, 0, err
 	}
 	for _, d := range dirs {
-		l, known := a.mirrorLog(filepath.Join(env.StateDir, d.Name()))
-		if known && l.Mirror.Name == "" {
+		dir := filepath.Join(env.StateDir, d.Name())
+		switch l, known := a.mirrorLog(dir); {
+		case !known || l.Mirror.Name != "":
+		case l.Last != nil && l.Last.Ended.IsZero() || runlog.Begun(dir):
 			out = append(out, &subject{Mirror: l.Mirror, env: env, log: l})
+		default:
+			idle++
 		}
 	}
-	return out, nil
+	return out, idle, nil
 }
 
 func (a *app) printMirrors(list []*mirrorStatus) error {
@@ -386,7 +414,7 @@ func (a *app) printMirrors(list []*mirrorStatus) error {
 		case st.Next != nil:
 			next = clockTime(*st.Next)
 		case st.Schedule != "":
-			next = "not while firedrill up is down"
+			next = "when firedrill up runs"
 		}
 		if st.Failure != nil && st.State != "ok" {
 			problem = strings.Join(strings.Fields(strings.TrimPrefix(st.Failure.Problem, "mirror "+st.Name+": ")), " ")

@@ -14,6 +14,7 @@ import (
 	"github.com/firedrill/firedrill/services/mirror/engine"
 	"github.com/firedrill/firedrill/services/mirror/fleet"
 	"github.com/firedrill/firedrill/services/mirror/job"
+	"github.com/firedrill/firedrill/services/mirror/proof"
 	"github.com/firedrill/firedrill/services/mirror/runlog"
 	"github.com/firedrill/firedrill/services/mirror/state"
 )
@@ -138,7 +139,7 @@ func (a *app) sync(ctx context.Context, o *mirrorOptions, s *subject, so job.Syn
 	a.noteBegin(s, so, began)
 	so.Watch, so.Each = p.progress, p.count
 	if so.DryRun {
-		so.Each = p.each
+		so.Each = p.each(s.Mirror)
 	}
 	w := j.Worker()
 	w.Read = p.read
@@ -199,6 +200,21 @@ func (a *app) noteEnd(s *subject, so job.SyncOptions, res job.Result, err error)
 	}
 }
 
+// noteCheck keeps what a comparison came to of the mirror that is remembered in dir, which
+// is open. Of one that did not come to its end nothing is kept.
+func (a *app) noteCheck(dir, what string, level proof.Level, good bool, sides []job.Verified, err error) {
+	if err != nil {
+		return
+	}
+	c := runlog.Check{What: what, Level: level.String(), By: requester(), Ended: time.Now().UTC(), Good: good}
+	for _, v := range sides {
+		c.Sides = append(c.Sides, fmt.Sprintf("%s: %s", v.Place, v.Result))
+	}
+	if err := runlog.Checked(dir, c); err != nil {
+		fmt.Fprintln(a.Err, "firedrill:", err)
+	}
+}
+
 // mirrorFailure is the exit code of what kept a mirror from running: a wrong
 // description is the caller's.
 func mirrorFailure(err error) error {
@@ -211,7 +227,10 @@ func mirrorFailure(err error) error {
 // syncExit is how a run ends. A dry one ends as the real one would, as far as that can be
 // known: a conflict, or a guard that refuses, is no success because nothing was done.
 func syncExit(res job.Result, err error) error {
+	_, gaveUp := errors.AsType[*engine.GaveUpError](err)
 	switch {
+	case gaveUp:
+		return &exitError{code: run.Fail, err: err}
 	case err != nil:
 		return mirrorFailure(err)
 	case res.Whole():

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -217,16 +218,62 @@ func TestAnAuditSaysOfEachSideWhatWasRepaired(t *testing.T) {
 	}
 }
 
-// TestFewFailuresArePrinted: one cause is often that of all.
+// TestFewFailuresArePrinted: one cause is often that of all, and has one line.
 func TestFewFailuresArePrinted(t *testing.T) {
 	var res job.Result
 	for i := range 30 {
-		res.Failures = append(res.Failures, engine.Failure{Key: fmt.Sprint(i), Op: plan.Put, Err: errors.New("access denied")})
+		for range 3 {
+			res.Fail(fmt.Sprint(i), plan.Put, fmt.Errorf("cause %d", i))
+		}
 	}
-	res.Failed = 5000
+	for range 5000 {
+		res.Fail("x", plan.Delete, errors.New("access denied"))
+	}
 	var out bytes.Buffer
 	(&mirrorPrinter{out: &out}).report(drill.Mirror{Name: "m"}, false, res, "")
-	if n := strings.Count(out.String(), "access denied"); n != fewFindings || !strings.Contains(out.String(), "and 4980 more failures") {
-		t.Errorf("%d failures are printed:\n%s", n, &out)
+	for _, want := range []string{"5090 FAILED", `delete "x", "x", "x", "x", "x" and 4995 more: access denied`, `put "0", "0", "0": cause 0`, "and 33 more failures"} {
+		if !strings.Contains(out.String(), want) || strings.Count(out.String(), "cause ") != fewFindings-1 {
+			t.Errorf("%q is not in\n%s", want, &out)
+		}
+	}
+	res = job.Result{}
+	for i := range 5000 {
+		res.Fail(fmt.Sprintf("d/%d", i), plan.Put, fmt.Errorf("put %q: access denied", fmt.Sprintf("d/%d", i)))
+	}
+	out.Reset()
+	(&mirrorPrinter{out: &out}).report(drill.Mirror{Name: "m"}, false, res, "")
+	if want := `put "d/0", "d/1", "d/2", "d/3", "d/4" and 4995 more: access denied`; !strings.Contains(out.String(), want) || strings.Contains(out.String(), "more failures") {
+		t.Errorf("%q is not in\n%s", want, &out)
+	}
+}
+
+// What a dry run finds nearly in order it prints in order, and what it holds back for that
+// is bounded: also of more entries than that only what comes late is out of place.
+func TestADryRunIsPrintedByPath(t *testing.T) {
+	var out bytes.Buffer
+	p := &mirrorPrinter{out: &out, kept: map[plan.Reason]int64{}}
+	each := p.each(drill.Mirror{})
+	const all, block = 2*dryAtOnce + 5000, 1000
+	most := 0
+	for at := 0; at < all; at += block {
+		for i := range block {
+			key := fmt.Sprintf("%06d", at+block-1-i)
+			each(engine.Done{Action: plan.Action{Op: plan.Put, Key: key, To: plan.Dest}})
+			most = max(most, len(p.dry))
+		}
+	}
+	each(engine.Done{Action: plan.Action{Op: plan.Delete, Key: "000000", To: plan.Dest}})
+	early := strings.Count(out.String(), "\n")
+	p.flushDry()
+	lines := strings.Split(strings.TrimSuffix(out.String(), "\n"), "\n")
+	if most > dryAtOnce || early != all-dryAtOnce+1 || len(lines) != all+1 {
+		t.Fatalf("%d lines waited, %d were printed before the end, %d in all", most, early, len(lines))
+	}
+	late := slices.Index(lines, `delete     "000000" on the destination`)
+	if late != all-dryAtOnce {
+		t.Errorf("what came last is line %d", late)
+	}
+	if lines = slices.Delete(lines, late, late+1); !slices.IsSorted(lines) || lines[0] != `put        "000000" on the destination` {
+		t.Errorf("not by path; the first is %s", lines[0])
 	}
 }

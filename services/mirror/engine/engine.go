@@ -76,7 +76,8 @@ type Pool interface {
 	// Do carries out one item and returns when that is done: one result for each
 	// of its actions, in their order. An error ends the run: of the results that
 	// come with it, those without an error of their own are done, and of all other
-	// actions it is not known what became of them. They may be given again.
+	// actions it is not known what became of them. They may be given again. So may what
+	// comes back as ErrHeldBack of an item that is not Ordered: it was not tried.
 	Do(ctx context.Context, it Item) ([]Done, error)
 	// Width is how many items may be under way at once to keep all workers busy.
 	Width() int
@@ -183,9 +184,14 @@ type Report struct {
 	// it was settled to.
 	Done  map[plan.Op]int64
 	Bytes map[plan.Op]int64
-	// Failed counts the actions that failed; Failures are the first of them.
+	// Failed counts the actions that failed; Failures are the first of them, and Causes
+	// tell what they have in common.
 	Failed   int64
 	Failures []Failure
+	Causes   []Cause
+	// NotTried counts what was not tried as it lies where the place refused all before it:
+	// the run's error is then a [*GaveUpError].
+	NotTried int64
 	// Conflicts are the first of what needs a human; Done has the number.
 	Conflicts []plan.Action
 	// Unholdable are the first of what a side cannot hold.
@@ -224,7 +230,8 @@ func (u LeftUpload) String() string {
 		u.Key, u.Began.UTC().Format(time.RFC3339), where)
 }
 
-// Failure is an action that could not be carried out.
+// Failure is an action that could not be carried out. The text of Err leaves out what Key
+// and Op say.
 type Failure struct {
 	Key string
 	Op  plan.Op
@@ -233,7 +240,7 @@ type Failure struct {
 
 // Whole reports whether the run left nothing to be done that it was to do.
 func (r *Report) Whole() bool {
-	return r.Failed == 0 && r.Faults == 0 && len(r.Refusals) == 0 && r.HeldBack == 0 &&
+	return r.Failed == 0 && r.NotTried == 0 && r.Faults == 0 && len(r.Refusals) == 0 && r.HeldBack == 0 &&
 		r.Done[plan.Conflict] == 0 && r.Done[plan.Unholdable] == 0
 }
 

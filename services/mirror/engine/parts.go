@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/firedrill/firedrill/services/mirror/entry"
 	"github.com/firedrill/firedrill/services/mirror/place"
@@ -132,27 +131,13 @@ func (w *Worker) sendParts(ctx context.Context, a *plan.Action, to place.Parts, 
 	return parts, ctx.Err()
 }
 
-const (
-	// partTries is how often a part is tried: one lost connection must not cost all
-	// the others.
-	partTries = 3
-	partPause = 250 * time.Millisecond
-)
-
 // sendPart puts one part, again where that may help.
-func (w *Worker) sendPart(ctx context.Context, a *plan.Action, to place.Parts, p PartRange, number int) ([]byte, error) {
-	for try := 1; ; try++ {
-		part, err := w.sendPartOnce(ctx, a, to, p, number)
-		switch {
-		case err == nil, try == partTries, ctx.Err() != nil, errors.Is(err, place.ErrChanged), errors.Is(err, place.ErrReadOnly):
-			return part, err
-		}
-		select {
-		case <-ctx.Done():
-			return nil, err
-		case <-time.After(partPause << try):
-		}
-	}
+func (w *Worker) sendPart(ctx context.Context, a *plan.Action, to place.Parts, p PartRange, number int) (part []byte, err error) {
+	err = w.again(ctx, partPasses, func() (err error) {
+		part, err = w.sendPartOnce(ctx, a, to, p, number)
+		return err
+	})
+	return part, err
 }
 
 // sendPartOnce puts one part. Each read sees for itself that the source still is what

@@ -1,15 +1,12 @@
 package engine
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/firedrill/firedrill/services/mirror/entry"
 	"github.com/firedrill/firedrill/services/mirror/place"
@@ -47,6 +44,9 @@ type run struct {
 	writesFailed bool
 	// blocked says that something stands in the way of what should be there.
 	blocked bool
+
+	// refusals are what the places refused to take.
+	refusals refusals
 }
 
 // Run makes the destination what the mode asks for, as far as that can be done
@@ -97,7 +97,11 @@ func (r *run) whole() error {
 	case err != nil:
 		return errors.Join(err, r.leave())
 	}
-	return errors.Join(r.finish(), r.freeUploads())
+	err = r.finish()
+	if r.report.NotTried == 0 { // else what was not tried may be what an upload is of
+		err = errors.Join(err, r.freeUploads())
+	}
+	return errors.Join(err, r.refusals.err(r.Places))
 }
 
 // plan looks at what is known and makes the plan.
@@ -283,6 +287,10 @@ func (r *run) idle() bool { return len(r.slots) < cap(r.slots) }
 
 // now has an item carried out and remembers the results. Its error ends the run.
 func (r *run) now(it Item) error {
+	later, err := r.spare(&it)
+	if err != nil || len(it.Actions) == 0 {
+		return err
+	}
 	writes := slices.ContainsFunc(it.Actions, func(a plan.Action) bool { return a.Op != plan.Rehash })
 	if writes && !r.DryRun {
 		if err := r.mark(); err != nil {
@@ -297,11 +305,36 @@ func (r *run) now(it Item) error {
 	if errors.Is(err, ErrPool) {
 		dones = nil
 	}
-	var more []plan.Action
+	more, left, failed := r.take(&it, dones, err)
+	switch {
+	case failed != nil:
+		return failed
+	case err != nil:
+		return fmt.Errorf("item %d of %d actions: %w", it.Seq, len(it.Actions), err)
+	}
+	if err := r.now(Item{Actions: more, Single: it.Single}); err != nil {
+		return err
+	}
+	return r.now(Item{Actions: append(left, later...), Single: it.Single, Names: it.Names})
+}
+
+// take remembers the results of an item; err is why the run ends with it. It returns what
+// was decided to be done since, and what is left to be tried.
+func (r *run) take(it *Item, dones []Done, err error) (more, left []plan.Action, failed error) {
 	for i, d := range dones {
-		d.Action.Believed = it.Actions[i].Believed
+		before := &it.Actions[i]
+		d.Action.Believed = before.Believed && (before.Op != plan.Put || d.Action.Op != plan.Equal) // which was looked at
 		if err != nil && d.Err != nil {
 			continue // the run ends; the next one sees to it
+		}
+		r.refusals.note(&d.Action, d.Err)
+		if errors.Is(d.Err, ErrHeldBack) && !it.Ordered {
+			// The worker does not know what was taken from others.
+			if !r.refusals.spared(&d.Action) {
+				left = append(left, *before)
+				continue
+			}
+			d.Err = ErrNotTried
 		}
 		if d.Err == nil && d.Action.Op == plan.Rehash {
 			d.Action, d.Err = r.settled(d.Action)
@@ -310,18 +343,38 @@ func (r *run) now(it Item) error {
 				continue
 			}
 		}
-		if err := r.settle(d); err != nil {
-			return err
+		if failed := r.settle(d); failed != nil {
+			return nil, nil, failed
 		}
-		r.watch.done(&it.Actions[i], d.Err)
+		r.watch.done(before, d.Err)
 	}
-	switch {
-	case err != nil:
-		return fmt.Errorf("item %d of %d actions: %w", it.Seq, len(it.Actions), err)
-	case len(more) > 0:
-		return r.now(Item{Actions: more, Single: it.Single})
+	return more, left, nil
+}
+
+// spare takes out of an item what is not worth a try, and returns what is to wait until
+// something beside it was tried.
+func (r *run) spare(it *Item) (later []plan.Action, err error) {
+	if r.refusals.none() {
+		return nil, nil
 	}
-	return nil
+	var rest []plan.Action
+	tried := map[string]bool{}
+	for _, a := range it.Actions {
+		beside := a.Op.String() + " " + parent(a.Key)
+		switch {
+		case r.refusals.spared(&a):
+			if err := r.settle(Done{Action: a, Err: ErrNotTried}); err != nil {
+				return nil, err
+			}
+			r.watch.done(&a, nil)
+		case !it.Ordered && tried[beside] && r.refusals.doubts(&a):
+			later = append(later, a)
+		default:
+			rest, tried[beside] = append(rest, a), true
+		}
+	}
+	it.Actions = rest
+	return later, nil
 }
 
 // asLeft counts a file of which there is nothing to do and nothing new to remember.
@@ -423,15 +476,17 @@ func (r *run) saveFacts() error {
 func (r *run) count(d *Done) {
 	a := &d.Action
 	switch {
+	case errors.Is(d.Err, ErrNotTried):
+		r.report.NotTried++
+		r.writesFailed = r.writesFailed || a.Op != plan.Delete
+		return
 	case errors.Is(d.Err, ErrHeldBack):
 		r.report.HeldBack++
 		return
 	case d.Err != nil:
-		r.report.Failed++
 		r.writesFailed = r.writesFailed || a.Op != plan.Delete
-		if len(r.report.Failures) < keepFirst {
-			r.report.Failures = append(r.report.Failures, Failure{a.Key, a.Op, d.Err})
-		}
+		r.blocked = r.blocked || errors.Is(d.Err, place.ErrChanged) // maybe by who else writes there
+		r.report.Fail(a.Key, a.Op, d.Err)
 		return
 	}
 	r.blocked = r.blocked || a.Op == plan.Conflict && a.Reason != plan.ConflictUnicode
@@ -454,77 +509,6 @@ func subject(a *plan.Action) entry.Entry {
 		return e
 	}
 	return a.At(a.To)
-}
-
-// leave makes what was done durable, so that the next run goes on from there. What a run
-// left that was killed before is known only once one has come to its end.
-func (r *run) leave() error {
-	if !r.report.Changed {
-		return nil
-	}
-	// Notes must not outlive what they are about.
-	if err := r.finishPlaces(context.WithoutCancel(r.ctx)); err != nil {
-		return err
-	}
-	if err := r.Store.Sync(); err != nil {
-		return err
-	}
-	r.facts.Unfinished = r.knew.Unfinished
-	return r.saveFacts()
-}
-
-func (r *run) finishPlaces(ctx context.Context) error {
-	for _, s := range []plan.Side{plan.Source, plan.Dest} {
-		if s == plan.Source && r.Mode != plan.TwoWay {
-			continue
-		}
-		if err := r.Places[s].Finish(ctx); err != nil {
-			return fmt.Errorf("finish %s: %w", r.Places[s], err)
-		}
-	}
-	return nil
-}
-
-// finish ends a run that came to its end.
-func (r *run) finish() error {
-	if r.report.Changed {
-		if err := r.finishPlaces(r.ctx); err != nil {
-			return err
-		}
-		if err := r.Store.Commit(); err != nil {
-			return fmt.Errorf("commit what the job remembers: %w", err)
-		}
-	}
-	switch {
-	case r.blocked, len(r.report.Refusals) > 0, r.report.HeldBack > 0, r.names[plan.Source] && r.report.Failed > 0:
-		// What stands there is not remembered, or came to be there after it was seen that
-		// nothing did: a run that only believes would not see it, and fail where it is in
-		// the way.
-		r.facts.Listed = time.Time{}
-	case r.report.Check != CheckState && r.report.Faults == 0:
-		r.facts.Listed = r.report.Listed
-	case r.report.Failed > 0:
-		// Maybe because the destination is not what it was thought to be.
-		r.facts.Listed = time.Time{}
-	}
-	r.facts.Unfinished = false
-	if r.facts == r.knew {
-		return nil
-	}
-	return r.saveFacts()
-}
-
-// samePast reports whether two memories of one key are the same.
-func samePast(a, b *plan.Past) bool {
-	return a.Key == b.Key && a.Missing == b.Missing && a.Dirty == b.Dirty &&
-		sameEntry(&a.Source, &b.Source) && sameEntry(&a.Dest, &b.Dest)
-}
-
-func sameEntry(a, b *entry.Entry) bool {
-	return a.Path == b.Path && a.Kind == b.Kind && a.Size == b.Size && a.Mode == b.Mode &&
-		a.UID == b.UID && a.GID == b.GID && a.MTime == b.MTime && a.Target == b.Target &&
-		a.Device == b.Device && a.Change == b.Change && a.Sum == b.Sum &&
-		maps.EqualFunc(a.Xattrs, b.Xattrs, bytes.Equal)
 }
 
 // tail carries out, in order, what waited for the end.

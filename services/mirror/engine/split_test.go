@@ -309,14 +309,14 @@ func TestAFailureCostsNoParts(t *testing.T) {
 	fault := errors.New("the line is cut")
 	var failed atomic.Int64
 	h.to.putPart = func(number int) error {
-		if number == 2 && failed.Add(1) < partTries {
+		if number == 2 && failed.Add(1) < DefaultTries {
 			return fault
 		}
 		return nil
 	}
 	h.whole()
 	h.same()
-	if n := failed.Load(); n != partTries {
+	if n := failed.Load(); n != DefaultTries {
 		t.Errorf("part 2 was tried %d times", n)
 	}
 	h.large(2)

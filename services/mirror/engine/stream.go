@@ -30,10 +30,17 @@ type stream struct {
 func (w *Worker) open(ctx context.Context, s plan.Side, e entry.Entry, off, n int64) (*stream, error) {
 	c, err := w.Places[s].Open(ctx, e, off, n)
 	if err != nil {
-		return nil, err
+		return nil, &sourceError{err}
 	}
 	return &stream{ctx: ctx, content: c, limit: w.Limit, read: w.Read, left: n}, nil
 }
+
+// sourceError is why a source could not be read, whatever the place says about it that it
+// was to be written to.
+type sourceError struct{ error }
+
+// Unwrap gives the source's error.
+func (e *sourceError) Unwrap() error { return e.error }
 
 // Read gives the content. An error stays.
 func (s *stream) Read(p []byte) (int, error) {

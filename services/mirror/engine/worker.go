@@ -71,8 +71,10 @@ const (
 )
 
 // Do carries out one item. A Rehash comes back as one, with the hashes filled in:
-// whoever made the plan settles it. If ctx ends, the error is its; what has no
-// error of its own then is done all the same.
+// whoever made the plan settles it. A Put comes back as an Equal if somebody else has
+// written just that meanwhile. What is not worth a try beside what was refused is
+// [ErrNotTried]. If ctx ends, the error is its; what has no error of its own then is done
+// all the same.
 func (w *Worker) Do(ctx context.Context, it Item) ([]Done, error) {
 	dones := make([]Done, len(it.Actions))
 	for i, a := range it.Actions {
@@ -85,33 +87,61 @@ func (w *Worker) Do(ctx context.Context, it Item) ([]Done, error) {
 		}
 		dones[0].Parts, dones[0].Err = w.putRange(ctx, &dones[0].Action, *it.Parts)
 	case it.DryRun:
-		w.spread(ctx, dones, it.Names, func(d *Done) bool { return d.Action.Op == plan.Rehash })
+		w.spread(ctx, slices.DeleteFunc(each(dones), func(d *Done) bool { return d.Action.Op != plan.Rehash }), it.Names)
 	case it.Ordered:
 		w.inOrder(ctx, dones, it.Names)
 	case it.Single, it.Names:
-		w.spread(ctx, dones, it.Names, func(*Done) bool { return true })
+		w.spread(ctx, each(dones), it.Names)
 	default:
+		var alone []*Done // as they are now: an action may come to be another one
+		for i := range dones {
+			if !w.batched(&dones[i].Action) {
+				alone = append(alone, &dones[i])
+			}
+		}
 		w.batches(ctx, dones)
-		w.spread(ctx, dones, false, func(d *Done) bool { return !w.batched(&d.Action) })
+		w.spread(ctx, alone, false)
 	}
 	return dones, ctx.Err()
 }
 
-// spread carries out single actions, several at once. A few goroutines take one after
-// the other: each new one would first have to grow its stack again.
-func (w *Worker) spread(ctx context.Context, dones []Done, names bool, which func(*Done) bool) {
+// spread carries out single actions, several at once, until nothing more of the kind can
+// be expected to be taken.
+func (w *Worker) spread(ctx context.Context, dones []*Done, names bool) {
+	var all refusals
+	w.several(len(dones), func(i int) {
+		d := dones[i]
+		if all.stops(&d.Action) {
+			d.Err = ErrNotTried
+			return
+		}
+		d.Err = w.one(ctx, &d.Action, names)
+		all.note(&d.Action, d.Err)
+	})
+}
+
+// each gives the place of each, in their order.
+func each(dones []Done) []*Done {
+	all := make([]*Done, len(dones))
+	for i := range dones {
+		all[i] = &dones[i]
+	}
+	return all
+}
+
+// several does something for all indices below n, several at once. A few goroutines take one
+// after the other: each new one would first have to grow its stack again.
+func (w *Worker) several(n int, do func(int)) {
 	parallel := DefaultParallel
 	if w.Parallel > 0 {
 		parallel = w.Parallel
 	}
 	var next atomic.Int64
 	var all sync.WaitGroup
-	for range min(parallel, len(dones)) {
+	for range min(parallel, n) {
 		all.Go(func() {
-			for i := next.Add(1) - 1; i < int64(len(dones)); i = next.Add(1) - 1 {
-				if d := &dones[i]; which(d) {
-					d.Err = w.one(ctx, &d.Action, names)
-				}
+			for i := next.Add(1) - 1; i < int64(n); i = next.Add(1) - 1 {
+				do(int(i))
 			}
 		})
 	}
@@ -237,16 +267,17 @@ func set(a *plan.Action, s plan.Side, e entry.Entry) {
 // put copies one entry, again if the source changes meanwhile, or if its content was damaged
 // on its way. What was known by its name only is known by then.
 func (w *Worker) put(ctx context.Context, a *plan.Action, names bool) error {
-	tries := w.Tries
-	if tries <= 0 {
-		tries = DefaultTries
+	passes := damaged
+	if w.inParts(a) { // each of which was sent again
+		passes = func(error) bool { return false }
 	}
+	unknown := names
 	for try := 1; ; try++ {
-		err := w.putOnce(ctx, a, names && try == 1)
-		if errors.Is(err, place.ErrDamaged) && try < tries && !w.inParts(a) { // each part was sent again
-			continue
-		}
-		if !errors.Is(err, place.ErrChanged) || try == tries {
+		err := w.again(ctx, passes, func() error {
+			defer func() { unknown = false }()
+			return w.putOnce(ctx, a, unknown)
+		})
+		if !errors.Is(err, place.ErrChanged) || ctx.Err() != nil {
 			return err
 		}
 		source := a.To.Other()
@@ -262,7 +293,9 @@ func (w *Worker) put(ctx context.Context, a *plan.Action, names bool) error {
 		case !there || now.Kind != then.Kind:
 			return fmt.Errorf("the %s is not what it was any more: %w", source, err)
 		case untouched(&now, &then):
-			return err // The other side changed: what is there was not planned for.
+			return w.collided(ctx, a, false, err) // What is there was not planned for.
+		case try >= w.tries():
+			return err
 		}
 		set(a, source, now)
 	}
@@ -402,25 +435,53 @@ func (w *Worker) batches(ctx context.Context, dones []Done) {
 		if len(writes) == 0 {
 			continue
 		}
-		if err := w.acquire(ctx); err != nil {
-			for _, d := range which {
-				d.Err = err
-			}
-			continue
-		}
-		outcomes := w.Places[to].PutBatch(ctx, writes)
-		w.release()
-		for i, o := range outcomes {
-			d := which[i]
-			if d.Err = o.Err; o.Err != nil {
-				continue
-			}
-			e := writes[i].Entry
-			o.Entry.Sum = o.Entry.Sum.Merge(e.Sum)
-			set(&d.Action, to.Other(), e)
-			set(&d.Action, to, o.Entry)
-		}
+		w.sendBatch(ctx, to, which, writes)
 	}
+}
+
+// sendBatch writes what was loaded. What arrives damaged is sent again, and what somebody
+// else wrote meanwhile is looked at.
+func (w *Worker) sendBatch(ctx context.Context, to plan.Side, which []*Done, writes []place.Write) {
+	left := make([]int, len(writes))
+	for i := range left {
+		left[i] = i
+	}
+	_ = w.again(ctx, damaged, func() (hurt error) {
+		all := make([]place.Write, len(left))
+		for n, i := range left {
+			all[n] = writes[i]
+		}
+		outcomes := w.putBatch(ctx, to, all)
+		var rest []int
+		for n, o := range outcomes {
+			i := left[n]
+			if which[i].Err = o.Err; damaged(o.Err) {
+				hurt, rest = o.Err, append(rest, i)
+			}
+			if e := writes[i].Entry; o.Err == nil {
+				o.Entry.Sum = o.Entry.Sum.Merge(e.Sum)
+				set(&which[i].Action, to.Other(), e)
+				set(&which[i].Action, to, o.Entry)
+			}
+		}
+		left = rest
+		return hurt
+	})
+	w.several(len(which), func(i int) {
+		if d := which[i]; errors.Is(d.Err, place.ErrChanged) && ctx.Err() == nil {
+			set(&d.Action, to.Other(), writes[i].Entry)
+			d.Err = unpanicked(&d.Action, func() error { return w.collided(ctx, &d.Action, true, d.Err) })
+		}
+	})
+}
+
+// putBatch is one request, or its error for each of the writes.
+func (w *Worker) putBatch(ctx context.Context, to plan.Side, writes []place.Write) []place.Outcome {
+	if err := w.acquire(ctx); err != nil {
+		return slices.Repeat([]place.Outcome{{Err: err}}, len(writes))
+	}
+	defer w.release()
+	return w.Places[to].PutBatch(ctx, writes)
 }
 
 // room is memory for n bytes, which the caller gives back to rooms: to make it anew for

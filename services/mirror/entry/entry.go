@@ -60,6 +60,9 @@ type Entry struct {
 	// between the components and none at either end. "" is the root itself.
 	Path string
 	Kind Kind
+	// Kept says, in a manifest, that the destination alone held it: the source had it
+	// once, and the mirror removes nothing. No place tells it.
+	Kept bool
 	// Size is the number of bytes of content: of a symbolic link the length of
 	// its target, of everything that is neither file nor link 0.
 	Size int64

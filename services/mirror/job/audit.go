@@ -62,11 +62,15 @@ type Rot struct {
 }
 
 // Clean reports whether each side was shown to hold what the manifest says, and both the
-// same, now that repairs are made. What was not checked is not clean, nor is what is equal
+// same, now that repairs are made. What was not checked is not clean, nor is a side of which
+// nothing was, nor is what is equal
 // on both sides while the manifest has no hash of it: both may have rotted alike.
 func (a Audited) Clean() bool {
 	for _, s := range a.Sides {
 		v := s.Verdict
+		if s.Inconclusive() {
+			return false
+		}
 		// What could not be read is unchecked in the verdict.
 		if v.Missing.Count+v.Extra.Count+v.Low.Count > 0 || v.Different.Count+v.Unchecked.Count > int64(a.Repaired(s)) {
 			return false
@@ -83,6 +87,14 @@ func (a Audited) Repaired(s Verified) (n int) {
 		}
 	}
 	return n
+}
+
+// Edited counts the contents that are not what the manifest says, and have not rotted.
+func (a Audited) Edited() (n int64) {
+	for _, s := range a.Sides {
+		n += s.Verdict.Different.Count
+	}
+	return max(n-int64(len(a.Rotten)), 0)
 }
 
 // Audit reads every content on both sides, and compares it with the manifest of the
@@ -246,7 +258,11 @@ func (j *Job) repair(ctx context.Context, bad map[string]*[2]flaw, rots []Rot, i
 		if err != nil {
 			return fmt.Errorf("mirror %s: read the last run: %w", j.spec.Name, err)
 		}
-		if r := byKey[p.Key]; r != nil {
+		switch r := byKey[p.Key]; {
+		case r == nil:
+		case j.kept(&p):
+			r.Err = errors.New("it was kept at the destination only, and the source has it no more: take it from a backup")
+		default:
 			if r.Err = j.replace(ctx, &p, r.Side); r.Err == nil {
 				r.Repaired = true
 				fixed = append(fixed, p)
@@ -279,11 +295,14 @@ func (j *Job) note(ctx context.Context, fixed []plan.Past) error {
 			return fmt.Errorf("mirror %s: %w", j.spec.Name, err)
 		}
 	}
-	past := &sealing{Store: j.store}
+	past, err := j.sealing()
+	if err != nil {
+		return err
+	}
 	if err := past.Commit(); err != nil {
 		return fmt.Errorf("mirror %s: %w", j.spec.Name, err)
 	}
-	_, err = j.seal(past)
+	_, _, err = j.seal(past)
 	return errors.Join(err, past.close())
 }
 

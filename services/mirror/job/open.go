@@ -66,6 +66,8 @@ type Job struct {
 	cleanUp []func(context.Context) error
 	// roots are the paths at which the places are directories here; "" for buckets.
 	roots [2]string
+	// made says that the destination's was not there, and was made or is stood in for.
+	made bool
 }
 
 // Open opens a mirror's places and its state. write says whether something is to be
@@ -181,6 +183,25 @@ func (e Env) OpenWorker(ctx context.Context, m drill.Mirror) (w *engine.Worker, 
 	return j.Worker(), j.Close, nil
 }
 
+// Known tells, before a mirror is opened to be compared with its manifest, whether there is
+// one, or somebody may be about to make it. If not, the error is ErrNothingKnown. Unlike
+// Open it makes nothing.
+func (e Env) Known(m drill.Mirror) error {
+	s, err := parse(m)
+	if err != nil {
+		return err
+	}
+	dir := e.dir(s.Name)
+	var signed sealed
+	if known, err := state.LoadFrom(dir, rootName, &signed); known || err != nil {
+		return nil // Open says what is wrong with it.
+	}
+	if busy, err := state.Holder(dir); busy != nil || err != nil {
+		return nil
+	}
+	return fmt.Errorf("mirror %s: nothing is remembered in %s: %w", s.Name, dir, ErrNothingKnown)
+}
+
 // Shared reports whether other processes can carry out the mirror's work: the clone
 // of a snapshot is mounted where it was made.
 func (j *Job) Shared() bool { return j.spec.at[plan.Source].Scheme != location.ZFS }
@@ -264,7 +285,7 @@ func (j *Job) open(ctx context.Context, side plan.Side, readOnly bool) (place.Pl
 		}
 		p, err := store.Open(ctx, c, o)
 		if err != nil {
-			return nil, stores.NoKeys(l, c, err)
+			return nil, stores.Explain(l, c, err)
 		}
 		return p, nil
 	}
@@ -276,11 +297,13 @@ func (j *Job) open(ctx context.Context, side plan.Side, readOnly bool) (place.Pl
 		if path, err = j.standIn(); err != nil {
 			return nil, err
 		}
+		j.made = true
 	case !readOnly && side == plan.Dest && j.store != nil && j.store.Empty():
 		// Later it is there, or something is not mounted.
 		if err := j.makeRoot(path); err != nil {
 			return nil, fmt.Errorf("make the directory: %w", err)
 		}
+		j.made = true
 	}
 	j.roots[side] = path
 	return local.Open(ctx, path, local.Options{

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -230,15 +231,57 @@ func TestWhatIsReplacedHasToBeReadAgain(t *testing.T) {
 // What was touched a moment before it was read may be touched again without a trace.
 func TestWhatIsYoungDoesNotCountLater(t *testing.T) {
 	const files = 4
-	before := time.Now()
 	r := rolledBetween(t, drill.MirrorMirror, false, files)
-	r.now = before.Add(time.Second)
-	if v := r.look(VerifyOptions{Level: proof.L3, Read: verify.Amount{Percent: 100}})[plan.Dest]; !v.Verified() || v.Read != files {
+	r.now = time.Time{}
+	for i := range files {
+		st, err := os.Stat(filepath.Join(r.to, fmt.Sprintf("d%d/%02d", i%3, i)))
+		must(t, err)
+		if sys, ok := st.Sys().(*syscall.Stat_t); ok && time.Unix(sys.Ctim.Unix()).After(r.now) {
+			r.now = time.Unix(sys.Ctim.Unix())
+		}
+	}
+	all, little := VerifyOptions{Level: proof.L3, Read: verify.Amount{Percent: 100}}, VerifyOptions{Level: proof.L3, Read: verify.Amount{Bytes: 1}}
+	if v := r.look(all)[plan.Dest]; !v.Verified() || v.Read != files {
 		t.Errorf("all: %v", v.Result)
 	}
-	r.now = before.Add(time.Hour)
-	if v := r.look(VerifyOptions{Level: proof.L3, Read: verify.Amount{Bytes: 1}})[plan.Dest]; v.Verdict.Low.Count != files-1 {
+	r.now = r.now.Add(time.Hour)
+	v := r.look(little)[plan.Dest]
+	if v.Verdict.Low.Count != files-1 || v.Read != 1 {
 		t.Errorf("later: %v", v.Result)
+	}
+	for _, f := range v.Verdict.Low.First {
+		if !strings.HasPrefix(f.Detail, "read 60 minutes ago, which does not count: it was written so shortly before") {
+			t.Errorf("%q: %s", f.Key, f.Detail)
+		}
+	}
+	if r.look(all); !r.look(little)[plan.Dest].Verified() {
+		t.Error("what is young no more does not count either")
+	}
+	// A clock that was set back tells nothing, and is named.
+	r.now = r.now.Add(-30 * time.Minute)
+	v = r.look(little)[plan.Dest]
+	if v.Verdict.Low.Count != files-1 || !strings.Contains(v.Verdict.Low.First[0].Detail, "the clock was set back") {
+		t.Errorf("set back: %v: %+v", v.Result, v.Verdict.Low)
+	}
+}
+
+// What was read and found rotten was read: nobody says that it was not.
+func TestWhatWasReadInVainIsNotCalledUnread(t *testing.T) {
+	for _, intoBucket := range []bool{false, true} {
+		r := rolledBetween(t, drill.MirrorMirror, intoBucket, 4)
+		r.with(func(j *Job) {
+			bad := &enginetest.Rotten{Place: j.places[plan.Dest]}
+			bad.Rot("d0/00")
+			bad.Rot("d1/01")
+			j.places[plan.Dest] = bad
+			_, err := j.Verify(t.Context(), plan.Dest, VerifyOptions{Level: proof.L4})
+			must(t, err)
+		})
+		r.now = r.now.Add(3 * time.Hour)
+		v := r.look(VerifyOptions{Level: proof.L3, Read: verify.Amount{Bytes: 1}})[plan.Dest]
+		if v.Read != 1 || v.Verdict.Low.Count != 1 || v.Verdict.Low.First[0].Detail != "read 3 hours ago, which does not count: it was not what the manifest says, or could not be read" {
+			t.Errorf("got %v: %+v", v.Result, v.Verdict.Low)
+		}
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"iter"
+	"os"
 	"os/user"
 	"strconv"
 	"time"
@@ -152,9 +153,6 @@ func (r ruled) Look(ctx context.Context, e entry.Entry) (entry.Entry, bool, erro
 	return e, there, err
 }
 
-// mostFailures is how many failures a report gets from the rules.
-const mostFailures = 1000
-
 // settable refuses rules about owners where this process may not give files away:
 // no run would ever be done.
 func (j *Job) settable() error {
@@ -163,10 +161,31 @@ func (j *Job) settable() error {
 	}
 	for i, r := range j.spec.rights {
 		if r.uid != nil || r.gid != nil {
-			return &SpecError{j.spec.Name, fmt.Sprintf("permissions[%d]", i), "this process may not change owners", "leave owner and group out, or run it as root"}
+			field := "owner"
+			if r.uid == nil {
+				field = "group"
+			}
+			return &SpecError{j.spec.Name, fmt.Sprintf("permissions[%d].%s", i, field), "this process may not change owners", "leave owner and group out, or run it as root"}
 		}
 	}
 	return nil
+}
+
+// disowned reports whether what a run has done leaves an entry with an owner or a group
+// that is not the other side's, because this process may not change owners there.
+func (j *Job) disowned(d *engine.Done, dry bool) bool {
+	a := &d.Action
+	switch {
+	case d.Err != nil, a.Op != plan.Put && a.Op != plan.MakeDir && a.Op != plan.Meta:
+		return false
+	case j.places[a.To].Traits().Lists&plan.AttrOwner != 0:
+		return false
+	}
+	want, got := a.At(a.To.Other()), a.At(a.To)
+	if dry {
+		return int64(want.UID) != int64(os.Geteuid()) // what it would be written as
+	}
+	return want.UID != got.UID || want.GID != got.GID
 }
 
 // mendRights sets modes and owners in the destination by the job's rules: after
@@ -190,9 +209,7 @@ func (j *Job) mendRights(ctx context.Context, report *engine.Report) (int64, err
 			if ctx.Err() != nil {
 				return n, fmt.Errorf("set permissions in %s: %w", dest, ctx.Err())
 			}
-			if report.Failed++; len(report.Failures) < mostFailures {
-				report.Failures = append(report.Failures, engine.Failure{Key: e.Key(), Op: plan.Meta, Err: err})
-			}
+			report.Fail(e.Key(), plan.Meta, err)
 			continue
 		}
 		n++

@@ -173,9 +173,7 @@ func (j *Job) setRoot(to plan.Side, now [2]rootAttrs, report *engine.Report) boo
 	case (errors.Is(err, fs.ErrPermission) || errors.Is(err, errors.ErrUnsupported)) && !j.opener(to, want):
 		// Where something is mounted for this user it is often not his.
 	default:
-		if report.Failed++; len(report.Failures) < mostFailures {
-			report.Failures = append(report.Failures, engine.Failure{Key: rootKey, Op: plan.Meta, Err: fmt.Errorf("set the attributes of the root: %w", err)})
-		}
+		report.Fail(rootKey, plan.Meta, fmt.Errorf("set the attributes of the root: %w", err))
 	}
 	return err == nil
 }

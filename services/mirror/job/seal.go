@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"iter"
 
+	"github.com/firedrill/firedrill/services/mirror/entry"
 	"github.com/firedrill/firedrill/services/mirror/plan"
 	"github.com/firedrill/firedrill/services/mirror/proof"
 	"github.com/firedrill/firedrill/services/mirror/state"
@@ -25,49 +26,87 @@ type sealed struct {
 	proof.Signed
 	Generation int64 `json:"generation"`
 	Form       int   `json:"form"`
+	// Keeps says that what the source holds no more is marked in it as kept.
+	Keeps bool `json:"keeps,omitempty"`
+	// Unread is [Result.Unread].
+	Unread int64 `json:"unread,omitempty"`
 }
 
 // seal signs the root of the manifest of what is remembered, and writes that unless the
-// run has done so, or the one that is there is of just that.
-func (j *Job) seal(past *sealing) (proof.Signed, error) {
-	var signed proof.Signed
+// run has done so, or the one that is there is of just that. It tells how many contents
+// no run has read.
+func (j *Job) seal(past *sealing) (signed proof.Signed, unread int64, err error) {
 	facts, _, err := j.Facts()
 	if err != nil {
-		return signed, fmt.Errorf("mirror %s: %w", j.spec.Name, err)
+		return signed, 0, fmt.Errorf("mirror %s: %w", j.spec.Name, err)
 	}
 	var signer proof.Signer
 	public := ""
 	if j.env.Signer != nil {
 		if signer, err = j.env.Signer(); err != nil {
-			return signed, fmt.Errorf("mirror %s: sign the manifest: %w", j.spec.Name, err)
+			return signed, 0, fmt.Errorf("mirror %s: sign the manifest: %w", j.spec.Name, err)
 		}
 		public = signer.Public()
 	}
 	var before sealed
 	known, err := j.store.Load(rootName, &before)
-	if err != nil || known && before.Generation == facts.Generation && before.Signer == public && before.Form == manifestForm {
-		return before.Signed, err
+	if err != nil || known && before.Generation == facts.Generation && before.Signer == public && before.Form == manifestForm && before.Keeps == past.keeps {
+		return before.Signed, before.Unread, err
 	}
 	root, err := past.manifest()
 	if err != nil {
-		return signed, fmt.Errorf("mirror %s: %w", j.spec.Name, err)
+		return signed, 0, fmt.Errorf("mirror %s: %w", j.spec.Name, err)
 	}
 	signed = proof.Signed{Root: root, Subject: j.subject(j.env.Now())}
 	if signer != nil {
 		if signed, err = proof.Sign(root, signed.Subject, signer); err != nil {
-			return signed, fmt.Errorf("mirror %s: %w", j.spec.Name, err)
+			return signed, 0, fmt.Errorf("mirror %s: %w", j.spec.Name, err)
 		}
 	}
-	return signed, j.store.Save(rootName, sealed{signed, facts.Generation, manifestForm})
+	return signed, past.unread, j.store.Save(rootName, sealed{signed, facts.Generation, manifestForm, past.keeps, past.unread})
 }
 
 // sealing is the state of one run. When it is committed, the manifest of what it holds
 // from then on is written beside it: that saves reading all of it once more.
 type sealing struct {
 	*state.Store
+	// keeps says that the mirror removes nothing; afresh that it removes something from
+	// this run on, and did not in the one before.
+	keeps, afresh bool
 	// file is the manifest of the last commit, and root its root; nil if there is none.
 	file *state.File
 	root proof.Root
+	// unread is how many of the contents in the manifest no run has read.
+	unread int64
+}
+
+// sealing is for one run, or for what is noted beside one.
+func (j *Job) sealing() (*sealing, error) {
+	facts, known, err := j.Facts()
+	if err != nil {
+		return nil, fmt.Errorf("mirror %s: %w", j.spec.Name, err)
+	}
+	return &sealing{
+		Store: j.store, keeps: j.spec.mode == plan.Copy,
+		afresh: known && facts.Mode == plan.Copy && j.spec.mode != plan.Copy,
+	}, nil
+}
+
+// Past is the store's. What was missing in a run that removes nothing was nobody's loss:
+// a mirror that removes begins to count anew.
+func (s *sealing) Past() iter.Seq2[plan.Past, error] {
+	past := s.Store.Past()
+	if !s.afresh {
+		return past
+	}
+	return func(yield func(plan.Past, error) bool) {
+		for p, err := range past {
+			p.Missing = [2]uint8{}
+			if !yield(p, err) {
+				return
+			}
+		}
+	}
 }
 
 // Commit is the store's. A manifest that cannot be written keeps nothing from being
@@ -80,7 +119,7 @@ func (s *sealing) Commit() error {
 	}
 	failed := errNotWritten
 	err = s.CommitRead(func(past iter.Seq2[plan.Past, error]) error {
-		s.root, failed = verify.Manifest(file, past)
+		s.root, failed = verify.Manifest(file, s.counted(past), s.keeps)
 		return nil
 	})
 	if err != nil { // perhaps there was no room for both
@@ -106,11 +145,27 @@ func (s *sealing) manifest() (proof.Root, error) {
 	if err != nil {
 		return proof.Root{}, err
 	}
-	root, err := verify.Manifest(file, s.Past())
+	root, err := verify.Manifest(file, s.counted(s.Past()), s.keeps)
 	if err != nil {
 		return root, errors.Join(err, file.Close())
 	}
 	return root, file.Commit()
+}
+
+// counted is the past, of which it counts the contents that both sides hold still and that
+// nothing is known of together.
+func (s *sealing) counted(past iter.Seq2[plan.Past, error]) iter.Seq2[plan.Past, error] {
+	s.unread = 0
+	return func(yield func(plan.Past, error) bool) {
+		for p, err := range past {
+			if p.Source.Kind == entry.File && plan.Present(p.Source) && plan.Present(p.Dest) && !verify.Kept(&p, s.keeps) && p.Source.Sum.Shared(p.Dest.Sum).Has == 0 {
+				s.unread++
+			}
+			if !yield(p, err) {
+				return
+			}
+		}
+	}
 }
 
 // close gives up a manifest that got no name.

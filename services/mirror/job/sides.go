@@ -46,8 +46,8 @@ func (j *Job) compareSides(a *Audited, read [2]*state.Spill) (err error) {
 	}
 	keep := j.filter()
 	for want, err := range m.Entries() {
-		if err == nil && keep != nil && !keep(want.Path, want.Kind) {
-			continue
+		if err == nil && (want.Kept || keep != nil && !keep(want.Path, want.Kind)) {
+			continue // or it is on one side only
 		}
 		if err == nil {
 			err = a.compare(want, sides)

@@ -48,19 +48,56 @@ type Result struct {
 	// Mended counts the entries whose permissions were set by the rules after the
 	// copy.
 	Mended int64
+	// Disowned counts what was written, or would be, and keeps an owner or a group that is
+	// not that of the other side, as this process may not change owners there: a run
+	// that may sets them.
+	Disowned int64
+	// Unread counts the contents of the manifest that were taken for equal without ever
+	// having been read, so that nothing can be shown of them.
+	Unread int64
+	// Untried are the buckets that a dry run would write to: whether these credentials may
+	// is known only once something is written.
+	Untried []string
+	// New says that there was nothing yet at the destination, before the mirror's first
+	// run: no directory, or no object below the prefix.
+	New bool
 }
 
 // Sync makes one run. What went wrong with single entries is in the result; the
 // error says why a run could not go on, and the result then holds what it did.
 func (j *Job) Sync(ctx context.Context, o SyncOptions) (res Result, err error) {
-	past := &sealing{Store: j.store}
+	past, err := j.sealing()
+	if err != nil {
+		return res, err
+	}
 	defer func() { err = errors.Join(err, past.close()) }()
 	e, spill, err := j.engine(o, past)
 	if err != nil {
 		return res, err
 	}
 	defer func() { err = errors.Join(err, spill.Close()) }()
+	var writes [2]bool
+	e.Each = func(d engine.Done) {
+		writes[d.Action.To] = writes[d.Action.To] || d.Err == nil && d.Action.Op.Changes()
+		if j.disowned(&d, o.DryRun) {
+			res.Disowned++
+		}
+		if o.Each != nil {
+			o.Each(d)
+		}
+	}
+	first := j.store.Empty()
 	res.Report, err = e.Run(ctx)
+	res.New = first && (j.made || j.roots[plan.Dest] == "" && err == nil && res.Seen[plan.Dest] == 0)
+	if _, gaveUp := errors.AsType[*engine.GaveUpError](err); gaveUp {
+		// What was done is remembered. More would be refused just so.
+		var failed error
+		res.Root, res.Unread, failed = j.seal(past)
+		return res, errors.Join(err, failed)
+	}
+	if err == nil && o.DryRun {
+		res.Untried, err = j.couldWrite(writes)
+	}
 	if err != nil || o.DryRun {
 		return res, err
 	}
@@ -70,7 +107,7 @@ func (j *Job) Sync(ctx context.Context, o SyncOptions) (res Result, err error) {
 	if res.Mended, err = j.mendRights(ctx, &res.Report); err != nil {
 		return res, err
 	}
-	res.Root, err = j.seal(past)
+	res.Root, res.Unread, err = j.seal(past)
 	return res, err
 }
 
@@ -217,6 +254,11 @@ func (o VerifyOptions) period() time.Duration {
 type Verified struct {
 	verify.Result
 	Place string
+	// Entries is how many the manifest has, Filter are the rules that say which take part.
+	Entries int64
+	Filter  []string
+	// Disowning says that this process may not give what lies there to its owner.
+	Disowning bool
 }
 
 // differs reports whether the place is not what the last run left, as far as that was
@@ -250,7 +292,7 @@ func (j *Job) VerifySides(ctx context.Context, sides []plan.Side, o VerifyOption
 	all, errs := make([]Verified, len(sides)), make([]error, len(sides))
 	for i, side := range sides {
 		c := verify.Check{
-			Place: j.places[side], Level: o.Level, Filter: j.filter(), Parallel: o.Parallel,
+			Place: j.places[side], Level: o.Level, Filter: j.filter(), Source: side == plan.Source, Parallel: o.Parallel,
 			Limit: limit, Known: j.known(side),
 		}
 		if o.Seen != nil {
@@ -261,7 +303,10 @@ func (j *Job) VerifySides(ctx context.Context, sides []plan.Side, o VerifyOption
 			}
 		}
 		g.Go(func() {
-			all[i].Place = j.places[side].String()
+			all[i] = Verified{
+				Place: j.places[side].String(), Entries: m.Root().Entries, Filter: j.spec.Filter,
+				Disowning: j.places[side].Traits().Lists&plan.AttrOwner == 0,
+			}
 			all[i].Result, errs[i] = j.against(side, o, func(r *verify.Rolling) (verify.Result, error) {
 				c.Rolling = r
 				return c.Against(ctx, m.Entries())
@@ -291,7 +336,7 @@ func (j *Job) known(side plan.Side) iter.Seq2[entry.Entry, error] {
 	return func(yield func(entry.Entry, error) bool) {
 		for p, err := range j.store.Past() {
 			e := p.At(side)
-			e.Sum = e.Sum.Shared(p.At(side.Other()).Sum)
+			e.Sum = verify.Sum(&p, side, j.kept(&p))
 			if err == nil && (!plan.Present(e) || p.Dirty[side]) {
 				continue
 			}
@@ -301,6 +346,10 @@ func (j *Job) known(side plan.Side) iter.Seq2[entry.Entry, error] {
 		}
 	}
 }
+
+// kept reports whether the last run left an entry at the destination only, and will always:
+// the mirror removes nothing.
+func (j *Job) kept(p *plan.Past) bool { return verify.Kept(p, j.spec.mode == plan.Copy) }
 
 // Root is what stands for the last run that came to its end.
 func (j *Job) Root() (proof.Signed, error) {

@@ -90,8 +90,9 @@ func Parse(s string) (Location, error) {
 		return parseDataset(s, rest)
 	case S3:
 		store, rest, _ := strings.Cut(rest, "/")
-		if !storePattern().MatchString(store) {
-			return Location{}, fault(s, "write s3:store/bucket/prefix with the name of a store in the inventory, or s3+https://host:port/bucket/prefix")
+		bucket, _, _ := strings.Cut(rest, "/")
+		if !storePattern().MatchString(store) || !isBucket(bucket) {
+			return Location{}, fault(s, "write s3:store/bucket/prefix with the name of a store in the inventory, or s3+https://host:port/bucket/prefix; a bucket's name has "+bucketName)
 		}
 		return parseBucket(s, Location{Scheme: S3, Store: store}, rest)
 	case S3HTTP, S3HTTPS:
@@ -127,6 +128,9 @@ var (
 
 const alphanumeric = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
 
+// bucketName says what isBucket asks for.
+const bucketName = "3 to 255 letters, digits, dots, dashes and underscores"
+
 // isBucket reports whether S3 takes a bucket's name, with the longer and looser names of
 // old buckets and MinIO's. As a pattern, {2,254} of them, it takes longer to compile
 // than the rest of a command's start.
@@ -160,7 +164,7 @@ func parseURL(s string) (Location, error) {
 func parseBucket(s string, l Location, rest string) (Location, error) {
 	bucket, prefix, _ := strings.Cut(rest, "/")
 	if !isBucket(bucket) {
-		return Location{}, fault(s, fmt.Sprintf("%q is no bucket's name: it has 3 to 255 letters, digits, dots, dashes and underscores", bucket))
+		return Location{}, fault(s, fmt.Sprintf("%q is no bucket's name: it has "+bucketName, bucket))
 	}
 	prefix = strings.TrimSuffix(prefix, "/")
 	if prefix != "" && (path.Clean("/"+prefix) != "/"+prefix) {

@@ -21,6 +21,9 @@ var (
 	ErrChanged = errors.New("it changed since it was looked at")
 	// ErrReadOnly says that a place cannot be written to.
 	ErrReadOnly = errors.New("the place is read-only")
+	// ErrRefused is part of the error of a change that the place refuses, and will refuse
+	// again until somebody gives it rights, room, or the place itself back.
+	ErrRefused = errors.New("the place refuses to be changed")
 	// ErrNoUpload says that an upload in parts is gone, or that its parts are not what
 	// they were said to be: it has to be begun anew.
 	ErrNoUpload = errors.New("the upload is gone")

@@ -148,7 +148,7 @@ func create(f *found, to Side) Action {
 func (r *Rules) remove(f *found, on Side) Action {
 	other := on.Other()
 	switch {
-	case r.Mode == Copy:
+	case r.Mode == Copy && !f.unsure[other]:
 		return f.because(Keep, on, KeepMode)
 	case f.unsure[other] || f.unsurePast:
 		return f.because(Keep, on, KeepUnlisted)

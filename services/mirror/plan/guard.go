@@ -48,6 +48,8 @@ type Marker struct {
 	Want, Got string
 }
 
+func (m Marker) matches() bool { return m.Want != "" && m.Got == m.Want }
+
 // Guards are the limits of deletes. The zero value deletes nothing, as no marker
 // matches.
 type Guards struct {
@@ -119,7 +121,7 @@ func (r *Rules) judge(t *tally) []Refusal {
 			continue
 		}
 		absent := on.Other()
-		if m := r.Guards.Markers[absent]; m.Want == "" || m.Got != m.Want {
+		if m := r.Guards.Markers[absent]; !m.matches() {
 			refuse(GuardIdentity, fmt.Sprintf("%s %s", absent, quote(m.Got)), quote(m.Want),
 				fmt.Sprintf("see whether the right %s is mounted; if it was replaced on purpose, set the mirror up again", absent))
 		}

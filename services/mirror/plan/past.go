@@ -12,7 +12,8 @@ type Past struct {
 	// Source and Dest are what the sides held; [Present] tells whether they did.
 	// Where both did, their contents were equal.
 	Source, Dest entry.Entry
-	// Missing counts, by side, the scans in a row that did not find the entry.
+	// Missing counts, by side, the scans in a row that did not find the entry. The mode
+	// Copy, which deletes nothing, counts to one.
 	Missing [2]uint8
 	// Dirty says, by side, that the entry was modified so shortly before it was
 	// read that its times do not tell whether it was modified again.
@@ -48,7 +49,7 @@ func (r *Rules) Next(a Action, done bool) (Past, bool) {
 	case Delete:
 		return a.Past, !done && a.Past.Key != ""
 	case Keep:
-		if a.Reason == KeepMissing {
+		if a.Reason == KeepMissing || a.Reason == KeepMode && r.left(&a) {
 			return a.missed(), true
 		}
 		done = false
@@ -84,6 +85,13 @@ func (a *Action) missed() Past {
 	}
 	p.Missing[a.To] = 0
 	return p
+}
+
+// left reports whether what a copy keeps was on both sides before, and is missing for the
+// first time on one that is the place it should be.
+func (r *Rules) left(a *Action) bool {
+	other := a.To.Other()
+	return a.Past.synced() && a.Past.Missing[other] == 0 && r.Guards.Markers[other].matches()
 }
 
 // dirty reports whether the entry was modified within two seconds of the scan.

@@ -57,7 +57,11 @@ func Check(want, got iter.Seq2[entry.Entry, error], how Evidence) (Verdict, erro
 		case !w.ok && !g.ok:
 			return c.verdict(), nil
 		case !g.ok || w.ok && w.key < g.key:
-			c.v.Missing.Add(w.key, "")
+			detail := ""
+			if w.head.Kept {
+				detail = "it was kept at the destination only: the source had it no more"
+			}
+			c.v.Missing.Add(w.key, detail)
 			w.advance()
 		case !w.ok || g.key < w.key:
 			if g.head.Kind != entry.Dir || !w.ok || !strings.HasPrefix(w.key, g.key) {
@@ -118,12 +122,13 @@ type check struct {
 	any bool
 }
 
-// verdict ends the check. Of an empty manifest no more was checked than a listing.
+// verdict ends the check. Where there was nothing to compare, nothing was checked: that
+// both are empty is what a lost manifest and a lost disk look like.
 func (c *check) verdict() Verdict {
 	v := c.v
 	v.Level, v.Asked = c.how.Level, c.how.Level
 	if !c.any {
-		v.Level = L1
+		v.Level = LevelNone
 	}
 	for l := LevelNone; l < v.Level; l++ {
 		if v.At[l] > 0 {
@@ -142,9 +147,14 @@ func (c *check) compare(key string, want, got entry.Entry) {
 		}
 	}
 	level, detail := Compare(want, got, how)
+	if want.Kept && detail == "" {
+		c.v.Kept.Add(key, "the source had it no more, and this mirror removes nothing")
+	}
 	switch {
 	case detail != "":
 		c.v.Different.Add(key, detail)
+	case level == LevelNone && want.Sum.Has == 0 && want.Kept:
+		c.v.Unchecked.Add(key, "it went from the source before any run read it, so that no hash is known to compare with: remove it from the destination, or copy it back to the source")
 	case level == LevelNone && want.Sum.Has == 0:
 		c.v.Unchecked.Add(key, "no run has read it, so that no hash is known to compare with: `firedrill mirror sync --check audit` reads it")
 	case level == LevelNone:
@@ -162,6 +172,9 @@ func (c *check) compare(key string, want, got entry.Entry) {
 	if detail == "" && c.how.Metadata {
 		if detail := attributes(want, got); detail != "" {
 			c.v.MetadataOnly.Add(key, detail)
+			if got.UID, got.GID = want.UID, want.GID; attributes(want, got) == "" {
+				c.v.Owners++
+			}
 		}
 	}
 }

@@ -224,10 +224,17 @@ func TestAnErrorLeavesNoLevel(t *testing.T) {
 	}
 }
 
-func TestAnEmptyManifestIsCheckedByAListing(t *testing.T) {
+// That there was nothing to compare proves nothing, and is said.
+func TestOfAnEmptyManifestNothingIsChecked(t *testing.T) {
 	v := check(t, seq(), seq(), proof.Evidence{Level: proof.L4})
-	if v.Level != proof.L1 || !v.Verified() {
+	if v.Level != proof.LevelNone || v.Verified() || !v.Nothing() || v.String() != "INCONCLUSIVE: nothing was checked" {
 		t.Errorf("got %v", v)
+	}
+	if v := check(t, seq(), seq(file("a", 0)), proof.Evidence{Level: proof.L1}); v.Nothing() || v.Extra.Count != 1 {
+		t.Errorf("with something extra: %v", v)
+	}
+	if v := check(t, seq(file("a", 0)), seq(), proof.Evidence{Level: proof.L1}); v.Nothing() || v.Missing.Count != 1 || v.Verified() {
+		t.Errorf("with everything missing: %v", v)
 	}
 }
 

@@ -79,22 +79,40 @@ type Verdict struct {
 	Extra   Findings `json:"extra"`
 	// Different have another content, or are of another kind.
 	Different Findings `json:"different"`
-	// MetadataOnly have the content, and other attributes.
+	// MetadataOnly have the content, and other attributes. Owners counts those of them
+	// that have nothing but another owner or group.
 	MetadataOnly Findings `json:"metadataOnly"`
+	Owners       int64    `json:"owners"`
+	// Kept are entries that only the destination is to hold, and that it does hold. They
+	// are among the Checked, or the Unchecked.
+	Kept Findings `json:"kept"`
 }
 
 // Verified reports whether the location was shown to hold the contents of the
 // manifest and nothing else, at the level that was asked for. Equal roots (L0) alone
-// never show that.
+// never show that, nor does it that there was nothing to check.
 func (v Verdict) Verified() bool {
-	return v.Level >= L1 && v.Missing.Count+v.Extra.Count+v.Different.Count+v.Unchecked.Count+v.Low.Count == 0
+	return v.Level >= L1 && v.Problems() == 0
+}
+
+// Problems counts all that keeps the location from being verified.
+func (v Verdict) Problems() int64 {
+	return v.Missing.Count + v.Extra.Count + v.Different.Count + v.Unchecked.Count + v.Low.Count
+}
+
+// Nothing reports whether a location was looked at, and there was nothing to compare.
+func (v Verdict) Nothing() bool {
+	return v.Asked >= L1 && v.Checked+v.Problems() == 0
 }
 
 // String is the verdict in one line.
 func (v Verdict) String() string {
 	text := "NOT verified"
-	if v.Verified() {
+	switch {
+	case v.Verified():
 		text = "verified"
+	case v.Nothing():
+		return "INCONCLUSIVE: nothing was checked"
 	}
 	level := v.Level.String()
 	if v.Level < v.Asked && v.Checked > 0 {
@@ -111,6 +129,9 @@ func (v Verdict) String() string {
 		if f.n > 0 {
 			text += fmt.Sprintf(", %d %s", f.n, f.what)
 		}
+	}
+	if v.Kept.Count > 0 {
+		text += fmt.Sprintf("; %d of these are kept at the destination only", v.Kept.Count)
 	}
 	return text
 }

@@ -23,6 +23,11 @@ var ErrEntry = errors.New("the entry has no line in a manifest")
 // never ends.
 const maxLine = 1 << 20
 
+// keptMark is what the line of an entry that only the destination holds ends with. No
+// other line has it, so that manifests without such an entry are what they ever were; who
+// does not know it refuses the line, and does not take the entry for one of both sides.
+const keptMark = `,"kept":true`
+
 // appendLine appends the canonical line of an entry, without a line feed. It is
 // written by hand, as a signed format must not change with a library's taste.
 //
@@ -76,7 +81,11 @@ func appendLine(b []byte, e entry.Entry) ([]byte, error) {
 		}
 		b = append(b, '}')
 	}
-	return append(appendSum(b, e.Sum), '}'), nil
+	b = appendSum(b, e.Sum)
+	if e.Kept {
+		b = append(b, keptMark...)
+	}
+	return append(b, '}'), nil
 }
 
 // writable reports why an entry has no line.

@@ -78,6 +78,7 @@ func (p *parser) entry() (e entry.Entry) {
 		e.Xattrs = p.xattrs()
 	}
 	e.Sum = p.sum()
+	e.Kept = p.is(keptMark)
 	p.must("}")
 	return e
 }

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/firedrill/firedrill/pkg/drill"
+	"github.com/firedrill/firedrill/services/mirror/engine"
 	"github.com/firedrill/firedrill/services/mirror/job"
 	"github.com/firedrill/firedrill/services/mirror/plan"
 	"github.com/firedrill/firedrill/services/mirror/proof"
@@ -25,13 +26,28 @@ const logName = "runs"
 // Log is what is known of a mirror's runs. Dry runs leave nothing in it.
 type Log struct {
 	// Mirror is the mirror as that run was described that left what is remembered:
-	// the last one that came to its end.
+	// the last one that came to its end. While nothing is remembered, it is the last.
 	Mirror drill.Mirror `json:"mirror"`
 	// Last is the last run that began, Success the last that left nothing to be
 	// done, Failure the last other one that ended.
 	Last    *Run `json:"last,omitempty"`
 	Success *Run `json:"success,omitempty"`
 	Failure *Run `json:"failure,omitempty"`
+	// Check is the last comparison with what is remembered that came to its end.
+	Check *Check `json:"check,omitempty"`
+}
+
+// Check is what a comparison came to.
+type Check struct {
+	// What is verify, drift or audit; Level is that which was asked for.
+	What  string    `json:"what"`
+	Level string    `json:"level"`
+	By    string    `json:"by"`
+	Ended time.Time `json:"ended"`
+	// Good says that nothing was found that is not as it should be, Sides in words what
+	// each place has shown that was looked at.
+	Good  bool     `json:"good"`
+	Sides []string `json:"sides"`
 }
 
 // Run is what one run came to.
@@ -120,6 +136,14 @@ func history(dir string) (Log, error) {
 	return l, err
 }
 
+// Begun reports whether any run has come so far as to look at the mirror's places and to
+// remember something: of one that was mistyped none ever does.
+func Begun(dir string) bool {
+	var f engine.Facts
+	known, err := state.LoadFrom(dir, engine.FactsName, &f)
+	return known || err != nil // what cannot be read was written
+}
+
 // Begin notes that a run begins. The caller has the mirror open, so that no other
 // run writes to the log meanwhile, or could not open it.
 func Begin(dir string, m drill.Mirror, by string, at time.Time) error {
@@ -127,7 +151,7 @@ func Begin(dir string, m drill.Mirror, by string, at time.Time) error {
 	if err != nil {
 		return err
 	}
-	if l.Mirror.From == "" {
+	if l.Mirror.From == "" || l.Success == nil && !Begun(dir) {
 		l.Mirror = m
 	}
 	l.Last = &Run{By: by, Began: at.UTC()}
@@ -154,13 +178,27 @@ func End(dir string, m drill.Mirror, res job.Result, err error, at time.Time) er
 	return write(dir, l)
 }
 
+// Checked notes what a comparison came to, where there is a log of runs that is whole: the
+// next run mends it. The caller has the mirror open.
+func Checked(dir string, c Check) error {
+	l, known, err := Read(dir)
+	switch {
+	case errors.Is(err, state.ErrCorrupt), err == nil && !known:
+		return nil
+	case err != nil:
+		return err
+	}
+	l.Check = &c
+	return write(dir, l)
+}
+
 func write(dir string, l Log) error {
 	err := os.MkdirAll(dir, 0o700) // as a mirror is first seen when it cannot be run
 	if err == nil {
 		err = state.SaveIn(dir, logName, l)
 	}
 	if err != nil {
-		return fmt.Errorf("note what the mirror's run came to: %w", err)
+		return fmt.Errorf("note what became of the mirror: %w", err)
 	}
 	return nil
 }

@@ -38,7 +38,9 @@ func TestALogKeepsTheLastRunTheLastSuccessAndTheLastFailure(t *testing.T) {
 	m := drill.Mirror{From: "dir:/a", To: "dir:/b", Filter: []string{"- *.tmp"}}
 	good := job.Result{Report: engine.Report{Done: map[plan.Op]int64{plan.Put: 2}, Bytes: map[plan.Op]int64{plan.Put: 7}}}
 	good.Root.Subject = "mirror"
-	bad := job.Result{Report: engine.Report{Failed: 2, Failures: []engine.Failure{{Key: "x", Op: plan.Put, Err: errors.New("no space")}}}}
+	var bad job.Result
+	bad.Fail("x", plan.Put, errors.New("no space"))
+	bad.Fail("y", plan.Put, errors.New("no space"))
 	for i, run := range []struct {
 		res job.Result
 		err error
@@ -52,7 +54,7 @@ func TestALogKeepsTheLastRunTheLastSuccessAndTheLastFailure(t *testing.T) {
 		if err := runlog.End(dir, m, run.res, run.err, at(10*i+1)); err != nil {
 			t.Fatal(err)
 		}
-		if l := read(t, dir); i == 1 && (l.Failure.Problems != 2 || l.Failure.Problem != `put "x": no space`) {
+		if l := read(t, dir); i == 1 && (l.Failure.Problems != 2 || l.Failure.Problem != `put "x", "y": no space`) {
 			t.Errorf("of single failures: %+v", l.Failure)
 		}
 	}
@@ -132,5 +134,64 @@ func TestADamagedLogMendsItself(t *testing.T) {
 		if l := read(t, dir); !l.Success.Ended.Equal(at(4)) || l.Mirror.From != m.From {
 			t.Errorf("%s: after the next run: %+v", name, l)
 		}
+	}
+}
+
+// Until a run has come to look at the places, the mirror is what it was described as last:
+// what was mistyped at first is not what it stays.
+func TestAMirrorIsWhatItsLastRunSaysUntilOneHasBegun(t *testing.T) {
+	dir := t.TempDir()
+	begin := func(mode string) runlog.Log {
+		t.Helper()
+		m := drill.Mirror{From: "dir:/a", To: "dir:/b", Mode: mode}
+		if err := errors.Join(runlog.Begin(dir, m, "me", at(1)), runlog.End(dir, m, job.Result{}, errors.New("no such directory"), at(2))); err != nil {
+			t.Fatal(err)
+		}
+		return read(t, dir)
+	}
+	begin(drill.MirrorTwoWay)
+	if l := begin(drill.MirrorMirror); l.Mirror.Mode != drill.MirrorMirror || runlog.Begun(dir) {
+		t.Errorf("never begun: %v, mode %q", runlog.Begun(dir), l.Mirror.Mode)
+	}
+	if err := state.SaveIn(dir, engine.FactsName, engine.Facts{Generation: 1}); err != nil {
+		t.Fatal(err)
+	}
+	if l := begin(drill.MirrorCopy); l.Mirror.Mode != drill.MirrorMirror || !runlog.Begun(dir) {
+		t.Errorf("begun: %v, mode %q", runlog.Begun(dir), l.Mirror.Mode)
+	}
+}
+
+func TestTheLastComparisonIsKeptBesideTheRuns(t *testing.T) {
+	dir := t.TempDir()
+	m := drill.Mirror{From: "dir:/a", To: "dir:/b"}
+	bad := runlog.Check{What: "verify", Level: "L4", By: "me", Ended: at(5).UTC(), Sides: []string{"dir:/b: NOT verified"}}
+	good := bad
+	good.Good, good.Ended = true, at(9).UTC()
+	if err := errors.Join(runlog.Begin(dir, m, "me", at(1)), runlog.Checked(dir, good), runlog.Checked(dir, bad), runlog.Begin(dir, m, "me", at(7))); err != nil {
+		t.Fatal(err)
+	}
+	l := read(t, dir)
+	for _, noted := range []string{"", "{"} {
+		other := t.TempDir()
+		if noted != "" {
+			if err := os.WriteFile(filepath.Join(other, "runs"), []byte(noted), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := runlog.Checked(other, bad); err != nil {
+			t.Errorf("beside %q: %v", noted, err)
+		}
+		if raw, _ := os.ReadFile(filepath.Join(other, "runs")); string(raw) != noted {
+			t.Errorf("%q became %q", noted, raw)
+		}
+	}
+	if l.Check == nil || l.Check.Good || len(l.Check.Sides) != 1 || !l.Last.Began.Equal(at(7)) {
+		t.Fatalf("%+v, of the run %+v", l.Check, l.Last)
+	}
+	if got, want := l.Check.Words(), "1970-01-01T00:16:45Z by me, verify at L4: not all is as it should be"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+	if got := good.Words(); !strings.HasSuffix(got, ": all is as it should be") {
+		t.Error(got)
 	}
 }

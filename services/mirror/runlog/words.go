@@ -10,7 +10,7 @@ import (
 
 // Words say what a run that has ended came to, in a line.
 func (r *Run) Words() string {
-	text := fmt.Sprintf("%s by %s, %s: ", r.Began.UTC().Format(time.RFC3339), r.By, r.Ended.Sub(r.Began).Round(time.Millisecond))
+	text := fmt.Sprintf("%s by %s, took %s: ", r.Began.UTC().Format(time.RFC3339), r.By, r.Ended.Sub(r.Began).Round(time.Millisecond))
 	switch {
 	case r.Failed:
 		return text + "failed: " + r.Problem
@@ -19,17 +19,29 @@ func (r *Run) Words() string {
 	case !r.Whole:
 		return text + r.Problem
 	case r.Copied+r.Deleted == 0:
-		return text + "nothing to do"
+		return text + "nothing was to be copied or deleted"
 	}
 	return text + fmt.Sprintf("%d copied, %d deleted", r.Copied, r.Deleted)
+}
+
+// Words say what a comparison came to, but for its sides.
+func (c *Check) Words() string {
+	found := "all is as it should be"
+	if !c.Good {
+		found = "not all is as it should be"
+	}
+	return fmt.Sprintf("%s by %s, %s at %s: %s", c.Ended.UTC().Format(time.RFC3339), c.By, c.What, c.Level, found)
 }
 
 // Problems are, in words, the first of what a run left undone, and at their end what it
 // left for others to clear away, which [Left] does not count.
 func Problems(r *engine.Report) []string {
 	var out []string
-	for _, f := range r.Failures {
-		out = append(out, fmt.Sprintf("%s %q: %v", f.Op, f.Key, f.Err))
+	for i := range r.Causes {
+		out = append(out, r.Causes[i].String())
+	}
+	if r.NotTried > 0 {
+		out = append(out, fmt.Sprintf("%d were not tried, as all before them was refused", r.NotTried))
 	}
 	for _, c := range r.Conflicts {
 		out = append(out, fmt.Sprintf("conflict %q: %s", c.Key, c.Reason))
@@ -54,5 +66,5 @@ func Problems(r *engine.Report) []string {
 
 // Left counts what a run left undone.
 func Left(r *engine.Report) int64 {
-	return r.Failed + r.Faults + int64(len(r.Refusals)) + r.HeldBack + r.Done[plan.Conflict] + r.Done[plan.Unholdable]
+	return r.Failed + r.NotTried + r.Faults + int64(len(r.Refusals)) + r.HeldBack + r.Done[plan.Conflict] + r.Done[plan.Unholdable]
 }

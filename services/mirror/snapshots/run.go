@@ -121,8 +121,7 @@ func (r *running) all(ctx context.Context) (err error) {
 			return errors.Join(context.Cause(ctx), err)
 		}
 		if err != nil {
-			r.report.Failed++
-			r.report.Failures = append(r.report.Failures, engine.Failure{Key: dataset, Op: plan.Put, Err: err})
+			r.report.Fail(dataset, plan.Put, err)
 		}
 	}
 	return nil

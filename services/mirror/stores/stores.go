@@ -3,12 +3,15 @@
 package stores
 
 import (
+	"cmp"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"slices"
+	"strings"
 
 	"github.com/minio/minio-go/v7/pkg/credentials"
 
@@ -22,11 +25,25 @@ import (
 // only stores may be named.
 var ErrLocation = errors.New("not usable here")
 
+// StoreError says that what the inventory says of a store cannot be used.
+type StoreError struct {
+	// Store is its name. Err names the field.
+	Store string
+	Err   error
+}
+
+// Error describes the fault.
+func (e *StoreError) Error() string { return fmt.Sprintf("store %s: %v", e.Store, e.Err) }
+
+// Unwrap returns the cause.
+func (e *StoreError) Unwrap() error { return e.Err }
+
 // Config says how the bucket that l names is reached. ownKeys lets a location name a
 // server by its address, which is reached with the keys in this process's
 // AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY. A bucket for which there are no keys is
-// reached without; see NoKeys. Secrets are read anew by each call. The error wraps
-// ErrLocation unless the store's certificates or keys could not be read.
+// reached without; see Explain. Secrets are read anew by each call. The error is
+// a *StoreError where the store's certificates or keys could not be read; else it wraps
+// ErrLocation, or says which of the keys is missing.
 func Config(l location.Location, inventory []drill.Store, ownKeys bool) (bucket.Config, error) {
 	c := bucket.Config{Endpoint: l.Endpoint, Bucket: l.Bucket, Prefix: l.Prefix}
 	if l.Store == "" {
@@ -59,14 +76,18 @@ func Config(l location.Location, inventory []drill.Store, ownKeys bool) (bucket.
 		c.Credentials, err = keys(s)
 	}
 	if err != nil {
-		return c, fmt.Errorf("store %s: %w", s.Name, err)
+		return c, &StoreError{s.Name, err}
 	}
 	return c, nil
 }
 
-// NoKeys adds to the error of opening what l names, with c, why there were no keys,
-// unless there were.
-func NoKeys(l location.Location, c bucket.Config, err error) error {
+// Explain adds to the error of opening what l names, with c, what to write where the
+// server does not speak what its address says, and why there were no keys, unless there
+// were.
+func Explain(l location.Location, c bucket.Config, err error) error {
+	if said, ok := otherwise(l, c, err); ok {
+		return said
+	}
 	switch {
 	case err == nil || c.Credentials != nil:
 		return err
@@ -76,27 +97,60 @@ func NoKeys(l location.Location, c bucket.Config, err error) error {
 	return fmt.Errorf("%w (without keys: the store has no accessKey and secretKey in the inventory)", err)
 }
 
+// otherwise says how the location is written where the server speaks TLS and its address
+// says that it does not, or the reverse; false if neither is so.
+func otherwise(l location.Location, c bucket.Config, err error) (error, bool) {
+	refused, ok := errors.AsType[*bucket.RequestError](err)
+	if !ok {
+		return nil, false
+	}
+	scheme, host, _ := strings.Cut(c.Endpoint, "://")
+	write := func(scheme string) string {
+		if l.Store != "" {
+			return fmt.Sprintf("endpoint: %s://%s, of the store %s in the inventory", scheme, host, l.Store)
+		}
+		l.Scheme, l.Endpoint = "s3+"+scheme, scheme+"://"+host
+		return l.String()
+	}
+	switch {
+	case errors.Is(err, http.ErrSchemeMismatch):
+		return fmt.Errorf("%w (here: %s)", err, write("http")), true
+	case scheme == "http" && refused.Status == http.StatusBadRequest && strings.HasPrefix(refused.Code, "400"):
+		// What a server that speaks TLS makes of a request without: the code is no S3 error's.
+		return fmt.Errorf("%w (if it speaks TLS, write %s)", err, write("https")), true
+	}
+	return nil, false
+}
+
 func trust(file string) (*tls.Config, error) {
 	pem, err := os.ReadFile(file)
 	if err != nil {
-		return nil, fmt.Errorf("its certificates: %w", err)
+		return nil, fmt.Errorf("caFile: %w", err)
 	}
 	roots := x509.NewCertPool()
 	if !roots.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("its certificates: %s holds none in PEM", file)
+		return nil, fmt.Errorf("caFile: %s holds no certificate in PEM", file)
 	}
 	return &tls.Config{RootCAs: roots}, nil
 }
 
 func keys(s drill.Store) (*credentials.Credentials, error) {
-	id, err := secret(s.AccessKey)
-	key, kerr := secret(s.SecretKey)
-	if err := errors.Join(err, kerr); err != nil {
-		return nil, fmt.Errorf("its keys: %w", err)
+	id, err := secret("accessKey", s.AccessKey)
+	key, kerr := secret("secretKey", s.SecretKey)
+	switch {
+	case err != nil && kerr != nil:
+		return nil, fmt.Errorf("%w; %w", err, kerr)
+	case err != nil || kerr != nil:
+		return nil, cmp.Or(err, kerr)
 	}
 	return credentials.NewStaticV4(id, key, ""), nil
 }
 
-func secret(s *drill.SecretSource) (string, error) {
-	return target.SecretRef{Env: s.Env, File: s.File}.Resolve()
+// secret reads what a field of a store refers to.
+func secret(field string, s *drill.SecretSource) (string, error) {
+	text, err := target.SecretRef{Env: s.Env, File: s.File}.Resolve()
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", field, err)
+	}
+	return text, nil
 }

@@ -2,12 +2,17 @@ package stores_test
 
 import (
 	"errors"
+	"io"
+	"log"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/firedrill/firedrill/pkg/drill"
+	"github.com/firedrill/firedrill/services/mirror/bucket"
 	"github.com/firedrill/firedrill/services/mirror/location"
 	"github.com/firedrill/firedrill/services/mirror/stores"
 )
@@ -72,10 +77,10 @@ func TestWhatIsWrongWithAStoreIsSaid(t *testing.T) {
 		location bool
 	}{
 		"another name":       {drill.Store{Name: "other"}, `the inventory has no store "lab": add it`, true},
-		"no certificates":    {drill.Store{Name: "lab", CAFile: missing}, "store lab: its certificates: open", false},
-		"empty certificates": {drill.Store{Name: "lab", CAFile: empty}, empty + " holds none in PEM", false},
+		"no certificates":    {drill.Store{Name: "lab", CAFile: missing}, "store lab: caFile: open", false},
+		"empty certificates": {drill.Store{Name: "lab", CAFile: empty}, "store lab: caFile: " + empty + " holds no certificate in PEM", false},
 		"no secret": {drill.Store{Name: "lab", AccessKey: &drill.SecretSource{Env: "NOT_SET"}, SecretKey: &drill.SecretSource{File: missing}},
-			"store lab: its keys: ", false},
+			`store lab: accessKey: env: "NOT_SET": the environment variable is not set in this process; secretKey: secret file: open`, false},
 	} {
 		_, err := stores.Config(at(t, "s3:lab/bucket"), []drill.Store{x.store}, true)
 		if err == nil || !strings.Contains(err.Error(), x.want) || errors.Is(err, stores.ErrLocation) != x.location || strings.Contains(err.Error(), password) {
@@ -93,10 +98,10 @@ func TestThatThereWereNoKeysIsSaidOnlyWhereThereWereNone(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := stores.NoKeys(l, c, refused); !errors.Is(got, refused) || !strings.Contains(got.Error(), want) {
+		if got := stores.Explain(l, c, refused); !errors.Is(got, refused) || !strings.Contains(got.Error(), want) {
 			t.Errorf("%s: %v", text, got)
 		}
-		if err := stores.NoKeys(l, c, nil); err != nil {
+		if err := stores.Explain(l, c, nil); err != nil {
 			t.Errorf("of no error: %v", err)
 		}
 	}
@@ -110,7 +115,39 @@ func TestThatThereWereNoKeysIsSaidOnlyWhereThereWereNone(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := stores.NoKeys(l, c, refused); got.Error() != refused.Error() {
+	if got := stores.Explain(l, c, refused); got.Error() != refused.Error() {
 		t.Errorf("with keys: %v", got)
+	}
+}
+
+// TestTheOtherSchemeIsWrittenOut: whoever gives https where the server speaks http, or the
+// reverse, is told what to write.
+func TestTheOtherSchemeIsWrittenOut(t *testing.T) {
+	plain := httptest.NewServer(http.NotFoundHandler())
+	defer plain.Close()
+	secure := httptest.NewUnstartedServer(http.NotFoundHandler())
+	secure.Config.ErrorLog = log.New(io.Discard, "", 0)
+	secure.StartTLS()
+	defer secure.Close()
+	t.Setenv("AWS_ACCESS_KEY_ID", "")
+	t.Setenv("AWS_SECRET_ACCESS_KEY", "")
+	hosts := map[string]string{"http": strings.TrimPrefix(plain.URL, "http://"), "https": strings.TrimPrefix(secure.URL, "https://")}
+	for right, wrong := range map[string]string{"http": "https", "https": "http"} {
+		inventory := []drill.Store{{Name: "lab", Endpoint: wrong + "://" + hosts[right]}}
+		for text, want := range map[string]string{
+			"s3+" + wrong + "://" + hosts[right] + "/bucket/p": "s3+" + right + "://" + hosts[right] + "/bucket/p",
+			"s3:lab/bucket/p": "endpoint: " + right + "://" + hosts[right] + ", of the store lab in the inventory",
+		} {
+			l := at(t, text)
+			c, err := stores.Config(l, inventory, true)
+			if err != nil {
+				t.Fatal(err)
+			}
+			c.Limits.Attempts = 1
+			_, refused := bucket.Open(t.Context(), c)
+			if got := stores.Explain(l, c, refused); got == nil || !errors.Is(got, refused) || !strings.Contains(got.Error(), want) {
+				t.Errorf("%s: %v, want it to say %s", text, got, want)
+			}
+		}
 	}
 }

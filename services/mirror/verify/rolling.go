@@ -22,7 +22,8 @@ type Reading struct {
 	// an object the ETag and the time that a listing of names shows, of a file in a
 	// directory its times and its inode.
 	Listed entry.Entry
-	// Sum is the hashes of what was read.
+	// Sum is the hashes of what was read; none where the reading does not count: it could
+	// not be read, was not what it should be, or may have been written again since.
 	Sum entry.Sum
 	// At is when the check began that read it.
 	At time.Time
@@ -30,6 +31,9 @@ type Reading struct {
 
 // Key is the key of the file.
 func (r Reading) Key() string { return r.Listed.Key() }
+
+// counts reports whether it tells what the file holds.
+func (r Reading) counts() bool { return r.Sum.Has != 0 }
 
 // Readings remember the last reading of each content of a place. All may be iterated
 // beside the other methods, which are called by one goroutine at a time.
@@ -139,10 +143,12 @@ func (c Check) schedule(want iter.Seq2[entry.Entry, error]) (*schedule, error) {
 		}
 		var then Reading
 		if at.ok && at.key == e.Key() {
-			then = at.head
+			if at.head.counts() {
+				then = at.head
+			}
 			at.advance()
 		}
-		if e.Kind != entry.File || e.Sum.Has == 0 || c.Filter != nil && !c.Filter(e.Path, e.Kind) {
+		if e.Kind != entry.File || e.Sum.Has == 0 || e.Kept && c.Source || c.Filter != nil && !c.Filter(e.Path, e.Kind) {
 			continue
 		}
 		bytes[r.step(then.At)] += cost(&e)
@@ -279,18 +285,14 @@ func (r *rolling) recall(e, mark *entry.Entry) (seen, bool) {
 	now, period := r.Rolling.Now, r.Rolling.Period
 	then, had := r.before.at(e.Key())
 	age := now.Sub(then.At)
-	s := seen{e: *e, low: "never read"}
-	valid := had && age >= 0 && sameMark(mark, &then.Listed)
+	counted := had && then.counts()
+	valid := counted && age >= 0 && sameMark(mark, &then.Listed)
 	step := never
-	switch {
-	case valid:
+	s := seen{e: *e, low: r.doubt(mark, then, had)}
+	if valid {
 		step, s.low = r.Rolling.step(then.At), "read "+ago(age)
-	case mark.Path == "":
-		s.low = "the place does not tell whether it was touched since it was read"
-	case had && age >= 0:
-		s.low = "touched or replaced since it was read " + ago(age)
 	}
-	if r.take(step, cost(e), had && !valid) {
+	if r.take(step, cost(e), counted && !valid) {
 		return seen{}, false
 	}
 	if valid && age <= period {
@@ -311,19 +313,43 @@ func (r *rolling) recall(e, mark *entry.Entry) (seen, bool) {
 	return s, valid
 }
 
-// remember notes what was read, or that it was not what it should be.
+// doubt says why a reading, if there is one, is no evidence of what a file holds now.
+func (r *rolling) doubt(mark *entry.Entry, then Reading, had bool) string {
+	age := r.Rolling.Now.Sub(then.At)
+	switch {
+	case !had:
+		return "never read"
+	case mark.Path == "":
+		return "the place does not tell whether it was touched since it was read"
+	case age < 0:
+		return "read at a time that is yet to come: the clock was set back since"
+	case then.counts(), mark.Change.CTime > then.At.UnixNano():
+		return "touched or replaced since it was read " + ago(age)
+	case tooYoung(mark, then.At):
+		return "read " + ago(age) + ", which does not count: it was written so shortly before that it may have been written again since without a trace"
+	}
+	return "read " + ago(age) + ", which does not count: it was not what the manifest says, or could not be read"
+}
+
+// tooYoung reports whether a file was touched so shortly before it was read that its times
+// would not show that it was touched again.
+func tooYoung(mark *entry.Entry, read time.Time) bool {
+	return mark.Change.CTime >= read.Add(-young).UnixNano()
+}
+
+// remember notes what was read, also that it does not count.
 func (c Check) remember(s *seen) error {
 	r := c.Rolling
 	switch {
 	case r == nil, !s.read && s.unreadable == nil:
 		return nil
-	case s.unreadable == nil && s.mark.Path != "" && s.mark.Change.CTime < r.Now.Add(-young).UnixNano():
+	case s.unreadable == nil && s.mark.Path != "" && !tooYoung(&s.mark, r.Now):
 		level, detail := proof.Compare(s.want, s.e, proof.Evidence{Level: proof.L4, Vouched: true})
 		if level == proof.L4 && detail == "" {
 			return r.Readings.Note(Reading{Listed: s.mark, Sum: s.e.Sum, At: r.Now})
 		}
 	}
-	return r.Readings.Forget(s.e.Key())
+	return r.Readings.Note(Reading{Listed: entry.Entry{Path: s.e.Path, Kind: s.e.Kind, Size: s.e.Size}, At: r.Now})
 }
 
 // ago says how long ago something was.
@@ -333,6 +359,8 @@ func ago(d time.Duration) string {
 		return fmt.Sprintf("%d days ago", d/(24*time.Hour))
 	case d >= 2*time.Hour:
 		return fmt.Sprintf("%d hours ago", d/time.Hour)
+	case d >= 2*time.Minute:
+		return fmt.Sprintf("%d minutes ago", d/time.Minute)
 	}
-	return fmt.Sprintf("%d minutes ago", d/time.Minute)
+	return fmt.Sprintf("%d seconds ago", d/time.Second)
 }

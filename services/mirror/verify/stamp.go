@@ -3,6 +3,7 @@ package verify
 import (
 	"context"
 	"iter"
+	"sync/atomic"
 
 	"github.com/firedrill/firedrill/services/mirror/entry"
 	"github.com/firedrill/firedrill/services/mirror/place"
@@ -26,9 +27,9 @@ const sample = 200
 
 // stamped lists names only, as long as most of the first entries can be told by their
 // times.
-func (c Check) stamped(ctx context.Context, want iter.Seq2[entry.Entry, error]) iter.Seq2[entry.Entry, error] {
+func (c Check) stamped(ctx context.Context, want iter.Seq2[entry.Entry, error], names *atomic.Int64) iter.Seq2[entry.Entry, error] {
 	return func(yield func(entry.Entry, error) bool) {
-		next, stop := iter.Pull2(c.Place.Entries(ctx, place.ListOptions{Filter: c.Filter, Names: true}))
+		next, stop := iter.Pull2(c.Place.Entries(ctx, place.ListOptions{Filter: c.counted(names), Names: true}))
 		defer stop()
 		like, done := newCursor(want)
 		defer done()
@@ -51,7 +52,8 @@ func (c Check) stamped(ctx context.Context, want iter.Seq2[entry.Entry, error]) 
 		if told < len(first)-len(first)/4 {
 			stop()
 			c.stamps.at = nil
-			c.Place.Entries(ctx, place.ListOptions{Filter: c.Filter})(yield)
+			names.Store(0)
+			c.Place.Entries(ctx, place.ListOptions{Filter: c.counted(names)})(yield)
 			return
 		}
 		for _, f := range first {

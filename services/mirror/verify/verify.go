@@ -9,6 +9,7 @@ import (
 	"io"
 	"iter"
 	"sync"
+	"sync/atomic"
 
 	"github.com/firedrill/firedrill/services/mirror/engine"
 	"github.com/firedrill/firedrill/services/mirror/entry"
@@ -20,8 +21,10 @@ import (
 
 // Manifest writes the manifest of what a mirror's past says both places hold: the
 // source's attributes, with the hashes of the content that both sides were shown to
-// have. Where they were only believed to be equal, no hash is that of both.
-func Manifest(w io.Writer, past iter.Seq2[plan.Past, error]) (proof.Root, error) {
+// have. Where they were only believed to be equal, no hash is that of both. keeps says
+// that the mirror removes nothing: then what the source holds no more is in the manifest
+// as kept at the destination only.
+func Manifest(w io.Writer, past iter.Seq2[plan.Past, error], keeps bool) (proof.Root, error) {
 	m, err := proof.NewWriter(w)
 	if err != nil {
 		return proof.Root{}, fmt.Errorf("write the manifest: %w", err)
@@ -35,7 +38,8 @@ func Manifest(w io.Writer, past iter.Seq2[plan.Past, error]) (proof.Root, error)
 			continue
 		}
 		e := p.Source
-		e.Sum = e.Sum.Shared(p.Dest.Sum)
+		e.Kept = Kept(&p, keeps)
+		e.Sum = Sum(&p, plan.Source, e.Kept)
 		if err := m.Add(e); err != nil {
 			return proof.Root{}, fmt.Errorf("write the manifest: %w", err)
 		}
@@ -45,6 +49,22 @@ func Manifest(w io.Writer, past iter.Seq2[plan.Past, error]) (proof.Root, error)
 		return root, fmt.Errorf("write the manifest: %w", err)
 	}
 	return root, nil
+}
+
+// Kept reports whether the destination alone holds what a past tells of. keeps is as in
+// [Manifest].
+func Kept(p *plan.Past, keeps bool) bool { return keeps && p.Missing[plan.Source] > 0 }
+
+// Sum is what is known of the content that a side holds by a mirror's past, and that both
+// sides were shown to have. What is kept at the destination only has nothing any more that
+// it has to be equal to: what is known of it there is enough.
+func Sum(p *plan.Past, side plan.Side, kept bool) entry.Sum {
+	one, other := p.At(side).Sum, p.At(side.Other()).Sum
+	s := one.Shared(other)
+	if kept && s.Has == 0 {
+		return p.Dest.Sum
+	}
+	return s
 }
 
 // ErrLevel says that a place cannot be checked to the level that was asked for.
@@ -58,6 +78,9 @@ type Check struct {
 	// Rolling) or L4 (every content is read).
 	Level  proof.Level
 	Filter func(path string, kind entry.Kind) bool
+	// Source says that the place is the source, in which nobody looks for what is kept at
+	// the destination only.
+	Source bool
 	// Rolling says how a check at L3 goes on with those before it. At L4 it may be nil;
 	// else what is read counts for later checks at L3.
 	Rolling *Rolling
@@ -90,14 +113,39 @@ type Result struct {
 	Read int64
 	// Pace is what the next check at L3 goes on with, after one that came to its end.
 	Pace Pace
+	// Elsewhere counts the entries of the manifest that are kept at the destination only,
+	// and were not looked for in the source.
+	Elsewhere int64
+	// LeftOut is what the filter left out.
+	LeftOut LeftOut
 
 	// low is that of the entry that is compared now.
 	low string
 }
 
+// LeftOut is what took no part in a check.
+type LeftOut struct {
+	// Entries counts those of the manifest, Names what was come across in the place: a
+	// directory for one, as nobody looked into it.
+	Entries, Names int64
+}
+
+// Inconclusive reports whether nothing was checked, so that nothing was shown.
+func (r Result) Inconclusive() bool { return r.Verdict.Nothing() }
+
 // String is the result in one line.
 func (r Result) String() string {
+	text := r.said()
+	if r.Elsewhere > 0 {
+		text += fmt.Sprintf("; %d kept at the destination only, and not looked for here", r.Elsewhere)
+	}
+	return text
+}
+
+func (r Result) said() string {
 	switch {
+	case r.Inconclusive():
+		return r.Verdict.String()
 	case r.Verdict.Asked == proof.L3:
 		return fmt.Sprintf("%v; %d shown at L3; %d contents were read now", r.Verdict, r.Verdict.At[proof.L3], r.Read)
 	case r.Read == 0 || r.Verdict.Asked >= proof.L4:
@@ -126,12 +174,14 @@ func (c Check) Against(ctx context.Context, want iter.Seq2[entry.Entry, error]) 
 			return res, fmt.Errorf("check %s: %w", c.Place, err)
 		}
 	}
-	want = c.filtered(want)
+	manifest := c.filtered(want, &res)
+	want = c.filtered(want, nil)
 	byTimes := c.Level == proof.L1 && !t.ETags
-	got := c.Place.Entries(ctx, place.ListOptions{Filter: c.Filter})
+	var names atomic.Int64
+	got := c.Place.Entries(ctx, place.ListOptions{Filter: c.counted(&names)})
 	if c.Level == proof.L1 && t.ETags && t.Stamp != nil {
 		c.stamps = &stamps{at: t.Stamp}
-		got = c.stamped(ctx, want)
+		got = c.stamped(ctx, want, &names)
 	}
 	if c.Level > proof.L1 || byTimes || c.stamps != nil {
 		got = c.examined(ctx, got, want, s, &res)
@@ -143,8 +193,8 @@ func (c Check) Against(ctx context.Context, want iter.Seq2[entry.Entry, error]) 
 	if s != nil {
 		how.Less = func(string) (proof.Level, bool, string) { return proof.L1, !t.ETags, res.low }
 	}
-	v, err := proof.Check(want, got, how)
-	res.Verdict = v
+	v, err := proof.Check(manifest, got, how)
+	res.Verdict, res.LeftOut.Names = v, names.Load()
 	if err != nil {
 		return res, fmt.Errorf("check %s: %w", c.Place, err)
 	}
@@ -171,20 +221,42 @@ func (c Check) possible(t place.Traits) error {
 	return nil
 }
 
-// filtered leaves out of the manifest what takes no part.
-func (c Check) filtered(want iter.Seq2[entry.Entry, error]) iter.Seq2[entry.Entry, error] {
-	if c.Filter == nil {
-		return want
-	}
+// filtered leaves out of the manifest what takes no part here, and counts it in res, which
+// may be nil.
+func (c Check) filtered(want iter.Seq2[entry.Entry, error], res *Result) iter.Seq2[entry.Entry, error] {
 	return func(yield func(entry.Entry, error) bool) {
 		for e, err := range want {
-			if err == nil && !c.Filter(e.Path, e.Kind) {
+			switch {
+			case err != nil:
+			case c.Filter != nil && !c.Filter(e.Path, e.Kind):
+				if res != nil {
+					res.LeftOut.Entries++
+				}
+				continue
+			case e.Kept && c.Source:
+				if res != nil {
+					res.Elsewhere++
+				}
 				continue
 			}
 			if !yield(e, err) {
 				return
 			}
 		}
+	}
+}
+
+// counted is the filter, and counts what it leaves out; nil if there is none.
+func (c Check) counted(names *atomic.Int64) func(string, entry.Kind) bool {
+	if c.Filter == nil {
+		return nil
+	}
+	return func(path string, kind entry.Kind) bool {
+		keep := c.Filter(path, kind)
+		if !keep {
+			names.Add(1)
+		}
+		return keep
 	}
 }
 

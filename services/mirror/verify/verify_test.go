@@ -102,7 +102,7 @@ func (w *world) sync() {
 	}
 	w.store = s
 	var raw bytes.Buffer
-	root, err := verify.Manifest(&raw, s.Past())
+	root, err := verify.Manifest(&raw, s.Past(), false)
 	must(w, err)
 	w.manifest, err = proof.Open(bytes.NewReader(raw.Bytes()), int64(raw.Len()))
 	must(w, err)
@@ -308,7 +308,7 @@ func TestWhatWasNeverReadIsUnchecked(t *testing.T) {
 			}
 		}
 		var raw bytes.Buffer
-		_, err := verify.Manifest(&raw, past)
+		_, err := verify.Manifest(&raw, past, false)
 		must(t, err)
 		w.manifest, err = proof.Open(bytes.NewReader(raw.Bytes()), int64(raw.Len()))
 		must(t, err)
@@ -387,7 +387,7 @@ func TestAListingThatFailsProvesNothing(t *testing.T) {
 	if r, err := c.Against(t.Context(), want); !errors.Is(err, broken) || r.Verified() {
 		t.Errorf("without a manifest: %v, %v", r.Verdict, err)
 	}
-	if _, err := verify.Manifest(&bytes.Buffer{}, func(yield func(plan.Past, error) bool) { yield(plan.Past{}, broken) }); !errors.Is(err, broken) {
+	if _, err := verify.Manifest(&bytes.Buffer{}, func(yield func(plan.Past, error) bool) { yield(plan.Past{}, broken) }, false); !errors.Is(err, broken) {
 		t.Errorf("a manifest of what cannot be read: %v", err)
 	}
 }
@@ -405,7 +405,7 @@ func TestAManifestThatIsGivenUpIsWrittenNoFurther(t *testing.T) {
 				}
 			}
 			yield(plan.Past{}, broken)
-		})
+		}, false)
 		file.up = true // which the race detector sees, too
 		if !errors.Is(err, broken) {
 			t.Fatal(err)

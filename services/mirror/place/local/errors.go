@@ -3,6 +3,7 @@ package local
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/firedrill/firedrill/services/mirror/place"
 	"github.com/firedrill/firedrill/services/mirror/scan"
@@ -38,6 +39,24 @@ func (e *Error) Error() string {
 
 // Unwrap gives the reason.
 func (e *Error) Unwrap() error { return e.Err }
+
+// Is makes what passes only if somebody mends it a [place.ErrRefused]. What comes from a
+// source that cannot be read is that of another place, and no such error.
+func (e *Error) Is(target error) bool {
+	return target == place.ErrRefused && e.refused()
+}
+
+func (e *Error) refused() bool {
+	switch e.Op {
+	case "open", "read", "look at", "hold":
+		return false
+	}
+	if _, other := errors.AsType[*Error](e.Err); other {
+		return false
+	}
+	return slices.ContainsFunc([]error{place.ErrReadOnly, unix.EROFS, unix.ENOSPC, unix.EDQUOT, unix.EACCES, unix.EPERM},
+		func(err error) bool { return errors.Is(e.Err, err) })
+}
 
 func advice(err error) string {
 	for _, a := range [...]struct {

@@ -113,7 +113,13 @@ func (p *Place) FinishParts(ctx context.Context, w place.Write, token []byte, pa
 	if err != nil {
 		return e, explain(err)
 	}
-	return p.finished(ctx, e, written, c)
+	e, err = p.finished(ctx, e, written, c)
+	if err == nil {
+		// What is there may be somebody else's, which is the same: then the upload is
+		// there still. Where it is not, that costs a request for very many bytes.
+		_ = p.b.AbortParts(ctx, u)
+	}
+	return e, err
 }
 
 // finished looks at what was joined: what it was taken for may be the same content

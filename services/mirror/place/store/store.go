@@ -12,6 +12,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"time"
 
@@ -185,9 +186,35 @@ func explain(err error) error {
 		return fmt.Errorf("%w: %w", place.ErrCorrupt, err)
 	case errors.Is(err, bucket.ErrUnsupported):
 		return fmt.Errorf("%w: %w", place.ErrReadOnly, err)
+	case lasting(err):
+		return &refusal{err}
 	}
 	return err
 }
+
+// lasting reports whether a refusal stays until somebody gives rights, room or the bucket
+// back.
+func lasting(err error) bool {
+	e, ok := errors.AsType[*bucket.RequestError](err)
+	if !ok {
+		return false
+	}
+	switch e.Code {
+	case "QuotaExceeded", "XMinioAdminBucketQuotaExceeded", "XMinioStorageFull":
+		return true
+	}
+	return e.Status == http.StatusInsufficientStorage ||
+		errors.Is(err, bucket.ErrDenied) || errors.Is(err, bucket.ErrCredentials) || errors.Is(err, bucket.ErrNoBucket)
+}
+
+// refusal is an error that is a [place.ErrRefused], too, and says so in its own words.
+type refusal struct{ err error }
+
+// Error is that of the server.
+func (r *refusal) Error() string { return r.err.Error() }
+
+// Unwrap gives both.
+func (r *refusal) Unwrap() []error { return []error{r.err, place.ErrRefused} }
 
 func codeOf(err error) string {
 	if e, ok := errors.AsType[*bucket.RequestError](err); ok {

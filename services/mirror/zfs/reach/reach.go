@@ -67,7 +67,7 @@ func Archives(ctx context.Context, l location.Location, inventory []drill.Store,
 	c.ReadOnly = true
 	b, err := bucket.Open(ctx, c)
 	if err != nil {
-		return nil, fmt.Errorf("open %s: %w", l, stores.NoKeys(l, c, err))
+		return nil, fmt.Errorf("open %s: %w", l, stores.Explain(l, c, err))
 	}
 	defer b.Close()
 	itself, err := isArchive(ctx, b, "")
@@ -123,7 +123,7 @@ func Archive(ctx context.Context, l location.Location, inventory []drill.Store, 
 	c.ReadOnly = readOnly
 	b, err := bucket.Open(ctx, c)
 	if err != nil {
-		return nil, nil, fmt.Errorf("open %s: %w", l, stores.NoKeys(l, c, err))
+		return nil, nil, fmt.Errorf("open %s: %w", l, stores.Explain(l, c, err))
 	}
 	return zfs.NewArchive(b), b.Close, nil
 }

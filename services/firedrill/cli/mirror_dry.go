@@ -1,0 +1,92 @@
+package cli
+
+import (
+	"cmp"
+	"container/heap"
+	"fmt"
+
+	"github.com/firedrill/firedrill/pkg/drill"
+	"github.com/firedrill/firedrill/services/mirror/engine"
+	"github.com/firedrill/firedrill/services/mirror/plan"
+)
+
+// dryLines are lines of a dry run that are not printed yet, as a heap by key: what is
+// found comes nearly in order, so that few of them suffice to print it sorted. What is to
+// be deleted comes last: only of a dry run with more lines than this it is at the end.
+type dryLines []dryLine
+
+// dryAtOnce is how many lines wait: a few MiB.
+const dryAtOnce = 20_000
+
+type dryLine struct {
+	key, text string
+	// nth keeps lines of one key as they came.
+	nth int64
+}
+
+func (l dryLines) Len() int { return len(l) }
+
+func (l dryLines) Less(i, j int) bool {
+	return cmp.Or(cmp.Compare(l[i].key, l[j].key), cmp.Compare(l[i].nth, l[j].nth)) < 0
+}
+
+func (l dryLines) Swap(i, j int) { l[i], l[j] = l[j], l[i] }
+
+// Push implements heap.Interface.
+func (l *dryLines) Push(x any) { *l = append(*l, x.(dryLine)) }
+
+// Pop implements heap.Interface.
+func (l *dryLines) Pop() any {
+	last := len(*l) - 1
+	x := (*l)[last]
+	(*l)[last] = dryLine{}
+	*l = (*l)[:last]
+	return x
+}
+
+// each gives what is told of a dry run of the mirror: it prints its actions, by key, and
+// counts them.
+func (p *mirrorPrinter) each(m drill.Mirror) func(engine.Done) {
+	nth := int64(0)
+	return func(d engine.Done) {
+		p.count(d)
+		if p.json {
+			return
+		}
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		nth++
+		heap.Push(&p.dry, dryLine{d.Action.Key, dryText(m, d), nth})
+		p.printDry(dryAtOnce)
+	}
+}
+
+// flushDry prints the lines that wait.
+func (p *mirrorPrinter) flushDry() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.printDry(0)
+}
+
+// printDry prints lines until no more than so many wait. mu is held.
+func (p *mirrorPrinter) printDry(wait int) {
+	for len(p.dry) > wait {
+		p.clear()
+		fmt.Fprintln(p.out, heap.Pop(&p.dry).(dryLine).text)
+	}
+}
+
+func dryText(m drill.Mirror, d engine.Done) string {
+	a := d.Action
+	switch {
+	case d.Err != nil:
+		return fmt.Sprintf("%-10s %s %q: %v", "cannot", a.Op, a.Key, d.Err)
+	case a.Op == plan.Keep && a.Reason == plan.KeepMissing:
+		return fmt.Sprintf("%-10s %q: %s", a.Op, a.Key, missing(m))
+	case a.Op == plan.Keep || a.Op == plan.Conflict:
+		return fmt.Sprintf("%-10s %q: %s", a.Op, a.Key, a.Reason)
+	case a.Op == plan.Unholdable:
+		return fmt.Sprintf("%-10s %q: %v", a.Op, a.Key, a.Err)
+	}
+	return fmt.Sprintf("%-10s %q on the %s", a.Op, a.Key, a.To)
+}

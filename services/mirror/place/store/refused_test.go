@@ -1,0 +1,89 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/minio/minio-go/v7"
+
+	"github.com/firedrill/firedrill/services/mirror/bucket"
+	"github.com/firedrill/firedrill/services/mirror/place"
+)
+
+// A batch that is refused for lasting reasons is not sent once more file by file.
+func TestARefusedBatchIsNotTriedFileByFile(t *testing.T) {
+	c, _ := fresh(t, minio.MakeBucketOptions{}, Options{})
+	var puts atomic.Int64
+	counted := proxy(t, c, func(r *http.Request) {
+		if r.Method == http.MethodPut {
+			puts.Add(1)
+		}
+	}, nil)
+	counted.Credentials = assume(t, c, `{"Effect":"Allow","Action":["s3:GetObject","s3:ListBucket"],"Resource":["arn:aws:s3:::BUCKET","arn:aws:s3:::BUCKET/*"]}`).Credentials
+	ro := opened(t, counted, Options{})
+	puts.Store(0)
+	var ws []place.Write
+	for i := range 200 {
+		ws = append(ws, file(fmt.Sprintf("new/%03d", i), "text"))
+	}
+	for i, o := range ro.PutBatch(t.Context(), ws) {
+		wants(t, o.Err, bucket.ErrDenied)
+		wants(t, o.Err, place.ErrRefused)
+		if o.Err != nil && !strings.Contains(o.Err.Error(), fmt.Sprintf("put %q in ", ws[i].Entry.Path)) {
+			t.Errorf("%v", o.Err)
+		}
+	}
+	if n := puts.Load(); n > 3 {
+		t.Errorf("%d requests to write were made", n)
+	}
+}
+
+// Where it is the batch only that is not allowed, each file is put alone.
+func TestWhereBatchesAreNotAllowed(t *testing.T) {
+	c, _ := fresh(t, minio.MakeBucketOptions{}, Options{})
+	var puts atomic.Int64
+	counted := proxy(t, c, func(r *http.Request) {
+		switch {
+		case r.Header.Get("X-Amz-Meta-Snowball-Auto-Extract") != "":
+			r.Header.Del("Authorization") // Nobody may write without.
+		case r.Method == http.MethodPut:
+			puts.Add(1)
+		}
+	}, nil)
+	p := opened(t, counted, Options{})
+	puts.Store(0)
+	var ws []place.Write
+	want := map[string]string{}
+	for i := range 50 {
+		path := fmt.Sprintf("new/%03d", i)
+		ws, want[path] = append(ws, file(path, "text")), "text"
+	}
+	for _, o := range p.PutBatch(t.Context(), ws) {
+		must(t, o.Err)
+	}
+	holds(t, p, want)
+	if n := puts.Load(); n != 50 {
+		t.Errorf("%d files were put alone", n)
+	}
+}
+
+func TestWhatIsRefusedForGood(t *testing.T) {
+	for want, all := range map[bool][]*bucket.RequestError{
+		true: {
+			{Reason: bucket.ErrDenied}, {Reason: bucket.ErrNoBucket}, {Reason: bucket.ErrCredentials}, {Code: "XMinioStorageFull", Status: 507},
+			{Code: "XMinioAdminBucketQuotaExceeded", Status: 400}, {Status: http.StatusInsufficientStorage},
+		},
+		false: {{Reason: bucket.ErrUnreachable}, {Reason: bucket.ErrThrottled}, {Reason: bucket.ErrPrecondition}, {Status: 500}, {Code: "NoSuchUpload", Reason: bucket.ErrNotFound}},
+	} {
+		for _, e := range all {
+			e.Err = errors.New("why")
+			if err := explain(e); errors.Is(err, place.ErrRefused) != want || want && err.Error() != e.Error() {
+				t.Errorf("%+v: %v", e, err)
+			}
+		}
+	}
+}
