@@ -124,6 +124,10 @@ type Operation struct {
 	Seed int64
 	// Fence is the lease's epoch; it rises with each takeover.
 	Fence int64
+	// CanariesToCome says, to Plan alone, that the drill's canaries are not there yet and
+	// will be: the whole drill is planned before its probes begin, and each fault once more
+	// when it is its turn.
+	CanariesToCome bool
 }
 
 // Whose is what the operation's drill is called where those of other event stores may have

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -139,7 +140,9 @@ func (e *effects) planAll(ctx context.Context, s drill.State) []event.PlannedSte
 			continue
 		}
 		ps := event.PlannedStep{Step: st.ID, Target: st.Target, Operation: st.Operation}
-		p, err := e.resolve(ctx, s, st, e.Clock.Now())
+		op := e.operation(s, st, e.Clock.Now())
+		op.CanariesToCome = e.canariesToCome(s, st)
+		p, err := e.ask(ctx, s, st, op)
 		if err == nil && st.Kind == drill.StepFault {
 			err = drill.GuardParts(s.Drill.Spec.Guards, p.Parts)
 		}
@@ -152,15 +155,44 @@ func (e *effects) planAll(ctx context.Context, s drill.State) []event.PlannedSte
 	return out
 }
 
+// canariesToCome reports whether a probe writes canaries by the time of the step, on a target
+// of the same driver: two of them may be one system, reached in two ways.
+func (e *effects) canariesToCome(s drill.State, st drill.Step) bool {
+	writes := func(p drill.Probe) bool {
+		on, err := s.Drill.Target(p.Target)
+		hit, herr := s.Drill.Target(st.Target)
+		driver, known := e.Registry.Driver(on.Driver)
+		if err != nil || herr != nil || !known || on.Driver != hit.Driver {
+			return false
+		}
+		info, _ := target.Find(driver.Describe().Probes, p.Probe)
+		return info.Writes
+	}
+	for _, phase := range s.Drill.Spec.Phases {
+		if slices.ContainsFunc(phase.Probes, writes) {
+			return true
+		}
+		if phase.Name == st.Phase {
+			break
+		}
+	}
+	return false
+}
+
 func (e *effects) resolve(ctx context.Context, s drill.State, st drill.Step, now event.Reading) (target.Plan, error) {
 	if at, ok := e.ahead[st.ID]; ok && drill.Elapsed(at, now) < freshFor {
 		return e.plans[st.ID], nil
 	}
+	return e.ask(ctx, s, st, e.operation(s, st, now))
+}
+
+// ask asks the step's driver for its plan.
+func (e *effects) ask(ctx context.Context, s drill.State, st drill.Step, op target.Operation) (target.Plan, error) {
 	inj, err := e.injector(ctx, s, st.Target)
 	if err != nil {
 		return target.Plan{}, err
 	}
-	p, err := inj.Plan(ctx, e.operation(s, st, now))
+	p, err := inj.Plan(ctx, op)
 	if err != nil {
 		return target.Plan{}, fmt.Errorf("planning %s on %s: %w", st.Operation, st.Target, err)
 	}

@@ -59,7 +59,7 @@ func (d *fakeDriver) Describe() target.Description {
 	return target.Description{
 		Faults:  []target.OperationInfo{{Name: "break"}},
 		Actions: []target.OperationInfo{{Name: "mend"}},
-		Probes:  []target.OperationInfo{{Name: "write", Writes: true}},
+		Probes:  []target.OperationInfo{{Name: "write", Writes: true}, {Name: "read"}},
 		Checks:  []target.OperationInfo{{Name: "look"}},
 	}
 }

@@ -2,6 +2,7 @@ package injector
 
 import (
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/firedrill/firedrill/pkg/clock"
@@ -22,5 +23,42 @@ func TestAPlanShowsItsGuards(t *testing.T) {
 	}
 	if got := Check(t.Context(), c, VerbValidate, []byte(fakeDrill)); got.Guards != nil || got.BlastRadius != 0 {
 		t.Errorf("what was only checked shows a plan: %+v", got)
+	}
+}
+
+// TestCanariesToCome: a plan of the whole drill is told of them where a probe writes some by
+// the time of the step, and a plan at the step's turn never is: they are there by then.
+func TestCanariesToCome(t *testing.T) {
+	later := strings.Replace(fakeDrill, "probe: write", "probe: read", 1) + `    - name: later
+      objective: {rto: 1m}
+      probes: [{name: w, target: t, probe: write}]
+      faults: [{name: break, target: t, fault: break}]
+`
+	for raw, want := range map[string][]bool{
+		fakeDrill: {true, true},
+		strings.Replace(fakeDrill, "probe: write", "probe: read", 1): {false, false},
+		later: {false, false, true},
+	} {
+		var got []bool
+		d := newFakeDriver()
+		d.plan = func(op target.Operation) error { got = append(got, op.CanariesToCome); return nil }
+		c := Config{Registry: target.NewRegistry(d), Inventory: drill.OpenInventory(), Clock: clock.System(), Log: (&rig{t: t}).log()}
+		spec, err := ReadDrill([]byte(raw), c.Registry, c.Inventory)
+		if err != nil {
+			t.Fatal(err)
+		}
+		e, s := newEffects(c, "d", c.Log), drill.State{ID: "d", Drill: spec, Program: drill.Compile(spec)}
+		if e.planAll(t.Context(), s); !slices.Equal(got, want) {
+			t.Errorf("planned as a whole: %v, want %v, of %s", got, want, raw)
+		}
+		got = nil
+		for _, st := range s.Program {
+			if st.Kind == drill.StepFault {
+				e.move(t.Context(), s, drill.Move{Kind: drill.MoveResolve, Step: st}, c.Clock.Now(), nil)
+			}
+		}
+		if len(got) == 0 || slices.Contains(got, true) {
+			t.Errorf("at their turn: %v, of %s", got, raw)
+		}
 	}
 }

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"encoding/json"
+	"fmt"
 	"net/url"
 	"os"
 	"os/exec"
@@ -58,38 +59,66 @@ func onStore(kind, name string, params ...any) any {
 	return step
 }
 
+// judgedTries is how often a drill of a store is made, at most, until its measurement is valid.
+const judgedTries = 3
+
 // judged runs a drill of a store and wants its recovery measured, so many acknowledged writes
-// lost, its checks judged by that, and all put back. Beside a store, and other tests, the observer may not keep its schedule: the
-// measurement is then rightly INVALID, for that reason alone, and says all the same what it saw.
+// lost, its checks judged by that, and all put back. Beside a store, and other tests, the
+// observer may not keep its schedule: the measurement is then rightly INVALID, for that reason
+// alone, and the drill is asked for again. After the last try that is taken, since it says all
+// the same what it saw.
 func judged(t *testing.T, stack *allinone.Stack, rec allinone.Record, name string, raw []byte, lost int64) fold.Phase {
 	t.Helper()
-	publish(t, rec.NATSURL, name, raw)
-	history := await(t.Context(), t, stack.Bus, accepted(t, stack.Bus, name), nil)
-	wholeHistory(t, history, stack.Keyring)
-	r := foldReport(t, history, stack.Keyring)
-	phase := r.Phases[0]
+	for try := 1; ; try++ {
+		request := fmt.Sprint(name, "-", try)
+		publish(t, rec.NATSURL, request, raw)
+		history := await(t.Context(), t, stack.Bus, accepted(t, stack.Bus, request), nil)
+		wholeHistory(t, history, stack.Keyring)
+		phase := foldReport(t, history, stack.Keyring).Phases[0]
+		late := lateOf(t, request, phase)
+		if late && try < judgedTries {
+			continue
+		}
+		if judge(t, request, phase, lost, late); t.Failed() {
+			t.Log(outline(history))
+		}
+		return phase
+	}
+}
+
+// lateOf reports whether a measurement is INVALID as the observer did not keep its schedule.
+func lateOf(t *testing.T, request string, phase fold.Phase) bool {
+	t.Helper()
+	i := slices.IndexFunc(phase.Results, func(one fold.Result) bool { return one.Of == verdict.OfValidity && one.Verdict == verdict.Invalid })
+	if i < 0 {
+		return false
+	}
+	t.Logf("%s is INVALID: %s", request, phase.Results[i].Why)
+	for why := range strings.SplitSeq(phase.Results[i].Why, "; ") {
+		if !strings.Contains(why, "schedul") {
+			t.Errorf("%s is INVALID for more than the observer's schedule: %s", request, why)
+		}
+	}
+	return true
+}
+
+// judge compares what a drill came to with what it is to.
+func judge(t *testing.T, name string, phase fold.Phase, lost int64, late bool) {
+	t.Helper()
 	whole := verdict.Pass
 	if lost > 0 {
 		whole = verdict.Fail
 	}
 	want := map[string]verdict.Verdict{verdict.OfRTO: verdict.Pass, verdict.OfRPORecords: whole, "checks": whole, "restore": verdict.Pass}
-	for _, one := range phase.Results {
-		if one.Of == verdict.OfValidity && one.Verdict == verdict.Invalid {
-			t.Logf("%s: %s", name, one.Why)
-			for why := range strings.SplitSeq(one.Why, "; ") {
-				if !strings.Contains(why, "schedul") {
-					t.Errorf("%s is INVALID: %s", name, why)
-				}
-			}
-			want[verdict.OfRTO] = verdict.Invalid
-			if lost == 0 {
-				want[verdict.OfRPORecords] = verdict.Invalid
-			}
-		}
+	if late {
+		want[verdict.OfRTO] = verdict.Invalid
+	}
+	if late && lost == 0 {
+		want[verdict.OfRPORecords] = verdict.Invalid
 	}
 	for of, want := range want {
 		if i := slices.IndexFunc(phase.Results, func(one fold.Result) bool { return one.Of == of }); i < 0 || phase.Results[i].Verdict != want {
-			t.Errorf("%s: of %s, want %s: %+v\n%s", name, of, want, phase.Results, outline(history))
+			t.Errorf("%s: of %s, want %s: %+v", name, of, want, phase.Results)
 		}
 	}
 	if len(phase.Recovery) != 1 || phase.Recovery[0].Achieved.Open || time.Duration(phase.Recovery[0].Achieved.Hi) > time.Minute {
@@ -105,7 +134,6 @@ func judged(t *testing.T, stack *allinone.Stack, rec allinone.Record, name strin
 	if acked == 0 || missing != lost {
 		t.Errorf("%s: of %d acknowledged writes %d are lost, want %d", name, acked, missing, lost)
 	}
-	return phase
 }
 
 // TestStoreDrills drills a real MinIO: one that is killed comes back with every object that it
@@ -194,13 +222,13 @@ func startStore(t *testing.T) *store {
 	if err != nil {
 		t.Fatal(err)
 	}
-	sv, err := supervisor.Begin(dir, m.Restart)
+	t.Cleanup(m.Stop)
+	sv, err := supervisor.Begin(t.Context(), dir, m.Restart)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		err := sv.End()
-		if m.Stop(); err != nil {
+		if err := sv.End(); err != nil {
 			t.Error(err)
 		}
 	})

@@ -27,8 +27,9 @@ type Supervisor struct {
 }
 
 // Begin begins to supervise, with a pipe in an existing directory. start is called for each
-// time that the command is run, one at a time; its context ends with End.
-func Begin(dir string, start func(context.Context) error) (*Supervisor, error) {
+// time that the command is run, one at a time; its context has the values of ctx, and ends
+// with End.
+func Begin(ctx context.Context, dir string, start func(context.Context) error) (*Supervisor, error) {
 	s := &Supervisor{path: filepath.Join(dir, "supervisor"), done: make(chan struct{})}
 	if err := syscall.Mkfifo(s.path, 0o600); err != nil {
 		return nil, fmt.Errorf("make the supervisor's pipe %s: %w", s.path, err)
@@ -36,13 +37,13 @@ func Begin(dir string, start func(context.Context) error) (*Supervisor, error) {
 	var err error
 	// Both ends: no end of file between two writers.
 	if s.pipe, err = os.OpenFile(s.path, os.O_RDWR, 0); err != nil {
-		return nil, fmt.Errorf("open the supervisor's pipe: %w", err)
+		return nil, errors.Join(fmt.Errorf("open the supervisor's pipe: %w", err), os.Remove(s.path))
 	}
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	s.cancel = cancel
 	go func() {
 		defer close(s.done)
-		for lines := bufio.NewScanner(s.pipe); lines.Scan() && lines.Text() == "start"; {
+		for lines := bufio.NewScanner(s.pipe); lines.Scan() && lines.Text() == "start" && ctx.Err() == nil; {
 			if err := start(ctx); err != nil && ctx.Err() == nil {
 				s.mu.Lock()
 				s.err = errors.Join(s.err, err)

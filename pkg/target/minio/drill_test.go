@@ -250,13 +250,19 @@ func (r *rig) ledger(t *testing.T, s *store, sp target.ProbeSpec) target.Held {
 	return held
 }
 
-// TestFaultWithoutCanariesIsPlannedAndNotDone: a drill is planned before its probes begin.
+// TestFaultWithoutCanariesIsPlannedAndNotDone: a drill is planned before its probes begin. At
+// its turn, or in a drill that writes none, it is refused before it is said to be done.
 func TestFaultWithoutCanariesIsPlannedAndNotDone(t *testing.T) {
 	r := startRig(t)
 	s := r.open(t)
 	for _, fault := range []string{FaultDeleteObject, FaultCorruptObject} {
 		op := target.Operation{Drill: testDrill, Step: "x", Name: fault, Limit: time.Minute, Fence: 1}
-		plan, err := s.Plan(t.Context(), op)
+		if _, err := s.Plan(t.Context(), op); err == nil || !strings.Contains(err.Error(), "write probe") {
+			t.Errorf("%s is planned at its turn: %v", fault, err)
+		}
+		early := op
+		early.CanariesToCome = true
+		plan, err := s.Plan(t.Context(), early)
 		if err != nil || len(plan.Parts) != 1 || plan.Parts[0].Labels["drive"] != r.drive() {
 			t.Fatalf("%s: %+v, %v", fault, plan, err)
 		}

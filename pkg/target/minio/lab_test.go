@@ -76,6 +76,7 @@ func startRig(t *testing.T) *rig {
 			t.Logf("log of MinIO:\n%s", log[max(0, len(log)-4000):])
 		}
 	})
+	t.Cleanup(m.Stop)
 	for _, d := range []string{"scratch", "state"} {
 		if err := os.Mkdir(filepath.Join(dir, d), 0o755); err != nil {
 			t.Fatal(err)
@@ -90,14 +91,13 @@ func startRig(t *testing.T) *rig {
 // supervise starts the server where a drill asks for it.
 func (r *rig) supervise(t *testing.T) {
 	t.Helper()
-	s, err := supervisor.Begin(r.dir, r.Restart)
+	s, err := supervisor.Begin(t.Context(), r.dir, r.Restart)
 	if err != nil {
 		t.Fatal(err)
 	}
 	r.start = s.Command()
 	t.Cleanup(func() {
-		err := s.End()
-		if r.Stop(); err != nil {
+		if err := s.End(); err != nil {
 			t.Errorf("the supervisor: %v", err)
 		}
 	})

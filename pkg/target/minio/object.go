@@ -53,9 +53,7 @@ func (s *store) planObject(ctx context.Context, o *operation, p *target.Plan) er
 		return &target.FieldError{Field: "params.drive", Value: x.Drive, Fix: "use one of the node's drives: " + strings.Join(o.node.Drives, ", ")}
 	}
 	key, err := s.chooseKey(ctx, o)
-	if errors.Is(err, errNoCanaries) {
-		// A drill is planned before its probes begin, and its faults once more when it
-		// is their turn.
+	if errors.Is(err, errNoCanaries) && o.CanariesToCome {
 		o.rec.Undo = undoNothing
 		p.Parts = []event.Part{s.part(o.node, "drive", x.Drive)}
 		p.Does = []string{fmt.Sprintf("break one of the drill's canaries on drive %s of node %s, behind the server's back; it is chosen when there are some", x.Drive, o.node.Name)}

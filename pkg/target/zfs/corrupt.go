@@ -33,12 +33,14 @@ func (p *pool) planCorrupt(ctx context.Context, o *operation, plan *target.Plan)
 		return err
 	}
 	chosen, err := p.choose(ctx, o)
-	if errors.Is(err, errNoFiles) && o.params.File == "" {
-		// A drill is planned before its probes begin, and its faults once more when it
-		// is their turn.
+	switch {
+	case o.params.File != "" || !errors.Is(err, errNoFiles):
+	case o.CanariesToCome:
 		plan.Does = []string{fmt.Sprintf("invert blocks of up to %d of the drill's canaries on %s, behind ZFS's back; they are chosen when there are some", o.params.Canaries, o.rec.Vdev)}
 		plan.Undoes = "nothing: there is nothing to damage yet"
 		return nil
+	default:
+		err = errNoCanaries
 	}
 	if err != nil {
 		return err
@@ -62,6 +64,9 @@ func (p *pool) planCorrupt(ctx context.Context, o *operation, plan *target.Plan)
 	plan.Undoes = fmt.Sprintf("scrub pool %s unless the damage is repaired, and clear the errors of %s", p.cfg.Pool, o.rec.Vdev)
 	return nil
 }
+
+// errNoCanaries says that there are no canaries to damage.
+var errNoCanaries = errors.New("the drill has no canaries: let a write probe run before, or name a file in params.file")
 
 // locate waits until files lie where they stay, and finds where.
 func (p *pool) locate(ctx context.Context, o *operation, l label, chosen []file) error {
@@ -149,7 +154,7 @@ func (p *pool) corrupt(ctx context.Context, o *operation) (target.Effect, error)
 	var e target.Effect
 	vdev, spots := o.rec.Vdev, o.rec.Spots
 	if len(spots) == 0 {
-		return e, errors.New("the drill had no canaries when this was planned: let a write probe run before, or name a file in params.file")
+		return e, fmt.Errorf("when this was planned %w", errNoCanaries)
 	}
 	l, err := p.ownLabel(ctx, vdev, o.rec.GUID)
 	if err != nil {

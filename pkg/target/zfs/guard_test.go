@@ -137,12 +137,18 @@ func TestWhatWasWrittenSinceThePlanIsNotHit(t *testing.T) {
 }
 
 // TestFaultWithoutCanariesIsPlannedAndNotDone: a drill is planned before its probes
-// begin.
+// begin. At its turn, or in a drill that writes none, it is refused before it is said to
+// be done.
 func TestFaultWithoutCanariesIsPlannedAndNotDone(t *testing.T) {
 	r := startRig(t)
 	p := r.open(t)
 	op := target.Operation{Drill: testDrill, Step: "x", Name: FaultCorruptVdev, Limit: time.Minute}
-	plan, err := p.Plan(t.Context(), op)
+	if _, err := p.Plan(t.Context(), op); err == nil || !strings.Contains(err.Error(), "write probe") {
+		t.Errorf("planned at its turn: %v", err)
+	}
+	early := op
+	early.CanariesToCome = true
+	plan, err := p.Plan(t.Context(), early)
 	if err != nil || len(plan.Parts) == 0 {
 		t.Fatalf("%+v, %v", plan, err)
 	}

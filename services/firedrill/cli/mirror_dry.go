@@ -88,5 +88,9 @@ func dryText(m drill.Mirror, d engine.Done) string {
 	case a.Op == plan.Unholdable:
 		return fmt.Sprintf("%-10s %q: %v", a.Op, a.Key, a.Err)
 	}
-	return fmt.Sprintf("%-10s %q on the %s", a.Op, a.Key, a.To)
+	over := ""
+	if a.Op == plan.Put && a.Past.Key == "" && plan.Present(a.At(a.To)) {
+		over = ", over what no run has put there"
+	}
+	return fmt.Sprintf("%-10s %q on the %s%s", a.Op, a.Key, a.To, over)
 }

@@ -49,6 +49,8 @@ type syncJSON struct {
 	// no longer the mirror's.
 	Left   []string `json:"leftUploads,omitempty"`
 	Mended int64    `json:"permissionsSet,omitempty"`
+	// Replaced counts what was put over an entry that no run had put there.
+	Replaced int64 `json:"replaced,omitempty"`
 	// Disowned counts what keeps another owner, as this process may not change owners,
 	// Unchecked what was taken for equal and never read. New says that there was no
 	// destination before.
@@ -79,7 +81,7 @@ func asJSON(m drill.Mirror, dry bool, r job.Result) syncJSON {
 	for op, n := range r.Done {
 		out.Done[op.String()] = n
 	}
-	out.NotTried, out.Untried = r.NotTried, r.Untried
+	out.NotTried, out.Untried, out.Replaced = r.NotTried, r.Untried, r.Replaced
 	for _, c := range r.Causes {
 		out.Causes = append(out.Causes, causeJSON{c.Op.String(), c.Why, c.Count, c.Keys})
 	}

@@ -177,6 +177,7 @@ func TestARunOfNothingSaysSo(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.has(w.run(0, "sync", "dir:"+empty, "dir:"+filepath.Join(w.dir, "made")), said)
+	w.has(w.run(0, "sync", "dir:"+empty, w.to), "the source holds nothing that takes part: is it mounted")
 }
 
 // TestStatusWorksDuringARun: and what compares says who has the mirror.

@@ -39,7 +39,7 @@ func noChown(t *testing.T, do func()) {
 // wrote them; what is said of the next run is so.
 func TestOwnersThatAreNotSetAreTold(t *testing.T) {
 	if os.Geteuid() != 0 {
-		t.Skip("only root can make files of others")
+		t.Fatal("only root can make files of others: run the tests as root")
 	}
 	const said = "owners     of 2 entries were not set"
 	owner := func(w *mirrorWorld, name string) uint32 {
@@ -73,16 +73,20 @@ func TestOwnersThatAreNotSetAreTold(t *testing.T) {
 			t.Errorf("%s as root: it belongs to %d\n%s", mode, owner(w, "dst/a"), text)
 		}
 	}
-	w := newMirrorWorld(t)
-	if err := os.Chown(filepath.Join(w.dir, "src/a"), 12345, 0); err != nil {
-		t.Fatal(err)
-	}
-	var got struct{ OwnersNotSet int }
-	noChown(t, func() {
-		if err := json.Unmarshal([]byte(w.run(0, "sync", "--json", w.from, w.to)), &got); err != nil || got.OwnersNotSet != 1 {
-			t.Errorf("as JSON: %+v, %v", got, err)
+	for _, owner := range [][2]int{{12345, os.Getegid()}, {0, 54321}} {
+		w := newMirrorWorld(t)
+		if err := os.Chown(filepath.Join(w.dir, "src/a"), owner[0], owner[1]); err != nil {
+			t.Fatal(err)
 		}
-	})
+		noChown(t, func() {
+			for _, dry := range []string{"--dry-run=true", "--dry-run=false"} {
+				var got struct{ OwnersNotSet int }
+				if err := json.Unmarshal([]byte(w.run(0, "sync", dry, "--json", w.from, w.to)), &got); err != nil || got.OwnersNotSet != 1 {
+					t.Errorf("%v, %s, as JSON: %+v, %v", owner, dry, got, err)
+				}
+			}
+		})
+	}
 }
 
 // What was taken for equal by its size and time is counted until a run has read it.
@@ -125,6 +129,30 @@ func TestANewDestinationIsTold(t *testing.T) {
 	var got struct{ NewDestination bool }
 	if err := json.Unmarshal([]byte(w.run(0, "sync", "--json", w.from, "dir:"+filepath.Join(w.dir, "json"))), &got); err != nil || !got.NewDestination {
 		t.Errorf("as JSON: %+v, %v", got, err)
+	}
+}
+
+// What lies at the destination and is overwritten by a first run is told, before and after;
+// what a run put there itself is not.
+func TestWhatARunReplacesIsTold(t *testing.T) {
+	w := newMirrorWorld(t)
+	occupied := filepath.Join(w.dir, "occupied")
+	write := func(path, text string) {
+		t.Helper()
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Mkdir(occupied, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	write(filepath.Join(occupied, "a"), "precious")
+	to := "dir:" + occupied
+	w.has(w.run(0, "sync", "--dry-run", w.from, to), `put        "a" on the destination, over what no run has put there`, "replaced   1 entry that no run had put there", "would be overwritten")
+	w.has(w.run(0, "sync", w.from, to), "replaced   1 entry", "was overwritten")
+	write(filepath.Join(w.dir, "src/a"), "another content")
+	if text := w.run(0, "sync", w.from, to); strings.Contains(text, "replaced") {
+		t.Errorf("of what a run had put there:\n%s", text)
 	}
 }
 

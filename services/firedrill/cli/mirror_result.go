@@ -88,8 +88,8 @@ func (p *mirrorPrinter) report(m drill.Mirror, dry bool, r job.Result, how strin
 	} else {
 		fmt.Fprintf(p.out, "%s: %s after %s: %s\n", mirrorTitle(m), how, took, did)
 	}
-	if how == "" && none(r.Report) && r.Seen == [2]int64{} && len(r.Refusals) == 0 {
-		fmt.Fprintln(p.out, "  nothing    neither place holds anything that takes part: are they mounted, and named right, and does the filter leave something?")
+	if how == "" && r.Seen[plan.Source] == 0 && r.Faults == 0 && len(r.Refusals) == 0 {
+		fmt.Fprintf(p.out, "  nothing    %s, and named right, and does the filter leave something?\n", holdsNothing(r))
 	}
 	p.reportNotes(m, dry, r)
 	p.failed(r.Report)
@@ -122,6 +122,14 @@ func (p *mirrorPrinter) report(m drill.Mirror, dry bool, r job.Result, how strin
 	}
 }
 
+// holdsNothing says of which places nothing was seen.
+func holdsNothing(r job.Result) string {
+	if r.Seen[plan.Dest] == 0 && r.Check != engine.CheckState {
+		return "neither place holds anything that takes part: are they mounted"
+	}
+	return "the source holds nothing that takes part: is it mounted"
+}
+
 // failed says what failed: what did so for one reason in one line,
 // and the most frequent first.
 func (p *mirrorPrinter) failed(r engine.Report) {
@@ -141,6 +149,13 @@ func (p *mirrorPrinter) failed(r engine.Report) {
 func (p *mirrorPrinter) reportNotes(m drill.Mirror, dry bool, r job.Result) {
 	if r.New {
 		fmt.Fprintf(p.out, "  new        %s\n", newPlace(m, dry))
+	}
+	if r.Replaced > 0 {
+		did := "was"
+		if dry {
+			did = "would be"
+		}
+		fmt.Fprintf(p.out, "  replaced   %s that no run had put there: what lay at the destination under that name %s overwritten\n", fold.Plural(r.Replaced, "entry"), did)
 	}
 	if r.Disowned > 0 {
 		were, later := "were not", "a run as root sets them"

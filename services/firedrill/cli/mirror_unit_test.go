@@ -165,7 +165,7 @@ func TestARunThatWasCutOffSaysSo(t *testing.T) {
 	equal := undone
 	equal.Seen = [2]int64{3, 3}
 	some := undone
-	some.Done = map[plan.Op]int64{plan.Delete: 2}
+	some.Done, some.Seen = map[plan.Op]int64{plan.Delete: 2}, [2]int64{3, 3}
 	stop := &exitError{code: run.Interrupted, err: errors.New("interrupted: what was copied stays")}
 	for _, c := range []struct {
 		r    engine.Report

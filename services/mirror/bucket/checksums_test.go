@@ -157,6 +157,7 @@ func TestWhatIsBelievedOfChecksums(t *testing.T) {
 		status int
 		err    error // nil: it is believed that none are kept
 	}{
+		"":                   {http.StatusNotFound, ErrNotFound},
 		"NotImplemented":     {http.StatusNotImplemented, nil},
 		"InvalidArgument":    {http.StatusBadRequest, nil},
 		"AccessDenied":       {http.StatusForbidden, nil},
@@ -169,10 +170,8 @@ func TestWhatIsBelievedOfChecksums(t *testing.T) {
 		t.Run(code, func(t *testing.T) {
 			var a asking
 			refuse := func(r *http.Response) error {
-				r.StatusCode = want.status
 				r.Header.Del("X-Amz-Checksum-Algorithm")
-				_, err := rewrite(r, func([]byte) []byte { return []byte("<Error><Code>" + code + "</Code></Error>") })
-				return err
+				return answerWith(r, want.status, code)
 			}
 			a.answer.Store(&refuse)
 			b := open(t, a.between(t, c))

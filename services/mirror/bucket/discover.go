@@ -3,6 +3,7 @@ package bucket
 import (
 	"context"
 	"errors"
+	"net/http"
 	"time"
 
 	"github.com/minio/minio-go/v7"
@@ -52,10 +53,10 @@ func (b *Bucket) discoverServer(ctx context.Context) error {
 	})
 }
 
-// discoverAge asks when the bucket was made. It stays zero where these credentials are
-// not shown the list of buckets.
+// discoverAge asks when the bucket was made. It stays zero where any answer does not tell,
+// of whatever kind: the bucket is used without it, and the question is not one about it alone.
 func (b *Bucket) discoverAge(ctx context.Context) error {
-	return cannotSay(b.do(ctx, "ask for the age of", "", repeatable, func(ctx context.Context, _ *exchange) error {
+	err := b.do(ctx, "ask for the age of", "", repeatable, func(ctx context.Context, _ *exchange) error {
 		buckets, err := b.core.ListBuckets(ctx)
 		for _, one := range buckets {
 			if one.Name == b.name {
@@ -63,10 +64,14 @@ func (b *Bucket) discoverAge(ctx context.Context) error {
 			}
 		}
 		return err
-	}))
+	})
+	if e, ok := errors.AsType[*RequestError](err); ok && e.Status >= 300 {
+		return nil
+	}
+	return err
 }
 
-// Created is when the bucket was made; zero where these credentials are not shown it.
+// Created is when the bucket was made; zero where the server does not tell.
 func (b *Bucket) Created() time.Time { return b.created }
 
 // discoverVersions gives whether the bucket never had versions.
@@ -76,7 +81,10 @@ func (b *Bucket) discoverVersions(ctx context.Context) (unversioned bool, err er
 		versions, err = b.core.GetBucketVersioning(ctx, b.name)
 		return err
 	})
-	if err != nil {
+	switch {
+	case unknownHere(err):
+		return false, nil
+	case err != nil:
 		return false, cannotSay(err)
 	}
 	b.caps.Versioning = versions.Status == minio.Enabled
@@ -92,4 +100,12 @@ func cannotSay(err error) error {
 		return err
 	}
 	return nil
+}
+
+// unknownHere reports whether a server has nothing at all where it was asked. minio-go takes a
+// 404 without a word of S3 for a bucket that is not there; but that this one is there was asked
+// beside it.
+func unknownHere(err error) bool {
+	answer, ok := errors.AsType[minio.ErrorResponse](err)
+	return ok && answer.StatusCode == http.StatusNotFound && answer.XMLName.Local == ""
 }

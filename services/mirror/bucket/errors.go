@@ -261,7 +261,9 @@ func reasonOf(a minio.ErrorResponse, x *exchange) (advice string, reason error) 
 		return "the content changed while it was read, or was damaged on its way: read it again", ErrChecksum
 	case "RequestTimeTooSkewed":
 		return "set this machine's clock, or the server's", &ClockSkewError{Skew: skew(x)}
-	case "SlowDown", "SlowDownRead", "SlowDownWrite", "RequestLimitExceeded", "Throttling", "ThrottlingException", "TooManyRequests", "XMinioServerNotInitialized":
+	case "SlowDownRead":
+		return "or, where it stays so, MinIO cannot read the object from its drives: `firedrill mirror audit --repair` mends what the other side holds", ErrThrottled
+	case "SlowDown", "SlowDownWrite", "RequestLimitExceeded", "Throttling", "ThrottlingException", "TooManyRequests", "XMinioServerNotInitialized":
 		return "", ErrThrottled
 	}
 	if x.status == http.StatusServiceUnavailable || x.status == http.StatusTooManyRequests {

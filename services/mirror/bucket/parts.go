@@ -153,7 +153,8 @@ type FinishOptions struct {
 // FinishParts joins the parts, which must be all of them in the order of their
 // numbers, into the object. The server checks the CRC32C of the whole, which is
 // combined from those of the parts. If the answer is lost, or the condition does
-// not hold, the object is looked at, so that finishing what is finished succeeds.
+// not hold, the object is looked at, so that finishing what is finished succeeds:
+// what is returned then says that it was found.
 func (b *Bucket) FinishParts(ctx context.Context, u Upload, parts []Part, o FinishOptions) (Written, error) {
 	const op = "finish the parts of"
 	full, err := b.writable(op, u.Key)
@@ -199,7 +200,7 @@ func (b *Bucket) FinishParts(ctx context.Context, u Upload, parts []Part, o Fini
 	if e, ok := errors.AsType[*RequestError](err); ok && (e.passing() || e.Code == "NoSuchUpload" || e.Reason == ErrPrecondition) && ctx.Err() == nil {
 		if o, lost := b.Stat(ctx, u.Key); lost == nil && want.ETag != "" && o.ETag == want.ETag && o.Size == want.Size {
 			confirmed := o.CRC32C != nil && *o.CRC32C == want.CRC32C
-			return Written{ETag: o.ETag, Size: o.Size, CRC32C: want.CRC32C, Confirmed: confirmed, VersionID: o.VersionID}, nil
+			return Written{ETag: o.ETag, Size: o.Size, CRC32C: want.CRC32C, Confirmed: confirmed, VersionID: o.VersionID, Found: true}, nil
 		}
 	}
 	if err != nil {

@@ -47,6 +47,9 @@ type Written struct {
 	Confirmed bool
 	// VersionID is the new version's, in a bucket with versions.
 	VersionID string
+	// Found says that FinishParts found the object there, joined by a request whose answer
+	// it did not get, or of the same parts by somebody else: then the upload may be left.
+	Found bool
 }
 
 // smallBody is the size up to which a body is read before it is sent: the

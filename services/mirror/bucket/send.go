@@ -32,7 +32,12 @@ func (b *Bucket) send(ctx context.Context, url string, header http.Header, body 
 	q.ContentLength = body.left
 	if q.Header.Get(crcHeader) == "" {
 		kind, content, q.ContentLength = trailed, newChunked(body, body.left), chunkedLength(body.left)
-		q.Header.Set("Content-Encoding", "aws-chunked")
+		// The server takes off what stands in front, and keeps the content's own.
+		encoding := []string{"aws-chunked"}
+		if own := q.Header.Get("Content-Encoding"); own != "" {
+			encoding = append(encoding, own)
+		}
+		q.Header.Set("Content-Encoding", strings.Join(encoding, ","))
 		q.Header.Set("X-Amz-Trailer", strings.ToLower(crcHeader))
 		q.Header.Set("X-Amz-Decoded-Content-Length", strconv.FormatInt(body.left, 10))
 	}

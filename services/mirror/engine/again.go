@@ -42,5 +42,5 @@ func damaged(err error) bool { return errors.Is(err, place.ErrDamaged) }
 // partPasses says the same of a part. Nobody below can send it again, as it is read as it
 // goes; and one lost connection must not cost all the other parts.
 func partPasses(err error) bool {
-	return !errors.Is(err, place.ErrChanged) && !errors.Is(err, place.ErrNoUpload) && !refused(err)
+	return !errors.Is(err, place.ErrChanged) && !errors.Is(err, place.ErrNoUpload) && !Refused(err)
 }

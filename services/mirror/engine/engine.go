@@ -76,8 +76,7 @@ type Pool interface {
 	// Do carries out one item and returns when that is done: one result for each
 	// of its actions, in their order. An error ends the run: of the results that
 	// come with it, those without an error of their own are done, and of all other
-	// actions it is not known what became of them. They may be given again. So may what
-	// comes back as ErrHeldBack of an item that is not Ordered: it was not tried.
+	// actions it is not known what became of them. They may be given again.
 	Do(ctx context.Context, it Item) ([]Done, error)
 	// Width is how many items may be under way at once to keep all workers busy.
 	Width() int
@@ -189,9 +188,11 @@ type Report struct {
 	Failed   int64
 	Failures []Failure
 	Causes   []Cause
-	// NotTried counts what was not tried as it lies where the place refused all before it:
-	// the run's error is then a [*GaveUpError].
+	// NotTried counts what was not tried as a place had refused very many before it: the
+	// run's error is then a [*GaveUpError].
 	NotTried int64
+	// Replaced counts what was put over an entry that the job knew nothing of.
+	Replaced int64
 	// Conflicts are the first of what needs a human; Done has the number.
 	Conflicts []plan.Action
 	// Unholdable are the first of what a side cannot hold.

@@ -94,5 +94,6 @@ func reason(key string, err error) string {
 		}
 		text = strings.ReplaceAll(text, name, "it")
 	}
-	return text
+	// AWS names the object's resource, which ends with its key.
+	return strings.ReplaceAll(text, "/"+key+`"`, `/…"`)
 }

@@ -101,7 +101,10 @@ func (r *run) whole() error {
 	if r.report.NotTried == 0 { // else what was not tried may be what an upload is of
 		err = errors.Join(err, r.freeUploads())
 	}
-	return errors.Join(err, r.refusals.err(r.Places))
+	if err != nil { // What is remembered is then not what was done.
+		return err
+	}
+	return r.refusals.err(r.Places, r.report.Done[plan.Delete])
 }
 
 // plan looks at what is known and makes the plan.
@@ -287,9 +290,63 @@ func (r *run) idle() bool { return len(r.slots) < cap(r.slots) }
 
 // now has an item carried out and remembers the results. Its error ends the run.
 func (r *run) now(it Item) error {
-	later, err := r.spare(&it)
-	if err != nil || len(it.Actions) == 0 {
+	passed := r.passOver(&it)
+	if err := r.try(it); err != nil {
 		return err
+	}
+	var again []plan.Action
+	for _, a := range passed {
+		if !r.refusals.gaveUp(&a) { // any more: something was taken
+			again = append(again, a)
+			continue
+		}
+		if err := r.settle(Done{Action: a, Err: ErrNotTried}); err != nil {
+			return err
+		}
+		r.watch.done(&a, nil)
+	}
+	if len(again) == 0 {
+		return nil
+	}
+	return r.now(Item{Actions: again, Single: it.Single, Names: it.Names})
+}
+
+// noteReplaced counts what was put over something that no run had left there. before is the
+// action as it was planned.
+func (r *run) noteReplaced(before *plan.Action, d *Done) {
+	if r.DryRun {
+		before = &d.Action // which may have been settled just now
+	}
+	if d.Err != nil || d.Action.Op != plan.Put || before.Past.Key != "" || !plan.Present(before.At(before.To)) {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.report.Replaced++
+}
+
+// passOver takes out of an item what is not to be tried now. What is done in order stays
+// whole: what fails of it holds the rest back.
+func (r *run) passOver(it *Item) (passed []plan.Action) {
+	if it.Ordered || r.DryRun || !r.refusals.doubts() {
+		return nil
+	}
+	var rest []plan.Action
+	for _, a := range it.Actions {
+		if r.refusals.pass(&a) {
+			passed = append(passed, a)
+		} else {
+			rest = append(rest, a)
+		}
+	}
+	it.Actions = rest
+	return passed
+}
+
+// try has an item carried out, as long as there is something in it.
+func (r *run) try(it Item) error {
+	if len(it.Actions) == 0 {
+		return nil
 	}
 	writes := slices.ContainsFunc(it.Actions, func(a plan.Action) bool { return a.Op != plan.Rehash })
 	if writes && !r.DryRun {
@@ -305,37 +362,29 @@ func (r *run) now(it Item) error {
 	if errors.Is(err, ErrPool) {
 		dones = nil
 	}
-	more, left, failed := r.take(&it, dones, err)
+	more, failed := r.take(&it, dones, err)
 	switch {
 	case failed != nil:
 		return failed
 	case err != nil:
 		return fmt.Errorf("item %d of %d actions: %w", it.Seq, len(it.Actions), err)
+	case len(more) > 0:
+		return r.now(Item{Actions: more, Single: it.Single})
 	}
-	if err := r.now(Item{Actions: more, Single: it.Single}); err != nil {
-		return err
-	}
-	return r.now(Item{Actions: append(left, later...), Single: it.Single, Names: it.Names})
+	return nil
 }
 
 // take remembers the results of an item; err is why the run ends with it. It returns what
-// was decided to be done since, and what is left to be tried.
-func (r *run) take(it *Item, dones []Done, err error) (more, left []plan.Action, failed error) {
+// was decided to be done since.
+func (r *run) take(it *Item, dones []Done, err error) (more []plan.Action, failed error) {
 	for i, d := range dones {
 		before := &it.Actions[i]
 		d.Action.Believed = before.Believed && (before.Op != plan.Put || d.Action.Op != plan.Equal) // which was looked at
 		if err != nil && d.Err != nil {
 			continue // the run ends; the next one sees to it
 		}
-		r.refusals.note(&d.Action, d.Err)
-		if errors.Is(d.Err, ErrHeldBack) && !it.Ordered {
-			// The worker does not know what was taken from others.
-			if !r.refusals.spared(&d.Action) {
-				left = append(left, *before)
-				continue
-			}
-			d.Err = ErrNotTried
-		}
+		r.refusals.note(before, d.Err)
+		r.noteReplaced(before, &d)
 		if d.Err == nil && d.Action.Op == plan.Rehash {
 			d.Action, d.Err = r.settled(d.Action)
 			if d.Err == nil && d.Action.Op.Changes() && !r.DryRun {
@@ -344,37 +393,11 @@ func (r *run) take(it *Item, dones []Done, err error) (more, left []plan.Action,
 			}
 		}
 		if failed := r.settle(d); failed != nil {
-			return nil, nil, failed
+			return nil, failed
 		}
 		r.watch.done(before, d.Err)
 	}
-	return more, left, nil
-}
-
-// spare takes out of an item what is not worth a try, and returns what is to wait until
-// something beside it was tried.
-func (r *run) spare(it *Item) (later []plan.Action, err error) {
-	if r.refusals.none() {
-		return nil, nil
-	}
-	var rest []plan.Action
-	tried := map[string]bool{}
-	for _, a := range it.Actions {
-		beside := a.Op.String() + " " + parent(a.Key)
-		switch {
-		case r.refusals.spared(&a):
-			if err := r.settle(Done{Action: a, Err: ErrNotTried}); err != nil {
-				return nil, err
-			}
-			r.watch.done(&a, nil)
-		case !it.Ordered && tried[beside] && r.refusals.doubts(&a):
-			later = append(later, a)
-		default:
-			rest, tried[beside] = append(rest, a), true
-		}
-	}
-	it.Actions = rest
-	return later, nil
+	return more, nil
 }
 
 // asLeft counts a file of which there is nothing to do and nothing new to remember.

@@ -50,6 +50,9 @@ func (s *stream) Read(p []byte) (int, error) {
 	n, err := 0, error(nil)
 	if s.left > 0 {
 		n, err = s.content.Read(p[:min(int64(len(p)), s.left)])
+		if err != nil && err != io.EOF {
+			err = &sourceError{err}
+		}
 	}
 	s.left -= int64(n)
 	if s.hash != nil {
@@ -73,6 +76,8 @@ func (s *stream) Read(p []byte) (int, error) {
 		// Before the last byte leaves: an error now keeps the whole from being stored.
 		if err = s.content.Unchanged(); err == nil {
 			err = io.EOF
+		} else {
+			err = &sourceError{err}
 		}
 	}
 	if s.failed = err; err == nil || err == io.EOF && n > 0 {

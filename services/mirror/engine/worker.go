@@ -72,9 +72,8 @@ const (
 
 // Do carries out one item. A Rehash comes back as one, with the hashes filled in:
 // whoever made the plan settles it. A Put comes back as an Equal if somebody else has
-// written just that meanwhile. What is not worth a try beside what was refused is
-// [ErrNotTried]. If ctx ends, the error is its; what has no error of its own then is done
-// all the same.
+// written just that meanwhile. If ctx ends, the error is its; what has no error of its own
+// then is done all the same.
 func (w *Worker) Do(ctx context.Context, it Item) ([]Done, error) {
 	dones := make([]Done, len(it.Actions))
 	for i, a := range it.Actions {
@@ -105,19 +104,9 @@ func (w *Worker) Do(ctx context.Context, it Item) ([]Done, error) {
 	return dones, ctx.Err()
 }
 
-// spread carries out single actions, several at once, until nothing more of the kind can
-// be expected to be taken.
+// spread carries out single actions, several at once.
 func (w *Worker) spread(ctx context.Context, dones []*Done, names bool) {
-	var all refusals
-	w.several(len(dones), func(i int) {
-		d := dones[i]
-		if all.stops(&d.Action) {
-			d.Err = ErrNotTried
-			return
-		}
-		d.Err = w.one(ctx, &d.Action, names)
-		all.note(&d.Action, d.Err)
-	})
+	w.several(len(dones), func(i int) { dones[i].Err = w.one(ctx, &dones[i].Action, names) })
 }
 
 // each gives the place of each, in their order.

@@ -273,6 +273,8 @@ type Result struct {
 	Believed int64 `json:"believed,omitempty"`
 	Bytes    int64 `json:"bytes"`
 	Failed   int64 `json:"failed"`
+	// NotTried counts what was not tried as a place had refused very many before it.
+	NotTried int64 `json:"notTried,omitempty"`
 	HeldBack int64 `json:"heldBack"`
 	// Problems are the first of what went wrong, in words.
 	Problems []string `json:"problems,omitempty"`

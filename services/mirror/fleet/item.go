@@ -54,6 +54,7 @@ const (
 	errorHeldBack
 	errorChanged
 	errorNoUpload
+	errorRefused
 )
 
 // encodeItem writes an item without what only the planner needs, and for which two
@@ -232,6 +233,8 @@ func appendError(b []byte, err error) []byte {
 		kind, text = errorChanged, err.Error()
 	case errors.Is(err, place.ErrNoUpload):
 		kind, text = errorNoUpload, err.Error()
+	case engine.Refused(err):
+		kind, text = errorRefused, err.Error()
 	default:
 		kind, text = errorPlain, err.Error()
 	}
@@ -261,6 +264,8 @@ func readError(b []byte) (err error, rest []byte, bad error) {
 		return &RemoteError{Text: text, Is: place.ErrChanged}, rest, nil
 	case errorNoUpload:
 		return &RemoteError{Text: text, Is: place.ErrNoUpload}, rest, nil
+	case errorRefused:
+		return &RemoteError{Text: text, Is: place.ErrRefused}, rest, nil
 	}
 	return nil, nil, errItem
 }

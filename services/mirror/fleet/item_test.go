@@ -3,6 +3,7 @@ package fleet_test
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"reflect"
 	"testing"
 
@@ -11,6 +12,7 @@ import (
 	"github.com/firedrill/firedrill/services/mirror/engine"
 	"github.com/firedrill/firedrill/services/mirror/entry"
 	"github.com/firedrill/firedrill/services/mirror/fleet"
+	"github.com/firedrill/firedrill/services/mirror/place"
 	"github.com/firedrill/firedrill/services/mirror/plan"
 )
 
@@ -53,6 +55,20 @@ func TestItemsArriveAsTheyWereSent(t *testing.T) {
 			t.Fatalf("%+v, %v; want %+v", back, err, dones)
 		}
 	})
+}
+
+// What a planner has to know of a failure it learns from another process, too.
+func TestWhatAFailureIsArrives(t *testing.T) {
+	for _, is := range []error{place.ErrChanged, place.ErrNoUpload, place.ErrRefused} {
+		back, err := fleet.DecodeDones(fleet.EncodeDones([]engine.Done{{Err: fmt.Errorf("put it: %w", is)}}))
+		if err != nil || !errors.Is(back[0].Err, is) || back[0].Err.Error() != "put it: "+is.Error() {
+			t.Errorf("%v arrives as %+v, %v", is, back, err)
+		}
+	}
+	back, err := fleet.DecodeDones(fleet.EncodeDones([]engine.Done{{Err: place.ErrReadOnly}}))
+	if err != nil || !engine.Refused(back[0].Err) {
+		t.Errorf("a place that is read-only arrives as %+v, %v", back, err)
+	}
 }
 
 // What an older process does not know must not look to it as if it did.

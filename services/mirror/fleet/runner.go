@@ -263,7 +263,7 @@ const fewProblems = 20
 func summary(res job.Result, dry bool) *Result {
 	out := &Result{
 		Whole: res.Whole(), DryRun: dry, Seconds: res.Ended.Sub(res.Began).Seconds(), Done: map[string]int64{}, Believed: res.Believed,
-		Bytes: res.Bytes[plan.Put], Failed: res.Failed, HeldBack: res.HeldBack, Entries: res.Root.Root.Entries,
+		Bytes: res.Bytes[plan.Put], Failed: res.Failed, NotTried: res.NotTried, HeldBack: res.HeldBack, Entries: res.Root.Root.Entries,
 	}
 	for op, n := range res.Done {
 		out.Done[op.String()] = n

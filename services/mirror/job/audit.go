@@ -295,10 +295,7 @@ func (j *Job) note(ctx context.Context, fixed []plan.Past) error {
 			return fmt.Errorf("mirror %s: %w", j.spec.Name, err)
 		}
 	}
-	past, err := j.sealing()
-	if err != nil {
-		return err
-	}
+	past := j.sealing()
 	if err := past.Commit(); err != nil {
 		return fmt.Errorf("mirror %s: %w", j.spec.Name, err)
 	}

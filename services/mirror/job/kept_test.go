@@ -123,6 +123,48 @@ func TestAMirrorDeletesNothingForWhatACopySaw(t *testing.T) {
 	}
 }
 
+// What came back and is gone once more was missing once, whatever a copy saw before.
+func TestWhatACopySawDoesNotCountLater(t *testing.T) {
+	w := keeping(t, false)
+	w.whole()
+	w.mirror.Mode, w.mirror.Deletes = drill.MirrorMirror, drill.MirrorDeletes{Scans: 2, MostPercent: 100}
+	w.write("a", "goes")
+	w.sync(SyncOptions{})
+	must(t, os.Remove(filepath.Join(w.from, "a")))
+	if res := w.sync(SyncOptions{}); res.Done[plan.Delete] != 1 || res.Done[plan.Keep] != 1 {
+		t.Errorf("gone for the first time: %+v", res.Done)
+	}
+	for name, want := range map[string]bool{"a": true, "c": false} {
+		if _, err := os.Stat(filepath.Join(w.to, name)); (err == nil) != want {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// A manifest of before it was counted what no run has read is made anew, also where there is
+// nothing to do.
+func TestAnOlderManifestCountsWhatIsUnread(t *testing.T) {
+	w := between(t, drill.MirrorCopy, false)
+	w.write("a", "the same")
+	st, err := os.Stat(filepath.Join(w.from, "a"))
+	must(t, err)
+	enginetest.Write(t, w.to, "a", "the same")
+	must(t, os.Chtimes(filepath.Join(w.to, "a"), st.ModTime(), st.ModTime()))
+	w.whole()
+	root := filepath.Join(w.env.StateDir, "m", rootName)
+	raw, err := os.ReadFile(root)
+	must(t, err)
+	var before map[string]any
+	must(t, json.Unmarshal(raw, &before))
+	before["form"] = 2
+	delete(before, "unread")
+	raw, err = json.Marshal(before)
+	must(t, errors.Join(err, os.WriteFile(root, raw, 0o600)))
+	if res := w.whole(); res.Unread != 1 {
+		t.Errorf("%d are unread", res.Unread)
+	}
+}
+
 // A manifest that was made before there were kept entries is read as it is, and the next
 // run makes it anew, whatever else it finds to do.
 func TestAManifestOfBeforeIsMadeAnew(t *testing.T) {

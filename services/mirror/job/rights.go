@@ -183,7 +183,9 @@ func (j *Job) disowned(d *engine.Done, dry bool) bool {
 	}
 	want, got := a.At(a.To.Other()), a.At(a.To)
 	if dry {
-		return int64(want.UID) != int64(os.Geteuid()) // what it would be written as
+		// What it would be written as. The group is that of a setgid directory for what is made
+		// in one, which is not known here.
+		return int64(want.UID) != int64(os.Geteuid()) || int64(want.GID) != int64(os.Getegid())
 	}
 	return want.UID != got.UID || want.GID != got.GID
 }

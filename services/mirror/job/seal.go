@@ -13,7 +13,7 @@ import (
 )
 
 // manifestForm grows when manifests are made otherwise: older ones are made anew.
-const manifestForm = 2
+const manifestForm = 3
 
 const (
 	manifestName = "manifest"
@@ -70,9 +70,8 @@ func (j *Job) seal(past *sealing) (signed proof.Signed, unread int64, err error)
 // from then on is written beside it: that saves reading all of it once more.
 type sealing struct {
 	*state.Store
-	// keeps says that the mirror removes nothing; afresh that it removes something from
-	// this run on, and did not in the one before.
-	keeps, afresh bool
+	// keeps says that the mirror removes nothing.
+	keeps bool
 	// file is the manifest of the last commit, and root its root; nil if there is none.
 	file *state.File
 	root proof.Root
@@ -81,32 +80,8 @@ type sealing struct {
 }
 
 // sealing is for one run, or for what is noted beside one.
-func (j *Job) sealing() (*sealing, error) {
-	facts, known, err := j.Facts()
-	if err != nil {
-		return nil, fmt.Errorf("mirror %s: %w", j.spec.Name, err)
-	}
-	return &sealing{
-		Store: j.store, keeps: j.spec.mode == plan.Copy,
-		afresh: known && facts.Mode == plan.Copy && j.spec.mode != plan.Copy,
-	}, nil
-}
-
-// Past is the store's. What was missing in a run that removes nothing was nobody's loss:
-// a mirror that removes begins to count anew.
-func (s *sealing) Past() iter.Seq2[plan.Past, error] {
-	past := s.Store.Past()
-	if !s.afresh {
-		return past
-	}
-	return func(yield func(plan.Past, error) bool) {
-		for p, err := range past {
-			p.Missing = [2]uint8{}
-			if !yield(p, err) {
-				return
-			}
-		}
-	}
+func (j *Job) sealing() *sealing {
+	return &sealing{Store: j.store, keeps: j.spec.mode == plan.Copy}
 }
 
 // Commit is the store's. A manifest that cannot be written keeps nothing from being

@@ -66,10 +66,7 @@ type Result struct {
 // Sync makes one run. What went wrong with single entries is in the result; the
 // error says why a run could not go on, and the result then holds what it did.
 func (j *Job) Sync(ctx context.Context, o SyncOptions) (res Result, err error) {
-	past, err := j.sealing()
-	if err != nil {
-		return res, err
-	}
+	past := j.sealing()
 	defer func() { err = errors.Join(err, past.close()) }()
 	e, spill, err := j.engine(o, past)
 	if err != nil {

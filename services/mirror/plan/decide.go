@@ -152,7 +152,7 @@ func (r *Rules) remove(f *found, on Side) Action {
 		return f.because(Keep, on, KeepMode)
 	case f.unsure[other] || f.unsurePast:
 		return f.because(Keep, on, KeepUnlisted)
-	case int(f.past.Missing[other])+1 < r.Guards.scans():
+	case f.past.scans(other)+1 < r.Guards.scans():
 		return f.because(Keep, on, KeepMissing)
 	}
 	return f.action(Delete, on)

@@ -13,7 +13,7 @@ func TestACopyRemembersWhatItKeeps(t *testing.T) {
 	for range 3 {
 		w.run()
 		for _, key := range []string{"c", "j"} {
-			if p := w.past[key]; p.Missing != [2]uint8{plan.Source: 1} || !plan.Present(p.Source) || !plan.Present(p.Dest) {
+			if p := w.past[key]; p.Missing != [2]uint8{plan.Source: plan.MissingKept} || !plan.Present(p.Source) || !plan.Present(p.Dest) {
 				t.Fatalf("remembers %q as %+v", key, p)
 			}
 		}
@@ -25,6 +25,23 @@ func TestACopyRemembersWhatItKeeps(t *testing.T) {
 	w.run()
 	if p := w.past["c"]; p.Missing != [2]uint8{} {
 		t.Errorf("what is back: %+v", p)
+	}
+}
+
+// A mode that deletes begins to count with its own scans.
+func TestWhatACopyKeptIsCountedAnew(t *testing.T) {
+	w := synced(t, plan.Copy)
+	w.run()
+	w.rules.Mode, w.rules.Guards.Scans = plan.Mirror, 3
+	for scan := uint8(1); scan < 3; scan++ {
+		w.run()
+		if p := w.past["c"]; p.Missing != [2]uint8{plan.Source: scan} {
+			t.Fatalf("scan %d: %+v", scan, p)
+		}
+	}
+	w.run()
+	if p := w.past["c"]; p.Key != "" {
+		t.Errorf("missing in three scans: %+v", p)
 	}
 }
 

@@ -6,14 +6,18 @@ import (
 	"github.com/firedrill/firedrill/services/mirror/entry"
 )
 
+// MissingKept says in [Past.Missing] that the mode Copy, which deletes nothing, has found an
+// entry gone. A mode that deletes has not counted that, and begins with its own scans.
+const MissingKept = ^uint8(0)
+
 // Past is what the last run left at one key.
 type Past struct {
 	Key string
 	// Source and Dest are what the sides held; [Present] tells whether they did.
 	// Where both did, their contents were equal.
 	Source, Dest entry.Entry
-	// Missing counts, by side, the scans in a row that did not find the entry. The mode
-	// Copy, which deletes nothing, counts to one.
+	// Missing counts, by side, the scans in a row that did not find the entry, or is
+	// MissingKept.
 	Missing [2]uint8
 	// Dirty says, by side, that the entry was modified so shortly before it was
 	// read that its times do not tell whether it was modified again.
@@ -49,8 +53,11 @@ func (r *Rules) Next(a Action, done bool) (Past, bool) {
 	case Delete:
 		return a.Past, !done && a.Past.Key != ""
 	case Keep:
-		if a.Reason == KeepMissing || a.Reason == KeepMode && r.left(&a) {
+		switch {
+		case a.Reason == KeepMissing:
 			return a.missed(), true
+		case a.Reason == KeepMode && r.left(&a):
+			return a.kept(), true
 		}
 		done = false
 	default:
@@ -80,10 +87,27 @@ func (a *Action) missed() Past {
 	if p.Key == "" {
 		p = Past{Key: a.Key, Source: a.Source, Dest: a.Dest}
 	}
-	if n := &p.Missing[a.To.Other()]; *n < ^uint8(0) {
-		*n++
+	other := a.To.Other()
+	if p.Missing[other] = uint8(p.scans(other)); p.Missing[other] < MissingKept-1 {
+		p.Missing[other]++
 	}
 	p.Missing[a.To] = 0
+	return p
+}
+
+// scans is in how many scans in a row a mode that deletes has not found the entry.
+func (p *Past) scans(s Side) int {
+	if p.Missing[s] == MissingKept {
+		return 0
+	}
+	return int(p.Missing[s])
+}
+
+// kept is the past of what a copy keeps though it is gone from one side.
+func (a *Action) kept() Past {
+	p := a.Past
+	p.Missing = [2]uint8{}
+	p.Missing[a.To.Other()] = MissingKept
 	return p
 }
 
@@ -91,7 +115,7 @@ func (a *Action) missed() Past {
 // first time on one that is the place it should be.
 func (r *Rules) left(a *Action) bool {
 	other := a.To.Other()
-	return a.Past.synced() && a.Past.Missing[other] == 0 && r.Guards.Markers[other].matches()
+	return a.Past.synced() && a.Past.Missing[other] != MissingKept && r.Guards.Markers[other].matches()
 }
 
 // dirty reports whether the entry was modified within two seconds of the scan.

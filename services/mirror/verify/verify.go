@@ -53,7 +53,7 @@ func Manifest(w io.Writer, past iter.Seq2[plan.Past, error], keeps bool) (proof.
 
 // Kept reports whether the destination alone holds what a past tells of. keeps is as in
 // [Manifest].
-func Kept(p *plan.Past, keeps bool) bool { return keeps && p.Missing[plan.Source] > 0 }
+func Kept(p *plan.Past, keeps bool) bool { return keeps && p.Missing[plan.Source] == plan.MissingKept }
 
 // Sum is what is known of the content that a side holds by a mirror's past, and that both
 // sides were shown to have. What is kept at the destination only has nothing any more that

@@ -5,9 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
-	"slices"
-	"sync"
 
 	"github.com/firedrill/firedrill/services/mirror/bucket"
 	"github.com/firedrill/firedrill/services/mirror/entry"
@@ -48,42 +45,8 @@ func (p *Place) PutBatch(ctx context.Context, ws []place.Write) []place.Outcome 
 		chunk, bytes = append(chunk, i), bytes+size
 	}
 	flush()
-	alone = p.retried(ctx, ws, alone, out)
 	each(len(alone), func(n int) { i := alone[n]; out[i].Entry, out[i].Err = p.Put(ctx, ws[i]) })
 	return out
-}
-
-// retried are those that are to be put alone. Of those whose batch was refused for lasting
-// reasons one of each directory is tried first: it may be the batch only that is not
-// allowed. If that is refused, the others beside it would be refused like it.
-func (p *Place) retried(ctx context.Context, ws []place.Write, alone []int, out []place.Outcome) (rest []int) {
-	refused := map[string][]int{}
-	for _, i := range alone {
-		if dir := bucket.Parent(ws[i].Entry.Key()); errors.Is(out[i].Err, place.ErrRefused) {
-			refused[dir] = append(refused[dir], i)
-		} else {
-			rest = append(rest, i)
-		}
-	}
-	var mu sync.Mutex
-	dirs := slices.Collect(maps.Values(refused))
-	each(len(dirs), func(n int) {
-		first, others := dirs[n][0], dirs[n][1:]
-		out[first].Entry, out[first].Err = p.Put(ctx, ws[first])
-		said, ok := errors.AsType[*bucket.RequestError](out[first].Err)
-		if !ok || !errors.Is(out[first].Err, place.ErrRefused) {
-			mu.Lock()
-			defer mu.Unlock()
-			rest = append(rest, others...)
-			return
-		}
-		for _, i := range others {
-			like := *said
-			like.Key = ws[i].Entry.Key()
-			out[i].Err = &refusal{&like}
-		}
-	})
-	return rest
 }
 
 // scattered reports whether what is overwritten lies so far apart that no listing tells
@@ -159,9 +122,6 @@ func (p *Place) failed(ctx context.Context, ws []place.Write, many *bucket.KeysE
 			}
 		case ctx.Err() == nil && (errors.Is(f.Err, bucket.ErrKey) || errors.Is(f.Err, bucket.ErrNotStored)):
 			alone = append(alone, i)
-			if lasting(f.Err) {
-				out[i].Err = &refusal{f.Err}
-			}
 		default:
 			out[i].Err = fmt.Errorf("put %q into %s: %w", f.Key, p, explain(f.Err))
 		}

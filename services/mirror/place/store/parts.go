@@ -114,9 +114,8 @@ func (p *Place) FinishParts(ctx context.Context, w place.Write, token []byte, pa
 		return e, explain(err)
 	}
 	e, err = p.finished(ctx, e, written, c)
-	if err == nil {
-		// What is there may be somebody else's, which is the same: then the upload is
-		// there still. Where it is not, that costs a request for very many bytes.
+	if err == nil && written.Found {
+		// Where somebody else wrote the same, this upload is left.
 		_ = p.b.AbortParts(ctx, u)
 	}
 	return e, err

@@ -151,7 +151,7 @@ func (p *Place) putSure(ctx context.Context, e entry.Entry, open func() (io.Read
 		if err == nil {
 			return s.Written, nil
 		}
-		if unknown(err) && s.Size == e.Size {
+		if unknown(err) && s.asked && s.Size == e.Size {
 			lost = &s
 		}
 		if lost != nil && ctx.Err() == nil {
@@ -191,6 +191,7 @@ func (p *Place) putOnce(ctx context.Context, e entry.Entry, open func() (io.Read
 		body = io.TeeReader(content, s.md5)
 	}
 	if e.Size > buffered {
+		s.asked = true
 		s.Written, err = p.b.Put(ctx, e.Key(), body, e.Size, o)
 		return s, err
 	}
@@ -201,6 +202,7 @@ func (p *Place) putOnce(ctx context.Context, e entry.Entry, open func() (io.Read
 	if o.CRC32C == nil {
 		o.CRC32C = new(crc32.Checksum(raw, crc32.MakeTable(crc32.Castagnoli)))
 	}
+	s.asked = true
 	s.Written, err = p.b.Put(ctx, e.Key(), bytes.NewReader(raw), e.Size, o)
 	return s, err
 }
@@ -307,7 +309,9 @@ func (x *exact) Close() error { return x.r.Close() }
 // CRC32C; s.Size and s.CRC32C are those of what of the body was sent, whatever came of it.
 type sent struct {
 	bucket.Written
-	md5 hash.Hash
+	// asked tells that the request was made: of a body without bytes as much is sent before.
+	asked bool
+	md5   hash.Hash
 }
 
 // became reports that an object is what a body that was sent wholly was to become.

@@ -60,16 +60,36 @@ func TestNothingIsHidden(t *testing.T) {
 	}
 }
 
+// TestNothingIsLostThatWasNotSent: a file without bytes that somebody else wrote the same is
+// not taken for this one's while no request was made.
+func TestNothingIsLostThatWasNotSent(t *testing.T) {
+	c, _ := fresh(t, minio.MakeBucketOptions{}, Options{})
+	put(t, opened(t, c, Options{}), file("empty", ""))
+	c.Limits.Attempts = 1
+	p := opened(t, proxy(t, c, nil, func(a *http.Response) error {
+		if a.Request.Method == http.MethodPost {
+			a.StatusCode = http.StatusInternalServerError
+		}
+		return nil
+	}), Options{})
+	if e, err := p.Put(t.Context(), file("empty", "")); err == nil {
+		t.Errorf("what was there is overwritten: %+v", e)
+	}
+}
+
 // TestLostAnswers loses the answer to a write that was done: it is found to be
 // ours, and another's is not.
 func TestLostAnswers(t *testing.T) {
 	for name, size := range map[string]int{"small": 1000, "large": 2 << 20} {
 		c := newBucket(t, server(t), minio.MakeBucketOptions{})
-		var lose atomic.Bool
-		var theirs func()
+		// What is done before the next answer is lost.
+		var lose atomic.Pointer[func()]
 		p := opened(t, proxy(t, c, nil, func(a *http.Response) error {
-			if a.Request.Method == http.MethodPut && lose.Swap(false) {
-				theirs()
+			if a.Request.Method != http.MethodPut {
+				return nil
+			}
+			if theirs := lose.Swap(nil); theirs != nil {
+				(*theirs)()
 				return errors.New("lost")
 			}
 			return nil
@@ -81,12 +101,12 @@ func TestLostAnswers(t *testing.T) {
 				w.Have = put(t, p, file(key, "old"))
 			}
 			meddled := i >= 2
-			theirs = func() {
+			theirs := func() {
 				if meddled {
 					behind(t, c, key, pattern(size-1)+"!", minio.PutObjectOptions{UserMetadata: w.Entry.Meta()})
 				}
 			}
-			lose.Store(true)
+			lose.Store(&theirs)
 			e, err := p.Put(t.Context(), w)
 			switch {
 			case meddled:
@@ -96,7 +116,7 @@ func TestLostAnswers(t *testing.T) {
 			case e.Sum.CRC32C != crcOf(pattern(size)):
 				t.Errorf("%s: it is taken for %+v", name, e)
 			}
-			if lose.Load() {
+			if lose.Load() != nil {
 				t.Fatal("nothing was lost")
 			}
 		}
@@ -311,6 +331,37 @@ func metaOf(h http.Header) map[string]string {
 		}
 	}
 	return meta
+}
+
+// TestTheSameTwiceInParts leaves no upload where the same was finished before, and asks for
+// nothing more where it was not.
+func TestTheSameTwiceInParts(t *testing.T) {
+	c, _ := fresh(t, minio.MakeBucketOptions{}, Options{})
+	var aborts atomic.Int64
+	p := opened(t, proxy(t, c, func(q *http.Request) {
+		if q.Method == http.MethodDelete && !strings.Contains(q.URL.Path, ".firedrill-probe") {
+			aborts.Add(1)
+		}
+	}, nil), Options{})
+	w := file("a", pattern(1000))
+	var tokens, parts [2][]byte
+	for i := range tokens {
+		var err error
+		tokens[i], err = p.StartParts(t.Context(), w, bucket.MinPart)
+		must(t, err)
+		parts[i], err = p.PutPart(t.Context(), tokens[i], 1, strings.NewReader(pattern(1000)), 1000)
+		must(t, err)
+	}
+	for i, want := range []int64{0, 1} {
+		_, err := p.FinishParts(t.Context(), w, tokens[i], parts[i:i+1])
+		must(t, err)
+		if n := aborts.Load(); n != want {
+			t.Errorf("finished %d times: %d uploads given up, want %d", i+1, n, want)
+		}
+	}
+	for u := range admin(t, c).ListIncompleteUploads(t.Context(), c.Bucket, "a", true) {
+		t.Errorf("left: %+v", u)
+	}
 }
 
 // TestPartsTravel finishes in one place what was started in another, twice, and
