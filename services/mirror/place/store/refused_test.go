@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"strings"
 	"sync/atomic"
 	"testing"
 
@@ -13,34 +12,6 @@ import (
 	"github.com/firedrill/firedrill/services/mirror/bucket"
 	"github.com/firedrill/firedrill/services/mirror/place"
 )
-
-// A batch that is refused for lasting reasons is not sent once more file by file.
-func TestARefusedBatchIsNotTriedFileByFile(t *testing.T) {
-	c, _ := fresh(t, minio.MakeBucketOptions{}, Options{})
-	var puts atomic.Int64
-	counted := proxy(t, c, func(r *http.Request) {
-		if r.Method == http.MethodPut {
-			puts.Add(1)
-		}
-	}, nil)
-	counted.Credentials = assume(t, c, `{"Effect":"Allow","Action":["s3:GetObject","s3:ListBucket"],"Resource":["arn:aws:s3:::BUCKET","arn:aws:s3:::BUCKET/*"]}`).Credentials
-	ro := opened(t, counted, Options{})
-	puts.Store(0)
-	var ws []place.Write
-	for i := range 200 {
-		ws = append(ws, file(fmt.Sprintf("new/%03d", i), "text"))
-	}
-	for i, o := range ro.PutBatch(t.Context(), ws) {
-		wants(t, o.Err, bucket.ErrDenied)
-		wants(t, o.Err, place.ErrRefused)
-		if o.Err != nil && !strings.Contains(o.Err.Error(), fmt.Sprintf("put %q in ", ws[i].Entry.Path)) {
-			t.Errorf("%v", o.Err)
-		}
-	}
-	if n := puts.Load(); n > 3 {
-		t.Errorf("%d requests to write were made", n)
-	}
-}
 
 // Where it is the batch only that is not allowed, each file is put alone.
 func TestWhereBatchesAreNotAllowed(t *testing.T) {
