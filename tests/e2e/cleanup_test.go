@@ -91,6 +91,7 @@ func undoneThenChecked(t *testing.T, history []bus.Stored) {
 // reach when it has to be started. The drill names what it left, no other drill
 // gets the cluster, and an undo request finishes the work once that is mended.
 func TestUndoThatFailsIsSettledLater(t *testing.T) {
+	t.Parallel() // most of it is waiting between tries
 	p := startLab(t, lab.PostgresOptions{Synchronous: true})
 	stack, rec, _ := startAllInOne(t, p)
 	a, _ := p.Node("a")

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -107,20 +108,41 @@ func configure(t *testing.T, p *lab.Postgres, settings ...string) {
 	}
 }
 
+// drillOf is a drill of one phase on one target, which the drill calls so, with short
+// windows and the objective that nothing is lost; what the phase says itself stays.
+func drillOf(t *testing.T, name, target string, phase map[string]any) []byte {
+	t.Helper()
+	all := map[string]any{
+		"objective":   map[string]any{"rto": "1m", "rpo": map[string]any{"records": 0}},
+		"steadyState": map[string]any{"window": "3500ms", "timeout": "1m"},
+		"stable":      map[string]any{"window": "2s", "timeout": "1m"},
+	}
+	maps.Copy(all, phase)
+	raw, err := json.Marshal(map[string]any{
+		"apiVersion": drill.APIVersion, "kind": "Drill", "metadata": map[string]any{"name": name},
+		"spec": map[string]any{
+			"guards":  map[string]any{"deadline": "5m"},
+			"targets": []any{map[string]any{"name": target, "inventory": "lab"}},
+			"phases":  []any{all},
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return raw
+}
+
 // quickDrill is the standard failover drill with short windows.
 func quickDrill(t *testing.T, name string, change func(phase map[string]any)) []byte {
 	t.Helper()
 	phase := map[string]any{
 		"name": "failover", "title": "DB Failover",
-		"objective":   map[string]any{"rto": "1m", "rpo": map[string]any{"records": 0}},
-		"probes":      []any{map[string]any{"name": "writes", "target": "orders", "probe": "write"}},
-		"steadyState": map[string]any{"window": "3500ms", "timeout": "1m"},
-		"faults":      []any{map[string]any{"name": "kill", "target": "orders", "fault": "kill"}},
+		"probes": []any{map[string]any{"name": "writes", "target": "orders", "probe": "write"}},
+		"faults": []any{map[string]any{"name": "kill", "target": "orders", "fault": "kill"}},
 		"recovery": []any{
 			map[string]any{"name": "promote", "target": "orders", "action": "promote", "params": map[string]any{"node": "b"}},
 			map[string]any{"name": "redirect", "target": "orders", "action": "redirect", "params": map[string]any{"node": "b"}},
 		},
-		"stable": map[string]any{"window": "2s", "timeout": "1m"},
 		"checks": []any{map[string]any{"name": "canaries", "target": "orders", "check": "ledger"}},
 		"restore": map[string]any{"checks": []any{
 			map[string]any{"name": "home", "target": "orders", "check": "home"},
@@ -129,18 +151,7 @@ func quickDrill(t *testing.T, name string, change func(phase map[string]any)) []
 	if change != nil {
 		change(phase)
 	}
-	raw, err := json.Marshal(map[string]any{
-		"apiVersion": "firedrill/v1", "kind": "Drill", "metadata": map[string]any{"name": name},
-		"spec": map[string]any{
-			"guards":  map[string]any{"deadline": "5m"},
-			"targets": []any{map[string]any{"name": "orders", "inventory": "lab"}},
-			"phases":  []any{phase},
-		},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return raw
+	return drillOf(t, name, "orders", phase)
 }
 
 // hurried makes the windows short, for drills whose measurement nothing judges.
@@ -163,18 +174,23 @@ func places(p *lab.Postgres) (from, to string) {
 	return "dir:" + filepath.Join(a.DataDir, "pg_wal"), "dir:" + p.Evidence
 }
 
-// inventory lets drills have the lab as the entry "lab", and nothing else.
-func inventory(t *testing.T, p *lab.Postgres) drill.Inventory {
+// inventoryOf lets drills have one target as the entry "lab", and nothing else.
+func inventoryOf(t *testing.T, driver string, config any) drill.Inventory {
 	t.Helper()
-	config, err := json.Marshal(p.Config())
+	raw, err := json.Marshal(config)
 	if err != nil {
 		t.Fatal(err)
 	}
+	return drill.Inventory{APIVersion: drill.APIVersion, Kind: drill.InventoryKind, Spec: drill.InventorySpec{Targets: []drill.Entry{{Name: "lab", Driver: driver, Config: raw}}}}
+}
+
+// inventory is that of a pair, of which drills may keep evidence.
+func inventory(t *testing.T, p *lab.Postgres) drill.Inventory {
+	t.Helper()
+	i := inventoryOf(t, "postgres", p.Config())
 	from, to := places(p)
-	return drill.Inventory{APIVersion: drill.APIVersion, Kind: drill.InventoryKind, Spec: drill.InventorySpec{
-		Targets:  []drill.Entry{{Name: "lab", Driver: "postgres", Config: config}},
-		KeepFrom: []string{from}, KeepTo: []string{to},
-	}}
+	i.Spec.KeepFrom, i.Spec.KeepTo = []string{from}, []string{to}
+	return i
 }
 
 // startAllInOne starts firedrill in this process, listening for NATS clients.

@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"encoding/json"
 	"fmt"
 	"net/url"
 	"os"
@@ -16,7 +15,9 @@ import (
 	miniogo "github.com/minio/minio-go/v7"
 	"github.com/minio/minio-go/v7/pkg/credentials"
 
+	"github.com/firedrill/firedrill/pkg/bus"
 	"github.com/firedrill/firedrill/pkg/drill"
+	"github.com/firedrill/firedrill/pkg/event"
 	"github.com/firedrill/firedrill/pkg/lab"
 	"github.com/firedrill/firedrill/pkg/lab/supervisor"
 	"github.com/firedrill/firedrill/pkg/verdict"
@@ -24,34 +25,22 @@ import (
 	"github.com/firedrill/firedrill/services/reporter/fold"
 )
 
-// drillOf is a drill of one phase on the target "store". The probes of a store on the machine
-// of everything else are made seldom: how finely it is measured is not what is tested.
-func drillOf(t *testing.T, name, probe string, phase map[string]any) []byte {
+// storeDrill is a drill on a store, which is watched by writes and by one more probe. They
+// are made seldom, on the machine of everything else: how finely it is measured is not what
+// is tested.
+func storeDrill(t *testing.T, name string, looks, phase map[string]any) []byte {
 	t.Helper()
-	looks := func(name, probe string, params map[string]any) map[string]any {
-		return map[string]any{"name": name, "target": "store", "probe": probe, "params": params, "burst": "50ms", "deadline": "1s"}
+	writes := map[string]any{"name": "writes", "probe": "write", "burst": "50ms"}
+	looks["name"], looks["params"] = "looks", map[string]any{"of": "writes"}
+	for _, probe := range []map[string]any{writes, looks} {
+		probe["target"], probe["deadline"] = "store", "1s"
 	}
-	phase["name"] = "one"
-	phase["objective"] = map[string]any{"rto": "1m", "rpo": map[string]any{"records": 0}}
-	phase["probes"] = []any{looks("writes", "write", map[string]any{}), looks("looks", probe, map[string]any{"of": "writes"})}
-	phase["steadyState"] = map[string]any{"window": "3500ms", "timeout": "1m"}
-	phase["stable"] = map[string]any{"window": "2s", "timeout": "1m"}
-	raw, err := json.Marshal(map[string]any{
-		"apiVersion": drill.APIVersion, "kind": "Drill", "metadata": map[string]any{"name": name},
-		"spec": map[string]any{
-			"guards":  map[string]any{"deadline": "5m"},
-			"targets": []any{map[string]any{"name": "store", "inventory": "lab"}},
-			"phases":  []any{phase},
-		},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return raw
+	phase["name"], phase["probes"] = "one", []any{writes, looks}
+	return drillOf(t, name, "store", phase)
 }
 
 // onStore is a step of a drill on the store, of the kind "fault", "action" or "check".
-func onStore(kind, name string, params ...any) any {
+func onStore(kind, name string, params ...any) map[string]any {
 	step := map[string]any{"name": name, "target": "store", kind: name}
 	if len(params) > 0 {
 		step["params"] = params[0]
@@ -66,13 +55,13 @@ const judgedTries = 3
 // lost, its checks judged by that, and all put back. Beside a store, and other tests, the
 // observer may not keep its schedule: the measurement is then rightly INVALID, for that reason
 // alone, and the drill is asked for again. After the last try that is taken, since it says all
-// the same what it saw.
-func judged(t *testing.T, stack *allinone.Stack, rec allinone.Record, name string, raw []byte, lost int64) fold.Phase {
+// the same what it saw. each, unless nil, is called with each event.
+func judged(t *testing.T, stack *allinone.Stack, rec allinone.Record, name string, raw []byte, lost int64, each func(bus.Stored)) fold.Phase {
 	t.Helper()
 	for try := 1; ; try++ {
 		request := fmt.Sprint(name, "-", try)
 		publish(t, rec.NATSURL, request, raw)
-		history := await(t.Context(), t, stack.Bus, accepted(t, stack.Bus, request), nil)
+		history := await(t.Context(), t, stack.Bus, accepted(t, stack.Bus, request), each)
 		wholeHistory(t, history, stack.Keyring)
 		phase := foldReport(t, history, stack.Keyring).Phases[0]
 		late := lateOf(t, request, phase)
@@ -142,20 +131,21 @@ func judge(t *testing.T, name string, phase fold.Phase, lost int64, late bool) {
 func TestStoreDrills(t *testing.T) {
 	m := startStore(t)
 	stack, rec, _ := startWith(t, m.inventory(t))
-	killed := judged(t, stack, rec, "killed", drillOf(t, "killed", "read", map[string]any{
+	reads := map[string]any{"probe": "read", "burst": "50ms"}
+	killed := judged(t, stack, rec, "killed", storeDrill(t, "killed", reads, map[string]any{
 		"faults":   []any{onStore("fault", "kill")},
 		"recovery": []any{onStore("action", "start")},
 		"checks":   []any{onStore("check", "ledger"), onStore("check", "canaries")},
 		"restore":  map[string]any{"checks": []any{onStore("check", "health")}},
-	}), 0)
+	}), 0, nil)
 	if len(killed.Outages) == 0 {
 		t.Errorf("a killed store was always there: %+v", killed)
 	}
-	judged(t, stack, rec, "robbed", drillOf(t, "robbed", "read", map[string]any{
+	judged(t, stack, rec, "robbed", storeDrill(t, "robbed", reads, map[string]any{
 		"faults":  []any{onStore("fault", "delete-object")},
 		"checks":  []any{onStore("check", "ledger"), onStore("check", "canaries")},
 		"restore": map[string]any{"checks": []any{onStore("check", "canaries"), onStore("check", "health")}},
-	}), 1)
+	}), 1, nil)
 }
 
 // TestScrubDrill damages blocks of one side of a real mirror of ZFS behind its back: a scrub
@@ -170,20 +160,37 @@ func TestScrubDrill(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	argv := append(z.Argv(), "zfs", "create", "-o", "primarycache=metadata", "tank/firedrill")
-	if text, err := exec.CommandContext(t.Context(), argv[0], argv[1:]...).CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, text)
+	zfs := func(args ...string) {
+		t.Helper()
+		argv := append(append(z.Argv(), "zfs"), args...)
+		if text, err := exec.CommandContext(t.Context(), argv[0], argv[1:]...).CombinedOutput(); err != nil {
+			t.Errorf("%q: %v: %s", argv, err, text)
+		}
 	}
+	zfs("create", "-o", "primarycache=metadata", "tank/firedrill")
+	zfs("create", "tank/beside")
 	stack, rec, _ := startWith(t, inventoryOf(t, "zfs", map[string]any{
 		"pool": "tank", "dataset": "tank/firedrill", "directory": filepath.Join(z.Mountpoint("tank"), "firedrill"), "stateDir": t.TempDir(),
 		"breakableVdevs": z.Vdevs("tank"), "control": map[string]any{"kind": "exec", "argv": z.Argv()},
 	}))
-	scrubbed := judged(t, stack, rec, "scrub", drillOf(t, "scrub", "pool", map[string]any{
+	// Each look at the pool starts programs on its machine, and several more for each block
+	// that was damaged, until that is undone: as many as there are writes would leave no time
+	// for these to be punctual. The damage lasts for long enough to be met by such looks.
+	looks := map[string]any{"probe": "pool", "interval": "500ms", "burst": "250ms", "fresh": "1s"}
+	scrub := onStore("action", "scrub")
+	scrub["after"] = "1s"
+	scrubbed := judged(t, stack, rec, "scrub", storeDrill(t, "scrub", looks, map[string]any{
 		"faults":   []any{onStore("fault", "corrupt-vdev", map[string]any{"canaries": 5})},
-		"recovery": []any{onStore("action", "scrub")},
+		"recovery": []any{scrub},
 		"checks":   []any{onStore("check", "ledger"), onStore("check", "scrub"), onStore("check", "canaries")},
 		"restore":  map[string]any{"checks": []any{onStore("check", "health"), onStore("check", "settings")}},
-	}), 0)
+	}), 0, func(s bus.Stored) {
+		if s.Event.Type == event.TypeSteadyEstablished {
+			// The fault waits until canaries lie where they stay. An idle ZFS brings them
+			// there every 30 s, and whenever something of the pool is set.
+			zfs("set", "firedrill:test="+s.Event.ID, "tank/beside")
+		}
+	})
 	if len(scrubbed.Outages) == 0 {
 		t.Errorf("a damaged pool was always well: %+v", scrubbed)
 	}
@@ -196,16 +203,6 @@ func roomy(t *testing.T) string {
 		return dir
 	}
 	return t.TempDir()
-}
-
-// inventoryOf lets drills have one target as the entry "lab".
-func inventoryOf(t *testing.T, driver string, config map[string]any) drill.Inventory {
-	t.Helper()
-	raw, err := json.Marshal(config)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return drill.Inventory{APIVersion: drill.APIVersion, Kind: drill.InventoryKind, Spec: drill.InventorySpec{Targets: []drill.Entry{{Name: "lab", Driver: driver, Config: raw}}}}
 }
 
 // store is a real MinIO with what drills need of its machine.
