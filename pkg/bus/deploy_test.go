@@ -268,6 +268,13 @@ func (g *guarded) mirrorEvents(t *testing.T, mirror, cli *bus.Bus) {
 	if last, known, err := cli.LastMirrorEvent(t.Context(), "out", "failed"); err != nil || known {
 		t.Errorf("last failure %+v, %v, %v", last, known, err)
 	}
+	// Whether anybody runs mirrors, and whether any run there tells of itself.
+	if readers, err := cli.MirrorReaders(t.Context()); err != nil || readers != 1 {
+		t.Errorf("%d wait for requests, %v", readers, err)
+	}
+	if last, known, err := cli.LastMirrorEvent(t.Context(), "*", "*"); err != nil || !known || last.Kind != "finished" {
+		t.Errorf("last of any mirror %+v, %v, %v", last, known, err)
+	}
 	must(t, "command", cli.PublishMirrorCommand(t.Context(), "out", "cancel", nil))
 	must(t, "follow commands", mirror.FollowMirrorCommands(t.Context(), "out", 0, func(r bus.Record) error {
 		if r.Kind != "cancel" {

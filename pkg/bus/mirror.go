@@ -116,6 +116,22 @@ func (b *Bus) MirrorRequested(ctx context.Context, who, mirror string) (seq uint
 	return r.Seq, c.CachedInfo().AckFloor.Stream < r.Seq, nil
 }
 
+// MirrorReaders is how many requests for runs of mirrors are waited for at this moment, by
+// all processes that run mirrors: 0 where there are none, or have their hands full.
+func (b *Bus) MirrorReaders(ctx context.Context) (int, error) {
+	ctx, cancel := context.WithTimeout(ctx, tryWait)
+	defer cancel()
+	before, _ := b.violations()
+	c, err := b.js.Consumer(ctx, StreamMirror, MirrorRequests)
+	if err == nil {
+		return c.CachedInfo().NumWaiting, nil
+	}
+	if denied, _ := b.violations(); len(denied) > len(before) {
+		err = fmt.Errorf("%w: %s", ErrDenied, denied[len(denied)-1])
+	}
+	return 0, fmt.Errorf("look who takes requests for mirrors: %w", err)
+}
+
 // MirrorWorkWaits reports whether an item of a run's work is still in its queue, or in
 // a worker's hands.
 func (b *Bus) MirrorWorkWaits(ctx context.Context, mirror, run string, number int64) (bool, error) {

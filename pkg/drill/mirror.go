@@ -38,6 +38,12 @@ const (
 	MirrorTwoWay = "two-way"
 )
 
+// What a copy may write over.
+const (
+	OverwriteAlways   = "always"   // whatever differs
+	OverwriteUnedited = "unedited" // what its last run left there
+)
+
 // Mirror keeps one location like another.
 type Mirror struct {
 	// Name is what requests, commands and reports call it.
@@ -50,6 +56,10 @@ type Mirror struct {
 	// guarded) or two-way (what changes on either side is carried to the other); copy if
 	// left out.
 	Mode string `json:"mode,omitempty" jsonschema:"enum=copy,enum=mirror,enum=two-way"`
+	// Overwrite is what a copy may write over: always (whatever differs) or unedited (only
+	// what its last run left there: what somebody changed at To since stays, and is
+	// reported); always if left out. Other modes know none.
+	Overwrite string `json:"overwrite,omitempty" jsonschema:"enum=always,enum=unedited"`
 	// Filter are rules such as "- *.tmp" and "+ /keep/**", the first that matches
 	// decides, and what none matches takes part.
 	Filter []string `json:"filter,omitempty"`
@@ -178,6 +188,9 @@ func (c *checker) checkMirror(at string, m Mirror) {
 	}
 	if !slices.Contains([]string{"", MirrorCopy, MirrorMirror, MirrorTwoWay}, m.Mode) {
 		c.add(at+".mode", m.Mode, "this must be copy, mirror or two-way")
+	}
+	if !slices.Contains([]string{"", OverwriteAlways, OverwriteUnedited}, m.Overwrite) {
+		c.add(at+".overwrite", m.Overwrite, "this must be always or unedited")
 	}
 	if m.BytesPerSecond < 0 {
 		c.add(at+".bytesPerSecond", fmt.Sprint(m.BytesPerSecond), "this is bytes per second, or 0 for no limit")

@@ -17,6 +17,7 @@ import (
 	"github.com/nats-io/nkeys"
 
 	"github.com/firedrill/firedrill/pkg/event"
+	"github.com/firedrill/firedrill/pkg/inherit"
 )
 
 // KeyringFile is the name of the file of public keys in a key directory.
@@ -140,8 +141,8 @@ func (s *Set) Signer(service string) (*Signer, error) {
 // missing. Keys that the keyring holds already stay in it: old events remain
 // verifiable after a rotation. Several processes may call it at once.
 func LoadOrCreate(dir string) (*Set, error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("make key directory: %w", err)
+	if err := inherit.MkdirAll(dir, 0o700, nil); err != nil {
+		return nil, fmt.Errorf("make key directory: %w", inherit.Explain(dir, err))
 	}
 	set := &Set{signers: map[string]*Signer{}}
 	own := event.Keyring{}
@@ -231,6 +232,7 @@ func writeWhole(path string, data []byte, mode fs.FileMode, put func(from, to st
 		return err
 	}
 	defer func() { _ = os.Remove(tmp.Name()) }()
+	inherit.File(tmp, filepath.Dir(path))
 	_, err = tmp.Write(data)
 	if err == nil {
 		err = tmp.Chmod(mode)

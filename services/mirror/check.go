@@ -26,7 +26,11 @@ func CheckInventory(inv drill.Inventory) []drill.Problem {
 	return append(out, againstEachOther(inv.Spec.Mirrors)...)
 }
 
-// againstEachOther finds mirrors that delete what others of them have written.
+// copies reports whether a mirror is a copy.
+func copies(m drill.Mirror) bool { return m.Mode == "" || m.Mode == drill.MirrorCopy }
+
+// againstEachOther finds mirrors that delete what others of them have written, or write
+// over what others have not carried yet.
 func againstEachOther(ms []drill.Mirror) (out []drill.Problem) {
 	at := func(m drill.Mirror) (from, to location.Location, ok bool) {
 		from, err := location.Parse(m.From)
@@ -35,25 +39,40 @@ func againstEachOther(ms []drill.Mirror) (out []drill.Problem) {
 		}
 		return from, to, err == nil && m.Snapshots == nil
 	}
-	deletes := func(m drill.Mirror) bool { return m.Mode == drill.MirrorMirror || m.Mode == drill.MirrorTwoWay }
+	reverts := func(m drill.Mirror) bool { return copies(m) && m.Overwrite != drill.OverwriteUnedited }
 	for i, m := range ms {
 		from, to, ok := at(m)
-		for _, other := range ms[:i] {
+		for n, other := range ms[:i] {
 			otherFrom, otherTo, known := at(other)
-			field, fix := fmt.Sprintf("spec.mirrors[%d].to", i), ""
+			if !ok || !known {
+				continue
+			}
+			back := location.Overlap(to, otherFrom) && location.Overlap(from, otherTo)
+			p := drill.Problem{Field: fmt.Sprintf("spec.mirrors[%d].to", i), Value: m.To}
 			switch {
-			case !ok || !known || !deletes(m) && !deletes(other):
-			case location.Overlap(to, otherTo):
-				fix = fmt.Sprintf("mirror %s writes to %s, and each would delete what the other brings: give them places that are apart", other.Name, other.To)
-			case deletes(m) && deletes(other) && location.Overlap(to, otherFrom) && location.Overlap(from, otherTo):
-				fix = fmt.Sprintf("mirror %s goes the other way, and each would undo what is new on the other side: make one of them a copy, or both one in mode two-way", other.Name)
+			case (!copies(m) || !copies(other)) && location.Overlap(to, otherTo):
+				p.Fix = fmt.Sprintf("mirror %s writes to %s, and each would delete what the other brings: give them places that are apart", other.Name, other.To)
+			case back && !copies(m) && !copies(other):
+				p.Fix = fmt.Sprintf("mirror %s goes the other way, and each would undo what is new on the other side: make one of them a copy, or both one in mode two-way", other.Name)
+			case back && reverts(m) && (!copies(other) || reverts(other)):
+				p = stale(i, m, other)
+			case back && reverts(other) && !copies(m):
+				p = stale(n, other, m)
+			default:
+				continue
 			}
-			if fix != "" {
-				out = append(out, drill.Problem{Field: field, Value: m.To, Fix: fix})
-			}
+			out = append(out, p)
 		}
 	}
 	return out
+}
+
+// stale is the problem of a copy that goes back where another mirror comes from.
+func stale(i int, m, other drill.Mirror) drill.Problem {
+	return drill.Problem{
+		Field: fmt.Sprintf("spec.mirrors[%d].overwrite", i), Value: m.Overwrite,
+		Fix: fmt.Sprintf("mirror %s goes the other way, and this would write the older content over what that has not carried yet: write overwrite: unedited, which leaves alone and reports what was changed at %s", other.Name, m.To),
+	}
 }
 
 // Check finds what is wrong with one mirror, whose buckets are in those stores or
@@ -70,6 +89,12 @@ func Check(m drill.Mirror, stores []drill.Store) []drill.Problem {
 	}
 	if !slices.Contains([]string{"", drill.MirrorCopy, drill.MirrorMirror, drill.MirrorTwoWay}, m.Mode) {
 		c.add("mode", m.Mode, "this must be copy, mirror or two-way")
+	}
+	switch {
+	case !slices.Contains([]string{"", drill.OverwriteAlways, drill.OverwriteUnedited}, m.Overwrite):
+		c.add("overwrite", m.Overwrite, "this must be always or unedited")
+	case m.Overwrite == drill.OverwriteUnedited && !copies(m):
+		c.add("overwrite", m.Overwrite, "only a copy leaves alone what was edited: use mode copy; two-way reports what was changed on both sides")
 	}
 	c.filter(m.Filter)
 	for i, p := range m.Permissions {
@@ -92,6 +117,8 @@ func Check(m drill.Mirror, stores []drill.Store) []drill.Problem {
 	}
 	switch {
 	case len(m.Permissions) == 0:
+	case m.Overwrite == drill.OverwriteUnedited:
+		c.add("permissions", "", "they change what was edited, too, which overwrite: unedited is to leave alone: leave one of them out")
 	case to.IsBucket():
 		c.add("permissions", "", "a bucket has none: leave them out, or mirror into a directory")
 	case twoWay:

@@ -26,6 +26,11 @@ func TestCheckNamesTheFieldTheValueAndTheFix(t *testing.T) {
 		{"to", "zfs:a", "mount point", func(m *drill.Mirror) { m.To = "zfs:a" }},
 		{"from", "zfs:a", "mount point", func(m *drill.Mirror) { m.From, m.Mode = "zfs:a", drill.MirrorTwoWay }},
 		{"mode", "both", "two-way", func(m *drill.Mirror) { m.Mode = "both" }},
+		{"overwrite", "never", "always or unedited", func(m *drill.Mirror) { m.Overwrite = "never" }},
+		{"overwrite", "unedited", "only a copy", func(m *drill.Mirror) { m.Mode, m.Overwrite = drill.MirrorTwoWay, drill.OverwriteUnedited }},
+		{"permissions", "", "leave one of them out", func(m *drill.Mirror) {
+			m.To, m.Overwrite, m.Permissions = "dir:/b", drill.OverwriteUnedited, []drill.Permission{{Match: "x", Files: "0600"}}
+		}},
 		{"filter[1]", "- [x", "close it with ]", func(m *drill.Mirror) { m.Filter = []string{"+ a", "- [x"} }},
 		{"filter[0]", " ", "empty", func(m *drill.Mirror) { m.Filter = []string{" "} }},
 		{"permissions[0].match", "[", "close it with ]", func(m *drill.Mirror) { m.To, m.Permissions = "dir:/b", []drill.Permission{{Match: "["}} }},
@@ -54,26 +59,46 @@ func TestMirrorsThatWorkAgainstEachOther(t *testing.T) {
 		return mirror.CheckInventory(inv)
 	}
 	a := drill.Mirror{Name: "a", From: "dir:/a", To: "dir:/x/y", Mode: drill.MirrorMirror}
+	back := drill.Mirror{Name: "b", From: "dir:/x/y", To: "dir:/a"}
+	in := func(mode, overwrite string) drill.Mirror {
+		m := back
+		m.Mode, m.Overwrite = mode, overwrite
+		return m
+	}
 	for name, c := range map[string]struct {
-		b   drill.Mirror
-		fix string
+		b          drill.Mirror
+		field, fix string
 	}{
-		"into the same place":  {drill.Mirror{Name: "b", From: "dir:/b", To: "dir:/x/y"}, "delete what the other brings"},
-		"into a place in it":   {drill.Mirror{Name: "b", From: "dir:/b", To: "dir:/x/y/z", Mode: drill.MirrorMirror}, "delete what the other brings"},
-		"the other way":        {drill.Mirror{Name: "b", From: "dir:/x/y", To: "dir:/a", Mode: drill.MirrorMirror}, "goes the other way"},
-		"a copy the other way": {drill.Mirror{Name: "b", From: "dir:/x/y", To: "dir:/a"}, ""},
-		"elsewhere":            {drill.Mirror{Name: "b", From: "dir:/a", To: "dir:/x/yy", Mode: drill.MirrorMirror}, ""},
+		"into the same place":             {drill.Mirror{Name: "b", From: "dir:/b", To: "dir:/x/y"}, "to", "delete what the other brings"},
+		"into a place in it":              {drill.Mirror{Name: "b", From: "dir:/b", To: "dir:/x/y/z", Mode: drill.MirrorMirror}, "to", "delete what the other brings"},
+		"the other way":                   {in(drill.MirrorMirror, ""), "to", "goes the other way, and each would undo"},
+		"a copy the other way":            {in(drill.MirrorCopy, drill.OverwriteUnedited), "", ""},
+		"one that overwrites what is new": {in("", ""), "overwrite", "write overwrite: unedited"},
+		"one that says so":                {in(drill.MirrorCopy, drill.OverwriteAlways), "overwrite", "what was changed at dir:/a"},
+		"elsewhere":                       {drill.Mirror{Name: "b", From: "dir:/a", To: "dir:/x/yy", Mode: drill.MirrorMirror}, "", ""},
 	} {
 		got := check(a, c.b)
 		if (len(got) > 0) != (c.fix != "") || len(got) > 1 {
 			t.Errorf("%s: %+v", name, got)
-		} else if c.fix != "" && (!strings.Contains(got[0].Fix, c.fix) || got[0].Field != "spec.mirrors[1].to" || got[0].Value != c.b.To) {
+		} else if c.fix != "" && (!strings.Contains(got[0].Fix, c.fix) || got[0].Field != "spec.mirrors[1]."+c.field || got[0].Value != map[string]string{"to": c.b.To, "overwrite": c.b.Overwrite}[c.field]) {
 			t.Errorf("%s: %+v", name, got[0])
 		}
+	}
+	if got := check(back, a); len(got) != 1 || got[0].Field != "spec.mirrors[0].overwrite" || !strings.Contains(got[0].Fix, "mirror a goes the other way") {
+		t.Errorf("a copy back that stands first: %+v", got)
 	}
 	a.Mode = drill.MirrorCopy
 	if got := check(a, drill.Mirror{Name: "b", From: "dir:/b", To: a.To}); len(got) > 0 {
 		t.Errorf("two copies into one place: %+v", got)
+	}
+	if got := check(a, back); len(got) != 1 || got[0].Field != "spec.mirrors[1].overwrite" {
+		t.Errorf("two copies that write over each other: %+v", got)
+	}
+	for i, one := range [][2]string{{"", drill.OverwriteUnedited}, {drill.OverwriteUnedited, ""}} {
+		a.Overwrite = one[0]
+		if got := check(a, in(drill.MirrorCopy, one[1])); len(got) > 0 {
+			t.Errorf("two copies, of which one (%d) leaves edits alone: %+v", i, got)
+		}
 	}
 }
 

@@ -5,6 +5,8 @@ import (
 	"os"
 
 	"github.com/firedrill/firedrill/pkg/drill"
+	"github.com/firedrill/firedrill/services/mirror/job"
+	"github.com/firedrill/firedrill/services/mirror/stores"
 )
 
 // ReadInventory reads the inventory's stores and mirrors from a file, and checks
@@ -23,4 +25,19 @@ func ReadInventory(path string) (drill.Inventory, error) {
 		return drill.Inventory{}, fmt.Errorf("inventory %s: %w", path, err)
 	}
 	return inv, nil
+}
+
+// Here finds what of a valid inventory this process could not use: secrets and
+// certificates that are not found, users and groups that are not known. Another machine or
+// another user may have them, so that none of it makes the inventory invalid. The fields
+// are those of the inventory.
+func Here(inv drill.Inventory) []drill.Problem {
+	out := stores.Unresolved(inv.Spec.Stores)
+	for i, m := range inv.Spec.Mirrors {
+		for _, p := range job.Strangers(m.Permissions) {
+			p.Field = fmt.Sprintf("spec.mirrors[%d].%s", i, p.Field)
+			out = append(out, p)
+		}
+	}
+	return out
 }

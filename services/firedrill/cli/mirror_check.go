@@ -193,7 +193,7 @@ func (a *app) compare(cmd *cobra.Command, args []string, o *mirrorOptions, c com
 		err = cerr
 	}
 	p.stop()
-	return show(interrupted(ctx, c.left, failure(s.plain(err))))
+	return show(interrupted(ctx, c.left, mirrorFailure(s.plain(err))))
 }
 
 // rolling refuses what says how L3 goes on where that makes no sense.

@@ -2,6 +2,7 @@ package cli_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -10,10 +11,10 @@ import (
 
 // sideJSON is what these tests read of a side that was checked.
 type sideJSON struct {
-	Verified, Inconclusive                                      bool
-	Problems, Checked, KeptElsewhere                            int64
-	ManifestEntries, LeftOutEntries, LeftOutNames, OwnersOnly   int64
-	Missing, Extra, Different, Unchecked, Low, Kept, Unreadable struct{ Count int64 }
+	Verified, Inconclusive                                               bool
+	Problems, Checked, KeptElsewhere, WaitingElsewhere                   int64
+	ManifestEntries, LeftOutEntries, LeftOutNames, OwnersOnly            int64
+	Missing, Extra, Different, Unchecked, Low, Kept, Waiting, Unreadable struct{ Count int64 }
 }
 
 func (w *mirrorWorld) sides(want int, args ...string) (sides []sideJSON) {
@@ -52,6 +53,42 @@ func TestWhatACopyKeepsIsNoDifference(t *testing.T) {
 	w.has(w.run(1, "verify", w.from, w.to), `missing    "a": it was kept at the destination only`)
 }
 
+// TestWhatWaitsForDeletionIsNoDifference: from the run that first missed it until the one
+// that deletes it; what was deleted since then is one, and it is said what becomes of it.
+func TestWhatWaitsForDeletionIsNoDifference(t *testing.T) {
+	w := newMirrorWorld(t)
+	for i := range 8 {
+		w.write(fmt.Sprintf("src/f%d", i), "x")
+	}
+	remove := func(name string) {
+		t.Helper()
+		if err := os.Remove(filepath.Join(w.dir, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	sync := func() string { return w.run(0, "sync", "--mode", "mirror", w.from, w.to) }
+	sync()
+	remove("src/a")
+	w.has(w.run(1, "verify", w.from, w.to), `missing    "a"`, "to do      what was deleted on purpose the next `mirror sync` takes note of")
+	w.has(sync(), "1 kept")
+	const from, to = "; 1 gone from here, and waiting for deletion on the other side", "11 checked; 1 of these wait for deletion, as the other side has them no more"
+	text := w.run(0, "verify", w.from, w.to)
+	if w.has(text, "src: verified (L1): 10 checked", from, to); strings.Contains(text, "waiting    ") {
+		t.Errorf("what is as it should be is listed:\n%s", text)
+	}
+	w.has(w.run(0, "drift", w.from, w.to), from, to, `waiting    "a": gone from the source, and kept in the destination until a run deletes it`)
+	w.has(w.run(0, "audit", w.from, w.to), from, to, "both sides: 9 of 9 contents read on both and equal")
+	sides := w.sides(0, "verify")
+	if sides[0].WaitingElsewhere != 1 || sides[0].Waiting.Count != 0 || sides[1].Waiting.Count != 1 || sides[1].Problems != 0 || sides[1].Kept.Count != 0 {
+		t.Errorf("got %+v", sides)
+	}
+	remove("src/f0")
+	remove("dst/f1")
+	w.has(w.run(1, "verify", w.from, w.to), `missing    "f0"`, `missing    "f1"`, from, "to do      the next `mirror sync` copies what is missing again")
+	w.has(sync(), "1 copied", "1 deleted", "1 kept")
+	w.has(w.run(0, "verify", w.from, w.to), from)
+}
+
 // TestNothingCheckedIsNothingProven: nor is it hidden how much a filter left out.
 func TestNothingCheckedIsNothingProven(t *testing.T) {
 	w := newMirrorWorld(t)
@@ -77,8 +114,8 @@ func TestNothingCheckedIsNothingProven(t *testing.T) {
 func TestAComparisonWithNothingMakesNothing(t *testing.T) {
 	w := newMirrorWorld(t)
 	for _, command := range []string{"verify", "drift", "audit"} {
-		w.has(w.run(255, command, w.from, w.to), "run it first")
-		w.has(w.run(255, command, "--wait", "--json", w.from, w.to), "run it first", `"exitCode": 255`)
+		w.has(w.run(1, command, w.from, w.to), "run it first")
+		w.has(w.run(1, command, "--wait", "--json", w.from, w.to), "run it first", `"exitCode": 1`)
 	}
 	left, err := os.ReadDir(w.dir)
 	if err != nil || len(left) != 1 || left[0].Name() != "src" {

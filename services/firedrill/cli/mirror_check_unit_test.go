@@ -2,12 +2,17 @@ package cli
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 
+	"github.com/firedrill/firedrill/pkg/drill"
 	"github.com/firedrill/firedrill/pkg/run"
+	"github.com/firedrill/firedrill/services/mirror/engine"
 	"github.com/firedrill/firedrill/services/mirror/job"
+	"github.com/firedrill/firedrill/services/mirror/plan"
 	"github.com/firedrill/firedrill/services/mirror/proof"
 )
 
@@ -40,6 +45,85 @@ func TestOwnersThatCannotBeSetAreOneLine(t *testing.T) {
 		if err != nil || !strings.Contains(out.String(), c.want) || strings.Contains(out.String(), c.not) {
 			t.Errorf("%+v: %v, printed\n%s", c, err, &out)
 		}
+	}
+}
+
+// What was refused, or could not be shown, is no failure of firedrill, and no mistake of its
+// caller.
+func TestWhatIsHeldBackExitsWithOne(t *testing.T) {
+	for want, errs := range map[int][]error{
+		run.Fail: {
+			&engine.JobError{Field: "Places", Problem: "another"}, &engine.GaveUpError{}, fmt.Errorf("mirror m: %w", job.ErrNothingKnown),
+			fmt.Errorf("mirror m: %w", job.ErrTooMuch), fmt.Errorf("mirror m: %w", job.ErrUnwritable),
+		},
+		run.BadArguments: {&engine.JobError{Field: "Mode", Problem: "another"}, &job.SpecError{Field: "to"}},
+		run.Crash:        {errors.New("no space left")},
+	} {
+		for _, err := range errs {
+			if got := codeOf(mirrorFailure(err)); got != want {
+				t.Errorf("%v: exit code %d, want %d", err, got, want)
+			}
+			if got := codeOf(syncExit(job.Result{}, err)); got != want {
+				t.Errorf("a run with %v: exit code %d, want %d", err, got, want)
+			}
+		}
+	}
+}
+
+// What cannot be read has one line, which says why, and an audit says how to mend what it found.
+func TestWhatWasFoundIsToldOnceWithTheWayOut(t *testing.T) {
+	v := job.Verified{Place: "dir:/dst", Side: plan.Dest, Mode: plan.Mirror}
+	v.Verdict = proof.Verdict{Level: proof.LevelNone, Asked: proof.L4, Checked: 2}
+	v.Verdict.Unchecked.Add("lost", "it could not be read: the disk has a hole")
+	v.Verdict.Unchecked.Add("unknown", "no run has read it")
+	v.Unreadable.Add("lost", "the disk has a hole")
+	var out bytes.Buffer
+	a := &app{Streams: Streams{Out: &out}}
+	p := a.mirrorPrinter(&mirrorOptions{})
+	if err := p.verified([]job.Verified{v}, false, nil); codeOf(err) != run.Fail {
+		t.Errorf("verified: %v", err)
+	}
+	text := out.String()
+	if strings.Count(text, `"lost"`) != 1 || !strings.Contains(text, "2 unchecked; 1 could not be read\n") || !strings.Contains(text, `unreadable "lost": the disk has a hole`) ||
+		!strings.Contains(text, `unchecked  "unknown"`) || !strings.Contains(text, "`mirror audit --repair`") {
+		t.Errorf("printed\n%s", text)
+	}
+	for _, c := range []struct {
+		rot       job.Rot
+		mode      plan.Mode
+		err       error
+		want, not string
+	}{
+		{job.Rot{Side: plan.Dest}, plan.Mirror, nil, "`mirror audit --repair` replaces", "--repair-source"},
+		{job.Rot{Side: plan.Source}, plan.Mirror, nil, "--repair-source", "\x00"},
+		{job.Rot{Side: plan.Source}, plan.TwoWay, nil, "`mirror audit --repair` replaces", "--repair-source"},
+		{job.Rot{Side: plan.Dest, Repaired: true}, plan.Mirror, nil, "rotten", "--repair"},
+		{job.Rot{Side: plan.Dest, Err: errors.New("gone")}, plan.Mirror, nil, "rotten", "--repair"},
+		{job.Rot{Side: plan.Dest}, plan.Mirror, failure(job.ErrTooMuch), "rotten", "--repair"},
+	} {
+		out.Reset()
+		audited := job.Audited{Rotten: []job.Rot{c.rot}}
+		audited.Sides[plan.Source] = job.Verified{Place: "dir:/src", Mode: c.mode}
+		audited.Sides[plan.Dest] = job.Verified{Place: "dir:/dst", Side: plan.Dest, Mode: c.mode}
+		if err := p.audited(audited, c.err); !errors.Is(err, c.err) || !strings.Contains(out.String(), c.want) || strings.Contains(out.String(), c.not) {
+			t.Errorf("%+v: %v, printed\n%s", c, err, &out)
+		}
+	}
+}
+
+// The JSON of a run is one object, whatever it is made of.
+func TestARunIsOneObject(t *testing.T) {
+	r := job.Result{Mended: 1, Compared: [2]int64{1, 2}}
+	r.Check, r.Failed, r.NotTried, r.Refusals, r.Replaced = engine.CheckAudit, 3, 4, []plan.Refusal{{Guard: plan.GuardVersioned}}, 5
+	raw, err := json.Marshal(asJSON(drill.Mirror{From: "a", To: "b"}, true, r))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const want = `{"from":"a","to":"b","mode":"copy","dryRun":true,"began":"0001-01-01T00:00:00Z","seconds":0,"whole":false,"done":{},"bytes":0,` +
+		`"problems":8,"failedCount":3,"notTried":4,"refusals":["two-way removes nothing while the destination keeps no versions: turn on the bucket's versioning, or remove it on both sides by hand"],` +
+		`"errorsCount":0,"permissionsSet":1,"replaced":5,"compared":{"destination":2,"source":1}}`
+	if string(raw) != want {
+		t.Errorf("got  %s\nwant %s", raw, want)
 	}
 }
 

@@ -13,11 +13,13 @@ import (
 	"github.com/firedrill/firedrill/pkg/drill"
 	"github.com/firedrill/firedrill/services/mirror"
 	"github.com/firedrill/firedrill/services/mirror/location"
+	"github.com/firedrill/firedrill/services/mirror/stores"
 )
 
 // describe adds the flags that describe a mirror of two locations.
 func (o *mirrorOptions) describe(f *pflag.FlagSet) {
 	f.StringVar(&o.spec.Mode, "mode", drill.MirrorCopy, "copy (removes nothing), mirror (removes what FROM no longer has, guarded) or two-way (carries changes both ways)")
+	f.StringVar(&o.spec.Overwrite, "overwrite", drill.OverwriteAlways, "what a copy may write over: always (whatever differs) or unedited (only what its last run left there; what was changed there since stays, and is reported)")
 	o.describeFilter(f, "")
 	f.BoolVar(&o.spec.Xattrs, "xattrs", false, "mirror extended attributes, too")
 	f.BoolVar(&o.spec.OneFileSystem, "one-file-system", false, "leave out what is mounted below the directory")
@@ -38,7 +40,7 @@ func (o *mirrorOptions) describeWait(f *pflag.FlagSet) {
 
 // describing lists the flags that were given and describe a mirror.
 func describing(f *pflag.FlagSet) (out []string) {
-	for _, name := range []string{"mode", "filter", "xattrs", "one-file-system", "bwlimit"} {
+	for _, name := range []string{"mode", "overwrite", "filter", "xattrs", "one-file-system", "bwlimit"} {
 		if f.Changed(name) {
 			out = append(out, "--"+name)
 		}
@@ -112,6 +114,21 @@ func (s *subject) changed() string {
 		return ""
 	}
 	return fmt.Sprintf("the last run of these locations had %s, this one has %s", rules(past.Filter), rules(s.Filter))
+}
+
+// keyless notes the buckets that are reached without keys, as nobody named any: who meant to
+// would else only see what the server refuses to strangers.
+func (s *subject) keyless() (notes []string) {
+	for _, text := range []string{s.From, s.To} {
+		l, err := location.Parse(text)
+		if err != nil {
+			continue // It was refused.
+		}
+		if why := stores.Keyless(l, s.env.Stores); why != "" {
+			notes = append(notes, fmt.Sprintf("%s is used without keys, as anybody may: %s", l, why))
+		}
+	}
+	return notes
 }
 
 func rules(filter []string) string {

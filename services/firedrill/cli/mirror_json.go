@@ -4,29 +4,47 @@ import (
 	"time"
 
 	"github.com/firedrill/firedrill/pkg/drill"
+	"github.com/firedrill/firedrill/services/mirror/engine"
 	"github.com/firedrill/firedrill/services/mirror/job"
 	"github.com/firedrill/firedrill/services/mirror/plan"
 	"github.com/firedrill/firedrill/services/mirror/proof"
 	"github.com/firedrill/firedrill/services/mirror/runlog"
 )
 
-// syncJSON is the result of a run as JSON.
+// syncJSON is the result of a run as JSON: its parts are one object.
 type syncJSON struct {
+	ranJSON
+	doneJSON
+	undoneJSON
+	notedJSON
+}
+
+// ranJSON is which run it was.
+type ranJSON struct {
 	Name    string    `json:"name,omitempty"`
 	From    string    `json:"from"`
 	To      string    `json:"to"`
+	Mode    string    `json:"mode"`
 	DryRun  bool      `json:"dryRun,omitempty"`
 	Began   time.Time `json:"began"`
 	Seconds float64   `json:"seconds"`
 	Whole   bool      `json:"whole"`
 	// Error is why the run could not go on.
-	Error string           `json:"error,omitempty"`
-	Done  map[string]int64 `json:"done"`
+	Error string `json:"error,omitempty"`
+}
+
+// doneJSON is what it did, and what it went by.
+type doneJSON struct {
+	Done map[string]int64 `json:"done"`
 	// Believed counts those of the equal ones that nobody looked at in this run,
 	// Listed says when the destination was last listed in full.
 	Believed int64     `json:"believed,omitempty"`
 	Listed   time.Time `json:"listed,omitzero"`
 	Bytes    int64     `json:"bytes"`
+}
+
+// undoneJSON is what it left undone.
+type undoneJSON struct {
 	// Problems counts all that was left undone, as `mirror status` does: FailedSum of it
 	// failed, ErrorSum are errors of scans and listings; Done counts conflicts and what
 	// cannot be held. Lists of single ones end after the first thousand.
@@ -47,17 +65,23 @@ type syncJSON struct {
 	HeldBack   int64       `json:"heldBack,omitempty"`
 	// Left are uploads of earlier runs that nobody frees, as they are in a place that is
 	// no longer the mirror's.
-	Left   []string `json:"leftUploads,omitempty"`
-	Mended int64    `json:"permissionsSet,omitempty"`
+	Left []string `json:"leftUploads,omitempty"`
+}
+
+// notedJSON is what went well and may not be what was meant, and what both sides hold.
+type notedJSON struct {
+	Mended int64 `json:"permissionsSet,omitempty"`
 	// Replaced counts what was put over an entry that no run had put there.
 	Replaced int64 `json:"replaced,omitempty"`
 	// Disowned counts what keeps another owner, as this process may not change owners,
 	// Unchecked what was taken for equal and never read. New says that there was no
 	// destination before.
-	Disowned  int64         `json:"ownersNotSet,omitempty"`
-	Unchecked int64         `json:"unchecked,omitempty"`
-	New       bool          `json:"newDestination,omitempty"`
-	Root      *proof.Signed `json:"root,omitempty"`
+	Disowned  int64 `json:"ownersNotSet,omitempty"`
+	Unchecked int64 `json:"unchecked,omitempty"`
+	// Compared counts, by side, the contents that a run which audits has read to compare them.
+	Compared map[string]int64 `json:"compared,omitempty"`
+	New      bool             `json:"newDestination,omitempty"`
+	Root     *proof.Signed    `json:"root,omitempty"`
 }
 
 type keyed struct {
@@ -74,14 +98,22 @@ type causeJSON struct {
 
 func asJSON(m drill.Mirror, dry bool, r job.Result) syncJSON {
 	out := syncJSON{
-		Name: m.Name, From: m.From, To: m.To, DryRun: dry, Began: r.Began, Seconds: r.Ended.Sub(r.Began).Seconds(), Whole: r.Whole(),
-		Done: map[string]int64{}, Believed: r.Believed, Listed: r.Listed, Bytes: r.Bytes[plan.Put], FailedSum: r.Failed, HeldBack: r.HeldBack, Mended: r.Mended,
-		Problems: runlog.Left(&r.Report), ErrorSum: r.Faults, Disowned: r.Disowned, Unchecked: r.Unread, New: r.New,
+		ranJSON: ranJSON{
+			Name: m.Name, From: m.From, To: m.To, Mode: modeOf(m.Mode), DryRun: dry, Began: r.Began, Seconds: r.Ended.Sub(r.Began).Seconds(), Whole: r.Whole(),
+		},
+		doneJSON: doneJSON{Done: map[string]int64{}, Believed: r.Believed, Listed: r.Listed, Bytes: r.Bytes[plan.Put]},
+		undoneJSON: undoneJSON{
+			Problems: runlog.Left(&r.Report), FailedSum: r.Failed, NotTried: r.NotTried, Untried: r.Untried, Refusals: refusals(r.Refusals),
+			ErrorSum: r.Faults, HeldBack: r.HeldBack,
+		},
+		notedJSON: notedJSON{Mended: r.Mended, Replaced: r.Replaced, Disowned: r.Disowned, Unchecked: r.Unread, New: r.New},
+	}
+	if r.Check == engine.CheckAudit {
+		out.Compared = map[string]int64{plan.Source.String(): r.Compared[plan.Source], plan.Dest.String(): r.Compared[plan.Dest]}
 	}
 	for op, n := range r.Done {
 		out.Done[op.String()] = n
 	}
-	out.NotTried, out.Untried, out.Replaced = r.NotTried, r.Untried, r.Replaced
 	for _, c := range r.Causes {
 		out.Causes = append(out.Causes, causeJSON{c.Op.String(), c.Why, c.Count, c.Keys})
 	}
@@ -94,7 +126,6 @@ func asJSON(m drill.Mirror, dry bool, r job.Result) syncJSON {
 	for _, u := range r.Unholdable {
 		out.Unholdable = append(out.Unholdable, keyed{u.Key, u.Err.Error()})
 	}
-	out.Refusals = refusals(r.Refusals)
 	for _, u := range r.LeftUploads {
 		out.Left = append(out.Left, u.String())
 	}
@@ -137,6 +168,10 @@ type verifiedJSON struct {
 	// removes nothing; KeptElsewhere counts them where they were not looked for.
 	Kept          proof.Findings `json:"kept"`
 	KeptElsewhere int64          `json:"keptElsewhere"`
+	// Waiting are gone from the other side, and here until a run deletes them;
+	// WaitingElsewhere counts the reverse, which were not looked for here.
+	Waiting          proof.Findings `json:"waiting"`
+	WaitingElsewhere int64          `json:"waitingElsewhere"`
 	// ManifestEntries are all of the manifest; LeftOutEntries of them, and LeftOutNames
 	// that were come across, took no part by the filter.
 	ManifestEntries int64    `json:"manifestEntries"`
@@ -162,6 +197,7 @@ func asVerified(all ...job.Verified) []verifiedJSON {
 			Missing: v.Verdict.Missing, Extra: v.Verdict.Extra, Different: v.Verdict.Different,
 			MetadataOnly: v.Verdict.MetadataOnly, Unchecked: v.Verdict.Unchecked, Low: v.Verdict.Low, Unreadable: v.Unreadable,
 			Inconclusive: v.Inconclusive(), Problems: v.Verdict.Problems(), OwnersOnly: v.Verdict.Owners, Kept: v.Verdict.Kept, KeptElsewhere: v.Elsewhere,
+			Waiting: v.Verdict.Waiting, WaitingElsewhere: v.Gone,
 			ManifestEntries: v.Entries, Filter: v.Filter, LeftOutEntries: v.LeftOut.Entries, LeftOutNames: v.LeftOut.Names,
 		}
 		for level, n := range v.Verdict.At {

@@ -131,7 +131,7 @@ func TestAnotherDirectorysStateIsAskedFor(t *testing.T) {
 	other := filepath.Join(w.dir, "other")
 	w.stateDirs = []string{"--state-dir", other}
 	for _, command := range []string{"verify", "drift", "audit"} {
-		w.has(w.run(255, command, w.from, w.to), "run it first; if it ran from another directory", "--state-dir")
+		w.has(w.run(1, command, w.from, w.to), "run it first; if it ran from another directory", "--state-dir")
 	}
 	w.stateDirs = append(w.stateDirs, remembered...)
 	for _, command := range []string{"verify", "drift", "audit"} {
@@ -315,8 +315,8 @@ func TestAFailingScheduleIsSeen(t *testing.T) {
 	}
 	var shown string
 	w.until("the failure is listed", func() bool { shown = list(); return strings.Contains(shown, "src.none") })
-	if !regexp.MustCompile(`(?m)^out +copy +failed +2\S+ +- +2\S+Z +open the source:`).MatchString(shown) ||
-		!regexp.MustCompile(`(?m)^night +mirror +never +- +- +2\S+T02:30:00Z +-$`).MatchString(shown) {
+	if !regexp.MustCompile(`(?m)^out +copy +failed +2\S+ +- +- +2\S+Z +open the source:`).MatchString(shown) ||
+		!regexp.MustCompile(`(?m)^night +mirror +never +- +- +- +2\S+T02:30:00Z +-$`).MatchString(shown) {
 		t.Errorf("listed:\n%s", shown)
 	}
 	cancel()
@@ -354,7 +354,7 @@ func TestARunOfTheFleetGoesOnWhenNobodyWatches(t *testing.T) {
 		return code, out.String()
 	}
 	w.until("firedrill is up", func() bool { return strings.Contains(up.String(), "firedrill is up") })
-	told := []string{"the run goes on", "mirror status out` shows it", "mirror cancel out` calls it off"}
+	told := []string{"the run goes on", "mirror status --inventory " + common[3] + " out` shows it", "mirror cancel out` calls it off"}
 	code, printed := mirror("sync", "--fleet", "--timeout", "2s", "out")
 	if code != 255 {
 		t.Errorf("exit code %d", code)
@@ -377,6 +377,13 @@ func TestARunOfTheFleetGoesOnWhenNobodyWatches(t *testing.T) {
 	if code, printed := mirror("cancel", "out"); code != 0 {
 		t.Errorf("cancel: exit code %d: %s", code, printed)
 	}
+	w.until("nothing runs that was asked for", func() bool { // twice, above
+		code, printed := mirror("cancel", "out")
+		if code != 0 && (code != 1 || !strings.Contains(printed, "it does not run now")) {
+			t.Fatalf("cancel: exit code %d: %s", code, printed)
+		}
+		return code == 1
+	})
 	stop()
 	if code := <-ended; code != 0 {
 		t.Errorf("up: exit code %d: %s", code, up)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"strings"
 	"testing"
@@ -197,7 +198,13 @@ spec:
     - {name: ruled, from: %q, to: %q, permissions: [{match: "*.key", files: "0600"}, {match: "**", owner: nobody-has-this}]}
 `, w.from, w.from, w.to))
 	file := filepath.Join(w.dir, "inv.yaml")
-	w.has(w.run(255, "sync", "--inventory", file, "out"), "inventory "+file+": ", `store vault: accessKey: env: "NOT_SET_HERE"`, `secretKey: env: "NEITHER_IS_THIS"`)
+	w.has(w.run(255, "sync", "--inventory", file, "out"), "inventory "+file+": ", `store vault: accessKey.env: "NOT_SET_HERE"`, `secretKey.env: "NEITHER_IS_THIS"`)
+	// Nor is it named twice by who asks later.
+	for _, args := range [][]string{{"status", "--inventory", file, "out"}, {"status", "--inventory", file}} {
+		if text := w.run(0, args...); strings.Count(text, "inventory "+file+": ") != 1 {
+			t.Errorf("%v:\n%s", args, text)
+		}
+	}
 	w.has(w.run(255, "sync", "--inventory", file, w.from, "s3:vault/bucket"), "inventory "+file+": ", "store vault: accessKey")
 	w.has(w.run(254, "sync", "--inventory", file, "ruled"), "inventory "+file+": mirror ruled: permissions[1].owner: ", "nobody-has-this")
 	w.has(w.run(254, "sync", w.from, "s3:vault/bucket"), "no inventory was given (--inventory)", "s3+https://host:port/bucket/prefix")
@@ -242,8 +249,12 @@ func TestStatusTellsWhatACheckFound(t *testing.T) {
 	}
 	w.run(1, "drift", w.from, w.to)
 	w.has(w.run(0, "status", w.from, w.to), "drift at L1: not all is as it should be", "1 missing")
+	if list := w.run(0, "status"); !regexp.MustCompile(`LAST SUCCESS +LAST CHECK +NEXT RUN(?s:.*) ok +2\S+Z +2\S+Z +2\S+Z drift L1: NOT ok +- +-\n`).MatchString(list) {
+		t.Errorf("listed:\n%s", list)
+	}
 	w.run(0, "sync", w.from, w.to)
 	w.run(0, "audit", w.from, w.to)
+	w.has(w.run(0, "status"), "Z audit L4: ok ")
 	var got struct {
 		Check struct {
 			What, Level string

@@ -24,6 +24,19 @@ func isMirrorArgument(err error) bool {
 		errors.Is(err, filter.ErrRule) || errors.Is(err, engine.ErrJob)
 }
 
+// heldBack reports whether an error says that something is not as it should be, and not
+// that firedrill failed: a guard refuses the place, nothing that is asked for is known yet, or
+// what is there may not be written to, or is too damaged to be repaired.
+func heldBack(err error) bool {
+	if refused, ok := errors.AsType[*engine.JobError](err); ok && refused.Field == "Places" {
+		return true
+	}
+	if _, ok := errors.AsType[*engine.GaveUpError](err); ok {
+		return true
+	}
+	return errors.Is(err, job.ErrUnwritable) || errors.Is(err, job.ErrNothingKnown) || errors.Is(err, job.ErrTooMuch)
+}
+
 // codeOf is the exit code of an error: one that has none is the caller's mistake.
 func codeOf(err error) int {
 	if code, ok := errors.AsType[*exitError](err); ok {
@@ -170,9 +183,27 @@ func (p *mirrorPrinter) reportNotes(m drill.Mirror, dry bool, r job.Result) {
 	for _, name := range r.Untried {
 		fmt.Fprintf(p.out, "  untried    whether these credentials may write to %s: a dry run writes nothing\n", name)
 	}
+	if r.Check == engine.CheckAudit {
+		fmt.Fprintf(p.out, "  read       %s\n", compared(m, r))
+	}
 	if r.Unread > 0 {
 		fmt.Fprintf(p.out, "  unchecked  %s equal by size and time, and never read: `sync --check audit` reads and compares them\n", fold.Plural(r.Unread, "file"))
 	}
+}
+
+// compared says what an auditing run has read to compare it, and what it believed.
+func compared(m drill.Mirror, r job.Result) string {
+	text := fmt.Sprintf("%s of the source and %d of the destination, to compare them", fold.Plural(r.Compared[plan.Source], "content"), r.Compared[plan.Dest])
+	var stores []string
+	for side, at := range []string{plan.Source: m.From, plan.Dest: m.To} {
+		if l, err := location.Parse(at); err == nil && l.IsBucket() {
+			stores = append(stores, "the "+plan.Side(side).String())
+		}
+	}
+	if len(stores) == 0 {
+		return text
+	}
+	return text + fmt.Sprintf("; the hashes that are stored in %s were believed, and what they are of was not read: `mirror audit` reads it", strings.Join(stores, " and in "))
 }
 
 // newPlace says that there was no destination: that may be a slip in its name.
@@ -317,6 +348,9 @@ func (p *mirrorPrinter) verified(all []job.Verified, list bool, err error) error
 			fmt.Fprintf(p.out, "%s: %s\n", v.Place, v.Result)
 			p.tookPart(v)
 			p.findings(v, list)
+			if v.Unreadable.Count > 0 {
+				p.advise("what cannot be read may be damaged: `mirror audit` tells, and `mirror audit --repair` mends what it can")
+			}
 		}
 	}
 	if err == nil && !verified(all) {
@@ -335,19 +369,55 @@ const fewFindings = 20
 
 // findings prints what was found; list says that it is what was asked for.
 func (p *mirrorPrinter) findings(v job.Verified, list bool) {
-	metadata, kept := v.Verdict.MetadataOnly, v.Verdict.Kept
+	metadata, kept, waiting := v.Verdict.MetadataOnly, v.Verdict.Kept, v.Verdict.Waiting
 	if metadata.Count > 0 && metadata.Count == v.Verdict.Owners && v.Disowning {
 		fmt.Fprintf(p.out, "  metadata   %s of another owner or group, and nothing else: this process may not set them (CAP_CHOWN), and a run as root does; --json names them\n",
 			fold.Plural(metadata.Count, "entry"))
 		metadata = proof.Findings{}
 	}
 	if !list {
-		kept = proof.Findings{} // The count is told.
+		kept, waiting = proof.Findings{}, proof.Findings{} // The counts are told.
 	}
 	p.sorts(list, []findings{
 		{"missing", v.Verdict.Missing}, {"extra", v.Verdict.Extra}, {"different", v.Verdict.Different},
-		{"metadata", metadata}, {"unchecked", v.Verdict.Unchecked}, {"low", v.Verdict.Low}, {"unreadable", v.Unreadable}, {"kept", kept},
+		{"metadata", metadata}, {"unchecked", without(v.Verdict.Unchecked, v.Unreadable)}, {"low", v.Verdict.Low}, {"unreadable", v.Unreadable},
+		{"kept", kept}, {"waiting", waiting},
 	})
+	if v.Verdict.Missing.Count > 0 {
+		p.advise(ifMissing(v))
+	}
+}
+
+// without leaves out of findings what other ones tell of, and better.
+func without(all, other proof.Findings) proof.Findings {
+	told := map[string]bool{}
+	for _, f := range other.First {
+		told[f.Key] = true
+	}
+	var rest proof.Findings
+	for _, f := range all.First {
+		if !told[f.Key] {
+			rest.First = append(rest.First, f)
+		}
+	}
+	rest.Count = max(all.Count-other.Count, int64(len(rest.First)))
+	return rest
+}
+
+// advise prints what to do about what was found.
+func (p *mirrorPrinter) advise(text string) { fmt.Fprintf(p.out, "  %-10s %s\n", "to do", text) }
+
+// ifMissing says what becomes of what is missing on a side.
+func ifMissing(v job.Verified) string {
+	switch {
+	case v.Mode == plan.TwoWay:
+		return "the next `mirror sync` takes what is missing for deleted here, and is to delete it on the other side in the end: to keep it, copy it back from there before"
+	case v.Side == plan.Dest:
+		return "the next `mirror sync` copies what is missing again, as far as the source has it"
+	case v.Mode == plan.Mirror:
+		return "what was deleted on purpose the next `mirror sync` takes note of, and a later one deletes at the destination; what was not, copy back from there before"
+	}
+	return "what was deleted on purpose the next `mirror sync` takes note of, and the destination keeps it; what was not, copy back from there"
 }
 
 // tookPart says what of a place and of the manifest was compared, unless that is all.
@@ -368,6 +438,8 @@ func whyNothing(v job.Verified) string {
 		return "the last run found nothing that both sides should hold, and there is nothing here: is the right place mounted, and named right?"
 	case v.Elsewhere > 0:
 		return "all that the last runs copied is gone from here and kept at the destination only: is the right place mounted?"
+	case v.Gone > 0:
+		return "all that the last runs copied is gone from here and waits for deletion on the other side: is the right place mounted?"
 	}
 	return fmt.Sprintf("none of the %s of the manifest takes part by the filter", fold.Plural(v.Entries, "entry"))
 }
@@ -413,6 +485,9 @@ func (p *mirrorPrinter) audited(a job.Audited, err error) error {
 		}
 	} else {
 		p.auditText(a)
+		if err == nil {
+			p.afterAudit(a)
+		}
 	}
 	if err == nil && !a.Clean() {
 		return &exitError{code: run.Fail}
@@ -449,7 +524,28 @@ func (p *mirrorPrinter) auditText(a job.Audited) {
 		}
 		fmt.Fprintf(p.out, "  rotten     %q on the %s: %s\n", r.Key, r.Side, what)
 	}
-	if a.Edited() > 0 {
-		fmt.Fprintln(p.out, "  what is different and not called rotten was edited: the next `mirror sync` sees to it, and no audit does")
+}
+
+// afterAudit says what to do about what an audit has found.
+func (p *mirrorPrinter) afterAudit(a job.Audited) {
+	twoWay := a.Sides[plan.Dest].Mode == plan.TwoWay
+	var untried [2]bool
+	for _, r := range a.Rotten {
+		untried[r.Side] = untried[r.Side] || !r.Repaired && r.Err == nil
+	}
+	switch {
+	case untried[plan.Source] && !twoWay:
+		p.advise("`mirror audit --repair` replaces what has rotted in the destination with what the source holds undamaged, and with --repair-source as well the reverse")
+	case untried[plan.Source] || untried[plan.Dest]:
+		p.advise("`mirror audit --repair` replaces what has rotted with what the other side holds undamaged")
+	}
+	switch {
+	case a.Edited() == 0:
+	case twoWay:
+		p.advise("what is different and not called rotten was edited: the next `mirror sync` carries it, but for what was edited on both sides, which is a conflict that it names and you resolve")
+	case a.Sides[plan.Dest].Unedited:
+		p.advise("what is different and not called rotten was edited: with overwrite: unedited the next `mirror sync` names it and leaves it alone where that was at the destination")
+	default:
+		p.advise("what is different and not called rotten was edited: the next `mirror sync` makes the destination like the source again, and no audit does")
 	}
 }

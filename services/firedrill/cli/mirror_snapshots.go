@@ -33,7 +33,7 @@ func (a *app) syncSnapshots(cmd *cobra.Command, o *mirrorOptions, s *subject, so
 		Begun: func(at time.Time) { a.noteBegin(s, so, at) },
 		Ended: func(res job.Result, err error) {
 			if ctx.Err() == nil { // else the next run goes on with it
-				a.noteEnd(s, so, res, err)
+				a.noteEnd(s, so, res, s.plain(err))
 			}
 		},
 	}

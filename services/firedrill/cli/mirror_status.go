@@ -399,9 +399,21 @@ func (a *app) subjects(env job.Env, inv drill.Inventory) (out []*subject, idle i
 	return out, idle, nil
 }
 
+// checkedAt says in a few words what the last comparison found, and when.
+func checkedAt(c *runlog.Check) string {
+	if c == nil {
+		return "-"
+	}
+	found := "ok"
+	if !c.Good {
+		found = "NOT ok"
+	}
+	return fmt.Sprintf("%s %s %s: %s", clockTime(c.Ended), c.What, c.Level, found)
+}
+
 func (a *app) printMirrors(list []*mirrorStatus) error {
 	t := tabwriter.NewWriter(a.Out, 0, 4, 2, ' ', 0)
-	fmt.Fprintln(t, "MIRROR\tMODE\tSTATE\tLAST RUN\tLAST SUCCESS\tNEXT RUN\tLAST ERROR")
+	fmt.Fprintln(t, "MIRROR\tMODE\tSTATE\tLAST RUN\tLAST SUCCESS\tLAST CHECK\tNEXT RUN\tLAST ERROR")
 	when := func(r *runlog.Run) string {
 		if r == nil {
 			return "-"
@@ -420,7 +432,7 @@ func (a *app) printMirrors(list []*mirrorStatus) error {
 			problem = strings.Join(strings.Fields(strings.TrimPrefix(st.Failure.Problem, "mirror "+st.Name+": ")), " ")
 		}
 		fmt.Fprintln(t, strings.Join([]string{
-			cmp.Or(st.Name, st.From+" -> "+st.To), st.Mode, st.State, when(st.Last), when(st.Success), next, problem,
+			cmp.Or(st.Name, st.From+" -> "+st.To), st.Mode, st.State, when(st.Last), when(st.Success), checkedAt(st.Check), next, problem,
 		}, "\t"))
 	}
 	return t.Flush()

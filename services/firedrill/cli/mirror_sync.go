@@ -10,10 +10,13 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/firedrill/firedrill/pkg/drill"
+	"github.com/firedrill/firedrill/pkg/inherit"
 	"github.com/firedrill/firedrill/pkg/run"
 	"github.com/firedrill/firedrill/services/mirror/engine"
 	"github.com/firedrill/firedrill/services/mirror/fleet"
 	"github.com/firedrill/firedrill/services/mirror/job"
+	"github.com/firedrill/firedrill/services/mirror/plan"
 	"github.com/firedrill/firedrill/services/mirror/proof"
 	"github.com/firedrill/firedrill/services/mirror/runlog"
 	"github.com/firedrill/firedrill/services/mirror/state"
@@ -62,8 +65,10 @@ changes both ways, and reports conflicts without resolving them.`,
 			if s.Snapshots != nil {
 				return a.syncSnapshots(cmd, o, s, sf.SyncOptions)
 			}
-			if w := s.changed(); w != "" && !o.json {
-				fmt.Fprintln(a.Err, "firedrill: note:", w)
+			for _, w := range append(s.keyless(), s.changed()) {
+				if w != "" && !o.json {
+					fmt.Fprintln(a.Err, "firedrill: note:", w)
+				}
 			}
 			return a.sync(cmd.Context(), o, s, sf.SyncOptions)
 		},
@@ -121,7 +126,7 @@ func (a *app) sync(ctx context.Context, o *mirrorOptions, s *subject, so job.Syn
 	p.start()
 	defer p.stop()
 	defer mindInterrupt(ctx, p, s.left(so.DryRun))()
-	began := time.Now()
+	began, first := time.Now(), !runlog.Begun(s.dir())
 	if !so.DryRun {
 		// What cannot be signed at the end is not begun.
 		if _, err := s.env.Signer(); err != nil {
@@ -145,15 +150,42 @@ func (a *app) sync(ctx context.Context, o *mirrorOptions, s *subject, so job.Syn
 	w.Read = p.read
 	so.Pool = engine.Local{Worker: w, Items: so.Items}
 	res, err := j.Sync(ctx, so)
+	err = s.plain(s.advise(err))
 	if err == nil || ctx.Err() == nil {
 		a.noteEnd(s, so, res, err)
 	}
 	if cerr := j.Close(ctx); err == nil {
-		err = cerr
+		err = s.plain(cerr)
 	}
 	p.stop()
-	err = interrupted(ctx, s.left(so.DryRun), syncExit(res, s.plain(s.advise(err))))
-	return p.result(s.Mirror, so.DryRun, res, err)
+	if !so.DryRun {
+		a.warnStrange(s)
+	}
+	err = interrupted(ctx, s.left(so.DryRun), syncExit(res, err))
+	err = p.result(s.Mirror, so.DryRun, res, err)
+	p.removesNothing(s, first, res)
+	return err
+}
+
+// warnStrange says what of the state this run, by root, could not leave to whom the state's
+// directory belongs.
+func (a *app) warnStrange(s *subject) {
+	if err := inherit.Strange(s.dir()); err != nil {
+		fmt.Fprintln(a.Err, "firedrill: warning:", err)
+	}
+}
+
+// removesNothing says of a run in mode copy that nothing is deleted at the destination:
+// where something was left there, and in the first run, as mostly nobody chose that mode.
+func (p *mirrorPrinter) removesNothing(s *subject, first bool, res job.Result) {
+	if p.json || res.Began.IsZero() || modeOf(s.Mode) != drill.MirrorCopy || p.kept[plan.KeepMode] == 0 && !first {
+		return
+	}
+	how := "--mode mirror does, guarded"
+	if s.named {
+		how = "with mode: mirror in the inventory it is, guarded"
+	}
+	fmt.Fprintf(p.out, "  mode       copy: what the source holds no more is not deleted at the destination (%s)\n", how)
 }
 
 // left is what an interrupted run leaves behind.
@@ -180,8 +212,8 @@ func (s *subject) advise(err error) error {
 	return &shortError{e.Problem + ": " + e.Fix, err}
 }
 
-// noteBegin and noteEnd keep what runs came to. That it cannot be noted keeps no run
-// from being made.
+// noteBegin and noteEnd keep what runs came to; err is in the words of the command line. That
+// it cannot be noted keeps no run from being made.
 func (a *app) noteBegin(s *subject, so job.SyncOptions, at time.Time) {
 	if so.DryRun {
 		return
@@ -195,7 +227,7 @@ func (a *app) noteEnd(s *subject, so job.SyncOptions, res job.Result, err error)
 	if so.DryRun {
 		return
 	}
-	if err := runlog.End(s.dir(), s.Mirror, res, s.plain(err), time.Now()); err != nil {
+	if err := runlog.End(s.dir(), s.Mirror, res, err, time.Now()); err != nil {
 		fmt.Fprintln(a.Err, "firedrill:", err)
 	}
 }
@@ -215,10 +247,15 @@ func (a *app) noteCheck(dir, what string, level proof.Level, good bool, sides []
 	}
 }
 
-// mirrorFailure is the exit code of what kept a mirror from running: a wrong
-// description is the caller's.
+// mirrorFailure is the exit code of what kept a mirror from running, or from being compared:
+// a wrong description is the caller's.
 func mirrorFailure(err error) error {
-	if err == nil || isMirrorArgument(err) {
+	switch {
+	case err == nil:
+		return nil
+	case heldBack(err):
+		return &exitError{code: run.Fail, err: err}
+	case isMirrorArgument(err):
 		return err
 	}
 	return failure(err)
@@ -227,10 +264,7 @@ func mirrorFailure(err error) error {
 // syncExit is how a run ends. A dry one ends as the real one would, as far as that can be
 // known: a conflict, or a guard that refuses, is no success because nothing was done.
 func syncExit(res job.Result, err error) error {
-	_, gaveUp := errors.AsType[*engine.GaveUpError](err)
 	switch {
-	case gaveUp:
-		return &exitError{code: run.Fail, err: err}
 	case err != nil:
 		return mirrorFailure(err)
 	case res.Whole():

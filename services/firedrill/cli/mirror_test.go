@@ -182,7 +182,7 @@ func TestMirrorRefusesBadArguments(t *testing.T) {
 func TestVerifyBeforeTheFirstRunSaysSo(t *testing.T) {
 	w := newMirrorWorld(t)
 	w.write("dst/x", "")
-	w.has(w.run(255, "verify", w.from, w.to), "run it first")
+	w.has(w.run(1, "verify", w.from, w.to), "run it first")
 }
 
 // What an audit has found is printed, whatever kept it from its end.
@@ -195,8 +195,8 @@ func TestAnAuditThatFailsSaysWhatItFound(t *testing.T) {
 	for i := range 1001 {
 		w.write(fmt.Sprintf("dst/many/%04d", i), "two")
 	}
-	w.has(w.run(255, "audit", "--repair", w.from, w.to), "too much of it is damaged", `different  "many/0000"`, "and 981 more different")
-	out := w.run(255, "audit", "--repair", "--json", w.from, w.to)
+	w.has(w.run(1, "audit", "--repair", w.from, w.to), "too much of it is damaged", `different  "many/0000"`, "and 981 more different")
+	out := w.run(1, "audit", "--repair", "--json", w.from, w.to)
 	var got struct {
 		Error string `json:"error"`
 		Sides []struct {

@@ -3,6 +3,7 @@ package cli
 import (
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -47,8 +48,11 @@ func onlyCommands(c *cobra.Command, args []string) error {
 	return fmt.Errorf("%s %s: there is no such command: use %s%s", c.CommandPath(), args[0], strings.Join(have, ", "), hint)
 }
 
-// explainFlag names the flag that was probably meant.
+// explainFlag names the flag that was probably meant, or what a flag takes.
 func explainFlag(c *cobra.Command, err error) error {
+	if bad, ok := errors.AsType[*pflag.InvalidValueError](err); ok {
+		return &shortError{fmt.Sprintf("--%s: %q: %s", bad.GetFlag().Name, bad.GetValue(), takes(bad)), err}
+	}
 	var unknown *pflag.NotExistError
 	if !errors.As(err, &unknown) {
 		return err
@@ -66,4 +70,27 @@ func didYouMean(prefix, name string, known []string) string {
 		return ""
 	}
 	return fmt.Sprintf("; did you mean %s%s?", prefix, one)
+}
+
+// takes says what a flag takes that was given something else. What is no number and no time
+// for Go would be told in the words of its library.
+func takes(bad *pflag.InvalidValueError) string {
+	f := bad.GetFlag()
+	what := ""
+	switch kind := f.Value.Type(); {
+	case strings.HasPrefix(kind, "int") || strings.HasPrefix(kind, "uint"):
+		if what = "this is no whole number: write one such as 100"; errors.Is(bad, strconv.ErrRange) {
+			what = "this number is too large, or too small: write one such as 100"
+		}
+	case strings.HasPrefix(kind, "float"):
+		what = "this is no number: write one such as 0.5"
+	case kind == "duration":
+		what = "this is no length of time: write one with its unit, such as 90s, 30m or 2h"
+	case kind == "bool":
+		what = fmt.Sprintf("this is neither true nor false: write --%s alone, or --%s=false", f.Name, f.Name)
+	default:
+		return errors.Unwrap(bad).Error()
+	}
+	_, usage := pflag.UnquoteUsage(f)
+	return fmt.Sprintf("%s (%s)", what, usage)
 }

@@ -20,7 +20,9 @@ func (a *app) validateCmd() *cobra.Command {
 that names entries is checked with the inventory of --inventory, else with that of
 the running firedrill; one that brings everything itself is checked here. What
 would keep a valid drill from being run right now is said too: a running firedrill
-whose inventory does not allow it, a halt, or a drill that was left.`,
+whose inventory does not allow it, a halt, or a drill that was left. So is what an
+inventory's stores and mirrors name and this machine does not have: secrets, users and
+groups. Whether the secrets of targets are there is seen when a drill is planned.`,
 		RunE: func(cmd *cobra.Command, files []string) error {
 			bad := 0
 			for _, f := range files {
@@ -57,7 +59,7 @@ whose inventory does not allow it, a halt, or a drill that was left.`,
 type validated struct {
 	// kind is what the file says that it is; note tells it, if it is no drill.
 	kind, note string
-	// caveats keep a valid drill from being run right now.
+	// caveats keep what is valid from being run right now, or here.
 	caveats []string
 	err     error
 }
@@ -82,6 +84,9 @@ func (a *app) validate(ctx context.Context, path string) validated {
 		var inv drill.Inventory
 		inv, v.err = drill.ReadInventory(raw, injector.Catalogue(a.registry), mirror.CheckInventory)
 		v.note = fmt.Sprintf(", an inventory (targets: %d, mirrors: %d)", len(inv.Spec.Targets), len(inv.Spec.Mirrors))
+		if v.err == nil {
+			v.caveats = missingHere(inv)
+		}
 	case drill.UndoKind:
 		var u drill.Undo
 		u, v.err = drill.ParseUndo(raw)
@@ -95,4 +100,18 @@ func (a *app) validate(ctx context.Context, path string) validated {
 		v.err = fmt.Errorf("%s: %w", path, v.err)
 	}
 	return v
+}
+
+// missingHere says what an inventory names and this machine does not have, and which of its
+// buckets are reached without keys. Neither makes it invalid: another machine may run it.
+func missingHere(inv drill.Inventory) (out []string) {
+	for _, p := range mirror.Here(inv) {
+		out = append(out, fmt.Sprintf("not from here: %s: %q: %s", p.Field, p.Value, p.Fix))
+	}
+	for i, s := range inv.Spec.Stores {
+		if s.AccessKey == nil && s.SecretKey == nil {
+			out = append(out, fmt.Sprintf("spec.stores[%d]: %q has no accessKey and secretKey: its buckets are used without keys, as anybody may", i, s.Name))
+		}
+	}
+	return out
 }

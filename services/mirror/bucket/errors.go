@@ -201,7 +201,9 @@ func (b *Bucket) explain(op, key string, x *exchange, err error) error {
 	}
 	if answer, ok := errors.AsType[minio.ErrorResponse](err); ok {
 		e.Code = answer.Code
-		e.Advice, e.Reason = reasonOf(answer, x)
+		if e.Advice, e.Reason = reasonOf(answer, x); e.Reason == ErrDenied && e.Advice == letThem {
+			e.Advice += actions(op)
+		}
 		return e
 	}
 	switch {
@@ -234,6 +236,35 @@ func untrusted(err error) bool {
 	return a || b || c || d
 }
 
+// letThem is the advice where credentials may not do what was asked.
+const letThem = "let these credentials do it"
+
+// actions names what a policy has to allow for what was tried; "" where nothing is known.
+func actions(op string) string {
+	if strings.HasPrefix(op, "put part ") {
+		return " (s3:PutObject)"
+	}
+	switch op {
+	case "list":
+		return " (s3:ListBucket)"
+	case "get", "stat", "look for":
+		return " (s3:GetObject)"
+	case "put", "put a batch into", "start the parts of", "finish the parts of":
+		return " (s3:PutObject)"
+	case "set the metadata of", "copy the parts of":
+		return " (s3:GetObject and s3:PutObject)"
+	case "abort the parts of":
+		return " (s3:AbortMultipartUpload)"
+	case "delete", "delete from":
+		return " (s3:DeleteObject)"
+	case "delete a version of":
+		return " (s3:DeleteObjectVersion)"
+	case "ask for the versioning of":
+		return " (s3:GetBucketVersioning)"
+	}
+	return ""
+}
+
 // reasonOf reads an answer's S3 code.
 func reasonOf(a minio.ErrorResponse, x *exchange) (advice string, reason error) {
 	switch a.Code {
@@ -246,7 +277,7 @@ func reasonOf(a minio.ErrorResponse, x *exchange) (advice string, reason error) 
 		}
 		return advice, ErrCredentials
 	case "AccessDenied", "AllAccessDisabled":
-		return "let these credentials do it", ErrDenied
+		return letThem, ErrDenied
 	case "InvalidRequest":
 		if strings.Contains(a.Message, "WORM") {
 			return "it is locked: wait for the end of its retention", ErrDenied

@@ -92,7 +92,7 @@ func (b *Bucket) List(ctx context.Context, o ListOptions) iter.Seq2[Object, erro
 			return
 		}
 		if dirs := l.split(o, first); dirs != nil {
-			l.listDirs(o, first, dirs)
+			l.listDirs(o, all, first, dirs)
 			return
 		}
 		if o.PageSize == 0 {
@@ -111,6 +111,8 @@ type lister struct {
 	ctx      context.Context
 	yield    func(Object, error) bool
 	fetchers sync.WaitGroup
+	// last is the key, with the bucket's prefix, that was yielded last.
+	last string
 }
 
 // fetching is a listing of one prefix under way: its pages come out of ready in order,
@@ -156,6 +158,7 @@ func (l *lister) show(p *page, after string) bool {
 		if object.Key <= after {
 			continue
 		}
+		l.last = object.Key
 		object.Key = object.Key[len(l.prefix):]
 		if !l.yield(object, nil) {
 			return false

@@ -2,6 +2,7 @@ package bucket
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"strings"
 )
@@ -102,8 +103,10 @@ type section struct {
 // fetched.
 type slot [2]page
 
-// listDirs yields the first page of a listing, and the rest directory by directory.
-func (l *lister) listDirs(o ListOptions, first, flat *page) {
+// listDirs yields the first page of a listing, and the rest directory by directory; whole is
+// the listing, of which only that page was asked for. Credentials that may list it need not
+// be allowed to list each directory by itself: where one is refused, whole goes on.
+func (l *lister) listDirs(o ListOptions, whole fetching, first, flat *page) {
 	slots, sections := make(chan *slot, dirsAtOnce), make(chan section, dirsAtOnce)
 	for range dirsAtOnce {
 		slots <- new(slot)
@@ -117,14 +120,31 @@ func (l *lister) listDirs(o ListOptions, first, flat *page) {
 	}
 	for s := range sections {
 		if s.dir == "" {
+			l.last = s.object.Key
 			s.object.Key = s.object.Key[len(l.prefix):]
 			if !l.yield(s.object, nil) {
 				return
 			}
 			continue
 		}
-		if !l.drain(s.fetching, s.dir, first.last) {
+		begun, ok := <-s.ready
+		switch {
+		case !ok:
+			l.cancelled(s.dir)
 			return
+		case errors.Is(begun.err, ErrDenied):
+			after := max(l.last, first.last) // Whoever fetches has the page from then on.
+			whole.used <- first
+			whole.used <- new(page)
+			l.drain(whole, o.Prefix, after)
+			return
+		case !l.show(begun, first.last):
+			return
+		case begun.truncated:
+			s.used <- begun
+			if !l.drain(s.fetching, s.dir, first.last) {
+				return
+			}
 		}
 		slots <- s.slot
 	}

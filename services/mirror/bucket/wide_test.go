@@ -117,7 +117,7 @@ func TestListingByDirectories(t *testing.T) {
 	}
 }
 
-// TestAListingByDirectoriesThatFails has one directory's listing refused: what comes
+// TestAListingByDirectoriesThatFails has one directory's listing fail: what comes
 // before it is there, then the error, and nothing else.
 func TestAListingByDirectoriesThatFails(t *testing.T) {
 	c := makeBucket(t, server(t, false), minio.MakeBucketOptions{})
@@ -126,18 +126,18 @@ func TestAListingByDirectoriesThatFails(t *testing.T) {
 		keys = append(keys, numbered(fmt.Sprintf("d%d/", d), 300)...)
 	}
 	write(t, open(t, c), keys)
-	deny := func(prefix string) func(*http.Response) error {
+	fail := func(prefix string) func(*http.Response) error {
 		return func(a *http.Response) error {
 			if q := a.Request; !isListing(q) || q.URL.Query().Get("prefix") != prefix {
 				return nil
 			}
 			a.StatusCode = http.StatusForbidden
-			_, err := rewrite(a, func([]byte) []byte { return []byte("<Error><Code>AccessDenied</Code></Error>") })
+			_, err := rewrite(a, func([]byte) []byte { return []byte("<Error><Code>InvalidAccessKeyId</Code></Error>") })
 			return err
 		}
 	}
 	for at, want := range map[string]int{"d3/": 1000, "d5/": 1500, "d7/": 2100} {
-		b := open(t, proxy(t, c, nil, deny(at)))
+		b := open(t, proxy(t, c, nil, fail(at)))
 		var got []string
 		var last error
 		for o, err := range b.List(t.Context(), ListOptions{}) {
@@ -148,9 +148,9 @@ func TestAListingByDirectoriesThatFails(t *testing.T) {
 				got = append(got, o.Key)
 			}
 		}
-		wants(t, last, ErrDenied)
+		wants(t, last, ErrCredentials)
 		if !slices.Equal(got, keys[:want]) {
-			t.Errorf("%s denied: %d keys, want %d", at, len(got), want)
+			t.Errorf("%s fails: %d keys, want %d", at, len(got), want)
 		}
 	}
 }
@@ -227,6 +227,34 @@ func TestAListingWithoutDirectories(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			if got := keysOf(list(t, open(t, proxy(t, c, nil, answer)), ListOptions{})); !slices.Equal(got, keys) {
 				t.Errorf("%d keys, want %d", len(got), len(keys))
+			}
+		})
+	}
+}
+
+// TestCredentialsThatMayListTheWholeOnly may be refused each directory by itself, as by a
+// policy of exact prefixes: the whole is listed then, each object once.
+func TestCredentialsThatMayListTheWholeOnly(t *testing.T) {
+	c := makeBucket(t, server(t, false), minio.MakeBucketOptions{})
+	c.Prefix = "p/"
+	keys := slices.Concat(numbered("a/", 1400), []string{"b!", "b"}, numbered("c/", 700), numbered("d/", 1200), []string{"z"})
+	slices.Sort(keys)
+	write(t, open(t, c), keys)
+	for name, dirs := range map[string]string{"none": "", "the first": `, "p/a/"`, "all but one": `, "p/a/", "p/d/"`} {
+		t.Run(name, func(t *testing.T) {
+			limited := assume(t, c, nil, fmt.Sprintf(`{"Effect": "Allow", "Action": ["s3:GetObject"], "Resource": ["arn:aws:s3:::BUCKET/*"]},
+				{"Effect": "Allow", "Action": ["s3:ListBucket"], "Resource": ["arn:aws:s3:::BUCKET"], "Condition": {"StringEquals": {"s3:prefix": ["", "p/"%s]}}}`, dirs))
+			var l listings
+			b := open(t, proxy(t, limited, func(q *http.Request) { l.note(q) }, nil))
+			for _, metadata := range []bool{false, true} {
+				l.all = nil
+				got := list(t, b, ListOptions{Metadata: metadata})
+				if !slices.Equal(keysOf(got), keys) {
+					t.Errorf("%d keys, want %d", len(got), len(keys))
+				}
+				if !slices.ContainsFunc(l.all, func(prefix string) bool { return len(prefix) > len("p/") }) {
+					t.Errorf("no directory was asked for: %q", l.all)
+				}
 			}
 		})
 	}

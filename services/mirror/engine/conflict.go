@@ -46,18 +46,53 @@ func (w *Worker) collided(ctx context.Context, a *plan.Action, read bool, err er
 // writtenAlready reports whether a side now holds what the action was to write, and notes
 // in it what was found out about both sides.
 func (w *Worker) writtenAlready(ctx context.Context, a *plan.Action, now entry.Entry, read bool) (bool, error) {
-	from := a.To.Other()
-	mine := a.At(from)
-	if !w.alike(a.To, mine, now) {
+	if !w.alike(a.To, a.At(a.To.Other()), now) {
 		return false, nil
 	}
+	return w.holds(ctx, a, now, read)
+}
+
+// Arrived looks whether a side that was not as planned when a Put or a Meta came to it
+// holds what that was to leave there, but maybe for attributes that can be set: a worker
+// may have been killed before it could say so. Then it notes in the action what both
+// sides hold, for whoever made the plan to settle. An error says that this cannot be
+// known, as when the source is no longer what was to be copied.
+func (w *Worker) Arrived(ctx context.Context, a *plan.Action) (bool, error) {
+	if err := w.acquire(ctx); err != nil {
+		return false, err
+	}
+	defer w.release()
+	want := a.At(a.To.Other())
+	now, there, err := w.Places[a.To].Look(ctx, want)
+	if err != nil || !there || now.Kind != want.Kind || now.Size != want.Size || now.Target != want.Target || now.Device != want.Device {
+		return false, err
+	}
+	if now.Kind == entry.File {
+		// Another content may have been put under what an object's metadata says of it,
+		// and nothing tells whether its store has looked at that.
+		now.Sum = now.Sum.Without(entry.HasBLAKE3 | entry.HasCRC32C)
+	}
+	same, err := w.holds(ctx, a, now, false)
+	if err != nil || !same {
+		return false, err
+	}
+	now = a.At(a.To)
+	now.Sum = now.Sum.Merge(a.At(a.To.Other()).Sum.Without(entry.HasETag | entry.HasPartSize))
+	set(a, a.To, now)
+	return true, nil
+}
+
+// holds reports whether what a side now holds has the content that the action was to
+// write, and notes in it what was found out about both sides.
+func (w *Worker) holds(ctx context.Context, a *plan.Action, now entry.Entry, read bool) (bool, error) {
+	mine := a.At(a.To.Other())
 	if mine.Kind == entry.File {
 		same, err := w.sameContent(ctx, a.To, &mine, &now, read)
 		if err != nil || !same {
 			return false, err
 		}
 	}
-	set(a, from, mine)
+	set(a, a.To.Other(), mine)
 	set(a, a.To, now)
 	return true, nil
 }

@@ -166,3 +166,56 @@ func TestWhatAnotherWroteOtherwiseStays(t *testing.T) {
 		}
 	}
 }
+
+// What has arrived is known by its content, whatever its attributes are; and never by
+// what was to be copied, once that is another one.
+func TestWhatHasArrivedIsKnownByItsContent(t *testing.T) {
+	targets(t, func(t *testing.T, to *spy) {
+		w := between(t, plan.Mirror, to)
+		w.write("f", "mine")
+		want, there, err := w.from.Look(t.Context(), entry.Entry{Path: "f", Kind: entry.File})
+		if err != nil || !there {
+			t.Fatal(there, err)
+		}
+		worker := &Worker{Places: w.job.Places}
+		put := func(text string) {
+			t.Helper()
+			theirs := want
+			theirs.Mode = 0o604
+			have, _, err := to.Look(t.Context(), want)
+			must(t, err)
+			_, err = to.Place.Put(t.Context(), place.Write{Entry: theirs, Have: have, Open: content(text)})
+			must(t, err)
+		}
+		for _, op := range []plan.Op{plan.Put, plan.Meta} {
+			arrived := func() (plan.Action, bool, error) {
+				a := plan.Action{Op: op, Key: "f", To: plan.Dest, Source: want}
+				got, err := worker.Arrived(t.Context(), &a)
+				return a, got, err
+			}
+			have, there, err := to.Look(t.Context(), want)
+			must(t, err)
+			if there {
+				must(t, to.Remove(t.Context(), []entry.Entry{have})[0])
+			}
+			if a, got, err := arrived(); got || err != nil {
+				t.Errorf("%s, and nothing there: %+v, %v", op, a, err)
+			}
+			put("them")
+			if a, got, err := arrived(); got || err != nil || a.Dest.Size != 0 || a.Source.Sum.Has != 0 {
+				t.Errorf("%s, and another content: %+v, %v", op, a, err)
+			}
+			put("mine")
+			a, got, err := arrived()
+			known, same := a.Source.Sum.SameAs(a.Dest.Sum)
+			if !got || err != nil || a.Op != op || a.Dest.Mode&0o777 != 0o604 || !known || !same || !a.Dest.Sum.Contains(entry.HasBLAKE3) {
+				t.Errorf("%s: %+v, %v, %v", op, a, got, err)
+			}
+		}
+		w.write("f", "them")
+		a := plan.Action{Op: plan.Put, Key: "f", To: plan.Dest, Source: want}
+		if got, err := worker.Arrived(t.Context(), &a); got || !errors.Is(err, place.ErrChanged) {
+			t.Errorf("of a source that has changed: %v, %v", got, err)
+		}
+	})
+}

@@ -91,7 +91,9 @@ type Job struct {
 	// Places are the source and the destination, by [plan.Side].
 	Places [2]place.Place
 	Mode   plan.Mode
-	Check  Check
+	// Unedited is [plan.Rules.Unedited].
+	Unedited bool
+	Check    Check
 	// Filter reports whether an entry takes part; nil lets everything.
 	Filter func(path string, kind entry.Kind) bool
 	Trust  plan.Trust

@@ -69,7 +69,9 @@ type batcher struct {
 	// names says that of the source no more than names are known.
 	names bool
 	dry   bool
-	emit  func(Item) error
+	// single is [Item.Single].
+	single bool
+	emit   func(Item) error
 	// idle reports whether a worker waits for an item.
 	idle func() bool
 	// first, if not nil, carries out an item before it returns. It is for
@@ -172,6 +174,6 @@ func (b *batcher) flushDirs() error {
 }
 
 func (b *batcher) mark(it Item) Item {
-	it.DryRun, it.Single, it.Names = b.dry, b.first != nil, b.names
+	it.DryRun, it.Single, it.Names = b.dry, b.single, b.names
 	return it
 }

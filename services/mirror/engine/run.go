@@ -130,7 +130,7 @@ func (r *run) plan() (*plan.Plan, error) {
 	r.report.Check = r.howToCheck()
 	from, to := r.Places[plan.Source].Traits(), r.Places[plan.Dest].Traits()
 	rules := plan.Rules{
-		Mode: r.Mode, Filter: r.Filter, Trust: r.Trust, Guards: r.Guards,
+		Mode: r.Mode, Unedited: r.Unedited, Filter: r.Filter, Trust: r.Trust, Guards: r.Guards,
 		Holds: [2]func(entry.Entry) error{from.Holds, to.Holds},
 		Lists: [2]plan.Attr{from.Lists, to.Lists},
 		Both:  [2]bool{from.Both, to.Both},
@@ -160,6 +160,8 @@ func (r *run) plan() (*plan.Plan, error) {
 		in.Dest = r.list(plan.Dest)
 	}
 	r.batch = &batcher{traits: [2]place.Traits{from, to}, names: r.names[plan.Source], dry: r.DryRun, emit: r.dispatch, idle: r.idle}
+	// What somebody edits meanwhile is kept by the condition of a write of its own.
+	r.batch.single = r.Mode == plan.TwoWay || r.Unedited
 	if r.Mode == plan.TwoWay {
 		r.batch.first = r.now
 	}
@@ -206,7 +208,7 @@ func (r *run) howToCheck() Check {
 	case r.Check == CheckAudit, r.knew.Unfinished && r.knew.Boot != r.Boot && !r.Places[plan.Dest].Traits().ETags:
 		// After a power cut a file may have its size and time, and not its content.
 		return CheckAudit
-	case r.Store.Empty() || r.Mode == plan.TwoWay || r.knew.Listed.IsZero() || r.knew.Unfinished:
+	case r.Store.Empty() || r.Mode == plan.TwoWay || r.Unedited || r.knew.Listed.IsZero() || r.knew.Unfinished:
 		return CheckListing
 	case r.AcceptPlaces:
 		return CheckListing // What was left may not be there.

@@ -169,7 +169,7 @@ func (s *split) room(ctx context.Context) (release func(), err error) {
 
 // sendRange has some parts uploaded by a worker, and remembers them.
 func (s *split) sendRange(ctx context.Context, a *plan.Action, u *upload, p PartRange) error {
-	it := Item{Seq: s.seq.Add(1), Actions: []plan.Action{*a}, Single: s.batch.first != nil, Parts: &p}
+	it := Item{Seq: s.seq.Add(1), Actions: []plan.Action{*a}, Single: s.batch.single, Parts: &p}
 	dones, err := s.Pool.Do(ctx, it)
 	if err == nil {
 		err = answers(&it, dones)

@@ -133,6 +133,7 @@ func TestBatcher(t *testing.T) {
 		b := batcher{traits: traits, emit: emit, idle: func() bool { return false }}
 		if rapid.Bool().Draw(t, "directories first") {
 			b.first = emit
+			b.single = true
 		}
 		var keys []string
 		for i := range rapid.IntRange(0, 60).Draw(t, "actions") {
@@ -156,7 +157,7 @@ func TestBatcher(t *testing.T) {
 			if small && (len(it.Actions) > 5 || size > 1000) {
 				t.Fatalf("%d actions of %d bytes in a batch", len(it.Actions), size)
 			}
-			if len(it.Actions) == 0 || len(it.Actions) > itemActions || it.Single != (b.first != nil) {
+			if len(it.Actions) == 0 || len(it.Actions) > itemActions || it.Single != b.single {
 				t.Fatalf("the item %+v", it)
 			}
 			for _, a := range it.Actions {

@@ -54,15 +54,28 @@ func parseKind(s string) (Kind, bool) {
 	return File, false
 }
 
+// Lone says why one side of a mirror alone holds what both held once.
+type Lone uint8
+
+const (
+	// NotLone: both hold it.
+	NotLone Lone = iota
+	// Kept: the source had it no more, and the mirror removes nothing.
+	Kept
+	// GoneSource: the source had it no more, and the destination holds it until a run
+	// deletes it there. GoneDest is the reverse.
+	GoneSource
+	GoneDest
+)
+
 // Entry is one thing that a location holds.
 type Entry struct {
 	// Path is the raw bytes of the name below the location's root, with '/'
 	// between the components and none at either end. "" is the root itself.
 	Path string
 	Kind Kind
-	// Kept says, in a manifest, that the destination alone held it: the source had it
-	// once, and the mirror removes nothing. No place tells it.
-	Kept bool
+	// Lone says, in a manifest, that one side alone held it. No place tells it.
+	Lone Lone
 	// Size is the number of bytes of content: of a symbolic link the length of
 	// its target, of everything that is neither file nor link 0.
 	Size int64

@@ -31,23 +31,24 @@ func Ask(ctx context.Context, b *bus.Bus, m bus.MirrorRequest, id string, r Requ
 	if err != nil {
 		return nil, fmt.Errorf("ask for mirror %s: %w", m.Mirror, err)
 	}
-	kind, last, err := Follow(ctx, b, m.Mirror, ack.Seq, func(string, Event) {})
-	return came(m.Mirror, kind, last, err)
+	w := NewWatch(m.Mirror, ack.Seq, func(string, Event) {})
+	return w.came(w.Follow(ctx, b))
 }
 
-// came is what a run came to, by the last event of it; err is why that is not known.
-func came(mirror, kind string, last Event, err error) (*Result, error) {
+// came is what a run came to; err is why that is not known.
+func (w *Watch) came(err error) (*Result, error) {
+	result := w.last.Result
 	switch {
 	case err != nil:
-		return nil, fmt.Errorf("follow mirror %s: %w", mirror, err)
-	case kind == KindCancelled:
-		return nil, fmt.Errorf("mirror %s: %w", mirror, ErrCancelled)
-	case kind != KindFinished || last.Result == nil:
-		return nil, fmt.Errorf("mirror %s: %s: %s", mirror, kind, last.Reason)
-	case !last.Result.Whole:
-		return last.Result, fmt.Errorf("mirror %s: %w: %s", mirror, ErrNotWhole, last.Result.undone())
+		return nil, fmt.Errorf("follow mirror %s: %w", w.mirror, err)
+	case w.kind == KindCancelled:
+		return nil, fmt.Errorf("mirror %s: %w", w.mirror, ErrCancelled)
+	case w.kind != KindFinished || result == nil:
+		return nil, fmt.Errorf("mirror %s: %s: %s", w.mirror, w.kind, w.last.Reason)
+	case !result.Whole:
+		return result, fmt.Errorf("mirror %s: %w: %s", w.mirror, ErrNotWhole, result.undone())
 	}
-	return last.Result, nil
+	return result, nil
 }
 
 // undone says what was left undone.
@@ -57,31 +58,4 @@ func (r *Result) undone() string {
 		s += "; " + strings.Join(r.Problems, "; ")
 	}
 	return s
-}
-
-// Follow tells what is published of the run that the request of a sequence asked for,
-// and returns the last of it, with its kind.
-func Follow(ctx context.Context, b *bus.Bus, mirror string, seq uint64, tell func(kind string, e Event)) (kind string, last Event, err error) {
-	return followRun(ctx, b, mirror, seq, runOf(seq), tell)
-}
-
-// followRun is Follow for the runs whose names begin so, behind a sequence.
-func followRun(ctx context.Context, b *bus.Bus, mirror string, after uint64, run string, tell func(kind string, e Event)) (kind string, last Event, err error) {
-	err = b.FollowMirror(ctx, mirror, after, func(r bus.Record) error {
-		var e Event
-		if err := json.Unmarshal(r.Data, &e); err != nil || !strings.HasPrefix(e.Run, run) {
-			return nil // another run's, or another version's
-		}
-		kind, last = r.Kind, e
-		switch kind {
-		case KindStarted, KindProgress, KindStalled:
-			tell(kind, e)
-			return nil
-		}
-		return bus.Stop
-	})
-	if errors.Is(err, bus.Stop) {
-		err = nil
-	}
-	return kind, last, err
 }

@@ -41,3 +41,6 @@ func OnRequest(ctx context.Context, c Config, m bus.Message) error {
 
 // EncodeDones writes what became of an item.
 var EncodeDones = encodeDones
+
+// Summary is what is published of a run's result.
+var Summary = summary

@@ -278,6 +278,24 @@ type Result struct {
 	HeldBack int64 `json:"heldBack"`
 	// Problems are the first of what went wrong, in words.
 	Problems []string `json:"problems,omitempty"`
+	// From, To and Mode are the mirror's, as the process describes it that planned the run.
+	From string `json:"from"`
+	To   string `json:"to"`
+	Mode string `json:"mode,omitempty"`
+	// NewDestination says that there was no destination before, or there is none where
+	// nothing is done; Replaced counts what was put over an entry that no run had put there.
+	NewDestination bool  `json:"newDestination,omitempty"`
+	Replaced       int64 `json:"replaced,omitempty"`
+	// PermissionsSet counts the entries whose permissions were set by the mirror's rules,
+	// OwnersNotSet what keeps another owner, as the process that wrote it may not change
+	// owners.
+	PermissionsSet int64 `json:"permissionsSet,omitempty"`
+	OwnersNotSet   int64 `json:"ownersNotSet,omitempty"`
+	// Unchecked counts what was taken for equal and never read.
+	Unchecked int64 `json:"unchecked,omitempty"`
+	// Untried are the buckets of a dry run into which nothing was written to see whether
+	// that is allowed.
+	Untried []string `json:"untried,omitempty"`
 	// Root stands for what both sides hold, Entries counts them.
 	Root    string `json:"root,omitempty"`
 	Entries int64  `json:"entries"`

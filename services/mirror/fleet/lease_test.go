@@ -3,6 +3,7 @@ package fleet_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -18,6 +19,7 @@ import (
 	"github.com/firedrill/firedrill/services/mirror/entry"
 	"github.com/firedrill/firedrill/services/mirror/fleet"
 	"github.com/firedrill/firedrill/services/mirror/job"
+	"github.com/firedrill/firedrill/services/mirror/place"
 	"github.com/firedrill/firedrill/services/mirror/place/local"
 	"github.com/firedrill/firedrill/services/mirror/plan"
 )
@@ -441,6 +443,51 @@ func TestAnItemThatWasDoneAlreadyIsSettled(t *testing.T) {
 	must(t, w.me.PublishMirrorWork(t.Context(), "out", "run", 7, fleet.EncodeItem(it, places)))
 	if dones := w.answer("out", "run", "7"); dones[0].Err == nil {
 		t.Errorf("over another content: %+v", dones)
+	}
+}
+
+// The same of attributes: what is there with the content goes back to the planner, who
+// settles the rest, and another content does not.
+func TestAttributesThatWereSetAlreadyAreSettled(t *testing.T) {
+	w := newWorld(t, drill.Mirror{Name: "out", From: "dir:DIR/src", To: "dir:DIR/dst"})
+	w.file("f", "content")
+	w.lease("out", "run")
+	w.machine("a")
+	number := int64(0)
+	do := func(it engine.Item, places [2]string) engine.Done {
+		t.Helper()
+		number++
+		must(t, w.me.PublishMirrorWork(t.Context(), "out", "run", number, fleet.EncodeItem(it, places)))
+		return w.answer("out", "run", fmt.Sprint(number))[0]
+	}
+	copied := do(w.item("f"))
+	must(t, os.Chmod(filepath.Join(w.dir, "src", "f"), 0o604))
+	it, places := w.item("f")
+	it.Actions[0].Op, it.Actions[0].Dest = plan.Meta, copied.Action.Dest
+	if d := do(it, places); d.Err != nil || d.Action.Op != plan.Meta || d.Action.Dest.Mode&0o777 != 0o604 {
+		t.Errorf("at first: %+v", d)
+	}
+	settled := func(what string, mode uint32) {
+		t.Helper()
+		d := do(it, places)
+		known, same := d.Action.Source.Sum.SameAs(d.Action.Dest.Sum)
+		if d.Err != nil || d.Action.Op != plan.Rehash || !known || !same || d.Action.Dest.Mode&0o777 != mode {
+			t.Errorf("%s: %+v", what, d)
+		}
+	}
+	settled("once more", 0o604)
+	must(t, os.Chmod(filepath.Join(w.dir, "dst", "f"), 0o600))
+	settled("with other attributes", 0o600)
+	it.Actions[0].Op, it.Actions[0].Dest = plan.Put, entry.Entry{}
+	settled("as what was to be copied", 0o600)
+	must(t, os.WriteFile(filepath.Join(w.dir, "dst", "f"), []byte("CONTENT"), 0o604))
+	for _, op := range []plan.Op{plan.Put, plan.Meta} {
+		if it.Actions[0].Op = op; op == plan.Meta {
+			it.Actions[0].Dest = copied.Action.Dest
+		}
+		if d := do(it, places); !errors.Is(d.Err, place.ErrChanged) {
+			t.Errorf("%s over another content: %+v", op, d)
+		}
 	}
 }
 

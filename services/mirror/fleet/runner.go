@@ -173,7 +173,7 @@ func (r *runner) run(ctx context.Context, h *held, m drill.Mirror, e Event, o jo
 		e.Reason = err.Error()
 		return r.tell(ctx, KindFailed, e)
 	}
-	e.Result = summary(res, o.DryRun)
+	e.Result = summary(m, res, o.DryRun)
 	if left := runlog.Left(&res.Report); left > 0 && !o.DryRun {
 		r.Log.Warn("a mirror's run left something undone", "mirror", m.Name, "run", e.Run, "by", e.By, "problems", left, "first", e.Result.Problems)
 	}
@@ -260,10 +260,12 @@ func (r *runner) tell(ctx context.Context, kind string, e Event) error {
 // fewProblems is how many problems an event lists.
 const fewProblems = 20
 
-func summary(res job.Result, dry bool) *Result {
+func summary(m drill.Mirror, res job.Result, dry bool) *Result {
 	out := &Result{
 		Whole: res.Whole(), DryRun: dry, Seconds: res.Ended.Sub(res.Began).Seconds(), Done: map[string]int64{}, Believed: res.Believed,
 		Bytes: res.Bytes[plan.Put], Failed: res.Failed, NotTried: res.NotTried, HeldBack: res.HeldBack, Entries: res.Root.Root.Entries,
+		From: m.From, To: m.To, Mode: m.Mode, NewDestination: res.New, Replaced: res.Replaced,
+		PermissionsSet: res.Mended, OwnersNotSet: res.Disowned, Unchecked: res.Unread, Untried: res.Untried,
 	}
 	for op, n := range res.Done {
 		out.Done[op.String()] = n
@@ -335,8 +337,7 @@ func (p *pulse) beat(ctx context.Context) {
 		switch {
 		case still < p.stalled:
 			raised = false
-		case raised:
-			continue
+		case raised: // It goes on telling: who is silent is taken for dead.
 		default:
 			raised, kind = true, KindStalled
 			e.Reason = fmt.Sprintf("no progress for %s", still.Round(time.Second))

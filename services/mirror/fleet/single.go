@@ -54,6 +54,6 @@ func (s *Single) Do(ctx context.Context, m bus.MirrorRequest, r Request) (*Resul
 		return nil, fmt.Errorf("mirror %s: %w", m.Mirror, err)
 	}
 	// Its end is stored by now.
-	kind, last, err := followRun(ctx, s.runner.Bus, m.Mirror, before.Seq, e.Run, func(string, Event) {})
-	return came(m.Mirror, kind, last, err)
+	w := WatchRun(m.Mirror, e.Run, before.Seq)
+	return w.came(w.Follow(ctx, s.runner.Bus))
 }

@@ -59,6 +59,9 @@ type Rot struct {
 	// Repaired says that it was replaced and read again; Err why it could not be.
 	Repaired bool
 	Err      error
+
+	// lost says that it could not be read, so that it is not known to be different.
+	lost bool
 }
 
 // Clean reports whether each side was shown to hold what the manifest says, and both the
@@ -94,7 +97,12 @@ func (a Audited) Edited() (n int64) {
 	for _, s := range a.Sides {
 		n += s.Verdict.Different.Count
 	}
-	return max(n-int64(len(a.Rotten)), 0)
+	for _, r := range a.Rotten {
+		if !r.lost {
+			n--
+		}
+	}
+	return max(n, 0)
 }
 
 // Audit reads every content on both sides, and compares it with the manifest of the
@@ -185,7 +193,7 @@ func (j *Job) rotten(ctx context.Context, bad map[string]*[2]flaw) ([]Rot, error
 				continue // It may have been edited without a trace in its times.
 			}
 			if j.untouched(ctx, &p, side) && (!why[side].unread || j.lost(ctx, &p, side)) {
-				out = append(out, Rot{Key: p.Key, Side: side, Detail: why[side].detail})
+				out = append(out, Rot{Key: p.Key, Side: side, Detail: why[side].detail, lost: why[side].unread})
 			}
 		}
 	}
@@ -260,8 +268,10 @@ func (j *Job) repair(ctx context.Context, bad map[string]*[2]flaw, rots []Rot, i
 		}
 		switch r := byKey[p.Key]; {
 		case r == nil:
-		case j.kept(&p):
+		case j.lone(&p) == entry.Kept:
 			r.Err = errors.New("it was kept at the destination only, and the source has it no more: take it from a backup")
+		case j.lone(&p) != entry.NotLone:
+			r.Err = errors.New("the other side has it no more, and a run is to delete it here: take it from a backup if it is still wanted")
 		default:
 			if r.Err = j.replace(ctx, &p, r.Side); r.Err == nil {
 				r.Repaired = true

@@ -25,9 +25,14 @@ func TestWrongDescriptions(t *testing.T) {
 		value string
 		spoil func(*drill.Mirror)
 	}{
-		"from":                {"gopher", func(m *drill.Mirror) { m.From = "gopher://x" }},
-		"to":                  {"nowhere", func(m *drill.Mirror) { m.To = "nowhere" }},
-		"mode":                {`"merge"`, func(m *drill.Mirror) { m.Mode = "merge" }},
+		"from":       {"gopher", func(m *drill.Mirror) { m.From = "gopher://x" }},
+		"to":         {"nowhere", func(m *drill.Mirror) { m.To = "nowhere" }},
+		"mode":       {`"merge"`, func(m *drill.Mirror) { m.Mode = "merge" }},
+		"overwrite":  {`"never"`, func(m *drill.Mirror) { m.Overwrite = "never" }},
+		"overwrite ": {"only a copy", func(m *drill.Mirror) { m.Mode, m.Overwrite = drill.MirrorMirror, drill.OverwriteUnedited }},
+		"permissions  ": {"edited", func(m *drill.Mirror) {
+			m.Overwrite, m.Permissions = drill.OverwriteUnedited, []drill.Permission{{Match: "a"}}
+		}},
 		"filter":              {"*.tmp", func(m *drill.Mirror) { m.Filter = []string{"*.tmp"} }},
 		"bytesPerSecond":      {"-1", func(m *drill.Mirror) { m.BytesPerSecond = -1 }},
 		"deletes.most":        {"-5", func(m *drill.Mirror) { m.Deletes.Most = -5 }},

@@ -112,7 +112,7 @@ func TestAMirrorDeletesNothingForWhatACopySaw(t *testing.T) {
 	if res := w.sync(SyncOptions{}); res.Done[plan.Delete] != 0 || res.Done[plan.Keep] != 2 {
 		t.Errorf("the first run: %+v", res.Done)
 	}
-	if v := w.verified(plan.Source, proof.L1); v.Verified() || v.Verdict.Missing.Count != 2 {
+	if v := w.verified(plan.Source, proof.L1); !v.Verified() || v.Gone != 2 || v.Elsewhere != 0 {
 		t.Errorf("what is about to go: %v", v.Result)
 	}
 	if res := w.sync(SyncOptions{}); res.Done[plan.Delete] != 2 {
@@ -170,8 +170,8 @@ func TestAnOlderManifestCountsWhatIsUnread(t *testing.T) {
 func TestAManifestOfBeforeIsMadeAnew(t *testing.T) {
 	w := keeping(t, false)
 	w.mirror.Mode, w.mirror.Deletes.Scans = drill.MirrorMirror, 3
-	w.sync(SyncOptions{}) // which remembers what is missing, and marks nothing
-	if v := w.verified(plan.Source, proof.L1); v.Verdict.Missing.Count != 2 {
+	w.sync(SyncOptions{}) // which remembers what is missing, and marks it otherwise
+	if v := w.verified(plan.Source, proof.L1); v.Gone != 2 {
 		t.Fatalf("before: %v", v.Result)
 	}
 	root := filepath.Join(w.env.StateDir, "m", rootName)
@@ -182,11 +182,11 @@ func TestAManifestOfBeforeIsMadeAnew(t *testing.T) {
 		t.Fatalf("got %s", raw)
 	}
 	w.mirror.Mode = drill.MirrorCopy
-	if v := w.verified(plan.Source, proof.L1); v.Verdict.Missing.Count != 2 {
+	if v := w.verified(plan.Source, proof.L1); v.Gone != 2 || v.Elsewhere != 0 {
 		t.Errorf("read as a copy's: %v", v.Result)
 	}
 	w.whole()
-	if v := w.verified(plan.Source, proof.L1); !v.Verified() || v.Elsewhere != 2 {
+	if v := w.verified(plan.Source, proof.L1); !v.Verified() || v.Elsewhere != 2 || v.Gone != 0 {
 		t.Errorf("made anew: %v", v.Result)
 	}
 }

@@ -291,17 +291,21 @@ func (j *Job) open(ctx context.Context, side plan.Side, readOnly bool) (place.Pl
 	}
 	path := l.Path
 	switch _, err := os.Stat(path); {
+	case side == plan.Dest && errors.Is(err, unix.ENOTDIR):
+		return nil, unmade(path, err)
 	case !errors.Is(err, fs.ErrNotExist):
-	case readOnly && side == plan.Dest && j.store != nil && j.store.Empty():
+	case side != plan.Dest || j.store == nil || !j.store.Empty():
+		// A worker's, or what was there once: nobody makes it, who knows what is not mounted?
+		return nil, j.absent(path, err)
+	case readOnly:
 		// It will be made by the first run; a dry one before that finds it empty.
 		if path, err = j.standIn(); err != nil {
 			return nil, err
 		}
 		j.made = true
-	case !readOnly && side == plan.Dest && j.store != nil && j.store.Empty():
-		// Later it is there, or something is not mounted.
+	default:
 		if err := j.makeRoot(path); err != nil {
-			return nil, fmt.Errorf("make the directory: %w", err)
+			return nil, unmade(path, err)
 		}
 		j.made = true
 	}

@@ -84,11 +84,15 @@ func TestADryRunSaysWhatCouldNotBeWritten(t *testing.T) {
 	w.mirror.To = "dir:" + closed
 	w.with(func(j *Job) {
 		asNobody(t, func() {
-			if _, err := j.couldWrite([2]bool{plan.Dest: true}); !errors.Is(err, unix.EACCES) || !strings.Contains(err.Error(), "give the mirror the right to write there") {
+			if _, err := j.couldWrite([2]bool{plan.Dest: true}); !errors.Is(err, unix.EACCES) || !errors.Is(err, ErrUnwritable) || !strings.Contains(err.Error(), "give the mirror the right to write there") {
 				t.Errorf("got %v", err)
 			}
 			if _, err := j.couldWrite([2]bool{}); err != nil {
 				t.Errorf("with nothing to do: %v", err)
+			}
+			j.spec.at[plan.Dest].Path = filepath.Join(closed, "made/later") // which a run could not begin to make
+			if _, err := j.couldWrite([2]bool{plan.Dest: true}); !errors.Is(err, unix.EACCES) || errors.Is(err, ErrUnwritable) {
+				t.Errorf("of what is not there yet: %v", err)
 			}
 		})
 	})

@@ -42,27 +42,59 @@ func parseRights(mirror string, rules []drill.Permission) ([]right, error) {
 				return nil, &SpecError{mirror, at + "." + m.field, fmt.Sprintf("%q is no mode", m.text), `write it in octal, such as "0640"`}
 			}
 		}
-		if r.uid, err = lookUp(p.Owner, func(n string) (string, error) {
+		for _, who := range owners(p) {
+			id, err := lookUp(who.name, who.byName)
+			if err != nil {
+				return nil, &SpecError{mirror, at + "." + who.field, err.Error(), who.fix}
+			}
+			if who.field == "owner" {
+				r.uid = id
+			} else {
+				r.gid = id
+			}
+		}
+		out = append(out, r)
+	}
+	return out, nil
+}
+
+// Strangers finds the users and groups in rules that this machine does not know: a run
+// here would be refused. Their fields are those of [drill.Mirror].
+func Strangers(rules []drill.Permission) (out []drill.Problem) {
+	for i, p := range rules {
+		for _, who := range owners(p) {
+			if _, err := lookUp(who.name, who.byName); err != nil {
+				out = append(out, drill.Problem{Field: fmt.Sprintf("permissions[%d].%s", i, who.field), Value: who.name,
+					Fix: fmt.Sprintf("%v on this machine: %s", err, who.fix)})
+			}
+		}
+	}
+	return out
+}
+
+// ownerField is a field of a rule that names a user or a group.
+type ownerField struct {
+	field, name, fix string
+	byName           func(string) (string, error)
+}
+
+func owners(p drill.Permission) [2]ownerField {
+	return [2]ownerField{
+		{"owner", p.Owner, "make that user, or give its name in /etc/passwd or its number", func(n string) (string, error) {
 			u, err := user.Lookup(n)
 			if err != nil {
 				return "", err
 			}
 			return u.Uid, nil
-		}); err != nil {
-			return nil, &SpecError{mirror, at + ".owner", err.Error(), "name a user of this machine's /etc/passwd, or its number"}
-		}
-		if r.gid, err = lookUp(p.Group, func(n string) (string, error) {
+		}},
+		{"group", p.Group, "make that group, or give its name in /etc/group or its number", func(n string) (string, error) {
 			g, err := user.LookupGroup(n)
 			if err != nil {
 				return "", err
 			}
 			return g.Gid, nil
-		}); err != nil {
-			return nil, &SpecError{mirror, at + ".group", err.Error(), "name a group of this machine's /etc/group, or its number"}
-		}
-		out = append(out, r)
+		}},
 	}
-	return out, nil
 }
 
 func parseMode(s string) (*uint32, error) {

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/firedrill/firedrill/pkg/drill"
 	"github.com/firedrill/firedrill/services/mirror/engine"
 	"github.com/firedrill/firedrill/services/mirror/plan"
 )
@@ -94,6 +95,9 @@ func (j *Job) carryRoot(report *engine.Report) error {
 		if now, settled = j.carryRoots(now, was, known, report); !settled {
 			return nil
 		}
+	} else if j.unedited() && !j.made && (!known || now[plan.Dest] != was[plan.Dest]) && now[plan.Dest] != now[plan.Source] {
+		conflict(report, plan.ConflictEdited)
+		return nil
 	} else if j.setRoot(plan.Dest, now, report) {
 		now[plan.Dest] = now[plan.Source]
 	}
@@ -105,6 +109,15 @@ func (j *Job) carryRoot(report *engine.Report) error {
 	}
 	return nil
 }
+
+// conflict reports that the roots are left as they are.
+func conflict(report *engine.Report, why plan.Reason) {
+	report.Done[plan.Conflict]++
+	report.Conflicts = append(report.Conflicts, plan.Action{Op: plan.Conflict, Key: rootKey, To: plan.Dest, Reason: why})
+}
+
+// unedited reports whether the mirror overwrites nothing but what it wrote.
+func (j *Job) unedited() bool { return j.spec.Overwrite == drill.OverwriteUnedited }
 
 // ownsRoots reports whether owners are carried.
 func (j *Job) ownsRoots() bool {
@@ -118,8 +131,7 @@ func (j *Job) carryRoots(now, was [2]rootAttrs, known bool, report *engine.Repor
 	switch {
 	case now[plan.Source] == now[plan.Dest]:
 	case source && dest:
-		report.Done[plan.Conflict]++
-		report.Conflicts = append(report.Conflicts, plan.Action{Op: plan.Conflict, Key: rootKey, To: plan.Dest, Reason: plan.ConflictChanged})
+		conflict(report, plan.ConflictChanged)
 		return now, false
 	case source:
 		if !j.setRoot(plan.Dest, now, report) {

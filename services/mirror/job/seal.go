@@ -13,7 +13,7 @@ import (
 )
 
 // manifestForm grows when manifests are made otherwise: older ones are made anew.
-const manifestForm = 3
+const manifestForm = 4
 
 const (
 	manifestName = "manifest"
@@ -26,7 +26,8 @@ type sealed struct {
 	proof.Signed
 	Generation int64 `json:"generation"`
 	Form       int   `json:"form"`
-	// Keeps says that what the source holds no more is marked in it as kept.
+	// Keeps says that what the source holds no more is marked in it as kept, and not as
+	// waiting for deletion.
 	Keeps bool `json:"keeps,omitempty"`
 	// Unread is [Result.Unread].
 	Unread int64 `json:"unread,omitempty"`
@@ -133,7 +134,7 @@ func (s *sealing) counted(past iter.Seq2[plan.Past, error]) iter.Seq2[plan.Past,
 	s.unread = 0
 	return func(yield func(plan.Past, error) bool) {
 		for p, err := range past {
-			if p.Source.Kind == entry.File && plan.Present(p.Source) && plan.Present(p.Dest) && !verify.Kept(&p, s.keeps) && p.Source.Sum.Shared(p.Dest.Sum).Has == 0 {
+			if p.Source.Kind == entry.File && plan.Present(p.Source) && plan.Present(p.Dest) && verify.Lone(&p, s.keeps) == entry.NotLone && p.Source.Sum.Shared(p.Dest.Sum).Has == 0 {
 				s.unread++
 			}
 			if !yield(p, err) {

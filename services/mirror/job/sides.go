@@ -46,7 +46,7 @@ func (j *Job) compareSides(a *Audited, read [2]*state.Spill) (err error) {
 	}
 	keep := j.filter()
 	for want, err := range m.Entries() {
-		if err == nil && (want.Kept || keep != nil && !keep(want.Path, want.Kind)) {
+		if err == nil && (want.Lone != entry.NotLone || keep != nil && !keep(want.Path, want.Kind)) {
 			continue // or it is on one side only
 		}
 		if err == nil {

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 
 	"github.com/firedrill/firedrill/pkg/drill"
 	"github.com/firedrill/firedrill/services/mirror/location"
@@ -70,6 +71,15 @@ func parse(m drill.Mirror) (spec, error) {
 		s.mode = plan.TwoWay
 	default:
 		return s, &SpecError{s.Name, "mode", fmt.Sprintf("%q is none", m.Mode), "use copy, mirror or two-way"}
+	}
+	switch {
+	case !slices.Contains([]string{"", drill.OverwriteAlways, drill.OverwriteUnedited}, m.Overwrite):
+		return s, &SpecError{s.Name, "overwrite", fmt.Sprintf("%q is none", m.Overwrite), "use always or unedited"}
+	case m.Overwrite == drill.OverwriteUnedited && s.mode != plan.Copy:
+		return s, &SpecError{s.Name, "overwrite", "only a copy may be told to leave alone what was edited", "use mode copy; two-way reports what was changed on both sides"}
+	}
+	if m.Overwrite == drill.OverwriteUnedited && len(m.Permissions) > 0 {
+		return s, &SpecError{s.Name, "permissions", "they change what was edited, too, which overwrite: unedited is to leave alone", "leave one of them out"}
 	}
 	if to := s.at[plan.Dest]; to.Scheme == location.ZFS {
 		return s, &SpecError{s.Name, "to", "a dataset is read through snapshots and cannot be written so", "write to its mount point with dir:"}

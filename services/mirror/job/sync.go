@@ -55,6 +55,9 @@ type Result struct {
 	// Unread counts the contents of the manifest that were taken for equal without ever
 	// having been read, so that nothing can be shown of them.
 	Unread int64
+	// Compared counts, by side, the contents that were read for nothing but to compare them.
+	// What else is equal was told by times, or by hashes that are kept with it.
+	Compared [2]int64
 	// Untried are the buckets that a dry run would write to: whether these credentials may
 	// is known only once something is written.
 	Untried []string
@@ -84,7 +87,10 @@ func (j *Job) Sync(ctx context.Context, o SyncOptions) (res Result, err error) {
 		}
 	}
 	first := j.store.Empty()
+	pool := &comparing{Pool: e.Pool}
+	e.Pool = pool
 	res.Report, err = e.Run(ctx)
+	res.Compared = pool.counts()
 	res.New = first && (j.made || j.roots[plan.Dest] == "" && err == nil && res.Seen[plan.Dest] == 0)
 	if _, gaveUp := errors.AsType[*engine.GaveUpError](err); gaveUp {
 		// What was done is remembered. More would be refused just so.
@@ -114,7 +120,7 @@ func (j *Job) engine(o SyncOptions, past engine.Store) (*engine.Job, *state.Spil
 		return nil, nil, fmt.Errorf("mirror %s: keep deletes until the end: %w", j.spec.Name, err)
 	}
 	e := &engine.Job{
-		Places: j.places, Mode: j.spec.mode, Check: o.Check, Filter: j.filter(),
+		Places: j.places, Mode: j.spec.mode, Unedited: j.unedited(), Check: o.Check, Filter: j.filter(),
 		Guards: j.guards(o.MayDelete), DryRun: o.DryRun, AcceptPlaces: o.AcceptPlaces, Boot: bootID(), Store: past, Spill: spill, Pool: o.Pool,
 		Now: j.env.Now, Each: o.Each, Watch: o.Watch,
 	}
@@ -251,6 +257,11 @@ func (o VerifyOptions) period() time.Duration {
 type Verified struct {
 	verify.Result
 	Place string
+	// Side is the place's, Mode the mirror's.
+	Side plan.Side
+	Mode plan.Mode
+	// Unedited says that the next run leaves alone what was edited at the destination.
+	Unedited bool
 	// Entries is how many the manifest has, Filter are the rules that say which take part.
 	Entries int64
 	Filter  []string
@@ -289,7 +300,7 @@ func (j *Job) VerifySides(ctx context.Context, sides []plan.Side, o VerifyOption
 	all, errs := make([]Verified, len(sides)), make([]error, len(sides))
 	for i, side := range sides {
 		c := verify.Check{
-			Place: j.places[side], Level: o.Level, Filter: j.filter(), Source: side == plan.Source, Parallel: o.Parallel,
+			Place: j.places[side], Level: o.Level, Filter: j.filter(), Side: side, Parallel: o.Parallel,
 			Limit: limit, Known: j.known(side),
 		}
 		if o.Seen != nil {
@@ -301,7 +312,7 @@ func (j *Job) VerifySides(ctx context.Context, sides []plan.Side, o VerifyOption
 		}
 		g.Go(func() {
 			all[i] = Verified{
-				Place: j.places[side].String(), Entries: m.Root().Entries, Filter: j.spec.Filter,
+				Place: j.places[side].String(), Side: side, Mode: j.spec.mode, Unedited: j.unedited(), Entries: m.Root().Entries, Filter: j.spec.Filter,
 				Disowning: j.places[side].Traits().Lists&plan.AttrOwner == 0,
 			}
 			all[i].Result, errs[i] = j.against(side, o, func(r *verify.Rolling) (verify.Result, error) {
@@ -333,7 +344,7 @@ func (j *Job) known(side plan.Side) iter.Seq2[entry.Entry, error] {
 	return func(yield func(entry.Entry, error) bool) {
 		for p, err := range j.store.Past() {
 			e := p.At(side)
-			e.Sum = verify.Sum(&p, side, j.kept(&p))
+			e.Sum = verify.Sum(&p, side, j.lone(&p))
 			if err == nil && (!plan.Present(e) || p.Dirty[side]) {
 				continue
 			}
@@ -344,9 +355,8 @@ func (j *Job) known(side plan.Side) iter.Seq2[entry.Entry, error] {
 	}
 }
 
-// kept reports whether the last run left an entry at the destination only, and will always:
-// the mirror removes nothing.
-func (j *Job) kept(p *plan.Past) bool { return verify.Kept(p, j.spec.mode == plan.Copy) }
+// lone tells why the last run left an entry on one side only, if it did.
+func (j *Job) lone(p *plan.Past) entry.Lone { return verify.Lone(p, j.spec.mode == plan.Copy) }
 
 // Root is what stands for the last run that came to its end.
 func (j *Job) Root() (proof.Signed, error) {

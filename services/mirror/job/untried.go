@@ -13,6 +13,15 @@ import (
 	"github.com/firedrill/firedrill/services/mirror/plan"
 )
 
+// ErrUnwritable marks the error of a dry run whose run would be refused all that it was to
+// write.
+var ErrUnwritable = errors.New("the run would be refused what it is to write")
+
+// unwritable is an error that is ErrUnwritable and does not say so once more.
+type unwritable struct{ error }
+
+func (e unwritable) Unwrap() []error { return []error{e.error, ErrUnwritable} }
+
 // couldWrite tells whether the sides that a dry run would write to may be written to, as
 // far as that can be known without writing: of directories it can. Of buckets it gives the
 // names, as only a write tells.
@@ -24,9 +33,15 @@ func (j *Job) couldWrite(sides [2]bool) (untried []string, err error) {
 		case at.IsBucket():
 			untried = append(untried, j.places[side].String())
 		case at.Scheme == location.Dir:
-			if denied := mayChange(at.Path); denied != nil {
-				err = errors.Join(err, fmt.Errorf("mirror %s: the %s could not be written to: %w", j.spec.Name, side, &local.Error{Op: "write into", Path: at.Path, Err: denied}))
+			denied := mayChange(at.Path)
+			if denied == nil {
+				continue
 			}
+			refused := fmt.Errorf("mirror %s: the %s could not be written to: %w", j.spec.Name, side, &local.Error{Op: "write into", Path: at.Path, Err: denied})
+			if _, there := os.Lstat(at.Path); there == nil {
+				refused = unwritable{refused} // else a run could not even make it
+			}
+			err = errors.Join(err, refused)
 		}
 	}
 	return untried, err

@@ -173,16 +173,35 @@ func (r *Rules) oneWay(f *found, settled bool) Action {
 	case v == changed && rotten(f, Source):
 		return f.because(Conflict, Dest, ConflictRotten)
 	case v == changed:
-		return create(f, Dest)
+		return r.overwrite(f, create(f, Dest), settled)
 	case v == doubtful:
-		return f.doubt(Dest, source, dest)
+		// Whatever comes of it, it is read once.
+		return f.doubt(Dest, source, dest || r.Unedited && f.past.synced() && r.shift(f, Dest) == unclear)
 	case r.differ(&f.source, &f.dest, r.Lists[Source]&r.Lists[Dest]):
-		return f.action(Meta, Dest)
+		return r.overwrite(f, f.action(Meta, Dest), settled)
 	case Present(f.past.Source) && r.differ(&f.source, &f.past.Source, r.Lists[Source]&^r.Lists[Dest]):
 		// The destination does not list these, but keeps them.
-		return f.action(Meta, Dest)
+		return r.overwrite(f, f.action(Meta, Dest), settled)
 	}
 	return f.action(Equal, Dest)
+}
+
+// overwrite is an action that changes what the destination holds, unless that has to stay.
+func (r *Rules) overwrite(f *found, a Action, settled bool) Action {
+	if !r.Unedited {
+		return a
+	}
+	if f.past.synced() {
+		switch r.shift(f, Dest) {
+		case stayed:
+			return a
+		case unclear:
+			if !settled {
+				return f.doubt(Dest, false, true)
+			}
+		}
+	}
+	return f.because(Conflict, Dest, ConflictEdited)
 }
 
 // content compares the two sides, with the help of the last run where it left
@@ -214,6 +233,11 @@ func (r *Rules) content(f *found) (v verdict, source, dest bool) {
 		known, equal := f.source.Sum.SameAs(f.dest.Sum)
 		return choose(known && equal, same, changed), false, false
 	case atSource == doubtful || atDest == doubtful:
+		// No hash of what both were may be known, and yet the one that was read now is that
+		// of the other side.
+		if known, equal := f.source.Sum.SameAs(f.dest.Sum); known && equal && (f.read[Source] || f.read[Dest]) {
+			return same, false, false
+		}
 		return doubtful, atSource == doubtful, atDest == doubtful
 	}
 	return same, false, false

@@ -121,13 +121,14 @@ func (r *Rules) judge(t *tally) []Refusal {
 			continue
 		}
 		absent := on.Other()
-		if m := r.Guards.Markers[absent]; !m.matches() {
-			refuse(GuardIdentity, fmt.Sprintf("%s %s", absent, quote(m.Got)), quote(m.Want),
-				fmt.Sprintf("see whether the right %s is mounted; if it was replaced on purpose, set the mirror up again", absent))
-		}
+		// What is not mounted is told first: to take the empty place for the right one would not help.
 		if t.content[absent] == 0 {
 			refuse(GuardEmpty, fmt.Sprintf("a %s without a file", absent), "at least one",
 				fmt.Sprintf("see whether the %s is mounted; to empty the %s, do so by hand", absent, on))
+		}
+		if m := r.Guards.Markers[absent]; !m.matches() {
+			refuse(GuardIdentity, fmt.Sprintf("%s %s", absent, quote(m.Got)), quote(m.Want),
+				fmt.Sprintf("see whether the right %s is mounted; if it was replaced on purpose, set the mirror up again", absent))
 		}
 		r.judgeNumbers(t, on, refuse)
 	}

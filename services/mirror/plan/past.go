@@ -51,7 +51,7 @@ func (r *Rules) Next(a Action, done bool) (Past, bool) {
 	case Gone:
 		return Past{}, false
 	case Delete:
-		return a.Past, !done && a.Past.Key != ""
+		return a.undeleted(), !done && a.Past.Key != ""
 	case Keep:
 		switch {
 		case a.Reason == KeepMissing:
@@ -67,13 +67,13 @@ func (r *Rules) Next(a Action, done bool) (Past, bool) {
 		done = false
 	}
 	if !done {
-		return a.Past, a.Past.Key != ""
+		return a.undone(), a.Past.Key != ""
 	}
 	p := Past{Key: a.Key, Source: a.Source, Dest: a.Dest}
 	for _, s := range []Side{Source, Dest} {
 		// Of what this very run wrote, the times are known to be its own.
 		written := a.To == s && a.Op != Equal
-		looked := s == Source || r.Mode == TwoWay
+		looked := s == Source || r.Mode == TwoWay || r.Unedited
 		e := a.At(s)
 		p.Dirty[s] = looked && !written && r.dirty(&e)
 	}
@@ -92,6 +92,30 @@ func (a *Action) missed() Past {
 		p.Missing[other]++
 	}
 	p.Missing[a.To] = 0
+	return p
+}
+
+// Waits reports whether the entry is gone from a side, and is kept on the other until a mode
+// that deletes does so there.
+func (p *Past) Waits(s Side) bool { return p.scans(s) > 0 }
+
+// undeleted is the past of what was to be deleted and was not: it is missing on the other
+// side, however few scans it takes to delete it.
+func (a *Action) undeleted() Past {
+	if a.Past.Waits(a.To.Other()) {
+		return a.Past
+	}
+	return a.missed()
+}
+
+// undone is the past of what was not carried out. What a side holds is not missing there.
+func (a *Action) undone() Past {
+	p := a.Past
+	for _, s := range []Side{Source, Dest} {
+		if Present(a.At(s)) {
+			p.Missing[s] = 0
+		}
+	}
 	return p
 }
 

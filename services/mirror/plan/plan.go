@@ -86,6 +86,11 @@ type Input struct {
 // goroutines if Filter and Holds may.
 type Rules struct {
 	Mode Mode
+	// Unedited has a Copy overwrite nothing but what the last run left at the
+	// destination: an entry that somebody changed there since, or that no run put there,
+	// is a Conflict unless it is equal. What is missing there is made all the same. The
+	// destination is looked at.
+	Unedited bool
 	// Filter reports whether an entry takes part; it applies to all three
 	// streams, so that what it leaves out is neither copied nor deleted. nil
 	// lets everything take part.
@@ -213,6 +218,9 @@ const (
 	ConflictCreated Reason = "created on both sides"
 	// ConflictDeleted: it was deleted on one side and changed on the other.
 	ConflictDeleted Reason = "deleted on one side and changed on the other"
+	// ConflictEdited: it is not what the last run left at the destination, and the mode
+	// overwrites nothing else.
+	ConflictEdited Reason = "changed at the destination, or never put there by a run"
 	// ConflictKind: a file stands where a directory is needed, or the reverse,
 	// and cannot be removed.
 	ConflictKind Reason = "a file and a directory of one name"
@@ -236,6 +244,8 @@ func (r Reason) Fix() string {
 		return "copy the right one over the other by hand, under another name what is to be kept of that, and run again"
 	case ConflictDeleted:
 		return "copy it back to the side that lacks it, or delete it on both, and run again"
+	case ConflictEdited:
+		return "copy the right one over the other by hand and run again; a run with overwrite: always takes the source's"
 	case ConflictKind:
 		return "rename or remove one of the two, and run again; in the mode mirror the source's wins"
 	case ConflictPlace:
@@ -307,10 +317,12 @@ func (r *Rules) check(in Input, spill Spill) error {
 		return &RulesError{"Source", "there is no stream", "give the scan or listing of the source"}
 	case r.Mode > TwoWay:
 		return &RulesError{"Mode", fmt.Sprintf("%d is none", r.Mode), "use Copy, Mirror or TwoWay"}
+	case r.Unedited && r.Mode != Copy:
+		return &RulesError{"Unedited", "the mode overwrites more", "use Copy"}
 	case r.ScanStart.IsZero():
 		return &RulesError{"ScanStart", "it is not set", "give the time at which the scan of the source began"}
-	case in.Dest == nil && (r.Mode == TwoWay || r.Audit):
-		return &RulesError{"Dest", "two-way runs and audits look at the destination", "give its listing"}
+	case in.Dest == nil && (r.Mode == TwoWay || r.Audit || r.Unedited):
+		return &RulesError{"Dest", "two-way runs, audits and copies that overwrite no edit look at the destination", "give its listing"}
 	case in.Dest == nil && in.Past == nil:
 		return &RulesError{"Dest", "neither it nor the last run is known", "give its listing"}
 	case spill == nil && r.Mode != Copy:

@@ -500,8 +500,10 @@ func TestRulesThatContradictThemselvesAreRefused(t *testing.T) {
 	for field, spoil := range map[string]func(*plan.Input, *plan.Rules){
 		"Source":         func(in *plan.Input, _ *plan.Rules) { in.Source = nil },
 		"Mode":           func(_ *plan.Input, r *plan.Rules) { r.Mode = 9 },
+		"Unedited":       func(_ *plan.Input, r *plan.Rules) { r.Unedited = true },
 		"ScanStart":      func(_ *plan.Input, r *plan.Rules) { r.ScanStart = time.Time{} },
 		"Dest":           func(in *plan.Input, r *plan.Rules) { in.Dest, r.Audit = nil, true },
+		"Dest ":          func(in *plan.Input, r *plan.Rules) { in.Dest, r.Unedited, r.Mode = nil, true, plan.Copy },
 		"Guards.Percent": func(_ *plan.Input, r *plan.Rules) { r.Guards.Percent = 101 },
 		"Guards.Scans":   func(_ *plan.Input, r *plan.Rules) { r.Guards.Scans = -1 },
 	} {
@@ -510,7 +512,7 @@ func TestRulesThatContradictThemselvesAreRefused(t *testing.T) {
 		spoil(&in, &rules)
 		_, err := plan.New(in, rules, &plan.MemorySpill{})
 		var refused *plan.RulesError
-		if !errors.Is(err, plan.ErrRules) || !errors.As(err, &refused) || refused.Field != field || refused.Fix == "" {
+		if !errors.Is(err, plan.ErrRules) || !errors.As(err, &refused) || refused.Field != strings.TrimSpace(field) || refused.Fix == "" {
 			t.Errorf("%s: got %v", field, err)
 		}
 	}

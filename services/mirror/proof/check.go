@@ -33,6 +33,9 @@ type Evidence struct {
 	// not "", what is known of that entry is worth level only, and vouched stands in
 	// place of Vouched.
 	Less func(key string) (level Level, vouched bool, why string)
+	// Unread, if not nil, is asked like Less why the content could not be learnt; "" where
+	// it could, or nobody tried.
+	Unread func(key string) (why string)
 }
 
 // Check compares what a location holds with its manifest; both streams are sorted
@@ -57,11 +60,7 @@ func Check(want, got iter.Seq2[entry.Entry, error], how Evidence) (Verdict, erro
 		case !w.ok && !g.ok:
 			return c.verdict(), nil
 		case !g.ok || w.ok && w.key < g.key:
-			detail := ""
-			if w.head.Kept {
-				detail = "it was kept at the destination only: the source had it no more"
-			}
-			c.v.Missing.Add(w.key, detail)
+			c.v.Missing.Add(w.key, loneWords[w.head.Lone].missing)
 			w.advance()
 		case !w.ok || g.key < w.key:
 			if g.head.Kind != entry.Dir || !w.ok || !strings.HasPrefix(w.key, g.key) {
@@ -73,6 +72,30 @@ func Check(want, got iter.Seq2[entry.Entry, error], how Evidence) (Verdict, erro
 			w.advance()
 			g.advance()
 		}
+	}
+}
+
+// loneWords say what an entry is found to be whose manifest has it on one side only, or on
+// both.
+var loneWords = [...]struct{ there, missing, unread string }{
+	entry.NotLone: {
+		unread: "no run has read it, so that no hash is known to compare with: `firedrill mirror sync --check audit` reads it",
+	},
+	entry.Kept: {
+		there:   "the source had it no more, and this mirror removes nothing",
+		missing: "it was kept at the destination only: the source had it no more",
+		unread:  "it went from the source before any run read it, so that no hash is known to compare with: remove it from the destination, or copy it back to the source",
+	},
+	entry.GoneSource: waiting("source", "destination"),
+	entry.GoneDest:   waiting("destination", "source"),
+}
+
+// waiting are the words for what is gone from one side, and waits for deletion on the other.
+func waiting(gone, holds string) struct{ there, missing, unread string } {
+	return struct{ there, missing, unread string }{
+		there:   fmt.Sprintf("gone from the %s, and kept in the %s until a run deletes it, which the guards may hold back", gone, holds),
+		missing: fmt.Sprintf("the %s had it no more, and a run was to delete it here: somebody else has removed it", gone),
+		unread:  fmt.Sprintf("it went from the %s before any run read it, so that no hash is known to compare with, until a run deletes it here", gone),
 	}
 }
 
@@ -146,17 +169,26 @@ func (c *check) compare(key string, want, got entry.Entry) {
 			how.Level, how.Vouched, low = level, vouched, why
 		}
 	}
+	unread := ""
+	if how.Unread != nil {
+		unread = how.Unread(key)
+	}
 	level, detail := Compare(want, got, how)
-	if want.Kept && detail == "" {
-		c.v.Kept.Add(key, "the source had it no more, and this mirror removes nothing")
+	words := loneWords[want.Lone]
+	switch {
+	case detail != "" || want.Lone == entry.NotLone:
+	case want.Lone == entry.Kept:
+		c.v.Kept.Add(key, words.there)
+	default:
+		c.v.Waiting.Add(key, words.there)
 	}
 	switch {
 	case detail != "":
 		c.v.Different.Add(key, detail)
-	case level == LevelNone && want.Sum.Has == 0 && want.Kept:
-		c.v.Unchecked.Add(key, "it went from the source before any run read it, so that no hash is known to compare with: remove it from the destination, or copy it back to the source")
 	case level == LevelNone && want.Sum.Has == 0:
-		c.v.Unchecked.Add(key, "no run has read it, so that no hash is known to compare with: `firedrill mirror sync --check audit` reads it")
+		c.v.Unchecked.Add(key, words.unread)
+	case level == LevelNone && unread != "":
+		c.v.Unchecked.Add(key, "it could not be read: "+unread)
 	case level == LevelNone:
 		c.v.Unchecked.Add(key, "no hash is known on both sides")
 	case level < c.how.Level && low != "":

@@ -86,6 +86,9 @@ type Verdict struct {
 	// Kept are entries that only the destination is to hold, and that it does hold. They
 	// are among the Checked, or the Unchecked.
 	Kept Findings `json:"kept"`
+	// Waiting are entries that the other side had no more, and that this one holds until a
+	// run deletes them. They are counted like those.
+	Waiting Findings `json:"waiting"`
 }
 
 // Verified reports whether the location was shown to hold the contents of the
@@ -132,6 +135,9 @@ func (v Verdict) String() string {
 	}
 	if v.Kept.Count > 0 {
 		text += fmt.Sprintf("; %d of these are kept at the destination only", v.Kept.Count)
+	}
+	if v.Waiting.Count > 0 {
+		text += fmt.Sprintf("; %d of these wait for deletion, as the other side has them no more", v.Waiting.Count)
 	}
 	return text
 }

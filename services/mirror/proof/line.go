@@ -23,10 +23,10 @@ var ErrEntry = errors.New("the entry has no line in a manifest")
 // never ends.
 const maxLine = 1 << 20
 
-// keptMark is what the line of an entry that only the destination holds ends with. No
-// other line has it, so that manifests without such an entry are what they ever were; who
-// does not know it refuses the line, and does not take the entry for one of both sides.
-const keptMark = `,"kept":true`
+// loneMarks are what the line of an entry that only one side holds ends with. No other
+// line has one, so that manifests without such an entry are what they ever were; who does
+// not know a mark refuses the line, and does not take the entry for one of both sides.
+var loneMarks = [...]string{entry.Kept: `,"kept":true`, entry.GoneSource: `,"gone":"source"`, entry.GoneDest: `,"gone":"destination"`}
 
 // appendLine appends the canonical line of an entry, without a line feed. It is
 // written by hand, as a signed format must not change with a library's taste.
@@ -82,9 +82,7 @@ func appendLine(b []byte, e entry.Entry) ([]byte, error) {
 		b = append(b, '}')
 	}
 	b = appendSum(b, e.Sum)
-	if e.Kept {
-		b = append(b, keptMark...)
-	}
+	b = append(b, loneMarks[e.Lone]...)
 	return append(b, '}'), nil
 }
 
@@ -93,6 +91,8 @@ func writable(e entry.Entry) error {
 	switch {
 	case e.Kind > entry.BlockDevice:
 		return fmt.Errorf("%d is no kind of entry", e.Kind)
+	case int(e.Lone) >= len(loneMarks):
+		return fmt.Errorf("%d is no reason to be on one side only", e.Lone)
 	case e.Size < 0:
 		return fmt.Errorf("%d is no size", e.Size)
 	case e.Sum.Contains(entry.HasETag) && !utf8.ValidString(e.Sum.ETag):

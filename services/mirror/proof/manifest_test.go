@@ -38,7 +38,7 @@ func drawEntry(t *rapid.T) entry.Entry {
 	names := rapid.OneOf(rapid.SampledFrom(starters), rapid.StringMatching(`[a-t]{1,3}`), rapid.SampledFrom([]string{"é", "\xff\x01", `q"\`, "a%2Fb", "<&>\u2028", strings.Repeat("l", 300)}))
 	e := entry.Entry{
 		Path: strings.Join(rapid.SliceOfN(names, 1, 3).Draw(t, "path"), "/"),
-		Kind: entry.Kind(rapid.SampledFrom([]byte{0, 0, 0, 1, 2, 3, 4, 5, 6}).Draw(t, "kind")), Kept: rapid.Bool().Draw(t, "kept"),
+		Kind: entry.Kind(rapid.SampledFrom([]byte{0, 0, 0, 1, 2, 3, 4, 5, 6}).Draw(t, "kind")), Lone: entry.Lone(rapid.SampledFrom([]byte{0, 0, 1, 2, 3}).Draw(t, "lone")),
 		Size:  rapid.Int64Range(0, 1<<40).Draw(t, "size"),
 		Mode:  rapid.Uint32Range(0, 0o7777).Draw(t, "mode"),
 		UID:   rapid.Uint32().Draw(t, "uid"),

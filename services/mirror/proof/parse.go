@@ -78,9 +78,18 @@ func (p *parser) entry() (e entry.Entry) {
 		e.Xattrs = p.xattrs()
 	}
 	e.Sum = p.sum()
-	e.Kept = p.is(keptMark)
+	e.Lone = p.lone()
 	p.must("}")
 	return e
+}
+
+func (p *parser) lone() entry.Lone {
+	for l := entry.Kept; int(l) < len(loneMarks); l++ {
+		if p.is(loneMarks[l]) {
+			return l
+		}
+	}
+	return entry.NotLone
 }
 
 func (p *parser) kind() entry.Kind {

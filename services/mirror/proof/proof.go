@@ -8,7 +8,8 @@
 // zstd; "zstdcat file | jq -c 'select(.key)'" shows the entries. Lines have one
 // canonical form, so that one tree of entries has one manifest and one root. The line of
 // an entry that the source holds no more, and that a mirror which removes nothing has left
-// at the destination, says "kept": that it is there is all that is said of it.
+// at the destination, says "kept": that it is there is all that is said of it. The line of
+// one that waits to be deleted says "gone", and from which side it is.
 //
 // The lines are cut into shards of about 4,096. Where a shard begins is decided by
 // its first key alone: by 12 bits of the key's BLAKE3. So a line that is added,

@@ -193,7 +193,7 @@ func Checked(dir string, c Check) error {
 }
 
 func write(dir string, l Log) error {
-	err := os.MkdirAll(dir, 0o700) // as a mirror is first seen when it cannot be run
+	err := state.MakeDir(dir) // as a mirror is first seen when it cannot be run
 	if err == nil {
 		err = state.SaveIn(dir, logName, l)
 	}

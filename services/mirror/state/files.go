@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/firedrill/firedrill/pkg/inherit"
 )
 
 // The names of the files that a state keeps itself. Whatever begins with tempMark
@@ -31,8 +33,9 @@ type File struct {
 func create(dir, name string) (*File, error) {
 	f, err := os.CreateTemp(dir, tempMark+name+"-*")
 	if err != nil {
-		return nil, fmt.Errorf("write %s: %w", filepath.Join(dir, name), err)
+		return nil, fmt.Errorf("write %s: %w", filepath.Join(dir, name), inherit.Explain(dir, err))
 	}
+	inherit.File(f, dir)
 	return &File{f: f, path: filepath.Join(dir, name)}, nil
 }
 
@@ -174,7 +177,7 @@ func load(dir, name string, v any) (bool, error) {
 		return false, nil
 	}
 	if err != nil {
-		return false, fmt.Errorf("read the state: %w", err)
+		return false, fmt.Errorf("read the state: %w", inherit.Explain(dir, err))
 	}
 	if err := json.Unmarshal(raw, v); err != nil {
 		at := int64(0)
@@ -219,21 +222,10 @@ func sweep(dir string) error {
 	return nil
 }
 
-// makeDir makes a directory, and those above it, durably.
-func makeDir(dir string) error {
-	if info, err := os.Stat(dir); err == nil && info.IsDir() {
-		return nil
-	}
-	parent := filepath.Dir(dir)
-	if parent != dir {
-		if err := makeDir(parent); err != nil {
-			return err
-		}
-	}
-	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
-		return err
-	}
-	return syncDir(parent)
+// MakeDir makes a directory for a state, and those above it, durably. Each belongs to whom
+// the one above it does.
+func MakeDir(dir string) error {
+	return inherit.Explain(dir, inherit.MkdirAll(dir, 0o700, syncDir))
 }
 
 // syncDir makes the names in a directory durable.

@@ -11,13 +11,16 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/firedrill/firedrill/pkg/filelock"
+	"github.com/firedrill/firedrill/pkg/inherit"
 )
 
 // takeLock takes the directory for this process, until the file is let go. The file
 // stays: whoever removes it takes another's lock away.
 func takeLock(dir string) (*os.File, error) {
-	f, err := os.OpenFile(filepath.Join(dir, lockName), os.O_RDWR|os.O_CREATE, 0o600)
+	f, err := lockFile(dir)
 	if err != nil {
 		return nil, err
 	}
@@ -32,6 +35,26 @@ func takeLock(dir string) (*os.File, error) {
 		return nil, errors.Join(fmt.Errorf("lock %s: %w", f.Name(), err), filelock.LetGo(f))
 	}
 	return f, nil
+}
+
+// lockFile opens the file of the lock, which it makes if it is missing. A link in its place
+// is refused: who owns the directory may have put it there, and what it leads to is written.
+func lockFile(dir string) (*os.File, error) {
+	path := filepath.Join(dir, lockName)
+	for range lookTries {
+		f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+		if err == nil {
+			inherit.File(f, dir)
+			return f, nil
+		}
+		if !errors.Is(err, fs.ErrExist) {
+			return nil, err
+		}
+		if f, err = os.OpenFile(path, os.O_RDWR|unix.O_NOFOLLOW, 0); !errors.Is(err, fs.ErrNotExist) {
+			return f, err
+		}
+	}
+	return nil, fmt.Errorf("lock %s: it comes and goes", path)
 }
 
 // lookTries is how often a lock is tried, lookPause the time between: who only looks

@@ -22,6 +22,7 @@ import (
 	"sync/atomic"
 
 	"github.com/firedrill/firedrill/pkg/filelock"
+	"github.com/firedrill/firedrill/pkg/inherit"
 	"github.com/firedrill/firedrill/services/mirror/plan"
 )
 
@@ -52,16 +53,16 @@ type Store struct {
 func Open(dir string) (*Store, error) { return open(dir, defaultSizes()) }
 
 func open(dir string, z sizes) (*Store, error) {
-	if err := makeDir(dir); err != nil {
+	if err := MakeDir(dir); err != nil {
 		return nil, fmt.Errorf("make the directory of the state: %w", err)
 	}
 	lock, err := takeLock(dir)
 	if err != nil {
-		return nil, fmt.Errorf("open the state: %w", err)
+		return nil, fmt.Errorf("open the state: %w", inherit.Explain(dir, err))
 	}
 	s := &Store{dir: dir, sizes: z, lock: lock}
 	if err := s.recover(); err != nil {
-		return nil, errors.Join(fmt.Errorf("open the state: %w", err), filelock.LetGo(lock))
+		return nil, errors.Join(fmt.Errorf("open the state: %w", inherit.Explain(dir, err)), filelock.LetGo(lock))
 	}
 	return s, nil
 }

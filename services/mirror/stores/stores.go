@@ -3,7 +3,6 @@
 package stores
 
 import (
-	"cmp"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -13,10 +12,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/minio/minio-go/v7/pkg/credentials"
-
 	"github.com/firedrill/firedrill/pkg/drill"
-	"github.com/firedrill/firedrill/pkg/target"
 	"github.com/firedrill/firedrill/services/mirror/bucket"
 	"github.com/firedrill/firedrill/services/mirror/location"
 )
@@ -40,25 +36,21 @@ func (e *StoreError) Unwrap() error { return e.Err }
 
 // Config says how the bucket that l names is reached. ownKeys lets a location name a
 // server by its address, which is reached with the keys in this process's
-// AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY. A bucket for which there are no keys is
-// reached without; see Explain. Secrets are read anew by each call. The error is
-// a *StoreError where the store's certificates or keys could not be read; else it wraps
-// ErrLocation, or says which of the keys is missing.
+// AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY. A bucket for which nobody named keys is
+// reached without; see Keyless. Keys that were named and are not there are an error, as
+// nobody meant to be a stranger then. Secrets are read anew by each call. The error is
+// a *StoreError where the store's certificates or keys could not be read, a *KeyError where
+// the process's own keys could not; else it wraps ErrLocation.
 func Config(l location.Location, inventory []drill.Store, ownKeys bool) (bucket.Config, error) {
 	c := bucket.Config{Endpoint: l.Endpoint, Bucket: l.Bucket, Prefix: l.Prefix}
+	var err error
 	if l.Store == "" {
 		if !ownKeys {
 			return c, fmt.Errorf("%w: %s is not a location that requests may name: add its store to the inventory, and write s3:store/bucket", ErrLocation, l)
 		}
 		c.Region = os.Getenv("AWS_REGION")
-		id, key := os.Getenv("AWS_ACCESS_KEY_ID"), os.Getenv("AWS_SECRET_ACCESS_KEY")
-		switch {
-		case id != "" && key == "":
-			return c, errors.New("AWS_ACCESS_KEY_ID is set and AWS_SECRET_ACCESS_KEY is not: set both, or neither for a public bucket")
-		case id == "" && key != "":
-			return c, errors.New("AWS_SECRET_ACCESS_KEY is set and AWS_ACCESS_KEY_ID is not: set both, or neither for a public bucket")
-		case id != "":
-			c.Credentials = credentials.NewStaticV4(id, key, os.Getenv("AWS_SESSION_TOKEN"))
+		if c.Credentials, err = own(); err != nil {
+			return c, fmt.Errorf("%s: %w", l, err)
 		}
 		return c, nil
 	}
@@ -68,17 +60,53 @@ func Config(l location.Location, inventory []drill.Store, ownKeys bool) (bucket.
 	}
 	s := inventory[i]
 	c.Endpoint, c.Region = s.Endpoint, s.Region
-	var err error
 	if s.CAFile != "" {
-		c.TLS, err = trust(s.CAFile)
+		if c.TLS, err = trust(s.CAFile); err != nil {
+			err = fmt.Errorf("caFile: %w", err)
+		}
 	}
-	if err == nil && s.AccessKey != nil && s.SecretKey != nil {
+	if err == nil {
 		c.Credentials, err = keys(s)
 	}
 	if err != nil {
 		return c, &StoreError{s.Name, err}
 	}
 	return c, nil
+}
+
+// Unresolved finds what the stores refer to and this process cannot read: keys and
+// certificates. Their fields are those of an inventory.
+func Unresolved(inventory []drill.Store) (out []drill.Problem) {
+	for i, s := range inventory {
+		at := fmt.Sprintf("spec.stores[%d].", i)
+		if s.CAFile != "" {
+			if _, err := trust(s.CAFile); err != nil {
+				out = append(out, drill.Problem{Field: at + "caFile", Value: s.CAFile, Fix: err.Error()})
+			}
+		}
+		for _, ref := range references(s) {
+			if ref.source == nil {
+				continue // The inventory's own check says so.
+			}
+			if _, err := ref.read(); err != nil {
+				out = append(out, drill.Problem{Field: at + err.Field, Value: err.Name, Fix: err.Fix})
+			}
+		}
+	}
+	return out
+}
+
+// Keyless says why a bucket is reached without keys; "" where l names none, or there are
+// keys for it.
+func Keyless(l location.Location, inventory []drill.Store) string {
+	switch i := slices.IndexFunc(inventory, func(s drill.Store) bool { return s.Name == l.Store }); {
+	case !l.IsBucket():
+	case l.Store == "" && !hasOwn():
+		return "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY are not set"
+	case l.Store != "" && i >= 0 && inventory[i].AccessKey == nil && inventory[i].SecretKey == nil:
+		return "the store has no accessKey and secretKey in the inventory"
+	}
+	return ""
 }
 
 // Explain adds to the error of opening what l names, with c, what to write where the
@@ -92,7 +120,7 @@ func Explain(l location.Location, c bucket.Config, err error) error {
 	case err == nil || c.Credentials != nil:
 		return err
 	case l.Store == "":
-		return fmt.Errorf("%w (without keys: AWS_ACCESS_KEY_ID is not set)", err)
+		return fmt.Errorf("%w (without keys: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY are not set)", err)
 	}
 	return fmt.Errorf("%w (without keys: the store has no accessKey and secretKey in the inventory)", err)
 }
@@ -125,32 +153,11 @@ func otherwise(l location.Location, c bucket.Config, err error) (error, bool) {
 func trust(file string) (*tls.Config, error) {
 	pem, err := os.ReadFile(file)
 	if err != nil {
-		return nil, fmt.Errorf("caFile: %w", err)
+		return nil, err
 	}
 	roots := x509.NewCertPool()
 	if !roots.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("caFile: %s holds no certificate in PEM", file)
+		return nil, fmt.Errorf("%s holds no certificate in PEM", file)
 	}
 	return &tls.Config{RootCAs: roots}, nil
-}
-
-func keys(s drill.Store) (*credentials.Credentials, error) {
-	id, err := secret("accessKey", s.AccessKey)
-	key, kerr := secret("secretKey", s.SecretKey)
-	switch {
-	case err != nil && kerr != nil:
-		return nil, fmt.Errorf("%w; %w", err, kerr)
-	case err != nil || kerr != nil:
-		return nil, cmp.Or(err, kerr)
-	}
-	return credentials.NewStaticV4(id, key, ""), nil
-}
-
-// secret reads what a field of a store refers to.
-func secret(field string, s *drill.SecretSource) (string, error) {
-	text, err := target.SecretRef{Env: s.Env, File: s.File}.Resolve()
-	if err != nil {
-		return "", fmt.Errorf("%s: %w", field, err)
-	}
-	return text, nil
 }

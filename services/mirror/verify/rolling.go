@@ -148,7 +148,7 @@ func (c Check) schedule(want iter.Seq2[entry.Entry, error]) (*schedule, error) {
 			}
 			at.advance()
 		}
-		if e.Kind != entry.File || e.Sum.Has == 0 || e.Kept && c.Source || c.Filter != nil && !c.Filter(e.Path, e.Kind) {
+		if e.Kind != entry.File || e.Sum.Has == 0 || lacks(c.Side, e.Lone) || c.Filter != nil && !c.Filter(e.Path, e.Kind) {
 			continue
 		}
 		bytes[r.step(then.At)] += cost(&e)

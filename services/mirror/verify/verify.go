@@ -23,7 +23,7 @@ import (
 // source's attributes, with the hashes of the content that both sides were shown to
 // have. Where they were only believed to be equal, no hash is that of both. keeps says
 // that the mirror removes nothing: then what the source holds no more is in the manifest
-// as kept at the destination only.
+// as kept at the destination only, and else, until it is deleted there, as gone.
 func Manifest(w io.Writer, past iter.Seq2[plan.Past, error], keeps bool) (proof.Root, error) {
 	m, err := proof.NewWriter(w)
 	if err != nil {
@@ -38,8 +38,8 @@ func Manifest(w io.Writer, past iter.Seq2[plan.Past, error], keeps bool) (proof.
 			continue
 		}
 		e := p.Source
-		e.Kept = Kept(&p, keeps)
-		e.Sum = Sum(&p, plan.Source, e.Kept)
+		e.Lone = Lone(&p, keeps)
+		e.Sum = Sum(&p, plan.Source, e.Lone)
 		if err := m.Add(e); err != nil {
 			return proof.Root{}, fmt.Errorf("write the manifest: %w", err)
 		}
@@ -51,20 +51,39 @@ func Manifest(w io.Writer, past iter.Seq2[plan.Past, error], keeps bool) (proof.
 	return root, nil
 }
 
-// Kept reports whether the destination alone holds what a past tells of. keeps is as in
+// Lone tells why one side alone holds what a past tells of, if it does. keeps is as in
 // [Manifest].
-func Kept(p *plan.Past, keeps bool) bool { return keeps && p.Missing[plan.Source] == plan.MissingKept }
+func Lone(p *plan.Past, keeps bool) entry.Lone {
+	switch {
+	case keeps && p.Missing[plan.Source] == plan.MissingKept:
+		return entry.Kept
+	case keeps: // What a mode that deletes has counted before is nothing to this one.
+	case p.Waits(plan.Source):
+		return entry.GoneSource
+	case p.Waits(plan.Dest):
+		return entry.GoneDest
+	}
+	return entry.NotLone
+}
+
+// lacks reports whether a side does not hold what is on one side only.
+func lacks(side plan.Side, l entry.Lone) bool {
+	return l != entry.NotLone && (side == plan.Dest) == (l == entry.GoneDest)
+}
 
 // Sum is what is known of the content that a side holds by a mirror's past, and that both
-// sides were shown to have. What is kept at the destination only has nothing any more that
-// it has to be equal to: what is known of it there is enough.
-func Sum(p *plan.Past, side plan.Side, kept bool) entry.Sum {
+// sides were shown to have. What is on one side only has nothing any more that it has to be
+// equal to: what is known of it there is enough.
+func Sum(p *plan.Past, side plan.Side, l entry.Lone) entry.Sum {
 	one, other := p.At(side).Sum, p.At(side.Other()).Sum
 	s := one.Shared(other)
-	if kept && s.Has == 0 {
-		return p.Dest.Sum
+	switch {
+	case l == entry.NotLone || s.Has != 0:
+		return s
+	case lacks(plan.Dest, l):
+		return p.Source.Sum
 	}
-	return s
+	return p.Dest.Sum
 }
 
 // ErrLevel says that a place cannot be checked to the level that was asked for.
@@ -78,9 +97,8 @@ type Check struct {
 	// Rolling) or L4 (every content is read).
 	Level  proof.Level
 	Filter func(path string, kind entry.Kind) bool
-	// Source says that the place is the source, in which nobody looks for what is kept at
-	// the destination only.
-	Source bool
+	// Side is that of the place: nobody looks there for what the other one holds alone.
+	Side plan.Side
 	// Rolling says how a check at L3 goes on with those before it. At L4 it may be nil;
 	// else what is read counts for later checks at L3.
 	Rolling *Rolling
@@ -114,13 +132,14 @@ type Result struct {
 	// Pace is what the next check at L3 goes on with, after one that came to its end.
 	Pace Pace
 	// Elsewhere counts the entries of the manifest that are kept at the destination only,
-	// and were not looked for in the source.
-	Elsewhere int64
+	// and were not looked for in the source; Gone those that wait for deletion on the other
+	// side, and were not looked for here.
+	Elsewhere, Gone int64
 	// LeftOut is what the filter left out.
 	LeftOut LeftOut
 
-	// low is that of the entry that is compared now.
-	low string
+	// low and unreadable are those of the entry that is compared now.
+	low, unreadable string
 }
 
 // LeftOut is what took no part in a check.
@@ -136,8 +155,14 @@ func (r Result) Inconclusive() bool { return r.Verdict.Nothing() }
 // String is the result in one line.
 func (r Result) String() string {
 	text := r.said()
+	if r.Unreadable.Count > 0 {
+		text += fmt.Sprintf("; %d could not be read", r.Unreadable.Count)
+	}
 	if r.Elsewhere > 0 {
 		text += fmt.Sprintf("; %d kept at the destination only, and not looked for here", r.Elsewhere)
+	}
+	if r.Gone > 0 {
+		text += fmt.Sprintf("; %d gone from here, and waiting for deletion on the other side", r.Gone)
 	}
 	return text
 }
@@ -190,6 +215,7 @@ func (c Check) Against(ctx context.Context, want iter.Seq2[entry.Entry, error]) 
 		got = c.told(got)
 	}
 	how := proof.Evidence{Level: c.Level, Metadata: t.Lists&plan.AttrMode != 0, Vouched: byTimes || c.Level > proof.L1}
+	how.Unread = func(string) string { return res.unreadable }
 	if s != nil {
 		how.Less = func(string) (proof.Level, bool, string) { return proof.L1, !t.ETags, res.low }
 	}
@@ -233,9 +259,9 @@ func (c Check) filtered(want iter.Seq2[entry.Entry, error], res *Result) iter.Se
 					res.LeftOut.Entries++
 				}
 				continue
-			case e.Kept && c.Source:
+			case lacks(c.Side, e.Lone):
 				if res != nil {
-					res.Elsewhere++
+					res.lone(e.Lone)
 				}
 				continue
 			}
@@ -244,6 +270,15 @@ func (c Check) filtered(want iter.Seq2[entry.Entry, error], res *Result) iter.Se
 			}
 		}
 	}
+}
+
+// lone counts what was not looked for as only the other side holds it.
+func (r *Result) lone(l entry.Lone) {
+	if l == entry.Kept {
+		r.Elsewhere++
+		return
+	}
+	r.Gone++
 }
 
 // counted is the filter, and counts what it leaves out; nil if there is none.
@@ -291,8 +326,9 @@ func (c Check) examined(ctx context.Context, got, want iter.Seq2[entry.Entry, er
 			if s.read {
 				res.Read++
 			}
-			if s.unreadable != nil {
-				res.Unreadable.Add(s.e.Key(), s.unreadable.Error())
+			if res.unreadable = ""; s.unreadable != nil {
+				res.unreadable = s.unreadable.Error()
+				res.Unreadable.Add(s.e.Key(), res.unreadable)
 			}
 			if err := c.remember(&s); err != nil && s.err == nil {
 				s.err = fmt.Errorf("remember what was read: %w", err)

@@ -326,7 +326,8 @@ func TestUnreadableContentsAreNotVerified(t *testing.T) {
 	hole := errors.New("the disk has a hole")
 	w.to.Place = unreadable{w.to.Place, "small", hole}
 	r := w.check(proof.L4)
-	if found(r) != "unreadable small" || r.Verified() || !strings.Contains(r.Unreadable.First[0].Detail, "hole") || r.Verdict.Unchecked.Count != 1 {
+	if found(r) != "unreadable small" || r.Verified() || !strings.Contains(r.Unreadable.First[0].Detail, "hole") || r.Verdict.Unchecked.Count != 1 ||
+		!strings.Contains(r.Verdict.Unchecked.First[0].Detail, "it could not be read: ") || !strings.Contains(r.Verdict.Unchecked.First[0].Detail, "hole") {
 		t.Errorf("got %v: %+v", r.Verdict, r.Unreadable)
 	}
 	if r := w.check(proof.L1); !r.Verified() {

@@ -1,0 +1,183 @@
+package fleet_test
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/firedrill/firedrill/pkg/bus"
+	"github.com/firedrill/firedrill/pkg/clock"
+	"github.com/firedrill/firedrill/pkg/drill"
+	"github.com/firedrill/firedrill/pkg/event"
+	"github.com/firedrill/firedrill/services/mirror/fleet"
+	"github.com/firedrill/firedrill/services/mirror/job"
+)
+
+// attend has a watcher look for signs of life until the test ends.
+func (w *world) attend(b *bus.Bus, patience time.Duration) <-chan error {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(w.t.Context()))
+	ended, over := make(chan error, 1), make(chan struct{})
+	go func() {
+		defer close(over)
+		ended <- fleet.Attend(ctx, b, patience)
+	}()
+	w.t.Cleanup(func() { cancel(); <-over })
+	return ended
+}
+
+// A process that is killed is missed, though the server lives; and before that its run is
+// not, nor one that waits.
+func TestAKilledProcessIsMissed(t *testing.T) {
+	t.Parallel() // it waits for most of its time
+	s := newSpread(t, 1<<20)
+	kill := s.process("a")
+	s.ask("big", "")
+	_, seq := s.await("big", 0, fleet.KindStarted)
+	ended := s.attend(s.me, 2*time.Second)
+	for range 3 {
+		_, seq = s.await("big", seq, fleet.KindProgress)
+	}
+	select {
+	case err := <-ended:
+		t.Fatalf("while it works: %v", err)
+	default:
+	}
+	kill()
+	select {
+	case err := <-ended:
+		if !errors.Is(err, fleet.ErrNobody) {
+			t.Errorf("it ended with %v", err)
+		}
+	case <-time.After(time.Minute):
+		t.Error("it is not missed")
+	}
+}
+
+// A run that waits behind another one is in somebody's hands, though nothing is told of it.
+func TestWhoWaitsInAQueueIsNotGivenUp(t *testing.T) {
+	t.Parallel() // it waits for most of its time
+	w := newWorld(t, drill.Mirror{Name: "out", From: "dir:DIR/src", To: "dir:DIR/dst"})
+	w.tree("src", 3)
+	other := w.lease("out", "elsewhere")
+	w.machine("a")
+	w.ask("out", "")
+	ended := w.attend(w.me, time.Second)
+	renew := time.NewTicker(200 * time.Millisecond)
+	defer renew.Stop()
+	for over := time.After(5 * time.Second); over != nil; {
+		select {
+		case err := <-ended:
+			t.Fatalf("it was given up: %v", err)
+		case <-renew.C:
+			var err error
+			other, err = w.me.TakeMirrorLease(t.Context(), other, other.Run)
+			must(t, err)
+		case <-over:
+			over = nil
+		}
+	}
+	if _, known, err := w.me.LastMirror(t.Context(), "out"); err != nil || known {
+		t.Errorf("something was told of it: %v, %v", known, err)
+	}
+}
+
+func TestAServerThatDoesNotAnswerIsMissed(t *testing.T) {
+	t.Parallel() // it waits for most of its time
+	w := newWorld(t)
+	b, err := bus.Connect(t.Context(), bus.Options{URL: w.server.URL(), Log: quiet(), Identity: bus.Identity{Service: "cli", Instance: "cli", Clock: clock.System()}})
+	must(t, err)
+	t.Cleanup(b.Close)
+	ended := w.attend(b, time.Hour)
+	w.server.Shutdown()
+	select {
+	case err := <-ended:
+		if !errors.Is(err, fleet.ErrUnreachable) {
+			t.Errorf("it ended with %v", err)
+		}
+	case <-time.After(time.Minute):
+		t.Error("it is not missed")
+	}
+}
+
+// What was heard by one connection is not heard again by the next, and the rest is caught up.
+func TestAWatchCatchesUp(t *testing.T) {
+	w := newWorld(t)
+	var heard []string
+	watch := fleet.NewWatch("out", 7, func(kind string, _ fleet.Event) { heard = append(heard, kind) })
+	tell := func(run string, kinds ...string) {
+		t.Helper()
+		for _, kind := range kinds {
+			must(t, w.me.PublishMirrorEvent(t.Context(), "out", kind, "", fleet.Event{Mirror: "out", Run: run}))
+		}
+	}
+	// Sequences below the request's are those of others.
+	for range 7 {
+		tell("1-x", fleet.KindFinished)
+	}
+	must(t, watch.CatchUp(t.Context(), w.me))
+	if kind, _ := watch.Heard(); kind != "" || watch.Ended() {
+		t.Fatalf("of another run it heard %s", kind)
+	}
+	tell("7-x", fleet.KindStarted, fleet.KindProgress)
+	for range 2 {
+		must(t, watch.CatchUp(t.Context(), w.me))
+	}
+	tell("1-x", fleet.KindFinished)
+	tell("7-y", fleet.KindStarted, fleet.KindFailed)
+	must(t, watch.CatchUp(t.Context(), w.me))
+	must(t, watch.Follow(t.Context(), w.me)) // it has ended
+	kind, last := watch.Heard()
+	if kind != fleet.KindFailed || last.Run != "7-y" || !watch.Ended() {
+		t.Errorf("it heard %s of %+v", kind, last)
+	}
+	if want := []string{fleet.KindStarted, fleet.KindProgress, fleet.KindStarted}; !slices.Equal(heard, want) {
+		t.Errorf("it told of %v, want %v", heard, want)
+	}
+}
+
+// What a run of one's own says of itself, a run of the fleet publishes.
+func TestTheResultSaysWhatMayNotBeMeant(t *testing.T) {
+	w := newWorld(t, drill.Mirror{Name: "new", From: "dir:DIR/src", To: "dir:DIR/new", Mode: drill.MirrorMirror}, drill.Mirror{Name: "old", From: "dir:DIR/src", To: "dir:DIR/old"})
+	w.file("f", "content")
+	// The same by size and time, and nobody has read it.
+	src, old := filepath.Join(w.dir, "src", "f"), filepath.Join(w.dir, "old", "f")
+	st, err := os.Stat(src)
+	must(t, err)
+	must(t, errors.Join(os.Mkdir(filepath.Join(w.dir, "old"), 0o755), os.WriteFile(old, []byte("content"), 0o640), os.Chtimes(old, st.ModTime(), st.ModTime())))
+	w.start()
+	w.ask("new", "")
+	e, _ := w.await("new", 0, fleet.KindFinished)
+	if r := e.Result; !r.NewDestination || r.Unchecked != 0 || r.To != w.inv.Spec.Mirrors[0].To || r.From != w.inv.Spec.Mirrors[0].From || r.Mode != drill.MirrorMirror {
+		t.Errorf("where there was nothing: %+v", r)
+	}
+	w.ask("old", "")
+	e, _ = w.await("old", 0, fleet.KindFinished)
+	if r := e.Result; r.NewDestination || r.Unchecked != 1 {
+		t.Errorf("where there was the same: %+v", r)
+	}
+	all := job.Result{New: true, Mended: 1, Disowned: 2, Unread: 3, Untried: []string{"b"}}
+	all.Replaced = 4
+	if r := fleet.Summary(drill.Mirror{}, all, true); !r.NewDestination || r.PermissionsSet != 1 || r.OwnersNotSet != 2 || r.Unchecked != 3 || r.Replaced != 4 || !slices.Equal(r.Untried, all.Untried) {
+		t.Errorf("all: %+v", r)
+	}
+}
+
+// A run that stands still is alive, and goes on telling so after the one alarm.
+func TestAStalledRunGoesOnTelling(t *testing.T) {
+	t.Parallel() // it waits for most of its time
+	w := newWorld(t, drill.Mirror{Name: "slow", From: "dir:DIR/src", To: "dir:DIR/dst", BytesPerSecond: 1, Stalled: event.Duration(time.Second)})
+	w.heavy()
+	w.start()
+	w.ask("slow", "")
+	_, seq := w.await("slow", 0, fleet.KindStalled)
+	for range 2 {
+		var e fleet.Event
+		if e, seq = w.await("slow", seq, fleet.KindProgress, fleet.KindStalled); e.Reason != "" {
+			t.Errorf("another alarm: %+v", e)
+		}
+	}
+}
