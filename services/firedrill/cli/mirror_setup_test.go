@@ -274,7 +274,7 @@ func TestRootLeavesAUsersMirrorToThatUser(t *testing.T) {
 	}
 	enginetest.Must(t, os.Chown(lock[0], 0, 0))
 	mend := "chown -R 65534:65534 " + filepath.Dir(lock[0])
-	told(t, step(0, run.OK, sync...), "warning: "+lock[0]+" belongs to root and could not be given to nobody (uid 65534)", mend)
+	told(t, step(0, run.OK, sync...), "warning: "+lock[0]+" belongs to root, and "+filepath.Dir(lock[0])+" to nobody (uid 65534)", "chown -h 65534:65534 "+lock[0])
 	text := step(somebody, run.Crash, sync...)
 	if told(t, text, lock[0]+" belongs to root (uid 0), and this process is nobody (uid 65534): run it as that user, or sudo "+mend); strings.Count(text, "\n") > 2 {
 		t.Errorf("more than one message:\n%s", text)
