@@ -163,14 +163,7 @@ func mirrorWorkIsLeft(t *testing.T, dir string) {
 // awaitMirror waits until a run of a mirror has ended well.
 func awaitMirror(t *testing.T, dir, mirror string) {
 	t.Helper()
-	s, err := (&app{stateDir: dir, logLevel: "error"}).connect(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.close()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	err = s.bus.FollowMirror(ctx, mirror, 0, func(r bus.Record) error {
+	followMirror(t, dir, mirror, func(r bus.Record) error {
 		switch r.Kind {
 		case fleet.KindFinished:
 			return bus.Stop
@@ -179,7 +172,20 @@ func awaitMirror(t *testing.T, dir, mirror string) {
 		}
 		return fmt.Errorf("%s: %s", r.Kind, r.Data)
 	})
+}
+
+// followMirror calls until with all that is told of a mirror, which has to end it by bus.Stop
+// within a minute.
+func followMirror(t *testing.T, dir, mirror string, until func(bus.Record) error) {
+	t.Helper()
+	s, err := (&app{stateDir: dir, logLevel: "error"}).connect(t.Context())
 	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.close()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	if err := s.bus.FollowMirror(ctx, mirror, 0, until); err != nil {
 		t.Fatalf("mirror %s: %v", mirror, err)
 	}
 }

@@ -51,22 +51,12 @@ func upWith(t *testing.T, dir, inventory string) *process {
 // inMidRun waits until a run of the mirror tells how far it is.
 func inMidRun(t *testing.T, dir string) {
 	t.Helper()
-	s, err := (&app{stateDir: dir, logLevel: "error"}).connect(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.close()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	err = s.bus.FollowMirror(ctx, "out", 0, func(r bus.Record) error {
+	followMirror(t, dir, "out", func(r bus.Record) error {
 		if r.Kind == fleet.KindProgress {
 			return bus.Stop
 		}
 		return nil
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
 }
 
 // watching is a watcher of the mirror "out" with little patience, and what it says.

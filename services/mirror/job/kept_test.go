@@ -92,16 +92,7 @@ func TestWhatIsKeptMustBeThere(t *testing.T) {
 func TestWhatIsKeptCannotBeRepaired(t *testing.T) {
 	w := keeping(t, false)
 	w.whole()
-	w.with(func(j *Job) {
-		r := &enginetest.Rotten{Place: j.places[plan.Dest]}
-		r.Rot("c")
-		j.places[plan.Dest] = r
-		a, err := j.Audit(t.Context(), AuditOptions{Repair: true})
-		must(t, err)
-		if a.Clean() || len(a.Rotten) != 1 || a.Rotten[0].Repaired || !strings.Contains(a.Rotten[0].Err.Error(), "take it from a backup") {
-			t.Errorf("got %+v", a.Rotten)
-		}
-	})
+	w.unrepaired("c", "take it from a backup")
 }
 
 // A mirror that begins to remove counts the runs in which something was missing anew.

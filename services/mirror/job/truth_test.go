@@ -31,6 +31,22 @@ func (w *world) audit(o AuditOptions) (a Audited) {
 	return a
 }
 
+// unrepaired audits with a content of the destination that has rotted, which must be found
+// and not be repaired, for that reason.
+func (w *world) unrepaired(key, why string) {
+	w.Helper()
+	w.with(func(j *Job) {
+		r := &enginetest.Rotten{Place: j.places[plan.Dest]}
+		r.Rot(key)
+		j.places[plan.Dest] = r
+		a, err := j.Audit(w.Context(), AuditOptions{Repair: true})
+		must(w, err)
+		if a.Clean() || len(a.Rotten) != 1 || a.Rotten[0].Repaired || !strings.Contains(a.Rotten[0].Err.Error(), why) {
+			w.Errorf("got %+v", a.Rotten)
+		}
+	})
+}
+
 // rewrite gives a file another content of the same size, and its time back.
 func (w *world) rewrite(path, content string) {
 	w.Helper()

@@ -109,16 +109,7 @@ func TestWhatWaitsForDeletionAtTheSource(t *testing.T) {
 func TestWhatWaitsForDeletionIsLookedFor(t *testing.T) {
 	w := deleting(t, false)
 	w.whole()
-	w.with(func(j *Job) {
-		r := &enginetest.Rotten{Place: j.places[plan.Dest]}
-		r.Rot("c")
-		j.places[plan.Dest] = r
-		a, err := j.Audit(t.Context(), AuditOptions{Repair: true})
-		must(t, err)
-		if a.Clean() || len(a.Rotten) != 1 || a.Rotten[0].Repaired || !strings.Contains(a.Rotten[0].Err.Error(), "a run is to delete it here") {
-			t.Errorf("got %+v", a.Rotten)
-		}
-	})
+	w.unrepaired("c", "a run is to delete it here")
 	must(t, os.Remove(filepath.Join(w.to, "a")))
 	if v := w.verified(plan.Dest, proof.L1); v.Verified() || v.Verdict.Missing.Count != 1 || v.Verdict.Waiting.Count != 1 || !strings.Contains(v.Verdict.Missing.First[0].Detail, "somebody else") {
 		t.Errorf("removed by others: %v", v.Result)
