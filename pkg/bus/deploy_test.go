@@ -179,14 +179,18 @@ func (g *guarded) mirror(t *testing.T, services map[string]*bus.Bus) {
 	t.Helper()
 	mirror, cli := services[event.Mirror], services["cli"]
 	requests, ticks, work := make(chan bus.Message, 10), make(chan bus.Message, 100), make(chan bus.Message, 10)
-	for queue, seen := range map[string]chan bus.Message{bus.MirrorRequests: requests, bus.MirrorTicks: ticks, bus.MirrorWork: work} {
-		spawn(t, func(ctx context.Context) error {
-			return mirror.Work(ctx, queue, bus.WorkOptions{}, func(_ context.Context, m bus.Message) error {
-				seen <- m
-				return nil
-			})
-		})
+	into := func(seen chan bus.Message) func(context.Context, bus.Message) error {
+		return func(_ context.Context, m bus.Message) error {
+			seen <- m
+			return nil
+		}
 	}
+	for queue, seen := range map[string]chan bus.Message{bus.MirrorRequests: requests, bus.MirrorTicks: ticks} {
+		spawn(t, func(ctx context.Context) error { return mirror.Work(ctx, queue, bus.WorkOptions{}, into(seen)) })
+	}
+	spawn(t, func(ctx context.Context) error {
+		return mirror.WorkLanes(ctx, bus.MirrorWork, []bus.Lane{{Name: "in"}, {Name: "out"}}, bus.WorkOptions{Concurrency: 2}, into(work))
+	})
 	nc, _ := g.requester("ci", "ci secret")
 	_, err := nc.RequestWithContext(t.Context(), "mirror.req.ci.out", []byte("{}"))
 	must(t, "request", err)

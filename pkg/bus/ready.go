@@ -100,17 +100,17 @@ func (b *Bus) mayPublish(ctx context.Context, subject string) error {
 }
 
 func (b *Bus) hasDurable(ctx context.Context, d Durable) error {
-	for _, at := range [][2]string{{d.Stream, d.Name}, {StreamRetry, d.retryName()}} {
+	for _, at := range d.consumers() {
 		ctx, cancel := context.WithTimeout(ctx, tryWait)
-		_, err := b.js.Consumer(ctx, at[0], at[1])
+		_, err := b.js.Consumer(ctx, at.stream, at.config.Durable)
 		cancel()
 		if err == nil {
 			continue
 		}
 		if denied, _ := b.violations(); len(denied) > 0 {
-			return fmt.Errorf("durable %s: %w: %s", at[1], ErrDenied, denied[len(denied)-1])
+			return fmt.Errorf("durable %s: %w: %s", at.config.Durable, ErrDenied, denied[len(denied)-1])
 		}
-		return fmt.Errorf("durable %s of stream %s: %w; run bootstrap", at[1], at[0], err)
+		return fmt.Errorf("durable %s of stream %s: %w; run bootstrap", at.config.Durable, at.stream, err)
 	}
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -50,10 +51,17 @@ func (b *Bus) Bootstrap(ctx context.Context, o BootstrapOptions) error {
 		}
 	}
 	for _, d := range Durables() {
-		for _, cfg := range []durableStream{{d.Stream, d.config()}, {StreamRetry, d.retryConfig()}} {
+		for _, cfg := range d.consumers() {
 			if _, err := b.js.CreateOrUpdateConsumer(ctx, cfg.stream, cfg.config); err != nil {
 				return fmt.Errorf("bootstrap durable %s on stream %s: %w", cfg.config.Durable, cfg.stream, err)
 			}
+		}
+		if !d.Lanes {
+			continue
+		}
+		// One consumer for all, as there was before there were lanes, keeps them from being made.
+		if err := b.js.DeleteConsumer(ctx, d.Stream, d.Name); err != nil && !notFound(err) {
+			return fmt.Errorf("bootstrap durable %s on stream %s: remove what was there before: %w", d.Name, d.Stream, err)
 		}
 	}
 	return nil
@@ -62,6 +70,15 @@ func (b *Bus) Bootstrap(ctx context.Context, o BootstrapOptions) error {
 type durableStream struct {
 	stream string
 	config jetstream.ConsumerConfig
+}
+
+// consumers are those that Bootstrap makes.
+func (d Durable) consumers() []durableStream {
+	all := []durableStream{{StreamRetry, d.retryConfig()}}
+	if !d.Lanes {
+		all = append(all, durableStream{d.Stream, d.config()})
+	}
+	return all
 }
 
 func (b *Bus) bootstrapStream(ctx context.Context, cfg jetstream.StreamConfig, replicas int) error {
@@ -144,6 +161,9 @@ type Durable struct {
 	MaxAckPending int
 	// Service is the only one that works it off.
 	Service string
+	// Lanes says that it is worked off by WorkLanes: each key, which is the first
+	// wildcard of its one filter, has a consumer of its own, made by who works on it.
+	Lanes bool
 }
 
 // Durables lists every work queue. Bootstrap makes them, Work serves them.
@@ -157,18 +177,18 @@ func Durables() []Durable {
 		return out
 	}
 	return []Durable{
-		{"injector-requests", StreamRequests, []string{"drill.req.>"}, 1, event.Injector},
-		{"injector-external", StreamExternal, []string{"drill.ext.>"}, 1, event.Injector},
-		{"validator-baselines", StreamDrills, on(event.TypeBaselineRequested), 16, event.Validator},
-		{"validator-checks", StreamDrills, on(event.TypeLedgerCut), 16, event.Validator},
-		{"validator-evidence", StreamDrills, on(
+		{Name: "injector-requests", Stream: StreamRequests, Filters: []string{"drill.req.>"}, MaxAckPending: 1, Service: event.Injector},
+		{Name: "injector-external", Stream: StreamExternal, Filters: []string{"drill.ext.>"}, MaxAckPending: 1, Service: event.Injector},
+		{Name: "validator-baselines", Stream: StreamDrills, Filters: on(event.TypeBaselineRequested), MaxAckPending: 16, Service: event.Validator},
+		{Name: "validator-checks", Stream: StreamDrills, Filters: on(event.TypeLedgerCut), MaxAckPending: 16, Service: event.Validator},
+		{Name: "validator-evidence", Stream: StreamDrills, Filters: on(
 			event.TypeRecoveryMissing, event.TypeSteadyViolated, event.TypeFaultFailed,
-			event.TypeActionFailed, event.TypeUndoFailed, event.TypeChecksCompleted), 16, event.Validator},
-		{"mirror-jobs", StreamDrills, on(event.TypeMirrorRequested), 64, event.Mirror},
-		{MirrorRequests, StreamMirror, []string{mirrorRequests}, 16, event.Mirror},
-		{MirrorTicks, StreamMirrorSchedule, []string{mirrorTicks}, 16, event.Mirror},
-		{MirrorWork, StreamMirrorWork, []string{mirrorWork}, 256, event.Mirror},
-		{"reporter-finished", StreamDrills, on(event.TypeDrillFinished), 16, event.Reporter},
+			event.TypeActionFailed, event.TypeUndoFailed, event.TypeChecksCompleted), MaxAckPending: 16, Service: event.Validator},
+		{Name: "mirror-jobs", Stream: StreamDrills, Filters: on(event.TypeMirrorRequested), MaxAckPending: 64, Service: event.Mirror},
+		{Name: MirrorRequests, Stream: StreamMirror, Filters: []string{mirrorRequests}, MaxAckPending: 16, Service: event.Mirror},
+		{Name: MirrorTicks, Stream: StreamMirrorSchedule, Filters: []string{mirrorTicks}, MaxAckPending: 16, Service: event.Mirror},
+		{Name: MirrorWork, Stream: StreamMirrorWork, Filters: []string{mirrorWork}, MaxAckPending: 256, Service: event.Mirror, Lanes: true},
+		{Name: "reporter-finished", Stream: StreamDrills, Filters: on(event.TypeDrillFinished), MaxAckPending: 16, Service: event.Reporter},
 	}
 }
 
@@ -199,5 +219,20 @@ func (d Durable) retryConfig() jetstream.ConsumerConfig {
 	c.FilterSubjects = []string{"retry." + d.Name}
 	return c
 }
+
+// laneIdle is how long the server keeps a lane that nobody asks for work.
+const laneIdle = day
+
+// Lane is the configuration of a lane's consumer. The server forgets it a day after the
+// last worker asked for its messages; what waits there is kept as the stream says.
+func (d Durable) Lane(key string) jetstream.ConsumerConfig {
+	c := d.config()
+	c.Durable = d.laneName(key)
+	c.FilterSubjects, c.FilterSubject = nil, strings.Replace(d.Filters[0], "*", key, 1)
+	c.InactiveThreshold = laneIdle
+	return c
+}
+
+func (d Durable) laneName(key string) string { return d.Name + "-" + key }
 
 func (d Durable) retryName() string { return d.Name + "-retry" }

@@ -72,21 +72,36 @@ func (b *Bus) Work(ctx context.Context, name string, opt WorkOptions, fn func(ct
 	if err != nil {
 		return fmt.Errorf("work: %w", err)
 	}
+	if d.Lanes {
+		return fmt.Errorf("work: durable %q is worked off by its lanes", name)
+	}
+	loops := []loop{b.retrier(d, fn).run}
+	for range max(opt.Concurrency, 1) {
+		loops = append(loops, (&worker{bus: b, durable: d, stream: d.Stream, consumer: d.Name, fn: fn}).run)
+	}
+	return together(ctx, loops)
+}
+
+// retrier works off the dead letters of a durable that are tried again.
+func (b *Bus) retrier(d Durable, fn func(context.Context, Message) error) *worker {
+	return &worker{bus: b, durable: d, stream: StreamRetry, consumer: d.retryName(), fn: fn}
+}
+
+// loop works until ctx ends or it cannot go on.
+type loop func(ctx context.Context) error
+
+// together runs loops until the first of them ends, and gives its error.
+func together(ctx context.Context, loops []loop) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var wg sync.WaitGroup
-	errs := make(chan error, max(opt.Concurrency, 1)+1)
-	start := func(stream, consumer string) {
+	errs := make(chan error, len(loops))
+	for _, run := range loops {
 		wg.Go(func() {
-			w := &worker{bus: b, durable: d, stream: stream, consumer: consumer, fn: fn}
-			errs <- w.run(ctx)
+			errs <- run(ctx)
 			cancel()
 		})
 	}
-	for range max(opt.Concurrency, 1) {
-		start(d.Stream, d.Name)
-	}
-	start(StreamRetry, d.retryName())
 	wg.Wait()
 	return <-errs
 }
@@ -96,8 +111,10 @@ type worker struct {
 	durable  Durable
 	stream   string
 	consumer string
-	fn       func(context.Context, Message) error
-	wait     time.Duration
+	// lane says that the consumer is made by who works on it.
+	lane *lane
+	fn   func(context.Context, Message) error
+	wait time.Duration
 }
 
 // run works until ctx ends, and through any loss of connection or server.
@@ -130,13 +147,15 @@ func (w *worker) run(ctx context.Context) error {
 // fetch takes one message after the other until something is lost; worked says
 // whether there was any.
 func (w *worker) fetch(ctx context.Context) (worked bool, err error) {
-	find, cancel := context.WithTimeout(ctx, tryWait)
-	defer cancel()
-	cons, err := w.bus.js.Consumer(find, w.stream, w.consumer)
+	cons, err := w.find(ctx)
 	if err != nil {
 		return false, err
 	}
 	w.wait = cons.CachedInfo().Config.AckWait
+	if w.lane != nil {
+		w.lane.found.Store(&cons)
+		defer w.lane.found.Store(nil)
+	}
 	// One message a pull: what waits here could be under way elsewhere.
 	it, err := cons.Messages(jetstream.PullMaxMessages(1),
 		jetstream.PullHeartbeat(readerHeartbeat), jetstream.PullExpiry(30*time.Second))
@@ -150,8 +169,19 @@ func (w *worker) fetch(ctx context.Context) (worked bool, err error) {
 			return worked, err
 		}
 		worked = true
-		w.handle(ctx, m)
+		w.handle(ctx, m, w.wait)
 	}
+}
+
+// find gives the consumer; a lane's is made if it is not there.
+func (w *worker) find(ctx context.Context) (jetstream.Consumer, error) {
+	ctx, cancel := context.WithTimeout(ctx, tryWait)
+	defer cancel()
+	cons, err := w.bus.js.Consumer(ctx, w.stream, w.consumer)
+	if w.lane != nil && notFound(err) {
+		return w.bus.js.CreateOrUpdateConsumer(ctx, w.stream, w.durable.Lane(w.lane.Name))
+	}
+	return cons, err
 }
 
 // handOver is after how long what a stopping worker gives back is handed out again.
@@ -172,7 +202,8 @@ func giveBack(it jetstream.MessagesContext) {
 	}
 }
 
-func (w *worker) handle(ctx context.Context, m jetstream.Msg) {
+// handle works on a message that is handed out again after wait without a sign of life.
+func (w *worker) handle(ctx context.Context, m jetstream.Msg, wait time.Duration) {
 	log := w.bus.log.With("durable", w.durable.Name, "subject", m.Subject())
 	msg, err := w.message(m)
 	if err != nil {
@@ -184,7 +215,7 @@ func (w *worker) handle(ctx context.Context, m jetstream.Msg) {
 	if msg.Delivered > maxDeliver {
 		err = Poison(fmt.Errorf("handed out %d times, and no worker finished it: each crashed, hung or lost its connection", msg.Delivered-1))
 	} else {
-		err = w.call(ctx, m, msg)
+		err = w.call(ctx, m, msg, wait)
 	}
 	var hopeless *poison
 	switch {
@@ -220,7 +251,7 @@ func (w *worker) settle(ctx context.Context, ack func(context.Context) error) er
 
 // call runs fn inside a span, telling the server all the while that the message
 // is being worked on.
-func (w *worker) call(ctx context.Context, m jetstream.Msg, msg Message) error {
+func (w *worker) call(ctx context.Context, m jetstream.Msg, msg Message, wait time.Duration) error {
 	ctx, span := telemetry.StartProcess(ctx, msg.Header, telemetry.Messaging{
 		Subject: msg.Subject, MessageID: msg.Header.Get(nats.MsgIdHdr), Drill: drillOf(msg.Subject),
 		Durable: w.durable.Name, Service: w.bus.id.Service, Bytes: len(msg.Data),
@@ -228,7 +259,7 @@ func (w *worker) call(ctx context.Context, m jetstream.Msg, msg Message) error {
 	done := make(chan struct{})
 	var alive sync.WaitGroup
 	alive.Go(func() {
-		tick := time.NewTicker(max(w.wait/3, 10*time.Millisecond))
+		tick := time.NewTicker(max(wait/3, 10*time.Millisecond))
 		defer tick.Stop()
 		for {
 			select {

@@ -196,18 +196,27 @@ func (in *Installation) hurry(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for _, d := range bus.Durables() {
-		if d.Name != bus.MirrorRequests && d.Name != bus.MirrorWork {
-			continue
-		}
-		c, err := js.Consumer(ctx, d.Stream, d.Name)
-		if err != nil {
-			return err
-		}
-		cfg := c.CachedInfo().Config
+	quick := func(stream string, cfg jetstream.ConsumerConfig) error {
 		cfg.AckWait = in.AckWait
-		if _, err := js.UpdateConsumer(ctx, d.Stream, cfg); err != nil {
-			return err
+		_, err := js.CreateOrUpdateConsumer(ctx, stream, cfg)
+		return err
+	}
+	for _, d := range bus.Durables() {
+		switch d.Name {
+		case bus.MirrorRequests:
+			c, err := js.Consumer(ctx, d.Stream, d.Name)
+			if err == nil {
+				err = quick(d.Stream, c.CachedInfo().Config)
+			}
+			if err != nil {
+				return err
+			}
+		case bus.MirrorWork:
+			for _, m := range in.Mirrors {
+				if err := quick(d.Stream, d.Lane(m.Name)); err != nil {
+					return err
+				}
+			}
 		}
 	}
 	return nil

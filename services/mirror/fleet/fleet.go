@@ -58,12 +58,17 @@ func Run(ctx context.Context, c Config) error {
 	r := newRunner(c)
 	queues := []struct {
 		name string
-		n    int
-		fn   func(context.Context, bus.Message) error
+		work func(ctx context.Context, name string) error
 	}{
-		{bus.MirrorRequests, waitingRuns, r.onRequest},
-		{bus.MirrorTicks, 1, r.onTick},
-		{bus.MirrorWork, c.Items, w.onWork},
+		{bus.MirrorRequests, func(ctx context.Context, name string) error {
+			return c.Bus.Work(ctx, name, bus.WorkOptions{Concurrency: waitingRuns}, r.onRequest)
+		}},
+		{bus.MirrorTicks, func(ctx context.Context, name string) error {
+			return c.Bus.Work(ctx, name, bus.WorkOptions{}, r.onTick)
+		}},
+		{bus.MirrorWork, func(ctx context.Context, name string) error {
+			return c.Bus.WorkLanes(ctx, name, c.lanes(), bus.WorkOptions{Concurrency: c.Items}, w.onWork)
+		}},
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -74,7 +79,7 @@ func Run(ctx context.Context, c Config) error {
 	for i, q := range queues {
 		wg.Go(func() {
 			defer cancel()
-			err := c.Bus.Work(ctx, q.name, bus.WorkOptions{Concurrency: q.n}, q.fn)
+			err := q.work(ctx, q.name)
 			if ctx.Err() == nil {
 				errs[i] = fmt.Errorf("mirror: work on %s: %w", q.name, err)
 			}
@@ -82,6 +87,21 @@ func Run(ctx context.Context, c Config) error {
 	}
 	wg.Wait()
 	return errors.Join(errs...)
+}
+
+// lanes has the mirrors' work apart, so that a small one's does not wait for all of a
+// large one's. What is held back to so many bytes a second mostly waits itself: one item
+// of it at a time is as fast, and leaves the hands to others.
+func (c Config) lanes() []bus.Lane {
+	var out []bus.Lane
+	for _, m := range c.Inventory.Spec.Mirrors {
+		l := bus.Lane{Name: m.Name}
+		if m.BytesPerSecond > 0 {
+			l.Most = 1
+		}
+		out = append(out, l)
+	}
+	return out
 }
 
 // complete fills in what was left out.
@@ -230,6 +250,11 @@ const (
 	KindCancelled = "cancelled"
 	KindRejected  = "rejected"
 )
+
+// ends reports whether a run has ended with an event of that kind.
+func ends(kind string) bool {
+	return kind == KindFinished || kind == KindFailed || kind == KindCancelled
+}
 
 // Event is what is published of a run.
 type Event struct {

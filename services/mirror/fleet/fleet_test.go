@@ -156,8 +156,7 @@ func (w *world) tree(name string, files int) {
 // heavy is a source that takes for ever at a byte a second.
 func (w *world) heavy() {
 	w.t.Helper()
-	must(w.t, os.MkdirAll(filepath.Join(w.dir, "src"), 0o755))
-	must(w.t, os.WriteFile(filepath.Join(w.dir, "src", "heavy"), make([]byte, 4<<20), 0o640))
+	w.zeroes("src/heavy", 4<<20)
 }
 
 // same compares two directories with the word of diff(1).

@@ -2,6 +2,7 @@ package fleet
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -239,6 +240,11 @@ type opened struct {
 	reader *reader
 	close  func(context.Context) error
 	err    error
+	// life ends when the run has ended, or its places are closed here; after that comes
+	// unwatched.
+	life      context.Context
+	end       context.CancelCauseFunc
+	unwatched chan struct{}
 
 	users int // with what follows under the worker's mu
 	stale bool
@@ -276,7 +282,9 @@ func (w *worker) answer(ctx context.Context, m bus.Message, at bus.MirrorItem, i
 	var err error
 	dones := refuse(it, errNoAnswer)
 	if m.Delivered <= maxTries {
-		if dones, err = w.carryOut(ctx, at, it, places); err != nil && m.Delivered < maxTries && ctx.Err() == nil {
+		if dones, err = w.carryOut(ctx, at, it, places); errors.Is(err, errRunOver) {
+			return nil // nobody waits for it
+		} else if err != nil && m.Delivered < maxTries && ctx.Err() == nil {
 			return err // Another process may have the places, or this one, later.
 		} else if err != nil {
 			dones = refuse(it, err)
@@ -317,6 +325,9 @@ func (w *worker) carryOut(ctx context.Context, at bus.MirrorItem, it engine.Item
 		return nil, err
 	}
 	defer w.leave(ctx, o)
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer context.AfterFunc(o.life, func() { cancel(context.Cause(o.life)) })()
 	if err := o.right(w.Bus.Identity().Instance, places); err != nil {
 		return nil, fmt.Errorf("mirror %s: %w", at.Mirror, err)
 	}
@@ -327,7 +338,10 @@ func (w *worker) carryOut(ctx context.Context, at bus.MirrorItem, it engine.Item
 	if err == nil && !it.DryRun {
 		err = o.settle(ctx)
 	}
-	if err != nil {
+	switch {
+	case errors.Is(context.Cause(ctx), errRunOver):
+		return nil, errRunOver
+	case err != nil:
 		return refuse(it, err), nil
 	}
 	return dones, nil
@@ -370,7 +384,8 @@ func (w *worker) use(ctx context.Context, at bus.MirrorItem) (*opened, error) {
 	if past != nil {
 		past.stale = true
 	}
-	o = &opened{run: at.Run, ready: make(chan struct{}), users: 1}
+	o = &opened{run: at.Run, ready: make(chan struct{}), users: 1, unwatched: make(chan struct{})}
+	o.life, o.end = context.WithCancelCause(context.WithoutCancel(ctx))
 	w.open[at.Mirror] = o
 	w.mu.Unlock()
 	if unused {
@@ -388,6 +403,7 @@ func (w *worker) begin(ctx context.Context, mirror string, o *opened) {
 		if o.err == nil {
 			return
 		}
+		o.end(nil)
 		// The next item tries again.
 		w.mu.Lock()
 		defer w.mu.Unlock()
@@ -399,6 +415,32 @@ func (w *worker) begin(ctx context.Context, mirror string, o *opened) {
 		o.reader = &reader{mirror: mirror, run: o.run}
 		o.worker.Read = o.reader.count
 		w.readers.add(o.reader)
+		go w.watch(mirror, o)
+	}
+}
+
+// errRunOver is why items of a run are not gone on with once it has ended, however it did.
+var errRunOver = errors.New("the run has ended")
+
+// watch ends a run's life here when the run has ended. Who plans it drops what nobody has
+// begun; what is under way, and may be held back for hours, learns of it by this.
+func (w *worker) watch(mirror string, o *opened) {
+	defer close(o.unwatched)
+	// Its items came after it had begun; that a later run has begun meanwhile means that
+	// the mirror is not this run's any more, which each item finds out for itself.
+	begun, _, err := w.Bus.LastMirrorEvent(o.life, mirror, KindStarted)
+	if err == nil {
+		err = w.Bus.FollowMirror(o.life, mirror, begun.Seq, func(r bus.Record) error {
+			var e Event
+			if !ends(r.Kind) || json.Unmarshal(r.Data, &e) != nil || e.Run != o.run {
+				return nil
+			}
+			o.end(errRunOver)
+			return bus.Stop
+		})
+	}
+	if err != nil && o.life.Err() == nil {
+		w.Log.Warn("it is not seen whether a run is called off", "mirror", mirror, "run", o.run, "error", err)
 	}
 }
 
@@ -434,6 +476,8 @@ func (w *worker) shut(ctx context.Context, o *opened) {
 		return
 	}
 	w.readers.remove(o.reader)
+	o.end(nil)
+	<-o.unwatched
 	if err := o.close(ctx); err != nil {
 		w.Log.Warn("close a mirror's places", "error", err)
 	}
