@@ -8,7 +8,7 @@ MODULES := schemas pkg $(wildcard services/*) tests
 GOTEST  := go test -race -timeout 20m
 # No clock judges what these test, so two of them at a time may share the machine; the
 # rest have it to themselves, and so does what is new until it is named here.
-UNTIMED := ./schemas/... ./pkg/bus ./pkg/control ./pkg/drill ./pkg/event ./pkg/filelock ./pkg/internal/... ./pkg/joined ./pkg/keys ./pkg/lazy ./pkg/meant \
+UNTIMED := ./schemas/... ./pkg/bus ./pkg/control ./pkg/drill ./pkg/event ./pkg/filelock ./pkg/internal/... ./pkg/joined ./pkg/keys ./pkg/lazy ./pkg/machine ./pkg/meant \
 	./pkg/schemagen/... ./pkg/target ./pkg/target/canary ./pkg/target/diskfill ./pkg/target/secrets ./pkg/target/strict ./pkg/target/targettest ./pkg/target/undo ./pkg/telemetry \
 	./pkg/verdict ./services/firedrill/... ./services/injector/cmd/... ./services/mirror/... ./services/observer/cmd/... ./services/reporter/... ./services/validator/... ./tests/arrows ./tests/contract
 # These mostly wait for servers of their own, and allow for a busy machine: two of them at

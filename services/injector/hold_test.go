@@ -4,13 +4,9 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
-	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -19,6 +15,7 @@ import (
 	"github.com/firedrill/firedrill/pkg/clock"
 	"github.com/firedrill/firedrill/pkg/drill"
 	"github.com/firedrill/firedrill/pkg/event"
+	"github.com/firedrill/firedrill/pkg/machine"
 	"github.com/firedrill/firedrill/pkg/target"
 )
 
@@ -26,7 +23,7 @@ import (
 // fault of whoever calls hang does not end before mend is called.
 type pair struct {
 	t      *testing.T
-	locks  string
+	locks  machine.Locks
 	rigs   [2]*rig
 	fakes  [2]*fakeDriver
 	broken chan struct{}
@@ -36,7 +33,7 @@ type pair struct {
 
 func newPair(t *testing.T) *pair {
 	p := &pair{
-		t: t, locks: t.TempDir(), rigs: [2]*rig{newRig(t), newRig(t)}, fakes: [2]*fakeDriver{newFakeDriver(), newFakeDriver()},
+		t: t, locks: machine.Locks(t.TempDir()), rigs: [2]*rig{newRig(t), newRig(t)}, fakes: [2]*fakeDriver{newFakeDriver(), newFakeDriver()},
 		broken: make(chan struct{}), mended: make(chan struct{}),
 	}
 	p.mend = sync.OnceFunc(func() { close(p.mended) })
@@ -163,7 +160,7 @@ func TestWhoIsTakenUpKeepsApart(t *testing.T) {
 // TestALockIsWaitedFor as long as one takes that is given back after a drill's end.
 func TestALockIsWaitedFor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		dir, log, system := t.TempDir(), slog.New(slog.DiscardHandler), map[string]string{"a": "pg/1"}
+		dir, log, system := machine.Locks(t.TempDir()), slog.New(slog.DiscardHandler), map[string]string{"a": "pg/1"}
 		var first, second holds
 		if err := first.take(dir, drill.State{ID: "d-1"}, system, log); err != nil {
 			t.Fatal(err)
@@ -186,61 +183,14 @@ func TestALockIsWaitedFor(t *testing.T) {
 	})
 }
 
-// TestWhatOthersWroteIsPrintable: anybody may have laid what a lock's file says.
-func TestWhatOthersWroteIsPrintable(t *testing.T) {
-	for said, want := range map[string]string{
-		"drill d-1 of me, process 7\n":         "drill d-1 of me, process 7",
-		"  \n":                                 "",
-		"drill \x1b[2Jd-1\r of me\nand more\n": "drill [2Jd-1 of me",
-	} {
-		if got := printable(said); got != want {
-			t.Errorf("%q becomes %q, want %q", said, got, want)
-		}
-	}
-}
-
-// TestOneOfManyHasALock that is not there yet, and nobody goes without.
-func TestOneOfManyHasALock(t *testing.T) {
-	log := slog.New(slog.NewTextHandler(t.Output(), nil))
-	for range 50 {
-		dir := t.TempDir()
-		var had, held atomic.Int32
-		var all sync.WaitGroup
-		for i := range 4 {
-			all.Go(func() {
-				var h holds
-				switch err := h.take(dir, drill.State{ID: strconv.Itoa(i)}, map[string]string{"a": "pg/1"}, log); {
-				case errors.As(err, new(*heldError)):
-					held.Add(1)
-				case err == nil && len(h.files) == 1:
-					had.Add(1)
-					t.Cleanup(func() { _ = h.release() }) // in the end, so that all tried
-				default:
-					t.Errorf("%d locks, %v", len(h.files), err)
-				}
-			})
-		}
-		all.Wait()
-		if had.Load() != 1 || held.Load() != 3 {
-			t.Fatalf("%d have it, %d were told that it is held", had.Load(), held.Load())
-		}
-	}
-}
-
-// TestLocksAreSharedByAll: what another user has made is taken too, and a drill with two
-// targets of one system has it once.
-func TestLocksAreSharedByAll(t *testing.T) {
-	dir, log := t.TempDir(), slog.New(slog.DiscardHandler)
-	umask := syscall.Umask(0o077)
-	defer syscall.Umask(umask)
+// TestASystemIsLockedOnce, also where two targets are one system, and another drill is told
+// by whom.
+func TestASystemIsLockedOnce(t *testing.T) {
+	dir, log := machine.Locks(t.TempDir()), slog.New(slog.DiscardHandler)
 	s, systems := drill.State{ID: "d-1"}, map[string]string{"a": "pg/1", "b": "pg/1"}
 	var h, other holds
-	if err := h.take(dir, s, systems, log); err != nil || len(h.files) != 1 {
-		t.Fatalf("%d files, %v", len(h.files), err)
-	}
-	path := h.files[0].Name()
-	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o644 {
-		t.Errorf("another user cannot lock it: %v, %v", info.Mode(), err)
+	if err := h.take(dir, s, systems, log); err != nil || len(h.has) != 1 {
+		t.Fatalf("%d locks, %v", len(h.has), err)
 	}
 	held, ok := errors.AsType[*heldError](other.take(dir, s, systems, log))
 	if !ok || !strings.HasPrefix(held.holder, "drill d-1 of ") {
@@ -249,53 +199,15 @@ func TestLocksAreSharedByAll(t *testing.T) {
 	if err := h.release(); err != nil {
 		t.Error(err)
 	}
-	if b, err := os.ReadFile(path); err != nil || len(b) > 0 {
-		t.Errorf("after the drill it says %q, %v", b, err)
-	}
-	if err := os.Chmod(path, 0o444); err != nil {
-		t.Fatal(err)
-	}
-	if err := other.take(dir, s, systems, log); err != nil || len(other.files) != 1 {
-		t.Errorf("a file that may only be read: %d files, %v", len(other.files), err)
-	}
-	if err := other.release(); err != nil {
-		t.Error(err)
+	if err := errors.Join(other.take(dir, s, systems, log), other.release()); err != nil {
+		t.Errorf("after the drill: %v", err)
 	}
 }
 
-// TestOnlyPlainFilesAreLocked: whatever somebody laid there instead is left alone, and no
-// reason to wait, or to keep from a drill.
-func TestOnlyPlainFilesAreLocked(t *testing.T) {
-	secret := filepath.Join(t.TempDir(), "other")
-	if err := os.WriteFile(secret, []byte("kept"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	for name, lay := range map[string]func(path string) error{
-		"link":      func(path string) error { return os.Symlink(secret, path) },
-		"hard link": func(path string) error { return os.Link(secret, path) },
-		"pipe":      func(path string) error { return syscall.Mkfifo(path, 0o666) },
-		"directory": func(path string) error { return os.Mkdir(path, 0o777) },
-	} {
-		t.Run(name, func(t *testing.T) {
-			dir, log := t.TempDir(), slog.New(slog.DiscardHandler)
-			var h holds
-			if err := h.take(dir, drill.State{ID: "d-1"}, map[string]string{"a": "pg/1"}, log); err != nil {
-				t.Fatal(err)
-			}
-			path := h.files[0].Name()
-			if err := errors.Join(h.release(), os.Remove(path), lay(path)); err != nil {
-				t.Fatal(err)
-			}
-			if err := h.take(dir, drill.State{ID: "d-1"}, map[string]string{"a": "pg/1"}, log); err != nil || len(h.files) > 0 {
-				t.Errorf("%d files, %v", len(h.files), err)
-			}
-			if b, err := os.ReadFile(secret); err != nil || string(b) != "kept" {
-				t.Errorf("what it led to: %q, %v", b, err)
-			}
-		})
-	}
+// TestWhatCannotBeLocked is no reason to wait, or to keep from a drill.
+func TestWhatCannotBeLocked(t *testing.T) {
 	var h holds
-	if err := h.take(filepath.Join(t.TempDir(), "none"), drill.State{}, map[string]string{"a": "pg/1"}, slog.New(slog.DiscardHandler)); err != nil {
-		t.Errorf("where nothing can be locked: %v", err)
+	if err := h.take(machine.Locks(filepath.Join(t.TempDir(), "none")), drill.State{}, map[string]string{"a": "pg/1"}, slog.New(slog.DiscardHandler)); err != nil || len(h.has) > 0 {
+		t.Errorf("%d locks, %v", len(h.has), err)
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/firedrill/firedrill/pkg/bus"
 	"github.com/firedrill/firedrill/pkg/drill"
 	"github.com/firedrill/firedrill/pkg/event"
+	"github.com/firedrill/firedrill/pkg/machine"
 	"github.com/firedrill/firedrill/pkg/target"
 )
 
@@ -39,7 +40,7 @@ type Config struct {
 	// Locks is a directory of this machine that all firedrills on it share, and where all
 	// of its users may make files: a system is drilled by one of them at a time, whatever
 	// their event stores; "" shares nothing.
-	Locks string
+	Locks machine.Locks
 	// Room says why the event store could not take a drill's history; nil where that is
 	// others' to know. Nothing is broken that could not be put back for want of it.
 	Room func() error

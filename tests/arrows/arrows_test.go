@@ -46,6 +46,7 @@ func arrows() []arrow {
 		{"pkg/keys", []string{"pkg/event", "pkg/inherit", "github.com/nats-io/nkeys"}},
 		{"pkg/internal/await", nil},
 		{"pkg/filelock", []string{"golang.org/x/sys/unix"}},
+		{"pkg/machine", []string{"pkg/filelock"}},
 		{"pkg/sched", []string{"golang.org/x/sys/unix"}},
 		{"pkg/control", []string{"pkg/event", "pkg/filelock", "pkg/lazy"}},
 		{"pkg/telemetry", []string{"pkg/event", "github.com/nats-io/nats.go", "go.opentelemetry.io/"}},

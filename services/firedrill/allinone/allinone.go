@@ -19,6 +19,7 @@ import (
 	"github.com/firedrill/firedrill/pkg/drill"
 	"github.com/firedrill/firedrill/pkg/event"
 	"github.com/firedrill/firedrill/pkg/keys"
+	"github.com/firedrill/firedrill/pkg/machine"
 	"github.com/firedrill/firedrill/pkg/target"
 	"github.com/firedrill/firedrill/services/injector"
 	"github.com/firedrill/firedrill/services/mirror"
@@ -57,7 +58,7 @@ type Options struct {
 	Only     func(subject string, data []byte, msgID string) bool
 	LeaseTTL time.Duration
 	// Locks is as in injector.Config.
-	Locks string
+	Locks machine.Locks
 	Log   *slog.Logger
 }
 

@@ -64,33 +64,33 @@ func (f *nodeFailure) read() {
 	}
 }
 
-// machine is one that a plan needs and could not use.
-type machine struct {
+// need is a machine that a plan needs and could not use.
+type need struct {
 	nodeFailure
 	// database is how its server could not be reached either.
 	database string
 }
 
 // machinesIn lists the machines in a plan's problems, each once.
-func machinesIn(c injector.Checked) []machine {
+func machinesIn(c injector.Checked) []need {
 	texts := []string{c.Problem}
 	for _, s := range c.Steps {
 		texts = append(texts, s.Problem)
 	}
-	var out []machine
+	var out []need
 	for _, text := range texts {
 		_, failures := splitProblem(text)
 		for _, f := range failures {
-			same := slices.IndexFunc(out, func(m machine) bool {
+			same := slices.IndexFunc(out, func(m need) bool {
 				return m.node == f.node && (f.through == "" || m.through == f.through)
 			})
 			switch {
 			case f.through != "" && same < 0:
-				out = append(out, machine{nodeFailure: f})
+				out = append(out, need{nodeFailure: f})
 			case f.address != "" && same >= 0:
 				out[same].database = fmt.Sprintf("; nor its server at %s: %s", f.address, f.why)
 			case f.address != "":
-				out = append(out, machine{nodeFailure: f})
+				out = append(out, need{nodeFailure: f})
 			}
 		}
 	}
@@ -99,12 +99,12 @@ func machinesIn(c injector.Checked) []machine {
 
 // reached reports whether the machine did something, if not what it was told. 255
 // is how ssh says that it did not get there.
-func (m machine) reached() bool {
+func (m need) reached() bool {
 	return strings.HasPrefix(m.cause, "exit status ") && m.cause != "exit status 255"
 }
 
 // String says what is wrong with a machine, on one line.
-func (m machine) String() string {
+func (m need) String() string {
 	switch {
 	case m.through == "":
 		return fmt.Sprintf("node %s: its server at %s cannot be reached: %s", m.node, m.address, m.why)
@@ -117,7 +117,7 @@ func (m machine) String() string {
 }
 
 // fix says what to do about it.
-func (m machine) fix() string {
+func (m need) fix() string {
 	switch {
 	case m.through == "":
 		return "make " + m.address + " answer where firedrill runs"

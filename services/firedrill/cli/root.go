@@ -19,6 +19,7 @@ import (
 	"github.com/firedrill/firedrill/pkg/clock"
 	"github.com/firedrill/firedrill/pkg/event"
 	"github.com/firedrill/firedrill/pkg/keys"
+	"github.com/firedrill/firedrill/pkg/machine"
 	"github.com/firedrill/firedrill/pkg/run"
 	"github.com/firedrill/firedrill/pkg/target"
 	"github.com/firedrill/firedrill/services/firedrill/allinone"
@@ -302,22 +303,11 @@ func (a *app) connectOrStart(ctx context.Context, r asked, outDir string) (*sess
 	// a request says with the operator's rights, so it lets in nobody who cannot read
 	// that, and leaves alone what others have left in the store.
 	stack, err := allinone.Start(ctx, allinone.Options{StateDir: a.stateDir, Listen: "127.0.0.1:0", Private: true,
-		OutDir: outDir, Registry: a.registry, Inventory: inv, Only: r.is, Locks: sharedLocks(), Log: log})
+		OutDir: outDir, Registry: a.registry, Inventory: inv, Only: r.is, Locks: machine.Shared(), Log: log})
 	if err != nil {
 		return nil, failure(err)
 	}
 	return &session{bus: stack.Bus, keyring: stack.Keyring, own: stack, outDir: outDir}, nil
-}
-
-// sharedLocks is the directory by which the firedrills of this machine know of each other:
-// the machine's, if all users may make files there, for root and others have to agree on
-// one. A service may have a temporary directory of its own, so that comes second.
-func sharedLocks() string {
-	const machine = "/run/lock"
-	if info, err := os.Stat(machine); err == nil && info.Mode().Perm() == 0o777 {
-		return machine
-	}
-	return os.TempDir()
 }
 
 func (a *app) keyringPath() string {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/firedrill/firedrill/pkg/bus"
 	"github.com/firedrill/firedrill/pkg/drill"
+	"github.com/firedrill/firedrill/pkg/machine"
 	"github.com/firedrill/firedrill/pkg/run"
 	"github.com/firedrill/firedrill/pkg/telemetry"
 	"github.com/firedrill/firedrill/services/firedrill/allinone"
@@ -63,7 +64,7 @@ func (a *app) up(ctx context.Context, o allinone.Options) error {
 		fmt.Fprintln(a.Err, "firedrill: the inventory lists no system: every request for a drill will be rejected; give one with --inventory")
 	}
 	o.StateDir, o.Registry, o.Log, o.HTTPToken = a.stateDir, a.registry, log, os.Getenv("FIREDRILL_HTTP_TOKEN")
-	o.Locks = sharedLocks()
+	o.Locks = machine.Shared()
 	if o.HTTPAddr != "" && o.HTTPToken == "" {
 		fmt.Fprintln(a.Err, "firedrill: FIREDRILL_HTTP_TOKEN is not set: the HTTP API is off")
 		o.HTTPAddr = ""
