@@ -43,7 +43,7 @@ type HeldError struct {
 	// Path is the lock's file.
 	Path string
 	// By is what the holder said of itself, without what terminals take for commands; ""
-	// if it said nothing, or shares the lock.
+	// if it said nothing.
 	By string
 	// PID is its process; 0 where that is not known.
 	PID int
@@ -64,20 +64,12 @@ func (e *HeldError) Error() string {
 func (e *HeldError) Unwrap() error { return filelock.ErrHeld }
 
 // Held is a lock that this process has; nil is one of no directory.
-type Held struct {
-	f     *os.File
-	alone bool
-}
+type Held struct{ f *os.File }
 
 // Take locks something for this process alone. what names it to everybody alike, by to
 // people: one line, to which the process is added. The error is a *HeldError if somebody
 // else has it; any other one says why nothing can be locked there.
-func (l Locks) Take(what, by string) (*Held, error) { return l.lock(what, by, true) }
-
-// Share is Take for a lock that any number may have at once while nobody has it alone.
-func (l Locks) Share(what string) (*Held, error) { return l.lock(what, "", false) }
-
-func (l Locks) lock(what, by string, alone bool) (*Held, error) {
+func (l Locks) Take(what, by string) (*Held, error) {
 	if l == "" {
 		return nil, nil
 	}
@@ -86,11 +78,7 @@ func (l Locks) lock(what, by string, alone bool) (*Held, error) {
 	if err != nil {
 		return nil, err
 	}
-	try := filelock.TryShared
-	if alone {
-		try = filelock.Try
-	}
-	if err := try(f); err != nil {
+	if err := filelock.Try(f); err != nil {
 		held := holder(f)
 		_ = f.Close() // nothing was written to it
 		if errors.Is(err, filelock.ErrHeld) {
@@ -98,12 +86,10 @@ func (l Locks) lock(what, by string, alone bool) (*Held, error) {
 		}
 		return nil, fmt.Errorf("lock %s: %w", path, err)
 	}
-	if alone {
-		// For people: who may not write into another user's file is not named.
-		_ = f.Truncate(0)
-		_, _ = fmt.Fprintf(f, "%s, process %d\n", by, os.Getpid())
-	}
-	return &Held{f, alone}, nil
+	// For people: who may not write into another user's file is not named.
+	_ = f.Truncate(0)
+	_, _ = fmt.Fprintf(f, "%s, process %d\n", by, os.Getpid())
+	return &Held{f}, nil
 }
 
 func (l Locks) path(what string) string {
@@ -125,9 +111,7 @@ func (h *Held) Release() error {
 	if h == nil {
 		return nil
 	}
-	if h.alone {
-		_ = h.f.Truncate(0) // for people, as above
-	}
+	_ = h.f.Truncate(0) // for people, as above
 	return filelock.LetGo(h.f)
 }
 
@@ -169,19 +153,28 @@ func openLock(path string) (f *os.File, err error) {
 	return f, err
 }
 
-// tryOpen opens a lock's file, and makes one that is missing, for all users. Reading is
-// enough to lock it. Anybody may write to the directory: nothing but a plain file is used.
+// tryOpen opens a lock's file, and makes one that is missing, for all users.
 func tryOpen(path string) (*os.File, error) {
-	const careful = syscall.O_NOFOLLOW | syscall.O_NONBLOCK
-	f, err := os.OpenFile(path, os.O_RDWR|careful, 0)
-	if errors.Is(err, fs.ErrPermission) {
-		f, err = os.OpenFile(path, os.O_RDONLY|careful, 0)
-	}
+	f, err := openPlain(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		f, err = os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o644)
 		if err == nil {
 			err = f.Chmod(0o644) // whatever this process keeps from others
 		}
+	}
+	if err != nil && f != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, err
+}
+
+// openPlain opens a lock's file. Reading is enough to lock it. Anybody may write to the
+// directory: nothing but a plain file is used.
+func openPlain(path string) (*os.File, error) {
+	const careful = syscall.O_NOFOLLOW | syscall.O_NONBLOCK
+	f, err := os.OpenFile(path, os.O_RDWR|careful, 0)
+	if errors.Is(err, fs.ErrPermission) {
+		f, err = os.OpenFile(path, os.O_RDONLY|careful, 0)
 	}
 	if err != nil {
 		return nil, err

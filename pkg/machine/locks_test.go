@@ -22,7 +22,7 @@ func must(t *testing.T, err error) {
 	}
 }
 
-// heldBy takes or shares what cannot be had.
+// heldBy takes what cannot be had.
 func heldBy(t *testing.T, lock func() (*machine.Held, error)) *machine.HeldError {
 	t.Helper()
 	h, err := lock()
@@ -77,24 +77,6 @@ func TestWhoHasItIsTold(t *testing.T) {
 	if b, err := os.ReadFile(e.Path); err != nil || len(b) > 0 {
 		t.Errorf("afterwards it says %q, %v", b, err)
 	}
-}
-
-// TestManyShareALock, of whom none is named.
-func TestManyShareALock(t *testing.T) {
-	l := machine.Locks(t.TempDir())
-	a, err := l.Share("place")
-	must(t, err)
-	b, err := l.Share("place")
-	must(t, err)
-	if e := heldBy(t, func() (*machine.Held, error) { return l.Take("place", "me") }); e.By != "" || !strings.Contains(e.Error(), "it does not say which") {
-		t.Errorf("held: %+v", e)
-	}
-	must(t, a.Release())
-	must(t, b.Release())
-	h, err := l.Take("place", "me")
-	must(t, err)
-	heldBy(t, func() (*machine.Held, error) { return l.Share("place") })
-	must(t, h.Release())
 }
 
 // TestWhatOthersWroteIsPrintable: anybody may have laid what a lock's file says.

@@ -15,6 +15,7 @@ import (
 	"github.com/firedrill/firedrill/pkg/bus"
 	"github.com/firedrill/firedrill/pkg/drill"
 	"github.com/firedrill/firedrill/pkg/event"
+	"github.com/firedrill/firedrill/pkg/machine"
 	"github.com/firedrill/firedrill/pkg/target"
 	"github.com/firedrill/firedrill/services/mirror/fleet"
 	"github.com/firedrill/firedrill/services/mirror/job"
@@ -40,6 +41,9 @@ type Config struct {
 	// takes no requests for runs and leaves the schedule alone. One that ends with a drill
 	// must not begin what others have left in the store.
 	Single bool
+	// Locks is a directory of this machine by which its mirrors know of each other's places:
+	// who writes to one has it alone; "" leaves them without turns.
+	Locks machine.Locks
 	// Signer vouches for the mirrors' manifests; nil leaves them unsigned.
 	Signer event.Signer
 	// Items is how many pieces of mirrors' work are under way at once; 0 lets the
@@ -114,7 +118,7 @@ func (c Config) fleet() fleet.Config {
 	now := func() time.Time { return c.Clock.Now().Wall }
 	f := fleet.Config{
 		Bus: c.Bus, Log: c.Log, Inventory: c.Inventory, Items: c.Items,
-		Env: job.Env{StateDir: c.StateDir, Now: now, Pace: job.NewPace(now)},
+		Env: job.Env{StateDir: c.StateDir, Now: now, Pace: job.NewPace(now), Locks: c.Locks},
 	}
 	if c.Signer != nil {
 		f.Env.Signer = func() (proof.Signer, error) { return c.Signer, nil }

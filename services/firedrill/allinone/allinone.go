@@ -57,7 +57,7 @@ type Options struct {
 	// steps of its drills, and what others have asked of them is left to the next one.
 	Only     func(subject string, data []byte, msgID string) bool
 	LeaseTTL time.Duration
-	// Locks is as in injector.Config.
+	// Locks is as in injector.Config and mirror.Config.
 	Locks machine.Locks
 	Log   *slog.Logger
 }
@@ -181,7 +181,7 @@ func (s *Stack) services(o Options, ring *keys.Set) map[string]service {
 			}
 			return mirror.Run(ctx, mirror.Config{
 				Bus: b, Clock: clock.System(), Log: l, Signer: signer,
-				Inventory: o.Inventory, StateDir: filepath.Join(o.StateDir, "mirrors"), Single: o.Only != nil,
+				Inventory: o.Inventory, StateDir: filepath.Join(o.StateDir, "mirrors"), Locks: o.Locks, Single: o.Only != nil,
 			})
 		},
 		event.Reporter: func(ctx context.Context, b *bus.Bus, l *slog.Logger) error {

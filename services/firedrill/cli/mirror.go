@@ -16,6 +16,7 @@ import (
 
 	"github.com/firedrill/firedrill/pkg/drill"
 	"github.com/firedrill/firedrill/pkg/keys"
+	"github.com/firedrill/firedrill/pkg/machine"
 	"github.com/firedrill/firedrill/pkg/run"
 	"github.com/firedrill/firedrill/pkg/sched"
 	"github.com/firedrill/firedrill/services/injector"
@@ -197,7 +198,7 @@ func (e *shortError) Unwrap() error { return e.err }
 
 // mirrorEnv gives where mirrors run, and the inventory.
 func (a *app) mirrorEnv(o *mirrorOptions) (env job.Env, inv drill.Inventory, err error) {
-	env = job.Env{OwnKeys: true, Now: time.Now, Pace: job.NewPace(time.Now), Signer: sync.OnceValues(a.mirrorSigner)}
+	env = job.Env{OwnKeys: true, Now: time.Now, Pace: job.NewPace(time.Now), Locks: machine.Shared(), Signer: sync.OnceValues(a.mirrorSigner)}
 	dir := o.state
 	if dir == "" {
 		dir = filepath.Join(a.stateDir, "mirrors")
@@ -305,6 +306,10 @@ func (a *app) open(ctx context.Context, o *mirrorOptions, s *subject, p *mirrorP
 		j, err = open()
 		return err
 	}, func(busy *state.LockedError) error {
+		if busy.By != "" { // another mirror's job: this one has its turn after it
+			p.say(fmt.Sprintf("firedrill: waiting: %s has been using %s since %s (process %d)", busy.By, busy.Dir, clockTime(busy.Since), busy.PID))
+			return nil
+		}
 		if o.wait {
 			p.say(fmt.Sprintf("firedrill: waiting: %s has %s since %s", holder(s, busy), s.title(), clockTime(busy.Since)))
 			return nil

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/firedrill/firedrill/pkg/drill"
+	"github.com/firedrill/firedrill/pkg/machine"
 	"github.com/firedrill/firedrill/services/mirror/fleet"
 )
 
@@ -58,4 +59,27 @@ func (w *world) zeroes(name string, size int) {
 	path := filepath.Join(w.dir, name)
 	must(w.t, os.MkdirAll(filepath.Dir(path), 0o755))
 	must(w.t, os.WriteFile(path, make([]byte, size), 0o640))
+}
+
+// Processes of one machine take turns, too, whatever they know of each other.
+func TestProcessesTakeTurnsAtAPlace(t *testing.T) {
+	one := newWorld(t, drill.Mirror{Name: "one", From: "dir:DIR/src", To: "dir:DIR/mid", BytesPerSecond: 4 << 20})
+	two := newWorld(t, drill.Mirror{Name: "two", From: "dir:" + one.dir + "/mid", To: "dir:DIR/dst"})
+	one.heavy()
+	must(t, os.Mkdir(filepath.Join(one.dir, "mid"), 0o755))
+	locks := machine.Locks(t.TempDir())
+	for _, w := range []*world{one, two} {
+		w.start(func(c *fleet.Config) { c.Env.Locks = locks })
+	}
+	one.ask("one", "")
+	one.await("one", 0, fleet.KindStarted)
+	two.ask("two", "")
+	second, _ := two.await("two", 0, fleet.KindStarted)
+	first, _ := one.await("one", 0, fleet.KindFinished)
+	if second.At.Before(first.At) {
+		t.Errorf("the second began at %s, before the first ended at %s", second.At, first.At)
+	}
+	if e, _ := two.await("two", 0, fleet.KindFinished); e.Result.Bytes != 4<<20 {
+		t.Errorf("it came to %+v", e.Result)
+	}
 }

@@ -15,7 +15,6 @@ import (
 	"github.com/firedrill/firedrill/pkg/drill"
 	"github.com/firedrill/firedrill/services/mirror/engine"
 	"github.com/firedrill/firedrill/services/mirror/job"
-	"github.com/firedrill/firedrill/services/mirror/location"
 	"github.com/firedrill/firedrill/services/mirror/plan"
 	"github.com/firedrill/firedrill/services/mirror/runlog"
 	"github.com/firedrill/firedrill/services/mirror/state"
@@ -57,7 +56,7 @@ func (r *runner) onRequest(ctx context.Context, m bus.Message) error {
 		return r.reject(ctx, e)
 	}
 	if m.Delivered <= maxTries { // else it is only to be answered
-		done, err := r.turns.take(ctx, mirror)
+		done, err := r.turns.take(ctx, mirror.Name, r.Env.Turn(mirror, use(body.DryRun)))
 		if err != nil {
 			return err
 		}
@@ -81,18 +80,34 @@ func (r *runner) attempt(ctx context.Context, m bus.Message, mirror drill.Mirror
 	defer cancel(nil)
 	c := &calls{run: e.Run, cancel: cancel}
 	wg.Go(func() { r.awaitCancel(ctx, mirror.Name, m.Seq, c) })
-	err := r.unlocked(ctx, mirror.Name, e.Run, func() error { return r.once(ctx, m, mirror, e, o, c) })
+	turn := r.Env.Turn(mirror, use(o.DryRun))
+	err := r.unlocked(ctx, mirror.Name, e.Run, func() error {
+		end, err := r.Env.Begin(ctx, turn)
+		if err != nil {
+			return err
+		}
+		return errors.Join(r.once(ctx, m, mirror, e, o, c), end())
+	})
 	if err != nil && errors.Is(context.Cause(ctx), ErrCancelled) {
 		return r.tell(context.WithoutCancel(ctx), KindCancelled, e) // before it began
 	}
 	return err
 }
 
-// unlocked calls fn again and again while somebody runs the mirror at the command
-// line: meanwhile others have the slot and the lease.
+// use is what a run does at its places.
+func use(dry bool) job.Use {
+	if dry {
+		return job.Looks
+	}
+	return job.Runs
+}
+
+// unlocked calls fn again and again while somebody runs the mirror at the command line, or
+// another process of this machine works on one of its places: meanwhile others have the
+// slot and the lease.
 func (r *runner) unlocked(ctx context.Context, mirror, run string, fn func() error) error {
 	return state.Wait(ctx, fn, func(busy *state.LockedError) error {
-		r.Log.Info("a run waits: somebody has the mirror open", "mirror", mirror, "run", run, "error", busy)
+		r.Log.Info("a run waits: somebody has the mirror open, or one of its places", "mirror", mirror, "run", run, "error", busy)
 		return nil
 	})
 }
@@ -199,7 +214,9 @@ func (r *runner) sync(ctx context.Context, h *held, m drill.Mirror, e Event, o j
 		return r.snapshots(ctx, m, e, o)
 	}
 	began := r.Env.Now()
-	j, err := r.Env.OpenRun(ctx, m, o.DryRun)
+	env := r.Env
+	env.Locks = "" // it has its turn
+	j, err := env.OpenRun(ctx, m, o.DryRun)
 	if errors.Is(err, state.ErrLocked) {
 		return job.Result{}, err
 	}
@@ -356,83 +373,4 @@ func describe(g engine.Progress) *Progress {
 		p.LeftSeconds = &s
 	}
 	return p
-}
-
-// turns lets runs that share a location take turns, in the order in which they came.
-type turns struct {
-	mu    sync.Mutex
-	queue []*turn
-}
-
-type turn struct {
-	mirror string
-	at     [2]location.Location
-	begun  bool
-	moved  chan struct{}
-}
-
-func newTurns() *turns { return &turns{} }
-
-// take waits until no earlier run has a location in common. The caller calls done
-// when its run has ended.
-func (t *turns) take(ctx context.Context, m drill.Mirror) (done func(), err error) {
-	me := &turn{mirror: m.Name, moved: make(chan struct{}, 1)}
-	for i, text := range []string{m.From, m.To} {
-		// What cannot be read is refused when it is opened.
-		me.at[i], _ = location.Parse(text)
-	}
-	t.mu.Lock()
-	t.queue = append(t.queue, me)
-	me.begun = t.free(me)
-	begun := me.begun
-	t.mu.Unlock()
-	done = func() { t.end(me) }
-	for !begun {
-		select {
-		case <-ctx.Done():
-			done()
-			return nil, ctx.Err()
-		case <-me.moved:
-		}
-		t.mu.Lock()
-		begun = me.begun
-		t.mu.Unlock()
-	}
-	return done, nil
-}
-
-// free reports whether nobody before has a location in common.
-func (t *turns) free(me *turn) bool {
-	for _, one := range t.queue {
-		if one == me {
-			return true
-		}
-		for _, a := range one.at {
-			for _, b := range me.at {
-				if one.mirror == me.mirror || location.Overlap(a, b) {
-					return false
-				}
-			}
-		}
-	}
-	return true
-}
-
-func (t *turns) end(me *turn) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	kept := t.queue[:0]
-	for _, one := range t.queue {
-		if one != me {
-			kept = append(kept, one)
-		}
-	}
-	clear(t.queue[len(kept):])
-	t.queue = kept
-	for _, one := range t.queue {
-		if !one.begun && t.free(one) {
-			one.begun = true
-			one.moved <- struct{}{}
-		}
-	}
 }

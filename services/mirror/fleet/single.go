@@ -35,7 +35,7 @@ func (s *Single) Do(ctx context.Context, m bus.MirrorRequest, r Request) (*Resul
 	if !known {
 		return nil, fmt.Errorf("mirror %s: %w", m.Mirror, ErrUnknown)
 	}
-	done, err := s.runner.turns.take(ctx, mirror)
+	done, err := s.runner.turns.take(ctx, mirror.Name, s.runner.Env.Turn(mirror, use(r.DryRun)))
 	if err != nil {
 		return nil, fmt.Errorf("mirror %s: %w", m.Mirror, err)
 	}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/firedrill/firedrill/pkg/control"
 	"github.com/firedrill/firedrill/pkg/drill"
+	"github.com/firedrill/firedrill/pkg/machine"
 	"github.com/firedrill/firedrill/services/mirror/engine"
 	"github.com/firedrill/firedrill/services/mirror/entry"
 	"github.com/firedrill/firedrill/services/mirror/location"
@@ -45,6 +46,9 @@ type Env struct {
 	Signer func() (proof.Signer, error)
 	// Now is the clock. Required.
 	Now func() time.Time
+	// Locks are by what the mirrors of this machine know of each other's places; "" leaves
+	// them without turns.
+	Locks machine.Locks
 	// Pace, if not nil, holds all mirrors of this process back where they weigh on a
 	// store or on this machine's disks.
 	Pace *pace.Pace
@@ -72,12 +76,14 @@ type Job struct {
 
 // Open opens a mirror's places and its state. write says whether something is to be
 // written: otherwise the places are opened for reading only. The caller closes the
-// job. Errors are *SpecError, state's LockedError while the mirror runs elsewhere, or
-// those of the places.
+// job. Errors are *SpecError, state's LockedError while the mirror runs elsewhere or
+// another one has a place that is needed, or those of the places.
 func (e Env) Open(ctx context.Context, m drill.Mirror, write bool) (*Job, error) {
-	return e.openJob(ctx, m, func(s spec) [2]bool {
-		return [2]bool{plan.Source: write && s.mode == plan.TwoWay, plan.Dest: write}
-	})
+	use := Looks
+	if write {
+		use = Runs
+	}
+	return e.openJob(ctx, m, use)
 }
 
 // OpenRun is Open for a run, which a dry one writes nothing in: it is refused where the
@@ -118,12 +124,14 @@ func (j *Job) mayWrite() error {
 // OpenBoth is Open, and both places may be written to: what has rotted is repaired
 // wherever it lies.
 func (e Env) OpenBoth(ctx context.Context, m drill.Mirror, write bool) (*Job, error) {
-	return e.openJob(ctx, m, func(s spec) [2]bool {
-		return [2]bool{plan.Source: write && s.at[plan.Source].Scheme != location.ZFS, plan.Dest: write}
-	})
+	use := Looks
+	if write {
+		use = Repairs
+	}
+	return e.openJob(ctx, m, use)
 }
 
-func (e Env) openJob(ctx context.Context, m drill.Mirror, write func(spec) [2]bool) (_ *Job, err error) {
+func (e Env) openJob(ctx context.Context, m drill.Mirror, use Use) (_ *Job, err error) {
 	s, err := parse(m)
 	if err != nil {
 		return nil, err
@@ -137,7 +145,12 @@ func (e Env) openJob(ctx context.Context, m drill.Mirror, write func(spec) [2]bo
 	if err := j.openState(); err != nil {
 		return nil, err
 	}
-	writes := write(s)
+	end, err := e.Begin(ctx, e.Turn(m, use))
+	if err != nil {
+		return nil, fmt.Errorf("mirror %s: %w", s.Name, err)
+	}
+	j.cleanUp = append(j.cleanUp, func(context.Context) error { return end() })
+	writes := use.writes(m.Mode, s.at[plan.Source])
 	for _, side := range []plan.Side{plan.Source, plan.Dest} {
 		p, err := j.open(ctx, side, !writes[side])
 		if err != nil {

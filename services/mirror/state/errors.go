@@ -9,7 +9,7 @@ import (
 
 var (
 	// ErrLocked is what every [*LockedError] is.
-	ErrLocked = errors.New("another process uses the state")
+	ErrLocked = errors.New("another process uses it")
 	// ErrCorrupt is what every [*CorruptError] is.
 	ErrCorrupt = errors.New("the state is damaged")
 	// ErrClosed says that a store, or what was made by it, is used after its Close.
@@ -20,9 +20,12 @@ var (
 	ErrNote = errors.New("the note cannot be kept")
 )
 
-// LockedError says who holds the lock of a state.
+// LockedError says who holds the lock of a state, or has a place that a job needs.
 type LockedError struct {
+	// Dir is the state's directory, or the place.
 	Dir string
+	// By is the job that has the place; "" for a state.
+	By string
 	// PID is the process that holds it; 0 where that is not known.
 	PID int
 	// Since is when it took it; zero where that is not known.
@@ -31,6 +34,9 @@ type LockedError struct {
 
 // Error names the holder.
 func (e *LockedError) Error() string {
+	if e.By != "" {
+		return fmt.Sprintf("%s is in use by %s (process %d): wait until that has ended", e.Dir, e.By, e.PID)
+	}
 	who := "another process"
 	if e.PID > 0 {
 		who = fmt.Sprintf("process %d", e.PID)

@@ -7,6 +7,7 @@ import (
 
 	"github.com/firedrill/firedrill/pkg/clock"
 	"github.com/firedrill/firedrill/pkg/event"
+	"github.com/firedrill/firedrill/pkg/machine"
 	"github.com/firedrill/firedrill/pkg/run"
 	"github.com/firedrill/firedrill/pkg/sched"
 	"github.com/firedrill/firedrill/services/mirror"
@@ -21,6 +22,7 @@ func main() {
 			return err
 		}
 		c.Bus, c.Log, c.Clock, c.Signer = p.Bus, p.Log, clock.System(), p.Signer
+		c.Locks = machine.Shared()
 		return mirror.Run(ctx, c)
 	}, run.WithFlags(func(f *flag.FlagSet) {
 		f.StringVar(&inventory, "inventory", "", "file that lists stores and mirrors; without one only drills' copies are made")

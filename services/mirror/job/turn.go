@@ -1,0 +1,165 @@
+package job
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+
+	"github.com/firedrill/firedrill/pkg/drill"
+	"github.com/firedrill/firedrill/services/mirror/location"
+	"github.com/firedrill/firedrill/services/mirror/plan"
+	"github.com/firedrill/firedrill/services/mirror/state"
+)
+
+// Use is what a job does at a mirror's two places.
+type Use uint8
+
+const (
+	// Looks writes to neither: a dry run, a verification.
+	Looks Use = iota
+	// Runs writes as the mirror's mode says.
+	Runs
+	// Repairs may write to both.
+	Repairs
+)
+
+// writes says where a job writes.
+func (u Use) writes(mode string, from location.Location) [2]bool {
+	return [2]bool{
+		plan.Source: u == Runs && mode == drill.MirrorTwoWay || u == Repairs && from.Scheme != location.ZFS,
+		plan.Dest:   u != Looks,
+	}
+}
+
+// Turn is what a job needs for itself: its places, as they are called by all.
+type Turn struct {
+	note turnNote
+	at   [2]location.Location
+}
+
+// turnNote is what others of the machine read.
+type turnNote struct {
+	// By is who it is, for people.
+	By    string    `json:"by"`
+	PID   int       `json:"pid"`
+	Since time.Time `json:"since"`
+	// At are the two locations, quoted as Go does, since names are bytes.
+	At     [2]string `json:"at"`
+	Writes [2]bool   `json:"writes"`
+}
+
+// Turn says what a job of a mirror needs. What cannot be understood of its places is
+// refused when they are opened.
+func (e Env) Turn(m drill.Mirror, u Use) Turn {
+	t := Turn{note: turnNote{By: "mirror " + m.Name, PID: os.Getpid()}}
+	if m.Name == "" {
+		t.note.By = fmt.Sprintf("the mirror of %s to %s", m.From, m.To)
+	}
+	for side, text := range []string{m.From, m.To} {
+		l, err := location.Parse(text)
+		if err != nil {
+			continue
+		}
+		t.at[side] = e.settled(l)
+		t.note.At[side] = strconv.QuoteToASCII(t.at[side].String())
+	}
+	t.note.Writes = u.writes(m.Mode, t.at[plan.Source])
+	return t
+}
+
+// settled is a location by its one name: links are followed, stores are their servers.
+func (e Env) settled(l location.Location) location.Location {
+	if l.Scheme == location.Dir {
+		l.Path = resolved(l.Path)
+		return l
+	}
+	for _, s := range e.Stores {
+		if l.Store == "" || s.Name != l.Store {
+			continue
+		}
+		if scheme, _, ok := strings.Cut(s.Endpoint, "://"); ok {
+			l.Scheme, l.Store, l.Endpoint = "s3+"+scheme, "", s.Endpoint
+		}
+	}
+	l.Endpoint = strings.ToLower(strings.TrimSuffix(l.Endpoint, "/"))
+	return l
+}
+
+// resolved follows the links of a path as far as there is anything.
+func resolved(path string) string {
+	for dir, rest := path, ""; dir != "/"; dir, rest = filepath.Dir(dir), filepath.Join(filepath.Base(dir), rest) {
+		if found, err := filepath.EvalSymlinks(dir); err == nil {
+			return filepath.Join(found, rest)
+		}
+	}
+	return path
+}
+
+// Against gives the place that two jobs cannot have both: where one of them writes, the
+// other one has no business. Places that are only read are for all that read.
+func (t Turn) Against(o Turn) (place location.Location, against bool) {
+	for i, a := range t.at {
+		for k, b := range o.at {
+			if (t.note.Writes[i] || o.note.Writes[k]) && a.Scheme != "" && location.Overlap(a, b) {
+				return a, true
+			}
+		}
+	}
+	return location.Location{}, false
+}
+
+// Begin has the turn on this machine, in whatever process another job may be. The error is
+// a *state.LockedError while one has a place that is needed, which is not waited for, or
+// that of ctx. The caller calls end when the job has ended. Where nothing can be locked no
+// turns are taken.
+func (e Env) Begin(ctx context.Context, t Turn) (end func() error, err error) {
+	t.note.Since = e.Now().UTC()
+	note, err := json.Marshal(t.note)
+	if err != nil {
+		return nil, err
+	}
+	posted, err := e.Locks.Post(ctx, "mirrors", note, func(other []byte) error {
+		o, ok := readTurn(other)
+		if !ok {
+			return nil // nobody's who means well
+		}
+		if place, against := t.Against(o); against {
+			return &state.LockedError{Dir: place.String(), By: o.note.By, PID: o.note.PID, Since: o.note.Since}
+		}
+		return nil
+	})
+	if errors.Is(err, state.ErrLocked) || ctx.Err() != nil {
+		return nil, err
+	}
+	return posted.Remove, nil
+}
+
+// readTurn reads a note, which anybody may have written.
+func readTurn(note []byte) (t Turn, ok bool) {
+	if json.Unmarshal(note, &t.note) != nil {
+		return t, false
+	}
+	t.note.By = strings.Map(func(c rune) rune {
+		if unicode.IsPrint(c) {
+			return c
+		}
+		return -1
+	}, t.note.By)
+	for side, quoted := range t.note.At {
+		text, err := strconv.Unquote(quoted)
+		if err != nil {
+			return t, false
+		}
+		if t.at[side], err = location.Parse(text); err != nil {
+			return t, false
+		}
+	}
+	return t, true
+}
