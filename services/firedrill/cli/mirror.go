@@ -301,11 +301,13 @@ func (a *app) mirrorReader() (proof.Signer, error) {
 func (a *app) open(ctx context.Context, o *mirrorOptions, s *subject, p *mirrorPrinter, open func() (*job.Job, error)) (*job.Job, error) {
 	var j *job.Job
 	var refused error
+	defer p.waits.Store(false)
 	err := state.Wait(ctx, func() (err error) {
 		j, err = open()
 		return err
 	}, func(busy *state.LockedError) error {
 		if o.wait {
+			p.waits.Store(true)
 			p.say(fmt.Sprintf("firedrill: waiting: %s has %s since %s", holder(s, busy), s.title(), clockTime(busy.Since)))
 			return nil
 		}
