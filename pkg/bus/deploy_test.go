@@ -198,21 +198,28 @@ func (g *guarded) mirror(t *testing.T, services map[string]*bus.Bus) {
 	if err != nil || req != (bus.MirrorRequest{Who: "ci", Mirror: "out"}) {
 		t.Errorf("request %+v, %v", req, err)
 	}
-	must(t, "schedule", mirror.ScheduleMirror(t.Context(), "out", "@every 1s"))
-	if name, err := bus.ReadMirrorTick(await(t, ticks, 10*time.Second, "tick").Subject); err != nil || name != "out" {
-		t.Errorf("tick of %q, %v", name, err)
+	sync, verify := bus.MirrorSchedule{Mirror: "out", What: "sync"}, bus.MirrorSchedule{Mirror: "out", What: "verify"}
+	must(t, "schedule", mirror.ScheduleMirror(t.Context(), verify, "@every 1h"))
+	must(t, "schedule", mirror.ScheduleMirror(t.Context(), sync, "@every 1s"))
+	if ticked, err := bus.ReadMirrorTick(await(t, ticks, 10*time.Second, "tick").Subject); err != nil || ticked != sync {
+		t.Errorf("tick of %+v, %v", ticked, err)
 	}
-	if at, known, err := cli.MirrorTicked(t.Context(), "out"); err != nil || !known || time.Since(at) > time.Minute {
-		t.Errorf("ticked %v, %v, %v", at, known, err)
+	ticked := func(s bus.MirrorSchedule, want bool) {
+		t.Helper()
+		if at, known, err := cli.MirrorTicked(t.Context(), s); err != nil || known != want || known && time.Since(at) > time.Minute {
+			t.Errorf("%+v ticked %v, %v, %v", s, at, known, err)
+		}
 	}
-	must(t, "schedule", mirror.ScheduleMirror(t.Context(), "out", ""))
+	ticked(sync, true)
+	must(t, "schedule", mirror.ScheduleMirror(t.Context(), sync, ""))
+	ticked(sync, false)
+	ticked(verify, true) // which is a schedule of its own
+	_, err = mirror.Publish(t.Context(), "mirror.req.schedule-verify.out", []byte("{}"), "a tick")
+	must(t, "ask for a verification", err)
 	_, err = mirror.Publish(t.Context(), "mirror.req.drill.out", []byte("{}"), "a step of a drill")
 	must(t, "ask for a drill", err)
-	if seq, _, err := mirror.MirrorRequested(t.Context(), "drill", "out"); err != nil || seq != 2 {
+	if seq, _, err := mirror.MirrorRequested(t.Context(), "drill", "out"); err != nil || seq != 3 {
 		t.Errorf("the last request is %d, %v", seq, err)
-	}
-	if at, known, err := cli.MirrorTicked(t.Context(), "out"); err != nil || known {
-		t.Errorf("without a schedule it ticked %v, %v, %v", at, known, err)
 	}
 	g.mirrorRun(t, mirror, work)
 	g.mirrorEvents(t, mirror, cli)
@@ -266,6 +273,7 @@ func (g *guarded) mirrorEvents(t *testing.T, mirror, cli *bus.Bus) {
 		}
 		return bus.Stop
 	}))
+	must(t, "follow events of a kind", cli.FollowMirrorKind(t.Context(), "out", "finished", 0, func(bus.Record) error { return bus.Stop }))
 	if last, known, err := cli.LastMirror(t.Context(), "out"); err != nil || !known || last.Kind != "finished" {
 		t.Errorf("last %+v, %v, %v", last, known, err)
 	}

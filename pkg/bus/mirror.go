@@ -25,13 +25,13 @@ const (
 
 // The subjects of the mirror, where each wildcard is one token.
 const (
-	mirrorRequests  = "mirror.req.*.*"    // who asks, mirror
-	mirrorEvents    = "mirror.evt.*.*"    // mirror, kind
-	mirrorCommands  = "mirror.cmd.*.*"    // mirror, verb
-	mirrorSchedules = "mirror.schedule.*" // mirror
-	mirrorTicks     = "mirror.tick.*"     // mirror
-	mirrorWork      = "mirror.work.*.*.*" // mirror, run, number of the item
-	mirrorDone      = "mirror.done.*.*.*" // mirror, run, number of the item
+	mirrorRequests  = "mirror.req.*.*"      // who asks, mirror
+	mirrorEvents    = "mirror.evt.*.*"      // mirror, kind
+	mirrorCommands  = "mirror.cmd.*.*"      // mirror, verb
+	mirrorSchedules = "mirror.schedule.*.*" // mirror, what is done
+	mirrorTicks     = "mirror.tick.*.*"     // mirror, what is done
+	mirrorWork      = "mirror.work.*.*.*"   // mirror, run, number of the item
+	mirrorDone      = "mirror.done.*.*.*"   // mirror, run, number of the item
 )
 
 // The mirror's work queues; see Durables.
@@ -50,7 +50,7 @@ func mirrorStreams() []jetstream.StreamConfig {
 		},
 		{
 			// Schedules let anybody purge, so they lie apart.
-			Name: StreamMirrorSchedule, Description: "When mirrors run by themselves: mirror.schedule.<mirror>, and each time that came: mirror.tick.<mirror>.",
+			Name: StreamMirrorSchedule, Description: "When something is done with mirrors by itself: mirror.schedule.<mirror>.<what>, and each time that came: mirror.tick.<mirror>.<what>.",
 			Subjects: []string{mirrorSchedules, mirrorTicks}, Storage: jetstream.FileStorage, AllowDirect: true,
 			AllowMsgSchedules: true, Duplicates: 2 * time.Minute, MaxMsgsPerSubject: 1,
 		},
@@ -183,7 +183,12 @@ const headerMirrorInstance = "Firedrill-Mirror-Instance"
 // and then for each new one, until ctx ends or fn returns an error (Stop ends
 // without one).
 func (b *Bus) FollowMirror(ctx context.Context, mirror string, after uint64, fn func(Record) error) error {
-	return b.followMirror(ctx, StreamMirror, "mirror.evt."+mirror+".*", after, fn)
+	return b.FollowMirrorKind(ctx, mirror, "*", after, fn)
+}
+
+// FollowMirrorKind is FollowMirror for events of one kind.
+func (b *Bus) FollowMirrorKind(ctx context.Context, mirror, kind string, after uint64, fn func(Record) error) error {
+	return b.followMirror(ctx, StreamMirror, "mirror.evt."+mirror+"."+kind, after, fn)
 }
 
 // FollowMirrorCommands is FollowMirror for commands.
@@ -220,18 +225,18 @@ func (b *Bus) LastMirrorEvent(ctx context.Context, mirror, kind string) (Record,
 	return r, known, err
 }
 
-// MirrorTicked is when a mirror's schedule was last set or due, from which its next
-// run follows; false if it has none.
-func (b *Bus) MirrorTicked(ctx context.Context, mirror string) (time.Time, bool, error) {
-	set, scheduled, err := b.lastMirror(ctx, StreamMirrorSchedule, "mirror.schedule."+mirror)
+// MirrorTicked is when a schedule of a mirror was last set or due, from which it follows
+// when it is due next; false if there is none.
+func (b *Bus) MirrorTicked(ctx context.Context, m MirrorSchedule) (time.Time, bool, error) {
+	set, scheduled, err := b.lastMirror(ctx, StreamMirrorSchedule, m.subject())
 	if err == nil && scheduled {
-		tick, ticked, terr := b.lastMirror(ctx, StreamMirrorSchedule, "mirror.tick."+mirror)
+		tick, ticked, terr := b.lastMirror(ctx, StreamMirrorSchedule, m.tick())
 		if err = terr; ticked && tick.Stored.After(set.Stored) {
 			set = tick
 		}
 	}
 	if err != nil {
-		return time.Time{}, false, fmt.Errorf("read the schedule of mirror %s: %w", mirror, err)
+		return time.Time{}, false, fmt.Errorf("read when to %s mirror %s: %w", m.What, m.Mirror, err)
 	}
 	return set.Stored, scheduled, nil
 }
@@ -330,29 +335,37 @@ func (b *Bus) purgeOnce(ctx context.Context, stream, filter string) error {
 	return s.Purge(ctx, jetstream.WithPurgeSubject(filter))
 }
 
-// ScheduleMirror has the server publish a tick of the mirror again and again: spec
-// is "@every 5m" or a cron expression of six fields in UTC. It replaces the mirror's
-// schedule; an empty spec takes it away.
-func (b *Bus) ScheduleMirror(ctx context.Context, mirror, spec string) error {
-	if !token(mirror) {
-		return fmt.Errorf("schedule mirror %q: the name must be a single subject token", mirror)
+// MirrorSchedule says what of a mirror is scheduled: each has a schedule of its own for
+// everything that is done with it.
+type MirrorSchedule struct{ Mirror, What string }
+
+func (m MirrorSchedule) subject() string { return "mirror.schedule." + m.Mirror + "." + m.What }
+
+// tick is where the server publishes each time that came.
+func (m MirrorSchedule) tick() string { return "mirror.tick." + m.Mirror + "." + m.What }
+
+// ScheduleMirror has the server publish a tick again and again: spec is "@every 5m" or a
+// cron expression of six fields in UTC. It replaces the schedule that there was; an empty
+// spec takes it away.
+func (b *Bus) ScheduleMirror(ctx context.Context, s MirrorSchedule, spec string) error {
+	if !token(s.Mirror) || !token(s.What) {
+		return fmt.Errorf("schedule to %q mirror %q: both must be single subject tokens", s.What, s.Mirror)
 	}
-	subject := "mirror.schedule." + mirror
 	if spec == "" {
-		return b.purge(ctx, StreamMirrorSchedule, subject)
+		return b.purge(ctx, StreamMirrorSchedule, s.subject())
 	}
-	m := nats.NewMsg(subject)
+	m := nats.NewMsg(s.subject())
 	m.Header.Set("Nats-Schedule", spec)
-	m.Header.Set("Nats-Schedule-Target", "mirror.tick."+mirror)
+	m.Header.Set("Nats-Schedule-Target", s.tick())
 	_, err := b.publish(ctx, m, "")
 	return err
 }
 
 // ReadMirrorTick takes the subject of a tick apart.
-func ReadMirrorTick(subject string) (mirror string, err error) {
-	mirror, ok := strings.CutPrefix(subject, "mirror.tick.")
-	if !ok || !token(mirror) {
-		return "", fmt.Errorf("subject %q: that is no tick of a mirror", subject)
+func ReadMirrorTick(subject string) (MirrorSchedule, error) {
+	parts := strings.Split(subject, ".")
+	if len(parts) != 4 || parts[0] != "mirror" || parts[1] != "tick" || !token(parts[2]) || !token(parts[3]) {
+		return MirrorSchedule{}, fmt.Errorf("subject %q: that is no tick of a mirror", subject)
 	}
-	return mirror, nil
+	return MirrorSchedule{Mirror: parts[2], What: parts[3]}, nil
 }

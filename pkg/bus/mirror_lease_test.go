@@ -76,12 +76,13 @@ func TestASchedulesRemovalOutlastsARestart(t *testing.T) {
 	w.server = startServer(t, bus.EmbeddedOptions{StoreDir: w.dir, Listen: "127.0.0.1:0"})
 	address := strings.TrimPrefix(w.server.URL(), "nats://")
 	b := connect(t, bus.Options{URL: w.server.URL(), Identity: w.identity(event.Mirror, "mirror-1"), Keyring: w.ring})
-	if err := b.ScheduleMirror(t.Context(), "out", "@every 1h"); err != nil {
+	sync := bus.MirrorSchedule{Mirror: "out", What: "sync"}
+	if err := b.ScheduleMirror(t.Context(), sync, "@every 1h"); err != nil {
 		t.Fatal(err)
 	}
 	w.server.Shutdown()
 	gone := make(chan error, 1)
-	go func() { gone <- b.ScheduleMirror(t.Context(), "out", "") }()
+	go func() { gone <- b.ScheduleMirror(t.Context(), sync, "") }()
 	// It must have found nobody there, which it tells nobody: a try takes far less.
 	select {
 	case err := <-gone:
@@ -92,7 +93,7 @@ func TestASchedulesRemovalOutlastsARestart(t *testing.T) {
 	if err := await(t, gone, 15*time.Second, "removal of the schedule"); err != nil {
 		t.Error(err)
 	}
-	if _, scheduled, err := b.MirrorTicked(t.Context(), "out"); err != nil || scheduled {
+	if _, scheduled, err := b.MirrorTicked(t.Context(), sync); err != nil || scheduled {
 		t.Errorf("it is still scheduled: %v, %v", scheduled, err)
 	}
 }

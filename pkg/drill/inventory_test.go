@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/firedrill/firedrill/pkg/drill"
+	"github.com/firedrill/firedrill/pkg/event"
 	"github.com/firedrill/firedrill/schemas"
 	"github.com/santhosh-tekuri/jsonschema/v6"
 )
@@ -152,13 +153,23 @@ func TestBadInventories(t *testing.T) {
 		"{apiVersion: firedrill/v1, kind: Inventory, spec: {guards: {maxParts: -1}}}":                                                        `spec.guards.maxParts: "-1"`,
 		"{apiVersion: firedrill/v1, kind: Inventory, spec: {targets: [{name: a, driver: x, config: {password: hunter2}}]}}":                  "spec.targets[0].config.password: a drill never holds a secret",
 		"{apiVersion: firedrill/v1, kind: Inventory, spec: {targets: [{name: a, driver: x, config: {}}, {name: a, driver: x, config: {}}]}}": `spec.targets[1].name: "a": another target has this name`,
-		mirrorOf("deletes: {most: -5}"):               `spec.mirrors[0].deletes.most: "-5"`,
-		mirrorOf("deletes: {scans: -1}"):              `spec.mirrors[0].deletes.scans: "-1"`,
-		mirrorOf("deletes: {mostPercent: -1}"):        `spec.mirrors[0].deletes.mostPercent: "-1"`,
-		mirrorOf("stalled: -1m"):                      `spec.mirrors[0].stalled: "-1m`,
-		mirrorOf("bytesPerSecond: -1"):                `spec.mirrors[0].bytesPerSecond: "-1"`,
-		mirrorOf("to: s3+https://h/bucket"):           "spec.mirrors[0].to: \"s3+https://h/bucket\": an inventory names its servers",
-		mirrorOf("to: s3+https://me:secret@h/bucket"): "spec.mirrors[0].to: an inventory names its servers",
+		mirrorOf("deletes: {most: -5}"):                   `spec.mirrors[0].deletes.most: "-5"`,
+		mirrorOf("deletes: {scans: -1}"):                  `spec.mirrors[0].deletes.scans: "-1"`,
+		mirrorOf("deletes: {mostPercent: -1}"):            `spec.mirrors[0].deletes.mostPercent: "-1"`,
+		mirrorOf("stalled: -1m"):                          `spec.mirrors[0].stalled: "-1m`,
+		mirrorOf("check: maybe, every: 1h"):               `spec.mirrors[0].check: "maybe": this must be auto, state, listing or audit`,
+		mirrorOf("check: listing"):                        `spec.mirrors[0].check: "listing": this is for the runs that the mirror makes by itself, and it makes none`,
+		mirrorOf("every: 1h, daily: \"04:00\""):           `spec.mirrors[0].daily: "04:00": there is every already`,
+		mirrorOf("verify: {}"):                            `spec.mirrors[0].verify: say when`,
+		mirrorOf("verify: {level: L2}"):                   `spec.mirrors[0].verify: say when`,
+		mirrorOf("verify: {level: L5, every: 1h}"):        `spec.mirrors[0].verify.level: "L5": this must be L1, L2, L3 or L4`,
+		mirrorOf("verify: {every: 1ms}"):                  `spec.mirrors[0].verify.every: "1ms": this must lie between`,
+		mirrorOf("verify: {daily: \"4:00\"}"):             `spec.mirrors[0].verify.daily: "4:00": this is a time of day in UTC`,
+		mirrorOf("verify: {every: 1h, daily: \"04:00\"}"): `spec.mirrors[0].verify.daily: "04:00": there is every already`,
+		mirrorOf("snapshots: {}, verify: {every: 1h}"):    `spec.mirrors[0].verify: what is brought over as snapshots`,
+		mirrorOf("bytesPerSecond: -1"):                    `spec.mirrors[0].bytesPerSecond: "-1"`,
+		mirrorOf("to: s3+https://h/bucket"):               "spec.mirrors[0].to: \"s3+https://h/bucket\": an inventory names its servers",
+		mirrorOf("to: s3+https://me:secret@h/bucket"):     "spec.mirrors[0].to: an inventory names its servers",
 	} {
 		_, err := drill.ParseInventory([]byte(text))
 		if err == nil || !strings.Contains(err.Error(), want) {
@@ -167,6 +178,24 @@ func TestBadInventories(t *testing.T) {
 		if err != nil && strings.Contains(err.Error(), "hunter2") {
 			t.Error("a secret is quoted")
 		}
+	}
+}
+
+// What a mirror does by itself, and when.
+func TestAMirrorsCadences(t *testing.T) {
+	m := inventory(t, mirrorOf(`every: 5m, check: listing, verify: {level: L2, daily: "04:00"}`)).Spec.Mirrors[0]
+	for what, want := range map[string]drill.Cadence{
+		drill.MirrorSync: {Every: event.Duration(5 * time.Minute)}, drill.MirrorVerify: {Daily: "04:00"}, drill.MirrorAudit: {},
+	} {
+		if got := m.Cadence(what); got != want {
+			t.Errorf("%s: %+v, want %+v", what, got, want)
+		}
+	}
+	if m.Check != "listing" || m.Verify.Level != "L2" {
+		t.Errorf("read as %+v, %+v", m, m.Verify)
+	}
+	if got := (drill.Mirror{}).Cadence(drill.MirrorVerify); got != (drill.Cadence{}) {
+		t.Errorf("of a mirror without: %+v", got)
 	}
 }
 

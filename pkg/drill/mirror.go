@@ -44,6 +44,21 @@ const (
 	OverwriteUnedited = "unedited" // what its last run left there
 )
 
+// What can be done with a mirror.
+const (
+	MirrorSync   = "sync"   // make the locations alike
+	MirrorVerify = "verify" // compare them with what the last run left, to a level
+	MirrorDrift  = "drift"  // list what differs from that
+	MirrorAudit  = "audit"  // read everything on both sides
+)
+
+// MirrorChecks are what a run may go by for the second location, MirrorLevels how thoroughly
+// a mirror can be verified. The first of each is meant where none is given.
+var (
+	MirrorChecks = []string{"auto", "state", "listing", "audit"}
+	MirrorLevels = []string{"L1", "L2", "L3", "L4"}
+)
+
 // Mirror keeps one location like another.
 type Mirror struct {
 	// Name is what requests, commands and reports call it.
@@ -81,9 +96,45 @@ type Mirror struct {
 	Every event.Duration `json:"every,omitempty"`
 	// Daily is the time of day, in UTC and as 02:30, at which it runs by itself.
 	Daily string `json:"daily,omitempty"`
+	// Check is what the runs that the mirror makes by itself go by for To: state (what the
+	// last run left there), listing (its listing), audit (hashes only: what has none is
+	// read) or auto (state while the last listing is younger than 24h, else listing); auto
+	// if left out.
+	Check string `json:"check,omitempty" jsonschema:"enum=auto,enum=state,enum=listing,enum=audit"`
+	// Verify is when the mirror is verified by itself; only when asked if left out.
+	Verify *MirrorVerification `json:"verify,omitempty"`
 	// Stalled is how long a run may make no progress before an alert; 15 minutes if
 	// left out.
 	Stalled event.Duration `json:"stalled,omitempty"`
+}
+
+// MirrorVerification is when both sides of a mirror are compared with what its last run left,
+// and how thoroughly.
+type MirrorVerification struct {
+	// Level is L1 (names, sizes and ETags), L2 (the checksums that a store keeps), L3 (each
+	// content is read once in 30 days) or L4 (each is read now); L1 if left out.
+	Level string `json:"level,omitempty" jsonschema:"enum=L1,enum=L2,enum=L3,enum=L4"`
+	// Every is how often; Daily, of which one is given, the time of day in UTC, as 04:00.
+	Every event.Duration `json:"every,omitempty"`
+	Daily string         `json:"daily,omitempty"`
+}
+
+// Cadence is when something is done by itself: every so often, or at a time of day in UTC.
+// The zero value is never.
+type Cadence struct {
+	Every event.Duration
+	Daily string
+}
+
+// Cadence is when the mirror does something by itself: MirrorSync or MirrorVerify.
+func (m Mirror) Cadence(what string) Cadence {
+	switch {
+	case what == MirrorSync:
+		return Cadence{m.Every, m.Daily}
+	case what == MirrorVerify && m.Verify != nil:
+		return Cadence{m.Verify.Every, m.Verify.Daily}
+	}
+	return Cadence{}
 }
 
 // MirrorSnapshots is how snapshots are brought over: from a dataset to another one, which
@@ -202,21 +253,48 @@ func (c *checker) checkMirror(at string, m Mirror) {
 	if m.Deletes.Scans < 0 || m.Deletes.Scans > 255 {
 		c.add(at+".deletes.scans", fmt.Sprint(m.Deletes.Scans), "this is 1 to 255, or 0 for 2")
 	}
-	if m.Every != 0 {
-		c.between(at+".every", m.Every, time.Second, 365*24*time.Hour)
-	}
 	if m.Stalled < 0 {
 		c.add(at+".stalled", m.Stalled.String(), "this is how long a run may make no progress, such as 15m")
 	}
-	if m.Daily != "" && !clockPattern().MatchString(m.Daily) {
-		c.add(at+".daily", m.Daily, "this is a time of day in UTC, such as 02:30")
+	c.checkCadence(at, m.Cadence(MirrorSync))
+	switch {
+	case m.Check == "":
+	case !slices.Contains(MirrorChecks, m.Check):
+		c.add(at+".check", m.Check, "this must be auto, state, listing or audit")
+	case (m.Cadence(MirrorSync) == Cadence{}):
+		c.add(at+".check", m.Check, "this is for the runs that the mirror makes by itself, and it makes none: add every or daily, or say it when you ask for a run")
 	}
-	if m.Every != 0 && m.Daily != "" {
-		c.add(at+".daily", m.Daily, "there is every already: use one of them")
-	}
+	c.checkVerification(at+".verify", m)
 	for i, p := range m.Permissions {
 		c.checkPermission(fmt.Sprintf("%s.permissions[%d]", at, i), p)
 	}
+}
+
+// checkCadence checks when something is done by itself; never is fine.
+func (c *checker) checkCadence(at string, when Cadence) {
+	c.between(at+".every", when.Every, time.Second, 365*24*time.Hour)
+	if when.Daily != "" && !clockPattern().MatchString(when.Daily) {
+		c.add(at+".daily", when.Daily, "this is a time of day in UTC, such as 02:30")
+	}
+	if when.Every != 0 && when.Daily != "" {
+		c.add(at+".daily", when.Daily, "there is every already: use one of them")
+	}
+}
+
+func (c *checker) checkVerification(at string, m Mirror) {
+	if m.Verify == nil {
+		return
+	}
+	if m.Snapshots != nil {
+		c.add(at, "", "what is brought over as snapshots is verified while it arrives, and an archive by firedrill zfs check: leave this out")
+	}
+	if m.Verify.Level != "" && !slices.Contains(MirrorLevels, m.Verify.Level) {
+		c.add(at+".level", m.Verify.Level, "this must be L1, L2, L3 or L4")
+	}
+	if (m.Cadence(MirrorVerify) == Cadence{}) && !c.below(at) {
+		c.add(at, "", `say when: every, such as 1h, or daily, such as "04:00"`)
+	}
+	c.checkCadence(at, m.Cadence(MirrorVerify))
 }
 
 func (c *checker) checkPermission(at string, p Permission) {

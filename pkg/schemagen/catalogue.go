@@ -53,8 +53,32 @@ not change: a type that must change gets a new version, and with it another
 		fmt.Fprintf(&b, "\n### %s\n\n%s\n\n", t.Name(), cell(c.lookup(t, "")))
 		writeFields(&b, c, t)
 	}
+	b.WriteString(mirrors)
 	return []byte(b.String())
 }
+
+// mirrors is the part of the page on the messages of mirrors, whose types are the mirror
+// service's.
+const mirrors = `
+## Mirrors
+
+A run of a mirror is no drill, and its events are neither signed nor chained. Their
+forms are in the schemas; ` + "`at`" + `, ` + "`mirror`" + ` and ` + "`run`" + ` come with each.
+
+| subject | schema | what it is |
+|---|---|---|
+| ` + "`mirror.req.<who>.<mirror>`" + ` | [mirror-request](../schemas/v1/mirror-request.json) | Asks for a run: a sync, or a comparison. |
+| ` + "`mirror.cmd.<mirror>.cancel`" + ` | [mirror-cancel](../schemas/v1/mirror-cancel.json) | Calls a run off. |
+| ` + "`mirror.evt.<mirror>.waiting`" + ` | [mirror-event](../schemas/v1/mirror-event.json) | It waits for others, ` + "`since`" + ` when and why. |
+| ` + "`mirror.evt.<mirror>.started`" + ` | | It began. |
+| ` + "`mirror.evt.<mirror>.progress`" + ` | | How far it is. |
+| ` + "`mirror.evt.<mirror>.stalled`" + ` | | It stands still: an alarm, once. |
+| ` + "`mirror.evt.<mirror>.drift`" + ` | | A comparison has seen that a side is not what the last run left there: an alarm. |
+| ` + "`mirror.evt.<mirror>.finished`" + ` | | It came to its end: ` + "`result`" + ` of a sync, ` + "`outcome`" + ` of a comparison. |
+| ` + "`mirror.evt.<mirror>.failed`" + ` | | It could not go on: an alarm. |
+| ` + "`mirror.evt.<mirror>.cancelled`" + ` | | It was called off. |
+| ` + "`mirror.evt.<mirror>.rejected`" + ` | | The request cannot be met as it is. |
+`
 
 func writeType(b *strings.Builder, c Comments, i event.Info, examples map[string][]byte) {
 	t := i.PayloadType()

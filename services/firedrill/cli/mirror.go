@@ -302,6 +302,7 @@ func (a *app) mirrorReader() (proof.Signer, error) {
 func (a *app) open(ctx context.Context, o *mirrorOptions, s *subject, p *mirrorPrinter, open func() (*job.Job, error)) (*job.Job, error) {
 	var j *job.Job
 	var refused error
+	defer p.waits.Store(false)
 	err := state.Wait(ctx, func() (err error) {
 		j, err = open()
 		return err
@@ -311,6 +312,7 @@ func (a *app) open(ctx context.Context, o *mirrorOptions, s *subject, p *mirrorP
 			return nil
 		}
 		if o.wait {
+			p.waits.Store(true)
 			p.say(fmt.Sprintf("firedrill: waiting: %s has %s since %s", holder(s, busy), s.title(), clockTime(busy.Since)))
 			return nil
 		}

@@ -3,17 +3,20 @@ package cli
 import (
 	"errors"
 	"fmt"
-	"math"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/pflag"
 
 	"github.com/firedrill/firedrill/pkg/drill"
 	"github.com/firedrill/firedrill/services/mirror"
+	"github.com/firedrill/firedrill/services/mirror/fleet"
 	"github.com/firedrill/firedrill/services/mirror/location"
+	"github.com/firedrill/firedrill/services/mirror/pace"
 	"github.com/firedrill/firedrill/services/mirror/stores"
+	"github.com/firedrill/firedrill/services/mirror/verify"
 )
 
 // describe adds the flags that describe a mirror of two locations.
@@ -153,14 +156,75 @@ func (b *bandwidth) String() string { return strconv.FormatInt(int64(*b), 10) }
 
 // Set implements pflag.Value.
 func (b *bandwidth) Set(text string) error {
-	number := strings.TrimRight(text, "KMGTi")
-	unit, ok := map[string]float64{
-		"": 1, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30, "Ti": 1 << 40,
-	}[text[len(number):]]
-	n, err := strconv.ParseFloat(number, 64)
-	if n *= unit; !ok || err != nil || !(n >= 0 && n < math.MaxInt64) || n > 0 && n < 1 {
+	n, err := pace.ParseBytes(text)
+	if err != nil {
 		return errors.New("write bytes per second, such as 500K, 10M (10,000,000) or 10Mi (10,485,760), or 0 for no limit")
 	}
 	*b = bandwidth(n)
 	return nil
+}
+
+// amount is a flag for bytes, or for a share of all.
+type amount verify.Amount
+
+// Type implements pflag.Value.
+func (*amount) Type() string { return "amount" }
+
+// String implements pflag.Value.
+func (a *amount) String() string { return verify.Amount(*a).String() }
+
+// Set implements pflag.Value.
+func (a *amount) Set(text string) error {
+	n, err := verify.ParseAmount(text)
+	*a = amount(n)
+	return err
+}
+
+// fleetFlags are those of what a running firedrill can do in place of this process.
+type fleetFlags struct {
+	fleet bool
+	// timeout bounds how long a run of the fleet is watched; 0 does not.
+	timeout time.Duration
+}
+
+func (ff *fleetFlags) describe(f *pflag.FlagSet, workers string) {
+	f.BoolVar(&ff.fleet, "fleet", false, "ask the running firedrill up to do it, "+workers+", and watch it")
+	f.DurationVar(&ff.timeout, "timeout", 0, "with --fleet: how long to watch, such as 2h; the run itself goes on, and mirror cancel calls it off; 0 is until it has ended")
+}
+
+// check refuses what a running firedrill cannot be told, and what is for one only.
+func (ff *fleetFlags) check(f *pflag.FlagSet, args []string) error {
+	switch {
+	case ff.timeout < 0:
+		return fmt.Errorf("--timeout: %s is no time to watch: write one such as 30m, or 0 to watch until the run has ended", ff.timeout)
+	case ff.timeout > 0 && !ff.fleet:
+		return errors.New("--timeout: it bounds how long a run of the fleet is watched: give --fleet, too, or interrupt a run that is made here")
+	case !ff.fleet:
+		return nil
+	case len(args) != 1:
+		return errors.New("--fleet: a running firedrill runs the mirrors of its inventory: give a name")
+	}
+	given := describing(f)
+	for _, name := range []string{"may-delete", "accept-places", "transfers", "wait"} {
+		if f.Changed(name) {
+			given = append(given, "--"+name)
+		}
+	}
+	if len(given) > 0 {
+		return fmt.Errorf("--fleet: the running firedrill runs the mirror as its inventory describes it, without %s: leave that out, or leave --fleet out to run it here", strings.Join(given, ", "))
+	}
+	return nil
+}
+
+// asFlag says of a request's field what the command line calls it.
+func asFlag(err error) error {
+	e, ok := errors.AsType[*fleet.RequestError](err)
+	if !ok {
+		return err
+	}
+	name := e.Field
+	if name == "repairSource" {
+		name = "repair-source"
+	}
+	return fmt.Errorf("--%s: %s", name, e.Problem)
 }

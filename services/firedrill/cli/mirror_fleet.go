@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -42,7 +43,9 @@ type fleetWatch struct {
 	p        *mirrorPrinter
 	run      *fleet.Watch
 	began    time.Time
-	s        *session
+	// waits says that the run was told to wait.
+	waits bool
+	s     *session
 	// lost is the address of a firedrill that cannot be reached; nil while one can.
 	lost atomic.Pointer[string]
 }
@@ -90,8 +93,13 @@ func (w *fleetWatch) ask(ctx context.Context, r fleet.Request, timeout time.Dura
 // show shows what is told of the run before its end.
 func (w *fleetWatch) show(kind string, e fleet.Event) {
 	switch kind {
+	case fleet.KindWaiting:
+		if !w.waits {
+			w.p.say(fmt.Sprintf("firedrill: %s waits: %s", w.name, e.Reason))
+		}
+		w.waits = true
 	case fleet.KindStarted:
-		w.began = e.At
+		w.began, w.waits = e.At, false
 	case fleet.KindProgress:
 		w.p.progress(engineProgress(w.began, e))
 	case fleet.KindStalled:
@@ -251,7 +259,7 @@ func (p *mirrorPrinter) fleetEnd(name, kind string, e fleet.Event) error {
 	case fleet.KindRejected:
 		err = fmt.Errorf("mirror %s: rejected: %s", name, e.Reason)
 	case fleet.KindFailed:
-		err = failure(errors.New(e.Reason))
+		err = faulty(e.Fault, errors.New(e.Reason))
 	case fleet.KindCancelled:
 		err = &exitError{code: run.Fail, err: fmt.Errorf("mirror %s: the run was called off", name)}
 	}
@@ -262,8 +270,13 @@ func (p *mirrorPrinter) fleetEnd(name, kind string, e fleet.Event) error {
 		if err := writeJSON(p.out, e); err != nil {
 			return failure(err)
 		}
+	} else if e.Outcome != nil {
+		_ = p.compared(e.Outcome.Compared(), nil) // Who made it says whether it is good.
 	} else {
 		p.fleetResult(name, e.Result)
+	}
+	if e.Outcome != nil && e.Outcome.Good {
+		return nil
 	}
 	if e.Result == nil || !e.Result.Whole {
 		return &exitError{code: run.Fail}
@@ -337,5 +350,5 @@ stays, and the next run goes on from there.`,
 
 // underWayKind reports whether a run whose last event is of that kind has not ended.
 func underWayKind(kind string) bool {
-	return kind == fleet.KindStarted || kind == fleet.KindProgress || kind == fleet.KindStalled
+	return slices.Contains([]string{fleet.KindWaiting, fleet.KindStarted, fleet.KindProgress, fleet.KindStalled, fleet.KindDrift}, kind)
 }

@@ -6,6 +6,7 @@ import (
 	"github.com/firedrill/firedrill/pkg/drill"
 	"github.com/firedrill/firedrill/services/mirror/engine"
 	"github.com/firedrill/firedrill/services/mirror/job"
+	"github.com/firedrill/firedrill/services/mirror/outcome"
 	"github.com/firedrill/firedrill/services/mirror/plan"
 	"github.com/firedrill/firedrill/services/mirror/proof"
 	"github.com/firedrill/firedrill/services/mirror/runlog"
@@ -138,123 +139,41 @@ func asJSON(m drill.Mirror, dry bool, r job.Result) syncJSON {
 	return out
 }
 
-// verifiedJSON is what a check of one side has shown.
-type verifiedJSON struct {
-	Place    string `json:"place"`
-	Verified bool   `json:"verified"`
-	// Inconclusive says that there was nothing to check, so that nothing was shown.
-	Inconclusive bool `json:"inconclusive"`
-	// Problems counts all that keeps it from being verified, Repaired what an audit has
-	// mended of it.
-	Problems int64       `json:"problems"`
-	Repaired int         `json:"repaired,omitempty"`
-	Level    proof.Level `json:"level"`
-	// Asked is the level that was asked for, Read how many contents were read.
-	Asked   proof.Level `json:"asked"`
-	Read    int64       `json:"read"`
-	Checked int64       `json:"checked"`
-	// CheckedBy counts, by level, what the evidence is worth.
-	CheckedBy    map[string]int64 `json:"checkedBy"`
-	Missing      proof.Findings   `json:"missing"`
-	Extra        proof.Findings   `json:"extra"`
-	Different    proof.Findings   `json:"different"`
-	MetadataOnly proof.Findings   `json:"metadataOnly"`
-	Unchecked    proof.Findings   `json:"unchecked"`
-	Low          proof.Findings   `json:"low"`
-	Unreadable   proof.Findings   `json:"unreadable"`
-	// OwnersOnly counts those of MetadataOnly that have nothing but another owner.
-	OwnersOnly int64 `json:"ownersOnly"`
-	// Kept are at the destination only, as the source has them no more and the mirror
-	// removes nothing; KeptElsewhere counts them where they were not looked for.
-	Kept          proof.Findings `json:"kept"`
-	KeptElsewhere int64          `json:"keptElsewhere"`
-	// Waiting are gone from the other side, and here until a run deletes them;
-	// WaitingElsewhere counts the reverse, which were not looked for here.
-	Waiting          proof.Findings `json:"waiting"`
-	WaitingElsewhere int64          `json:"waitingElsewhere"`
-	// ManifestEntries are all of the manifest; LeftOutEntries of them, and LeftOutNames
-	// that were come across, took no part by the filter.
-	ManifestEntries int64    `json:"manifestEntries"`
-	Filter          []string `json:"filter,omitempty"`
-	LeftOutEntries  int64    `json:"leftOutEntries"`
-	LeftOutNames    int64    `json:"leftOutNames"`
-}
-
 // unverifiedJSON is printed in place of the sides where not all could be checked. It
 // begins as every error does.
 type unverifiedJSON struct {
 	Error    string `json:"error"`
 	ExitCode int    `json:"exitCode"`
 	// Sides are those that were checked before.
-	Sides []verifiedJSON `json:"sides"`
+	Sides []outcome.Side `json:"sides"`
 }
 
-func asVerified(all ...job.Verified) []verifiedJSON {
-	out := []verifiedJSON{}
+func asVerified(all ...job.Verified) []outcome.Side {
+	out := []outcome.Side{}
 	for _, v := range all {
-		one := verifiedJSON{
-			Place: v.Place, Verified: v.Verified(), Level: v.Verdict.Level, Asked: v.Verdict.Asked, Read: v.Read, Checked: v.Verdict.Checked, CheckedBy: map[string]int64{},
-			Missing: v.Verdict.Missing, Extra: v.Verdict.Extra, Different: v.Verdict.Different,
-			MetadataOnly: v.Verdict.MetadataOnly, Unchecked: v.Verdict.Unchecked, Low: v.Verdict.Low, Unreadable: v.Unreadable,
-			Inconclusive: v.Inconclusive(), Problems: v.Verdict.Problems(), OwnersOnly: v.Verdict.Owners, Kept: v.Verdict.Kept, KeptElsewhere: v.Elsewhere,
-			Waiting: v.Verdict.Waiting, WaitingElsewhere: v.Gone,
-			ManifestEntries: v.Entries, Filter: v.Filter, LeftOutEntries: v.LeftOut.Entries, LeftOutNames: v.LeftOut.Names,
-		}
-		for level, n := range v.Verdict.At {
-			if n > 0 {
-				one.CheckedBy[proof.Level(level).String()] = n
-			}
-		}
-		out = append(out, one)
+		out = append(out, outcome.SideOf(v))
 	}
 	return out
 }
 
 // auditedJSON is what an audit has shown.
 type auditedJSON struct {
-	Clean bool           `json:"clean"`
-	Sides []verifiedJSON `json:"sides"`
-	// Contents counts the files that both sides should hold, Checked those that were
-	// read on both and are equal.
-	Contents int64 `json:"contents"`
-	Checked  int64 `json:"checked"`
-	// Unchecked are those of which that cannot be said, Apart those that differ and of
-	// which nothing tells which one is right.
-	Unchecked proof.Findings `json:"unchecked"`
-	Apart     proof.Findings `json:"apart"`
-	Rotten    []rotJSON      `json:"rotten"`
-	// RottenSum counts those, Edited what is different and has not rotted.
-	RottenSum int   `json:"rottenCount"`
-	Edited    int64 `json:"edited"`
+	outcome.Audit
+	Sides []outcome.Side `json:"sides"`
 	// Error says why it did not come to its end, and with which code it exits.
 	Error    string `json:"error,omitempty"`
 	ExitCode int    `json:"exitCode,omitempty"`
 }
 
-type rotJSON struct {
-	Key      string `json:"key"`
-	Side     string `json:"side"`
-	Detail   string `json:"detail"`
-	Repaired bool   `json:"repaired"`
-	Error    string `json:"error,omitempty"`
-}
-
 func asAudited(a job.Audited) auditedJSON {
-	out := auditedJSON{Clean: a.Clean(), Sides: []verifiedJSON{}, RottenSum: len(a.Rotten), Edited: a.Edited(), Contents: a.Contents, Checked: a.Checked, Unchecked: a.Unchecked, Apart: a.Apart, Rotten: []rotJSON{}}
+	out := auditedJSON{Audit: outcome.AuditOf(a), Sides: []outcome.Side{}}
 	for _, v := range a.Sides {
 		if v.Place == "" {
 			continue // It was not come so far.
 		}
-		one := asVerified(v)[0]
+		one := outcome.SideOf(v)
 		one.Repaired = a.Repaired(v)
 		out.Sides = append(out.Sides, one)
-	}
-	for _, r := range a.Rotten {
-		one := rotJSON{Key: r.Key, Side: r.Side.String(), Detail: r.Detail, Repaired: r.Repaired}
-		if r.Err != nil {
-			one.Error = r.Err.Error()
-		}
-		out.Rotten = append(out.Rotten, one)
 	}
 	return out
 }

@@ -3,6 +3,7 @@ package cli
 import (
 	"fmt"
 	"io"
+	"log/slog"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -11,6 +12,7 @@ import (
 	"github.com/firedrill/firedrill/services/mirror/engine"
 	"github.com/firedrill/firedrill/services/mirror/entry"
 	"github.com/firedrill/firedrill/services/mirror/plan"
+	"github.com/firedrill/firedrill/services/mirror/pulse"
 )
 
 // mirrorPrinter writes what a mirror does: progress on a terminal, results for
@@ -21,6 +23,10 @@ type mirrorPrinter struct {
 	live     bool
 	// bytes is what was read so far, looked what a check has looked at.
 	bytes, looked atomic.Int64
+	// pulse tells whether that goes on.
+	pulse *pulse.Pulse
+	// waits says that somebody else has the mirror, which is waited for.
+	waits atomic.Bool
 	// kept counts, by reason, what a run did not remove.
 	kept map[plan.Reason]int64
 
@@ -71,6 +77,47 @@ func (p *mirrorPrinter) start() {
 	})
 }
 
+// guardEvery is how often a run that is made here is looked at, whether it stands still.
+const guardEvery = time.Second
+
+// guard warns when what is done with a mirror makes no progress for as long as the mirror
+// allows, and says when it goes on, until what it returns is called.
+func (a *app) guard(p *mirrorPrinter, s *subject) (done func()) {
+	log, err := a.log()
+	if err != nil {
+		log = slog.New(slog.DiscardHandler) // Wrong levels are refused where logs are all there is.
+	}
+	p.pulse = pulse.New(s.Stalled.D(), time.Now())
+	end := make(chan struct{})
+	var ended sync.WaitGroup
+	ended.Go(func() {
+		tick := time.NewTicker(guardEvery)
+		defer tick.Stop()
+		for {
+			select {
+			case <-end:
+				return
+			case <-tick.C:
+			}
+			if p.waits.Load() {
+				p.pulse.Wake(time.Now())
+			}
+			switch b := p.pulse.Look(time.Now(), 0); {
+			case b.Stalled:
+				p.say(fmt.Sprintf("firedrill: warning: %s stands still: %s; it goes on waiting, and an interrupt ends it", s.title(), b.Reason()))
+				log.Info("a mirror stands still", "mirror", s.title(), "for", b.Still)
+			case b.Moves:
+				p.say(fmt.Sprintf("firedrill: %s goes on", s.title()))
+				log.Info("a mirror that stood still goes on", "mirror", s.title())
+			}
+		}
+	})
+	return func() {
+		close(end)
+		ended.Wait()
+	}
+}
+
 // stop ends the drawing, and takes the line away. It may be called again.
 func (p *mirrorPrinter) stop() {
 	p.once.Do(func() { close(p.end) })
@@ -101,12 +148,23 @@ func (p *mirrorPrinter) progress(g engine.Progress) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.last, p.told = g, true
+	if p.pulse != nil {
+		p.pulse.Feel(g)
+	}
 }
 
-func (p *mirrorPrinter) read(n int) { p.bytes.Add(int64(n)) }
+func (p *mirrorPrinter) read(n int) {
+	p.bytes.Add(int64(n))
+	if p.pulse != nil {
+		p.pulse.Read(n)
+	}
+}
 
 // seen counts what a check has looked at.
-func (p *mirrorPrinter) seen(side plan.Side, _ entry.Entry) {
+func (p *mirrorPrinter) seen(side plan.Side, e entry.Entry) {
+	if p.pulse != nil {
+		p.pulse.Looked(side, e)
+	}
 	if p.looked.Add(1)%64 == 1 {
 		p.mu.Lock()
 		defer p.mu.Unlock()

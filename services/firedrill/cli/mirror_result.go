@@ -14,28 +14,9 @@ import (
 	"github.com/firedrill/firedrill/services/mirror/job"
 	"github.com/firedrill/firedrill/services/mirror/location"
 	"github.com/firedrill/firedrill/services/mirror/plan"
-	"github.com/firedrill/firedrill/services/mirror/plan/filter"
 	"github.com/firedrill/firedrill/services/mirror/proof"
 	"github.com/firedrill/firedrill/services/reporter/fold"
 )
-
-func isMirrorArgument(err error) bool {
-	return errors.Is(err, job.ErrSpec) || errors.Is(err, location.ErrLocation) ||
-		errors.Is(err, filter.ErrRule) || errors.Is(err, engine.ErrJob)
-}
-
-// heldBack reports whether an error says that something is not as it should be, and not
-// that firedrill failed: a guard refuses the place, nothing that is asked for is known yet, or
-// what is there may not be written to, or is too damaged to be repaired.
-func heldBack(err error) bool {
-	if refused, ok := errors.AsType[*engine.JobError](err); ok && refused.Field == "Places" {
-		return true
-	}
-	if _, ok := errors.AsType[*engine.GaveUpError](err); ok {
-		return true
-	}
-	return errors.Is(err, job.ErrUnwritable) || errors.Is(err, job.ErrNothingKnown) || errors.Is(err, job.ErrTooMuch)
-}
 
 // codeOf is the exit code of an error: one that has none is the caller's mistake.
 func codeOf(err error) int {
@@ -327,6 +308,14 @@ func believed(r engine.Report, equal int64) string {
 	return text
 }
 
+// compared prints what a comparison has shown. err says why it did not come to its end.
+func (p *mirrorPrinter) compared(c job.Compared, err error) error {
+	if c.Audited != nil {
+		return p.audited(*c.Audited, err)
+	}
+	return p.verified(c.Shown, c.What == drill.MirrorDrift, err)
+}
+
 // verified prints what checks have shown; list names every finding. err says why some
 // were not made.
 func (p *mirrorPrinter) verified(all []job.Verified, list bool, err error) error {
@@ -353,15 +342,14 @@ func (p *mirrorPrinter) verified(all []job.Verified, list bool, err error) error
 			}
 		}
 	}
-	if err == nil && !verified(all) {
+	c := job.Compared{Comparison: job.Comparison{What: drill.MirrorVerify}, Shown: all}
+	if list {
+		c.What = drill.MirrorDrift
+	}
+	if err == nil && !c.Good() {
 		return &exitError{code: run.Fail}
 	}
 	return err
-}
-
-// verified reports whether each side holds what it should.
-func verified(all []job.Verified) bool {
-	return !slices.ContainsFunc(all, func(v job.Verified) bool { return !v.Verified() })
 }
 
 // fewFindings is how many of each sort are printed where they were not asked for.

@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/firedrill/firedrill/pkg/bus"
 	"github.com/firedrill/firedrill/pkg/drill"
 	"github.com/firedrill/firedrill/services/mirror/engine"
 	"github.com/firedrill/firedrill/services/mirror/fleet"
@@ -67,17 +68,17 @@ type mirrorStatus struct {
 	// Mode is left out where nothing is known of the mirror.
 	Mode   string   `json:"mode,omitempty"`
 	Filter []string `json:"filter,omitempty"`
-	// State is never, running, ok, undone (a run left something undone), failed or
-	// interrupted.
+	// State is never, waiting (a run waits for others), running, stalled (it stands still),
+	// ok, undone (a run left something undone), failed, cancelled or interrupted.
 	State string `json:"state"`
-	// Running is there while a process has the mirror.
+	// Running is there while a process has the mirror, or has a run in hands that waits.
 	Running *runningJSON `json:"running,omitempty"`
 	// Last is the last run that began, Success the last that left nothing to be done,
 	// Failure the last other one that ended.
 	Last    *runlog.Run `json:"last,omitempty"`
 	Success *runlog.Run `json:"success,omitempty"`
 	Failure *runlog.Run `json:"failure,omitempty"`
-	// Check is what verify, drift or audit found last on this machine.
+	// Check is what verify, drift or audit found last.
 	Check *runlog.Check `json:"check,omitempty"`
 	// Listed is when the destination was last listed in full.
 	Listed *time.Time `json:"listed,omitempty"`
@@ -85,6 +86,9 @@ type mirrorStatus struct {
 	// while no firedrill that has the mirror runs.
 	Schedule string     `json:"schedule,omitempty"`
 	Next     *time.Time `json:"next,omitempty"`
+	// VerifySchedule and NextVerify are those of its verification.
+	VerifySchedule string     `json:"verifySchedule,omitempty"`
+	NextVerify     *time.Time `json:"nextVerify,omitempty"`
 
 	// dir is where runs are remembered.
 	dir string
@@ -92,10 +96,14 @@ type mirrorStatus struct {
 
 // runningJSON is who has a mirror, since when, and how far a run is.
 type runningJSON struct {
-	Since    time.Time       `json:"since"`
-	PID      int             `json:"pid,omitempty"`
-	By       string          `json:"by,omitempty"`
+	Since time.Time `json:"since"`
+	PID   int       `json:"pid,omitempty"`
+	By    string    `json:"by,omitempty"`
+	// Do is what is done: sync, verify, drift or audit; left out where that is not known.
+	Do       string          `json:"do,omitempty"`
 	Progress *fleet.Progress `json:"progress,omitempty"`
+	// Waits says why a run has not begun yet, which Since is then when it was taken up.
+	Waits string `json:"waits,omitempty"`
 }
 
 // fleetView is what a running firedrill knows of mirrors; nil where none runs.
@@ -118,12 +126,13 @@ func (a *app) fleetView(ctx context.Context) (v *fleetView, done func()) {
 // how far it is every two seconds.
 const silent = time.Minute
 
-// look gives what the fleet's events tell of a mirror that this machine may not know.
-func (v *fleetView) look(ctx context.Context, name string) (log *runlog.Log, running *runningJSON, err error) {
+// look gives what the fleet's events tell of a mirror that this machine may not know: of its
+// runs, of the last comparison, and of what is under way.
+func (v *fleetView) look(ctx context.Context, name string) (log *runlog.Log, check *runlog.Check, running *runningJSON, err error) {
 	for _, kind := range []string{fleet.KindFinished, fleet.KindFailed, fleet.KindCancelled} {
 		r, known, err := v.s.bus.LastMirrorEvent(ctx, name, kind)
 		if err != nil {
-			return nil, nil, err
+			return nil, nil, nil, err
 		}
 		var e fleet.Event
 		if !known || json.Unmarshal(r.Data, &e) != nil || e.Log == nil {
@@ -132,19 +141,31 @@ func (v *fleetView) look(ctx context.Context, name string) (log *runlog.Log, run
 		if newer(e.Log, log) {
 			log = e.Log
 		}
+		check = later(e.Log.Check, check)
 	}
 	r, known, err := v.s.bus.LastMirror(ctx, name)
 	if err != nil || !known || !underWayKind(r.Kind) || time.Since(r.Stored) > silent {
-		return log, nil, err
+		return log, check, nil, err
 	}
 	var e fleet.Event
-	if json.Unmarshal(r.Data, &e) == nil {
-		running = &runningJSON{Since: e.At, By: e.By, Progress: e.Progress}
-		if started, known, err := v.s.bus.LastMirrorEvent(ctx, name, fleet.KindStarted); err == nil && known {
-			running.Since = started.Stored
-		}
+	if json.Unmarshal(r.Data, &e) != nil {
+		return log, check, nil, nil // another version's
 	}
-	return log, running, nil
+	running = &runningJSON{Since: e.At, By: e.By, Do: e.Do, Progress: e.Progress}
+	if e.Since != nil {
+		running.Since, running.Waits = *e.Since, e.Reason
+	} else if started, known, err := v.s.bus.LastMirrorEvent(ctx, name, fleet.KindStarted); err == nil && known {
+		running.Since = started.Stored
+	}
+	return log, check, running, nil
+}
+
+// later is the comparison of two that ended later.
+func later(a, b *runlog.Check) *runlog.Check {
+	if a == nil || b != nil && b.Ended.After(a.Ended) {
+		return b
+	}
+	return a
 }
 
 // newer reports whether a tells of a later run than b.
@@ -154,20 +175,25 @@ func newer(a, b *runlog.Log) bool {
 
 // status gathers what is known.
 func (s *subject) status(ctx context.Context, v *fleetView) (*mirrorStatus, error) {
-	st := &mirrorStatus{Name: s.Name, From: s.From, To: s.To, Mode: modeOf(s.Mode), Filter: s.Filter, Schedule: schedule(s.Mirror), Check: s.log.Check, dir: s.env.StateDir}
+	syncs, verifies := s.Cadence(drill.MirrorSync), s.Cadence(drill.MirrorVerify)
+	st := &mirrorStatus{Name: s.Name, From: s.From, To: s.To, Mode: modeOf(s.Mode), Filter: s.Filter, Check: s.log.Check, Schedule: schedule(syncs), VerifySchedule: schedule(verifies), dir: s.env.StateDir}
 	if !s.named && s.log.Mirror.From == "" {
 		st.Mode = ""
 	}
 	log := &s.log
 	if v != nil && s.named {
-		remote, running, err := v.look(ctx, s.Name)
+		remote, check, running, err := v.look(ctx, s.Name)
 		if err != nil {
 			return nil, err
 		}
 		if st.Running = running; newer(remote, log) {
 			log = remote
 		}
-		if st.Next, err = v.next(ctx, s.Mirror, time.Now()); err != nil {
+		st.Check = later(check, st.Check)
+		if st.Next, err = v.next(ctx, s.Name, drill.MirrorSync, syncs, running); err != nil {
+			return nil, err
+		}
+		if st.NextVerify, err = v.next(ctx, s.Name, drill.MirrorVerify, verifies, running); err != nil {
 			return nil, err
 		}
 	}
@@ -197,6 +223,10 @@ func (s *subject) status(ctx context.Context, v *fleetView) (*mirrorStatus, erro
 
 func (st *mirrorStatus) state() string {
 	switch {
+	case st.Running != nil && st.Running.Waits != "":
+		return "waiting"
+	case st.Running != nil && st.Running.Progress != nil && st.Running.Progress.StillSeconds > 0:
+		return "stalled"
 	case st.Running != nil:
 		return "running"
 	case st.Last == nil:
@@ -205,6 +235,8 @@ func (st *mirrorStatus) state() string {
 		return "interrupted"
 	case st.Last.Whole:
 		return "ok"
+	case st.Last.Cancelled:
+		return "cancelled"
 	case st.Last.Failed:
 		return "failed"
 	}
@@ -213,39 +245,44 @@ func (st *mirrorStatus) state() string {
 
 func modeOf(mode string) string { return cmp.Or(mode, drill.MirrorCopy) }
 
-func schedule(m drill.Mirror) string {
+func schedule(c drill.Cadence) string {
 	switch {
-	case m.Every > 0:
-		return "every " + m.Every.String()
-	case m.Daily != "":
-		return "daily at " + m.Daily + " UTC"
+	case c.Every > 0:
+		return "every " + c.Every.String()
+	case c.Daily != "":
+		return "daily at " + c.Daily + " UTC"
 	}
 	return ""
 }
 
-// next is when a mirror runs by itself next; nil if it does not.
-func (v *fleetView) next(ctx context.Context, m drill.Mirror, now time.Time) (*time.Time, error) {
-	if m.Every == 0 && m.Daily == "" {
+// next is when a mirror does something by itself next; nil if it does not. While what is due
+// waits for others, that is when it was taken up: it is next, and ticks that come meanwhile
+// bring no other one.
+func (v *fleetView) next(ctx context.Context, mirror, what string, c drill.Cadence, running *runningJSON) (*time.Time, error) {
+	if (c == drill.Cadence{}) {
 		return nil, nil
 	}
-	last, scheduled, err := v.s.bus.MirrorTicked(ctx, m.Name)
+	if running != nil && running.Waits != "" && running.Do == what && (running.By == fleet.Scheduler || running.By == fleet.VerifyScheduler) {
+		return &running.Since, nil
+	}
+	last, scheduled, err := v.s.bus.MirrorTicked(ctx, bus.MirrorSchedule{Mirror: mirror, What: what})
 	if err != nil || !scheduled {
 		return nil, err
 	}
-	at := nextRun(m, last, now)
+	at := nextTime(c, last, time.Now())
 	return &at, nil
 }
 
-// nextRun is when a mirror that was last due, or scheduled, at a time is due next.
-func nextRun(m drill.Mirror, last, now time.Time) time.Time {
-	if m.Every > 0 {
-		at := last.Add(m.Every.D())
+// nextTime is when what was last due, or scheduled, at a time is due next.
+func nextTime(c drill.Cadence, last, now time.Time) time.Time {
+	if c.Every > 0 {
+		at := last.Add(c.Every.D())
 		if late := now.Sub(at); late > 0 {
-			at = at.Add(late.Truncate(m.Every.D()) + m.Every.D())
+			at = at.Add(late.Truncate(c.Every.D()) + c.Every.D())
 		}
 		return at.UTC().Round(time.Second)
 	}
-	clock, err := time.Parse("15:04", m.Daily)
+	clock, err := time.Parse("15:04", c.Daily)
 	if err != nil {
 		return time.Time{} // no inventory with that is read
 	}
@@ -274,7 +311,7 @@ func (st *mirrorStatus) print(a *app) {
 		line("filter", "%q", st.Filter)
 	}
 	if r := st.Running; r != nil {
-		line("running", "%s", r.words())
+		line(st.State, "%s", r.words())
 	}
 	switch {
 	case st.Mode == "":
@@ -290,16 +327,22 @@ func (st *mirrorStatus) print(a *app) {
 	if st.Success != nil && st.State != "ok" {
 		line("last success", "%s", st.Success.Words())
 	}
-	if st.Failure != nil && st.State != "failed" && st.State != "undone" {
+	if st.Failure != nil && st.State != "failed" && st.State != "undone" && st.State != "cancelled" {
 		line("last failure", "%s", st.Failure.Words())
 	}
-	switch {
-	case st.Schedule == "":
-	case st.Next != nil:
-		line("next run", "%s (%s)", clockTime(*st.Next), st.Schedule)
-	default:
-		line("next run", "%s, once `firedrill up` runs with this inventory", st.Schedule)
+	next := func(name, schedule string, at *time.Time) {
+		switch {
+		case schedule == "":
+		case at != nil && at.Before(time.Now()):
+			line(name, "as soon as it has its turn, due since %s (%s)", clockTime(*at), schedule)
+		case at != nil:
+			line(name, "%s (%s)", clockTime(*at), schedule)
+		default:
+			line(name, "%s, once `firedrill up` runs with this inventory", schedule)
+		}
 	}
+	next("next run", st.Schedule, st.Next)
+	next("next verify", st.VerifySchedule, st.NextVerify)
 	if st.Listed != nil {
 		line("listed", "%s, the destination in full: what others changed there since, no run may have seen", clockTime(*st.Listed))
 	}
@@ -328,11 +371,19 @@ func (r *runningJSON) words() string {
 	if r.PID > 0 {
 		text += fmt.Sprintf(" (process %d)", r.PID)
 	}
+	if r.Do != "" && r.Do != drill.MirrorSync {
+		text = r.Do + " " + text
+	}
+	if r.Waits != "" {
+		text += ": " + r.Waits
+	}
 	if p := r.Progress; p != nil {
 		text += fmt.Sprintf(": %d of %d, %s of %s", p.DoneActions, p.Actions, size(p.DoneBytes), size(p.Bytes))
 		switch {
 		case !p.Planned:
 			text += fmt.Sprintf(", still looking (%d seen)", p.Seen)
+		case p.StillSeconds > 0:
+			text += fmt.Sprintf(", no progress for %s", time.Duration(p.StillSeconds*float64(time.Second)).Round(time.Second))
 		case p.LeftSeconds != nil:
 			text += fmt.Sprintf(", %s left", time.Duration(*p.LeftSeconds*float64(time.Second)).Round(time.Second))
 		}
@@ -405,7 +456,10 @@ func checkedAt(c *runlog.Check) string {
 		return "-"
 	}
 	found := "ok"
-	if !c.Good {
+	switch {
+	case c.Differs:
+		found = "DRIFT"
+	case !c.Good:
 		found = "NOT ok"
 	}
 	return fmt.Sprintf("%s %s %s: %s", clockTime(c.Ended), c.What, c.Level, found)

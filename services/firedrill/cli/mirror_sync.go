@@ -4,11 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
-	"github.com/spf13/pflag"
 
 	"github.com/firedrill/firedrill/pkg/drill"
 	"github.com/firedrill/firedrill/pkg/inherit"
@@ -17,7 +15,6 @@ import (
 	"github.com/firedrill/firedrill/services/mirror/fleet"
 	"github.com/firedrill/firedrill/services/mirror/job"
 	"github.com/firedrill/firedrill/services/mirror/plan"
-	"github.com/firedrill/firedrill/services/mirror/proof"
 	"github.com/firedrill/firedrill/services/mirror/runlog"
 	"github.com/firedrill/firedrill/services/mirror/state"
 )
@@ -26,9 +23,7 @@ import (
 type syncFlags struct {
 	job.SyncOptions
 	check string
-	fleet bool
-	// timeout bounds how long a run of the fleet is watched; 0 does not.
-	timeout time.Duration
+	fleetFlags
 }
 
 func (a *app) mirrorSyncCmd(o *mirrorOptions) *cobra.Command {
@@ -46,13 +41,14 @@ only if all before went well and only what was missing in two runs; guards hold 
 where too much would go or the first location looks empty or unmounted. two-way carries
 changes both ways, and reports conflicts without resolving them.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := sf.parse(); err != nil {
+			err := sf.parse()
+			if err == nil {
+				err = sf.fleetFlags.check(cmd.Flags(), args)
+			}
+			if err != nil {
 				return err
 			}
 			if sf.fleet {
-				if err := sf.fit(cmd.Flags(), args); err != nil {
-					return err
-				}
 				return a.askFleet(cmd.Context(), o, args[0], fleet.Request{Check: sf.check, DryRun: sf.DryRun}, sf.timeout)
 			}
 			s, err := a.mirror(cmd, args, o)
@@ -80,8 +76,7 @@ changes both ways, and reports conflicts without resolving them.`,
 	f.BoolVar(&sf.DryRun, "dry-run", false, "do nothing, print what would be done, and exit as the run would")
 	f.Int64Var(&sf.MayDelete, "may-delete", 0, "how many entries this run may delete on a side, in place of the mirror's limits; -1 is any number")
 	f.BoolVar(&sf.AcceptPlaces, "accept-places", false, "go on although a location is not the disk, dataset or bucket that the mirror was set up with, and take it for the right one from now on")
-	f.BoolVar(&sf.fleet, "fleet", false, "ask the running firedrill up to make the run, with all its mirror workers, and watch it")
-	f.DurationVar(&sf.timeout, "timeout", 0, "with --fleet: how long to watch, such as 2h; the run itself goes on, and mirror cancel calls it off; 0 is until it has ended")
+	sf.fleetFlags.describe(f, "with all its mirror workers")
 	f.IntVar(&sf.Items, "transfers", 0, "how many pieces of work are under way at once; 0 lets firedrill choose")
 	return c
 }
@@ -91,31 +86,10 @@ func (sf *syncFlags) parse() (err error) {
 		return fmt.Errorf("--check: %w", err)
 	}
 	switch {
-	case sf.timeout < 0:
-		return fmt.Errorf("--timeout: %s is no time to watch: write one such as 30m, or 0 to watch until the run has ended", sf.timeout)
-	case sf.timeout > 0 && !sf.fleet:
-		return errors.New("--timeout: it bounds how long a run of the fleet is watched: give --fleet, too, or interrupt a run that is made here")
 	case sf.Items < 0:
 		return fmt.Errorf("--transfers: %d is no number of pieces: write 1 or more, or 0 to let firedrill choose", sf.Items)
 	case sf.MayDelete < -1:
 		return fmt.Errorf("--may-delete: %d is no number of entries: write how many, or -1 to take the limits off for this run", sf.MayDelete)
-	}
-	return nil
-}
-
-// fit refuses what a running firedrill cannot be told.
-func (sf *syncFlags) fit(f *pflag.FlagSet, args []string) error {
-	if len(args) != 1 {
-		return errors.New("--fleet: a running firedrill runs the mirrors of its inventory: give a name")
-	}
-	given := describing(f)
-	for _, name := range []string{"may-delete", "accept-places", "transfers", "wait"} {
-		if f.Changed(name) {
-			given = append(given, "--"+name)
-		}
-	}
-	if len(given) > 0 {
-		return fmt.Errorf("--fleet: the running firedrill runs the mirror as its inventory describes it, without %s: leave that out, or leave --fleet out to run it here", strings.Join(given, ", "))
 	}
 	return nil
 }
@@ -125,6 +99,7 @@ func (a *app) sync(ctx context.Context, o *mirrorOptions, s *subject, so job.Syn
 	p := a.mirrorPrinter(o)
 	p.start()
 	defer p.stop()
+	defer a.guard(p, s)()
 	defer mindInterrupt(ctx, p, s.left(so.DryRun))()
 	began, first := time.Now(), !runlog.Begun(s.dir())
 	if !so.DryRun {
@@ -234,28 +209,27 @@ func (a *app) noteEnd(s *subject, so job.SyncOptions, res job.Result, err error)
 
 // noteCheck keeps what a comparison came to of the mirror that is remembered in dir, which
 // is open. Of one that did not come to its end nothing is kept.
-func (a *app) noteCheck(dir, what string, level proof.Level, good bool, sides []job.Verified, err error) {
+func (a *app) noteCheck(dir string, c job.Compared, err error) {
 	if err != nil {
 		return
 	}
-	c := runlog.Check{What: what, Level: level.String(), By: requester(), Ended: time.Now().UTC(), Good: good}
-	for _, v := range sides {
-		c.Sides = append(c.Sides, fmt.Sprintf("%s: %s", v.Place, v.Result))
-	}
-	if err := runlog.Checked(dir, c); err != nil {
+	if err := runlog.Checked(dir, runlog.CheckOf(c, requester(), time.Now())); err != nil {
 		fmt.Fprintln(a.Err, "firedrill:", err)
 	}
 }
 
 // mirrorFailure is the exit code of what kept a mirror from running, or from being compared:
 // a wrong description is the caller's.
-func mirrorFailure(err error) error {
+func mirrorFailure(err error) error { return faulty(job.FaultOf(err), err) }
+
+// faulty gives an error the exit code of a fault.
+func faulty(f job.Fault, err error) error {
 	switch {
 	case err == nil:
 		return nil
-	case heldBack(err):
+	case f == job.FaultRefused:
 		return &exitError{code: run.Fail, err: err}
-	case isMirrorArgument(err):
+	case f == job.FaultDescription:
 		return err
 	}
 	return failure(err)

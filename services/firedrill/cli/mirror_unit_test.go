@@ -70,9 +70,9 @@ func TestNextRun(t *testing.T) {
 		}
 		return v
 	}
-	hourly, nightly := drill.Mirror{Every: event.Duration(time.Hour)}, drill.Mirror{Daily: "02:30"}
+	hourly, nightly := drill.Cadence{Every: event.Duration(time.Hour)}, drill.Cadence{Daily: "02:30"}
 	for _, c := range []struct {
-		m               drill.Mirror
+		m               drill.Cadence
 		last, now, want string
 	}{
 		{hourly, "2026-01-01T10:00:00Z", "2026-01-01T10:20:00Z", "2026-01-01T11:00:00Z"},
@@ -80,7 +80,7 @@ func TestNextRun(t *testing.T) {
 		{nightly, "2026-01-01T02:30:00Z", "2026-01-01T02:29:59Z", "2026-01-01T02:30:00Z"},
 		{nightly, "2026-01-01T02:30:00Z", "2026-01-01T03:30:00+01:00", "2026-01-02T02:30:00Z"},
 	} {
-		if got := nextRun(c.m, at(c.last), at(c.now)); !got.Equal(at(c.want)) {
+		if got := nextTime(c.m, at(c.last), at(c.now)); !got.Equal(at(c.want)) {
 			t.Errorf("%+v at %s: %s, want %s", c.m, c.now, got, c.want)
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -128,12 +129,13 @@ func (a *app) watchCmd() *cobra.Command {
 
 func (a *app) schemaCmd() *cobra.Command {
 	return &cobra.Command{
-		Use:   "schema [drill|inventory|report|asyncapi|EVENT-TYPE]",
+		Use:   "schema [drill|inventory|report|asyncapi|mirror-request|mirror-event|mirror-cancel|EVENT-TYPE]",
 		Short: "Print a JSON Schema, or list them",
 		Args:  cobra.MaximumNArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
+			fixed := []string{"drill", "inventory", "report", "asyncapi", "mirror-request", "mirror-event", "mirror-cancel"}
 			if len(args) == 0 {
-				fmt.Fprintln(a.Out, "drill\ninventory\nreport\nasyncapi")
+				fmt.Fprintln(a.Out, strings.Join(fixed, "\n"))
 				for _, i := range event.Table() {
 					fmt.Fprintf(a.Out, "%-22s %s\n", i.Type, i.Summary)
 				}
@@ -147,7 +149,7 @@ func (a *app) schemaCmd() *cobra.Command {
 				data, ok = schemas.AsyncAPI(), true
 			}
 			if !ok {
-				known := []string{"drill", "inventory", "report", "asyncapi"}
+				known := fixed
 				for _, i := range event.Table() {
 					known = append(known, string(i.Type))
 				}

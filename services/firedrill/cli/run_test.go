@@ -12,23 +12,23 @@ import (
 	"github.com/firedrill/firedrill/pkg/run"
 )
 
-// outcome is what a command came to.
-type outcome struct {
+// invoked is what a command came to.
+type invoked struct {
 	code      int
 	out, errs string
 }
 
 // command runs a command with the drivers of simRegistry.
-func command(t *testing.T, stateDir string, args ...string) outcome {
+func command(t *testing.T, stateDir string, args ...string) invoked {
 	t.Helper()
 	var o, e bytes.Buffer
 	code := Run(t.Context(), append([]string{"--state-dir", stateDir}, args...), Streams{In: strings.NewReader(""), Out: &o, Err: &e}, simRegistry())
-	return outcome{code, o.String(), e.String()}
+	return invoked{code, o.String(), e.String()}
 }
 
 // runPunctually runs a drill again while the machine is too busy for the observer's
 // schedule, which makes a drill rightly INVALID.
-func runPunctually(t *testing.T, stateDir string, args ...string) (did outcome) {
+func runPunctually(t *testing.T, stateDir string, args ...string) (did invoked) {
 	t.Helper()
 	const tries = 12
 	for range tries {

@@ -118,7 +118,7 @@ func (w *Worker) sameContent(ctx context.Context, to plan.Side, mine, now *entry
 	}
 	known, same := ours.SameAs(theirs)
 	if !known && !checkable(theirs) {
-		sum, err := hashContent(ctx, w.Places[to], *now, entry.Sum{}, w.Limit, w.Read)
+		sum, err := Hash(ctx, w.Places[to], *now, entry.Sum{}, w.Limit, w.Read)
 		if err != nil {
 			return false, err
 		}
@@ -130,7 +130,7 @@ func (w *Worker) sameContent(ctx context.Context, to plan.Side, mine, now *entry
 		if like.Contains(entry.HasCRC32C) {
 			like = like.Without(entry.HasETag) // which costs an MD5
 		}
-		sum, err := hashContent(ctx, w.Places[to.Other()], *mine, like, w.Limit, w.Read)
+		sum, err := Hash(ctx, w.Places[to.Other()], *mine, like, w.Limit, w.Read)
 		if err != nil {
 			return false, err
 		}

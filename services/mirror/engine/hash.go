@@ -119,13 +119,9 @@ func (t *etag) sum() string {
 const buffer = 256 << 10
 
 // Hash reads the content of a file in a place and gives its hashes, as far as they
-// can be compared with like. limit bounds the bytes per second; nil does not.
-func Hash(ctx context.Context, p place.Place, e entry.Entry, like entry.Sum, limit *rate.Limiter) (entry.Sum, error) {
-	return hashContent(ctx, p, e, like, limit, nil)
-}
-
-// hashContent is Hash, and tells read of what is read.
-func hashContent(ctx context.Context, p place.Place, e entry.Entry, like entry.Sum, limit *rate.Limiter, read func(int)) (entry.Sum, error) {
+// can be compared with like. limit bounds the bytes per second; nil does not. read, if not
+// nil, is told how many bytes were read, again and again.
+func Hash(ctx context.Context, p place.Place, e entry.Entry, like entry.Sum, limit *rate.Limiter, read func(int)) (entry.Sum, error) {
 	c, err := p.Open(ctx, e, 0, e.Size)
 	if err != nil {
 		return entry.Sum{}, err

@@ -281,7 +281,7 @@ func holds(t testing.TB, p place.Place) map[string]string {
 		what := fmt.Sprintf("%v %04o %d:%d", e.Kind, e.Mode, e.UID, e.GID)
 		switch e.Kind {
 		case entry.File:
-			sum, err := Hash(t.Context(), p, e, entry.Sum{}, nil)
+			sum, err := Hash(t.Context(), p, e, entry.Sum{}, nil, nil)
 			must(t, err)
 			what += fmt.Sprintf(" %d %x", e.MTime, sum.BLAKE3)
 		case entry.Symlink:

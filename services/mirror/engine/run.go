@@ -170,7 +170,7 @@ func (r *run) plan() (*plan.Plan, error) {
 
 // hash reads what only one side holds, for the plan.
 func (r *run) hash(s plan.Side, e entry.Entry, like entry.Sum) (entry.Sum, error) {
-	return Hash(r.ctx, r.Places[s], e, like, r.Limit)
+	return Hash(r.ctx, r.Places[s], e, like, r.Limit, nil)
 }
 
 // identify compares the places with those that the mirror was set up between.

@@ -374,7 +374,7 @@ func (w *Worker) rehash(ctx context.Context, a *plan.Action) error {
 		if e.Kind != entry.File {
 			continue
 		}
-		sum, err := hashContent(ctx, w.Places[s], e, other, w.Limit, w.Read)
+		sum, err := Hash(ctx, w.Places[s], e, other, w.Limit, w.Read)
 		if err != nil {
 			return err
 		}

@@ -3,15 +3,15 @@ package fleet
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"strings"
 	"sync/atomic"
 
 	"github.com/firedrill/firedrill/pkg/bus"
+	"github.com/firedrill/firedrill/services/mirror/runlog"
 )
 
 // ErrCancelled is the cause of a run that was called off.
-var ErrCancelled = errors.New("the run was called off")
+var ErrCancelled = runlog.ErrCancelled
 
 // Cancel is the body of mirror.cmd.<mirror>.cancel.
 type Cancel struct {

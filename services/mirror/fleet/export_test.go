@@ -44,3 +44,8 @@ var EncodeDones = encodeDones
 
 // Summary is what is published of a run's result.
 var Summary = summary
+
+// Pending reports whether the last request of a scheduler waits.
+func Pending(ctx context.Context, c Config, who, mirror string) (bool, error) {
+	return (&runner{Config: c}).pending(ctx, who, mirror)
+}

@@ -12,21 +12,25 @@ import (
 
 // noteBegin and noteEnd keep, for people, what runs came to. That it cannot be noted
 // keeps no run from being made.
-func (r *runner) noteBegin(ctx context.Context, m drill.Mirror, o job.SyncOptions, by string, at time.Time) {
-	if o.DryRun || ctx.Err() != nil {
+func (r *runner) noteBegin(ctx context.Context, q *request, at time.Time) {
+	if q.task.sync.DryRun || ctx.Err() != nil {
 		return
 	}
-	if err := runlog.Begin(runlog.Dir(r.Env, m), m, by, at); err != nil {
-		r.Log.Warn("a run is not noted", "mirror", m.Name, "error", err)
+	if err := runlog.Begin(runlog.Dir(r.Env, q.mirror), q.mirror, q.event.By, at); err != nil {
+		r.Log.Warn("a run is not noted", "mirror", q.mirror.Name, "error", err)
 	}
 }
 
-func (r *runner) noteEnd(ctx context.Context, m drill.Mirror, o job.SyncOptions, res job.Result, err error) {
-	if o.DryRun || errors.Is(err, ErrTaken) || ctx.Err() != nil && !errors.Is(context.Cause(ctx), ErrCancelled) {
+func (r *runner) noteEnd(ctx context.Context, q *request, res job.Result, err error) {
+	cancelled := errors.Is(context.Cause(ctx), ErrCancelled)
+	if q.task.sync.DryRun || errors.Is(err, ErrTaken) || ctx.Err() != nil && !cancelled {
 		return // or another process goes on with it
 	}
-	if err := runlog.End(runlog.Dir(r.Env, m), m, res, err, r.Env.Now()); err != nil {
-		r.Log.Warn("the end of a run is not noted", "mirror", m.Name, "error", err)
+	if cancelled && !errors.Is(err, ErrCancelled) {
+		err = context.Cause(ctx)
+	}
+	if err := runlog.End(runlog.Dir(r.Env, q.mirror), q.mirror, res, err, r.Env.Now()); err != nil {
+		r.Log.Warn("the end of a run is not noted", "mirror", q.mirror.Name, "error", err)
 	}
 }
 

@@ -9,7 +9,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"time"
 
 	"github.com/firedrill/firedrill/pkg/bus"
 	"github.com/firedrill/firedrill/pkg/drill"
@@ -35,18 +34,30 @@ func newRunner(c Config) *runner {
 	return &runner{Config: c, turns: newTurns(), slots: make(chan struct{}, c.Runs)}
 }
 
+// request is one that is in this process's hands, as a run of its own: nothing of another
+// try of it is taken for it.
+type request struct {
+	message bus.Message
+	mirror  drill.Mirror
+	task    task
+	// event is what all that is told of it has in common.
+	event Event
+	calls *calls
+	waits *waits
+}
+
 // onRequest makes one run.
 func (r *runner) onRequest(ctx context.Context, m bus.Message) error {
-	req, err := bus.ReadMirrorRequest(m.Subject)
+	asked, err := bus.ReadMirrorRequest(m.Subject)
 	if err != nil {
 		return bus.Poison(err)
 	}
-	// Each try of a request is a run of its own: nothing of another one's is taken
-	// for it.
-	run := runOf(m.Seq) + strings.ToLower(rand.Text()[:10])
-	e := Event{Mirror: req.Mirror, Run: run, By: req.Who}
-	body, check, err := parseRequest(m.Data)
-	mirror, known := r.Inventory.FindMirror(req.Mirror)
+	e := Event{Mirror: asked.Mirror, Run: runOf(m.Seq) + strings.ToLower(rand.Text()[:10]), By: asked.Who}
+	t, err := parseRequest(m.Data)
+	mirror, known := r.Inventory.FindMirror(asked.Mirror)
+	if e.Do = t.do; err == nil && known {
+		err = t.on(mirror)
+	}
 	switch {
 	case err != nil:
 		e.Reason = err.Error()
@@ -55,14 +66,7 @@ func (r *runner) onRequest(ctx context.Context, m bus.Message) error {
 		e.Reason = fmt.Sprintf("%v: the operator adds it under spec.mirrors", ErrUnknown)
 		return r.reject(ctx, e)
 	}
-	if m.Delivered <= maxTries { // else it is only to be answered
-		done, err := r.turns.take(ctx, mirror.Name, r.Env.Turn(mirror, use(body.DryRun)))
-		if err != nil {
-			return err
-		}
-		defer done()
-	}
-	err = r.attempt(ctx, m, mirror, e, job.SyncOptions{Check: check, DryRun: body.DryRun})
+	err = r.attempt(ctx, &request{message: m, mirror: mirror, task: t, event: e})
 	if err != nil && ctx.Err() == nil && m.Delivered >= maxTries && !errors.Is(err, ErrAbandoned) {
 		// Nobody tries again, and somebody may wait for an answer.
 		r.Log.Error("a mirror's run is given up", "mirror", e.Mirror, "run", e.Run, "by", e.By, "error", err)
@@ -72,65 +76,88 @@ func (r *runner) onRequest(ctx context.Context, m bus.Message) error {
 	return err
 }
 
-// attempt makes the run once nobody else has the mirror, or until it is called off.
-func (r *runner) attempt(ctx context.Context, m bus.Message, mirror drill.Mirror, e Event, o job.SyncOptions) error {
+// attempt makes the run once it has its turn and nobody else has the mirror, or until it is
+// called off.
+func (r *runner) attempt(ctx context.Context, q *request) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	defer cancel(nil)
-	c := &calls{run: e.Run, cancel: cancel}
-	wg.Go(func() { r.awaitCancel(ctx, mirror.Name, m.Seq, c) })
-	turn := r.Env.Turn(mirror, use(o.DryRun))
-	err := r.unlocked(ctx, mirror.Name, e.Run, func() error {
-		end, err := r.Env.Begin(ctx, turn)
-		if err != nil {
-			return err
-		}
-		return errors.Join(r.once(ctx, m, mirror, e, o, c), end())
-	})
+	q.calls, q.waits = &calls{run: q.event.Run, cancel: cancel}, &waits{runner: r, event: q.event}
+	wg.Go(func() { r.awaitCancel(ctx, q.mirror.Name, q.message.Seq, q.calls) })
+	q.waits.begin(ctx, "")
+	defer q.waits.over()
+	err := r.inTurn(ctx, q)
 	if err != nil && errors.Is(context.Cause(ctx), ErrCancelled) {
-		return r.tell(context.WithoutCancel(ctx), KindCancelled, e) // before it began
+		return r.tell(context.WithoutCancel(ctx), KindCancelled, q.event) // before it began
 	}
 	return err
 }
 
-// use is what a run does at its places.
-func use(dry bool) job.Use {
-	if dry {
-		return job.Looks
+// inTurn makes the run when it has its turn.
+func (r *runner) inTurn(ctx context.Context, q *request) error {
+	if q.message.Delivered <= maxTries { // else it is only to be answered
+		done, err := r.turns.take(ctx, q.mirror.Name, r.Env.Turn(q.mirror, q.task.use()))
+		if err != nil {
+			return err
+		}
+		defer done()
 	}
-	return job.Runs
+	return r.unlocked(ctx, q)
 }
 
-// unlocked calls fn again and again while somebody runs the mirror at the command line, or
-// another process of this machine works on one of its places: meanwhile others have the
-// slot and the lease.
-func (r *runner) unlocked(ctx context.Context, mirror, run string, fn func() error) error {
-	return state.Wait(ctx, fn, func(busy *state.LockedError) error {
-		r.Log.Info("a run waits: somebody has the mirror open, or one of its places", "mirror", mirror, "run", run, "error", busy)
+// unlocked makes the run, and again and again tries to, while somebody runs the mirror at
+// the command line, or another process of this machine works on one of its places:
+// meanwhile others have the slot and the lease.
+func (r *runner) unlocked(ctx context.Context, q *request) error {
+	needs := r.Env.Turn(q.mirror, q.task.use())
+	once := func() error {
+		end, err := r.Env.Begin(ctx, needs)
+		if err == nil {
+			err = errors.Join(r.once(ctx, q), end())
+		}
+		if busy, ok := errors.AsType[*state.LockedError](err); ok {
+			why := busy.Error()
+			if busy.By == "" {
+				why = "somebody has the mirror open: " + why
+			}
+			q.waits.begin(ctx, why)
+		}
+		return err
+	}
+	return state.Wait(ctx, once, func(busy *state.LockedError) error {
+		r.Log.Info("a run waits", "mirror", q.mirror.Name, "run", q.event.Run, "error", busy)
 		return nil
 	})
 }
 
+// inside is where a mirror is opened that has its turn.
+func (r *runner) inside() job.Env {
+	env := r.Env
+	env.Locks = ""
+	return env
+}
+
 // once makes the run as soon as nobody else plans this mirror and a slot is free.
-func (r *runner) once(ctx context.Context, m bus.Message, mirror drill.Mirror, e Event, o job.SyncOptions, c *calls) error {
-	return r.alone(ctx, mirror.Name, e.Run, func(ctx context.Context, h *held) error {
-		if over, err := r.answered(ctx, mirror.Name, m); over || err != nil {
+func (r *runner) once(ctx context.Context, q *request) error {
+	return r.alone(ctx, q.mirror.Name, q.event.Run, func(ctx context.Context, h *held) error {
+		if over, err := r.answered(ctx, q.mirror.Name, q.message); over || err != nil {
 			return err
 		}
-		if m.Delivered > maxTries {
-			return r.abandon(ctx, mirror, m, e, o)
+		if q.message.Delivered > maxTries {
+			return r.abandon(ctx, q)
 		}
-		if err := r.tell(ctx, KindStarted, e); err != nil {
+		q.waits.over()
+		if err := r.tell(ctx, KindStarted, q.event); err != nil {
 			return err
 		}
 		// It is this run's, as no other one has the mirror.
-		started, _, err := r.Bus.LastMirrorEvent(ctx, mirror.Name, KindStarted)
+		started, _, err := r.Bus.LastMirrorEvent(ctx, q.mirror.Name, KindStarted)
 		if err != nil {
 			return err
 		}
-		c.begin(started.Seq)
-		return r.run(ctx, h, mirror, e, o)
+		q.calls.begin(started.Seq)
+		return r.run(ctx, h, q)
 	})
 }
 
@@ -140,13 +167,16 @@ var ErrAbandoned = errors.New("abandoned")
 
 // abandon answers a request that each process which took it was cut off from. One try
 // is left for that: after the last one nobody would see the request again.
-func (r *runner) abandon(ctx context.Context, mirror drill.Mirror, m bus.Message, e Event, o job.SyncOptions) error {
+func (r *runner) abandon(ctx context.Context, q *request) error {
+	e := q.event
 	err := fmt.Errorf("%w: each of the %d processes that took the request was killed, stopped or cut off before its run ended: see their logs, and ask again once that is mended",
-		ErrAbandoned, m.Delivered-1)
+		ErrAbandoned, q.message.Delivered-1)
 	r.Log.Error("a mirror's run is given up", "mirror", e.Mirror, "run", e.Run, "by", e.By, "error", err)
-	r.noteBegin(ctx, mirror, o, e.By, r.Env.Now())
-	r.noteEnd(ctx, mirror, o, job.Result{}, err)
-	e.Reason, e.Log = err.Error(), r.known(mirror)
+	if !q.task.compares() {
+		r.noteBegin(ctx, q, r.Env.Now())
+		r.noteEnd(ctx, q, job.Result{}, err)
+	}
+	e.Reason, e.Log = err.Error(), r.known(q.mirror)
 	return errors.Join(bus.Poison(err), r.tell(ctx, KindFailed, e))
 }
 
@@ -172,27 +202,60 @@ func (r *runner) answered(ctx context.Context, mirror string, m bus.Message) (bo
 // runOf begins the names of the runs that a request is answered with.
 func runOf(seq uint64) string { return strconv.FormatUint(seq, 10) + "-" }
 
-func (r *runner) run(ctx context.Context, h *held, m drill.Mirror, e Event, o job.SyncOptions) error {
-	res, err := r.sync(ctx, h, m, e, o)
-	e.Log = r.known(m)
+func (r *runner) run(ctx context.Context, h *held, q *request) error {
+	e, err := r.carry(ctx, h, q)
+	e.Log = r.known(q.mirror)
 	switch {
 	case errors.Is(context.Cause(ctx), ErrCancelled):
-		r.Log.Warn("a mirror's run was called off", "mirror", m.Name, "run", e.Run, "by", e.By)
+		r.Log.Warn("a mirror's run was called off", "mirror", e.Mirror, "run", e.Run, "by", e.By)
+		e.Result, e.Outcome = nil, nil
 		return r.tell(context.WithoutCancel(ctx), KindCancelled, e)
 	case ctx.Err() != nil:
 		return ctx.Err() // the process stops; another one goes on
 	case errors.Is(err, state.ErrLocked), errors.Is(err, ErrTaken):
 		return err // it is made later, or by another one
 	case err != nil:
-		r.Log.Error("a mirror's run failed", "mirror", m.Name, "run", e.Run, "by", e.By, "error", err)
-		e.Reason = err.Error()
+		r.Log.Error("a mirror's run failed", "mirror", e.Mirror, "run", e.Run, "by", e.By, "do", e.Do, "error", err)
+		e.Reason, e.Fault, e.Result, e.Outcome = err.Error(), job.FaultOf(err), nil, nil
 		return r.tell(ctx, KindFailed, e)
-	}
-	e.Result = summary(m, res, o.DryRun)
-	if left := runlog.Left(&res.Report); left > 0 && !o.DryRun {
-		r.Log.Warn("a mirror's run left something undone", "mirror", m.Name, "run", e.Run, "by", e.By, "problems", left, "first", e.Result.Problems)
+	case e.Outcome != nil:
+		return r.tellOutcome(ctx, e)
 	}
 	return r.tell(ctx, KindFinished, e)
+}
+
+// carry carries out what is asked for, and gives the event that tells what it came to. The
+// pulse begins first: opening a place may take for ever, too.
+func (r *runner) carry(ctx context.Context, h *held, q *request) (Event, error) {
+	e, p := q.event, newBeats(r, q.mirror, q.event)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	beat, stop := context.WithCancel(ctx)
+	defer stop()
+	wg.Go(func() { p.publish(beat) })
+	var err error
+	if q.task.compares() {
+		e.Outcome, err = r.compare(ctx, h, q, p)
+		return e, err
+	}
+	res, err := r.sync(ctx, h, q, p)
+	if err != nil {
+		return e, err
+	}
+	e.Result = summary(q.mirror, res, q.task.sync.DryRun)
+	at := []any{"mirror", e.Mirror, "run", e.Run, "by", e.By}
+	if left := runlog.Left(&res.Report); left > 0 && !q.task.sync.DryRun {
+		r.Log.Warn("a mirror's run left something undone", append(at, "problems", left, "first", e.Result.Problems)...)
+	} else {
+		r.Log.Info("a mirror's run ended well", append(at, "dryRun", q.task.sync.DryRun, "seconds", e.Result.Seconds, "copied", e.Result.Done[plan.Put.String()], "bytes", e.Result.Bytes,
+			"deleted", e.Result.Done[plan.Delete.String()], "equal", e.Result.Done[plan.Equal.String()])...)
+	}
+	return e, nil
+}
+
+// begins says that a run has the mirror open, or cannot open it.
+func (r *runner) begins(q *request) {
+	r.Log.Info("a mirror's run begins", "mirror", q.mirror.Name, "run", q.event.Run, "by", q.event.By, "do", q.event.Do)
 }
 
 func (r *runner) reject(ctx context.Context, e Event) error {
@@ -200,37 +263,30 @@ func (r *runner) reject(ctx context.Context, e Event) error {
 	return r.tell(ctx, KindRejected, e)
 }
 
-// sync opens the mirror and makes the run over all workers. The pulse begins first:
-// opening a place may take for ever, too.
-func (r *runner) sync(ctx context.Context, h *held, m drill.Mirror, e Event, o job.SyncOptions) (job.Result, error) {
-	pulse := newPulse(r, m, e)
-	o.Watch = pulse.feel
-	var wg sync.WaitGroup
-	defer wg.Wait()
-	beat, stop := context.WithCancel(ctx)
-	defer stop()
-	wg.Go(func() { pulse.beat(beat) })
-	if m.Snapshots != nil {
-		return r.snapshots(ctx, m, e, o)
+// sync opens the mirror and makes the run over all workers.
+func (r *runner) sync(ctx context.Context, h *held, q *request, p *beats) (job.Result, error) {
+	o := q.task.sync
+	o.Watch = p.Feel
+	if q.mirror.Snapshots != nil {
+		return r.snapshots(ctx, q, o)
 	}
 	began := r.Env.Now()
-	env := r.Env
-	env.Locks = "" // it has its turn
-	j, err := env.OpenRun(ctx, m, o.DryRun)
+	j, err := r.inside().OpenRun(ctx, q.mirror, o.DryRun)
 	if errors.Is(err, state.ErrLocked) {
 		return job.Result{}, err
 	}
-	r.noteBegin(ctx, m, o, e.By, began)
+	r.begins(q)
+	r.noteBegin(ctx, q, began)
 	var own bus.MirrorMemory
 	if err == nil {
 		own, err = r.recall(ctx, h, j, &o)
 	}
 	if err != nil {
-		r.noteEnd(ctx, m, o, job.Result{}, err)
+		r.noteEnd(ctx, q, job.Result{}, err)
 		return job.Result{}, err
 	}
-	res, err := r.carryOut(ctx, j, m.Name, e.Run, pulse.read, o)
-	r.noteEnd(ctx, m, o, res, err)
+	res, err := r.carryOut(ctx, j, q.mirror.Name, q.event.Run, p.read, o)
+	r.noteEnd(ctx, q, res, err)
 	if !o.DryRun {
 		r.left(h, j, own)
 	}
@@ -265,7 +321,7 @@ func (r *runner) carryOut(ctx context.Context, j *job.Job, mirror, run string, r
 func (r *runner) tell(ctx context.Context, kind string, e Event) error {
 	e.At = r.Env.Now().UTC()
 	id := e.Mirror + "/" + e.Run + "/" + kind
-	if kind == KindProgress || kind == KindStalled {
+	if kind == KindProgress || kind == KindStalled || kind == KindWaiting {
 		id = ""
 	}
 	if err := r.Bus.PublishMirrorEvent(ctx, e.Mirror, kind, id, e); err != nil {
@@ -293,84 +349,4 @@ func summary(m drill.Mirror, res job.Result, dry bool) *Result {
 	all := runlog.Problems(&res.Report)
 	out.Problems = all[:min(len(all), fewProblems)]
 	return out
-}
-
-// pulse publishes how far a run is, and raises the alarm when it stands still.
-type pulse struct {
-	runner  *runner
-	event   Event
-	stalled time.Duration
-	// read is what was read so far, also of what is not done yet.
-	read *tally
-
-	mu    sync.Mutex
-	last  engine.Progress
-	moved time.Time
-}
-
-// pulseEvery is how often progress is published.
-const pulseEvery = 2 * time.Second
-
-func newPulse(r *runner, m drill.Mirror, e Event) *pulse {
-	p := &pulse{runner: r, event: e, read: &tally{}, stalled: m.Stalled.D(), moved: r.Env.Now()}
-	if p.stalled == 0 {
-		p.stalled = drill.DefaultStalled
-	}
-	return p
-}
-
-// feel is told of progress by the engine and must be quick.
-func (p *pulse) feel(g engine.Progress) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if g.Seen != p.last.Seen || g.DoneActions != p.last.DoneActions || g.DoneBytes != p.last.DoneBytes {
-		p.moved = g.At
-	}
-	p.last = g
-}
-
-// beat publishes until ctx ends.
-func (p *pulse) beat(ctx context.Context) {
-	tick := time.NewTicker(pulseEvery)
-	defer tick.Stop()
-	raised := false
-	told := int64(0)
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-		now, read := p.runner.Env.Now(), p.read.bytes()
-		p.mu.Lock()
-		if read != told {
-			p.moved, told = now, read
-		}
-		g, still := p.last.WithRead(read), now.Sub(p.moved)
-		p.mu.Unlock()
-		g.At = now
-		kind, e := KindProgress, p.event
-		e.Progress = describe(g)
-		switch {
-		case still < p.stalled:
-			raised = false
-		case raised: // It goes on telling: who is silent is taken for dead.
-		default:
-			raised, kind = true, KindStalled
-			e.Reason = fmt.Sprintf("no progress for %s", still.Round(time.Second))
-			p.runner.Log.Error("a mirror stands still", "mirror", e.Mirror, "run", e.Run, "for", still)
-		}
-		if err := p.runner.tell(ctx, kind, e); err != nil && ctx.Err() == nil {
-			p.runner.Log.Warn("publish progress", "error", err)
-		}
-	}
-}
-
-func describe(g engine.Progress) *Progress {
-	p := &Progress{Planned: g.Planned, Seen: g.Seen, Actions: g.Actions, DoneActions: g.DoneActions, Bytes: g.Bytes, DoneBytes: g.DoneBytes, Failed: g.Failed}
-	if left, ok := g.ETA(); ok {
-		s := left.Seconds()
-		p.LeftSeconds = &s
-	}
-	return p
 }

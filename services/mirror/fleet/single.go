@@ -7,8 +7,6 @@ import (
 	"strings"
 
 	"github.com/firedrill/firedrill/pkg/bus"
-	"github.com/firedrill/firedrill/services/mirror/engine"
-	"github.com/firedrill/firedrill/services/mirror/job"
 )
 
 // Single runs mirrors for the process that has it and for nobody else. It takes nothing
@@ -27,21 +25,16 @@ func NewSingle(c Config) *Single {
 // Do runs a mirror, and returns when the run has ended, as Ask does. A run whose ctx ends
 // is called off: nobody goes on with it.
 func (s *Single) Do(ctx context.Context, m bus.MirrorRequest, r Request) (*Result, error) {
-	check, err := engine.ParseCheck(r.Check)
+	t, err := r.task()
 	if err != nil {
-		return nil, fmt.Errorf("mirror %s: check: %w", m.Mirror, err)
+		return nil, fmt.Errorf("mirror %s: %w", m.Mirror, err)
 	}
 	mirror, known := s.runner.Inventory.FindMirror(m.Mirror)
 	if !known {
 		return nil, fmt.Errorf("mirror %s: %w", m.Mirror, ErrUnknown)
 	}
-	done, err := s.runner.turns.take(ctx, mirror.Name, s.runner.Env.Turn(mirror, use(r.DryRun)))
-	if err != nil {
-		return nil, fmt.Errorf("mirror %s: %w", m.Mirror, err)
-	}
-	defer done()
 	// No stored request has a number that begins with a letter.
-	e := Event{Mirror: m.Mirror, Run: "s" + strings.ToLower(rand.Text()[:10]), By: m.Who}
+	e := Event{Mirror: m.Mirror, Run: "s" + strings.ToLower(rand.Text()[:10]), Do: t.do, By: m.Who}
 	before, _, err := s.runner.Bus.LastMirror(ctx, m.Mirror)
 	if err != nil {
 		return nil, err
@@ -50,7 +43,7 @@ func (s *Single) Do(ctx context.Context, m bus.MirrorRequest, r Request) (*Resul
 	defer end(nil)
 	defer context.AfterFunc(ctx, func() { end(fmt.Errorf("%w: %w", ErrCancelled, context.Cause(ctx))) })()
 	once := bus.Message{Seq: before.Seq, Delivered: 1}
-	if err := s.runner.attempt(run, once, mirror, e, job.SyncOptions{Check: check, DryRun: r.DryRun}); err != nil {
+	if err := s.runner.attempt(run, &request{message: once, mirror: mirror, task: t, event: e}); err != nil {
 		return nil, fmt.Errorf("mirror %s: %w", m.Mirror, err)
 	}
 	// Its end is stored by now.

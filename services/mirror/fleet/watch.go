@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -43,11 +44,7 @@ func (w *Watch) Heard() (kind string, last Event) { return w.kind, w.last }
 
 // Ended reports whether that was the run's end.
 func (w *Watch) Ended() bool {
-	switch w.kind {
-	case "", KindStarted, KindProgress, KindStalled:
-		return false
-	}
-	return true
+	return slices.Contains(endings(), w.kind)
 }
 
 // Follow goes on watching until the run's end, or until ctx ends, whose error it returns:

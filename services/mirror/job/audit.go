@@ -29,6 +29,9 @@ type AuditOptions struct {
 	RepairSource bool
 	// Seen is told of each entry that was read.
 	Seen func(plan.Side, entry.Entry)
+	// Bytes, if not nil, is told how many bytes were read, again and again and by several
+	// goroutines at once.
+	Bytes func(int)
 }
 
 // Audited is what an audit has shown.
@@ -59,9 +62,8 @@ type Rot struct {
 	// Repaired says that it was replaced and read again; Err why it could not be.
 	Repaired bool
 	Err      error
-
-	// lost says that it could not be read, so that it is not known to be different.
-	lost bool
+	// Lost says that it could not be read, so that it is not known to be different.
+	Lost bool
 }
 
 // Clean reports whether each side was shown to hold what the manifest says, and both the
@@ -98,7 +100,7 @@ func (a Audited) Edited() (n int64) {
 		n += s.Verdict.Different.Count
 	}
 	for _, r := range a.Rotten {
-		if !r.lost {
+		if !r.Lost {
 			n--
 		}
 	}
@@ -193,7 +195,7 @@ func (j *Job) rotten(ctx context.Context, bad map[string]*[2]flaw) ([]Rot, error
 				continue // It may have been edited without a trace in its times.
 			}
 			if j.untouched(ctx, &p, side) && (!why[side].unread || j.lost(ctx, &p, side)) {
-				out = append(out, Rot{Key: p.Key, Side: side, Detail: why[side].detail, lost: why[side].unread})
+				out = append(out, Rot{Key: p.Key, Side: side, Detail: why[side].detail, Lost: why[side].unread})
 			}
 		}
 	}
@@ -215,7 +217,7 @@ func damaged(err error) bool { return errors.Is(err, place.ErrCorrupt) || errors
 // lost reads again what could not be read, and reports whether it is damaged.
 func (j *Job) lost(ctx context.Context, p *plan.Past, side plan.Side) bool {
 	want := p.Source.Sum.Shared(p.Dest.Sum)
-	got, err := engine.Hash(ctx, j.places[side], p.At(side), want, pace.NewLimit(j.spec.BytesPerSecond))
+	got, err := engine.Hash(ctx, j.places[side], p.At(side), want, pace.NewLimit(j.spec.BytesPerSecond), nil)
 	switch {
 	case err == nil:
 		return unlike(got, want)
@@ -352,7 +354,7 @@ func (j *Job) replace(ctx context.Context, p *plan.Past, side plan.Side) error {
 		return err
 	}
 	written := dones[0].Action.At(side)
-	got, err := engine.Hash(ctx, w.Places[side], written, want, w.Limit)
+	got, err := engine.Hash(ctx, w.Places[side], written, want, w.Limit, w.Read)
 	if err != nil {
 		return err
 	}
@@ -375,7 +377,7 @@ func intact(ctx context.Context, w *engine.Worker, p *plan.Past, side plan.Side)
 	if want.Has&(entry.HasBLAKE3|entry.HasCRC32C) == 0 {
 		return errors.New("no hash is remembered that tells which side is right: compare them by hand")
 	}
-	got, err := engine.Hash(ctx, w.Places[side], p.At(side), want, w.Limit)
+	got, err := engine.Hash(ctx, w.Places[side], p.At(side), want, w.Limit, w.Read)
 	if err != nil {
 		return fmt.Errorf("the %s cannot be read: %w", side, err)
 	}

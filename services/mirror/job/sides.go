@@ -16,7 +16,7 @@ import (
 // with the other side.
 func (j *Job) readSide(ctx context.Context, side plan.Side, o AuditOptions, into *state.Spill) (Verified, error) {
 	var failed error
-	v, err := j.Verify(ctx, side, VerifyOptions{Level: proof.L4, Seen: func(side plan.Side, e entry.Entry) {
+	v, err := j.Verify(ctx, side, VerifyOptions{Level: proof.L4, Bytes: o.Bytes, Seen: func(side plan.Side, e entry.Entry) {
 		if o.Seen != nil {
 			o.Seen(side, e)
 		}

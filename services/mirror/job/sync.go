@@ -242,6 +242,9 @@ type VerifyOptions struct {
 	Read verify.Amount
 	// Seen is told of each entry that was looked at, by one goroutine at a time.
 	Seen func(plan.Side, entry.Entry)
+	// Bytes, if not nil, is told how many bytes were read, again and again and by several
+	// goroutines at once.
+	Bytes func(int)
 	// Parallel is how many contents are read at once.
 	Parallel int
 }
@@ -271,9 +274,16 @@ type Verified struct {
 
 // differs reports whether the place is not what the last run left, as far as that was
 // seen.
-func (v Verified) differs() bool {
+func (v Verified) differs() bool { return v.astray() || v.Verdict.MetadataOnly.Count > 0 }
+
+// astray is differs, but for owners alone that this process could not set.
+func (v Verified) astray() bool {
 	d := v.Verdict
-	return d.Missing.Count+d.Extra.Count+d.Different.Count+d.MetadataOnly.Count+v.Unreadable.Count > 0
+	attributes := d.MetadataOnly.Count
+	if v.Disowning && attributes == d.Owners {
+		attributes = 0
+	}
+	return d.Missing.Count+d.Extra.Count+d.Different.Count+attributes+v.Unreadable.Count > 0
 }
 
 // Verify compares one side with the manifest of the last run. What it finds makes the
@@ -301,7 +311,7 @@ func (j *Job) VerifySides(ctx context.Context, sides []plan.Side, o VerifyOption
 	for i, side := range sides {
 		c := verify.Check{
 			Place: j.places[side], Level: o.Level, Filter: j.filter(), Side: side, Parallel: o.Parallel,
-			Limit: limit, Known: j.known(side),
+			Limit: limit, Known: j.known(side), Read: o.Bytes,
 		}
 		if o.Seen != nil {
 			c.Seen = func(e entry.Entry) {

@@ -135,7 +135,7 @@ func (e Env) Begin(ctx context.Context, t Turn) (end func() error, err error) {
 		}
 		return nil
 	})
-	if errors.Is(err, state.ErrLocked) || ctx.Err() != nil {
+	if errors.Is(err, state.ErrLocked) || err != nil && ctx.Err() != nil {
 		return nil, err
 	}
 	return posted.Remove, nil

@@ -98,8 +98,14 @@ func TestWhoHasAPlaceIsTold(t *testing.T) {
 	must(t, errors.Join(err, end(), p.Remove()))
 	over, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := env.Begin(over, env.Turn(drill.Mirror{From: "dir:/x", To: "dir:/y"}, Runs)); err != nil && !errors.Is(err, context.Canceled) {
-		t.Error(err)
+	for _, env.Locks = range []machine.Locks{locks, ""} { // whether that is seen or not
+		end, err := env.Begin(over, env.Turn(drill.Mirror{From: "dir:/x", To: "dir:/y"}, Runs))
+		switch {
+		case err == nil:
+			must(t, end())
+		case !errors.Is(err, context.Canceled):
+			t.Error(err)
+		}
 	}
 	env.Locks = machine.Locks(filepath.Join(t.TempDir(), "none"))
 	end, err = env.Begin(t.Context(), env.Turn(drill.Mirror{From: "dir:/x", To: "dir:/y"}, Runs))

@@ -163,7 +163,7 @@ func TestWhatAnAuditingRunReadsIsCounted(t *testing.T) {
 
 // What could not be read hides nothing that was edited.
 func TestEditedIsCountedBesideWhatIsLost(t *testing.T) {
-	a := Audited{Rotten: []Rot{{Key: "a", lost: true}, {Key: "b"}}}
+	a := Audited{Rotten: []Rot{{Key: "a", Lost: true}, {Key: "b"}}}
 	a.Sides[plan.Dest].Verdict.Different.Count = 2
 	if got := a.Edited(); got != 1 {
 		t.Errorf("%d were edited", got)

@@ -55,6 +55,9 @@ const (
 	TwoWay
 )
 
+// String is the mode as an inventory writes it.
+func (m Mode) String() string { return [...]string{"copy", "mirror", "two-way"}[m] }
+
 // Attr is a set of attributes.
 type Attr uint8
 

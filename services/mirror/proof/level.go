@@ -34,6 +34,17 @@ func (l Level) String() string {
 // MarshalText gives the level's name, as verdicts in JSON have it.
 func (l Level) MarshalText() ([]byte, error) { return []byte(l.String()), nil }
 
+// UnmarshalText reads what MarshalText gives.
+func (l *Level) UnmarshalText(text []byte) error {
+	for is := LevelNone; is <= L4; is++ {
+		if is.String() == string(text) {
+			*l = is
+			return nil
+		}
+	}
+	return fmt.Errorf("%q is no level: use L1, L2, L3 or L4", text)
+}
+
 // Finding is an entry at which a location is not as its manifest says.
 type Finding struct {
 	Key string `json:"key"`

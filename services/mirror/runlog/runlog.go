@@ -39,16 +39,32 @@ type Log struct {
 
 // Check is what a comparison came to.
 type Check struct {
-	// What is verify, drift or audit; Level is that which was asked for.
-	What  string    `json:"what"`
-	Level string    `json:"level"`
-	By    string    `json:"by"`
-	Ended time.Time `json:"ended"`
-	// Good says that nothing was found that is not as it should be, Sides in words what
-	// each place has shown that was looked at.
-	Good  bool     `json:"good"`
-	Sides []string `json:"sides"`
+	// What is verify, drift or audit; Level is that which was asked for, Reached that which
+	// was reached for every entry.
+	What    string    `json:"what"`
+	Level   string    `json:"level"`
+	Reached string    `json:"reached,omitempty"`
+	By      string    `json:"by"`
+	Ended   time.Time `json:"ended"`
+	// Good says that nothing was found that is not as it should be, Differs that something
+	// was seen not to be what the last run left, Sides in words what each place has shown
+	// that was looked at.
+	Good    bool     `json:"good"`
+	Differs bool     `json:"differs,omitempty"`
+	Sides   []string `json:"sides"`
 }
+
+// CheckOf is a comparison that came to its end, which somebody has asked for.
+func CheckOf(c job.Compared, by string, at time.Time) Check {
+	out := Check{What: c.What, Level: c.Level.String(), Reached: c.Reached().String(), By: by, Ended: at.UTC(), Good: c.Good(), Differs: c.Differs()}
+	for _, v := range c.Shown {
+		out.Sides = append(out.Sides, fmt.Sprintf("%s: %s", v.Place, v.Result))
+	}
+	return out
+}
+
+// ErrCancelled is the error of a run that was called off.
+var ErrCancelled = errors.New("the run was called off")
 
 // Run is what one run came to.
 type Run struct {
@@ -59,8 +75,9 @@ type Run struct {
 	Ended time.Time `json:"ended,omitzero"`
 	// Whole says that it left nothing to be done.
 	Whole bool `json:"whole"`
-	// Failed says that it could not go on to its end.
-	Failed bool `json:"failed,omitempty"`
+	// Failed says that it could not go on to its end, Cancelled that it was called off.
+	Failed    bool `json:"failed,omitempty"`
+	Cancelled bool `json:"cancelled,omitempty"`
 	// Problem is what went wrong first; Problems counts all.
 	Problem  string `json:"problem,omitempty"`
 	Problems int64  `json:"problems,omitempty"`
@@ -211,7 +228,7 @@ func (r *Run) end(res job.Result, err error, at time.Time) {
 		r.Root = &res.Root
 	}
 	if err != nil {
-		r.Failed, r.Problem, r.Problems = true, err.Error(), 1
+		r.Failed, r.Cancelled, r.Problem, r.Problems = true, errors.Is(err, ErrCancelled), err.Error(), 1
 		return
 	}
 	r.Problems = Left(&res.Report)

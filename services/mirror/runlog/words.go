@@ -12,6 +12,8 @@ import (
 func (r *Run) Words() string {
 	text := fmt.Sprintf("%s by %s, took %s: ", r.Began.UTC().Format(time.RFC3339), r.By, r.Ended.Sub(r.Began).Round(time.Millisecond))
 	switch {
+	case r.Cancelled:
+		return text + "called off; the next run goes on from there"
 	case r.Failed:
 		return text + "failed: " + r.Problem
 	case r.Problems > 1:

@@ -58,13 +58,6 @@ type Pace struct {
 	Ahead int64 `json:"ahead"`
 }
 
-// Amount is how much of the contents is read: Bytes of them, or a share of all in
-// percent. The zero value is what the time since the last check makes due.
-type Amount struct {
-	Bytes   int64
-	Percent float64
-}
-
 // Rolling is how a check goes on with those before it.
 type Rolling struct {
 	Readings Readings

@@ -114,6 +114,9 @@ type Check struct {
 	// Seen, if not nil, is told of each entry after it was looked at. It is called
 	// by one goroutine.
 	Seen func(entry.Entry)
+	// Read, if not nil, is told how many bytes of contents were read, again and again and
+	// by several goroutines at once.
+	Read func(int)
 
 	// stamps, if not nil, say how entries are told by their times.
 	stamps *stamps
@@ -484,7 +487,7 @@ func (c Check) look(ctx context.Context, e entry.Entry, like entry.Sum) seen {
 		return seen{e: now}
 	}
 	if err == nil {
-		now.Sum, err = engine.Hash(ctx, c.Place, now, like, c.Limit)
+		now.Sum, err = engine.Hash(ctx, c.Place, now, like, c.Limit, c.Read)
 	}
 	switch {
 	case err == nil:
