@@ -214,8 +214,8 @@ func (g *guarded) mirror(t *testing.T, services map[string]*bus.Bus) {
 	must(t, "ask for a verification", err)
 	_, err = mirror.Publish(t.Context(), "mirror.req.drill.out", []byte("{}"), "a step of a drill")
 	must(t, "ask for a drill", err)
-	if seq, _, err := mirror.MirrorRequested(t.Context(), "drill", "out"); err != nil || seq != 3 {
-		t.Errorf("the last request is %d, %v", seq, err)
+	if last, _, err := mirror.MirrorRequested(t.Context(), "drill", "out"); err != nil || last.Seq != 3 || time.Since(last.Stored) > time.Minute {
+		t.Errorf("the last request is %+v, %v", last, err)
 	}
 	g.mirrorRun(t, mirror, work)
 	g.mirrorEvents(t, mirror, cli)

@@ -146,8 +146,8 @@ func mirrorWorkIsLeft(t *testing.T, dir string) {
 	if waits, err := b.MirrorWorkWaits(t.Context(), "theirs", "1-x", 1); err != nil || !waits {
 		t.Errorf("the work waits: %v, %v", waits, err)
 	}
-	if seq, _, err := b.MirrorRequested(t.Context(), "schedule", "theirs"); err != nil || seq != 0 {
-		t.Errorf("the tick was taken, as request %d: %v", seq, err)
+	if last, _, err := b.MirrorRequested(t.Context(), "schedule", "theirs"); err != nil || last.Seq != 0 {
+		t.Errorf("the tick was taken, as request %d: %v", last.Seq, err)
 	}
 	if at, scheduled, err := b.MirrorTicked(t.Context(), bus.MirrorSchedule{Mirror: "theirs", What: "sync"}); err != nil || scheduled {
 		t.Errorf("it was scheduled at %s: %v", at, err)

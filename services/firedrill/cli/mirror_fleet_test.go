@@ -157,8 +157,8 @@ func TestTheEndOfARunIsReadFromTheStore(t *testing.T) {
 	defer tick.Stop()
 	for seq == 0 {
 		<-tick.C
-		var err error
-		if seq, _, err = b.MirrorRequested(ctx, requester(), "out"); err != nil {
+		last, _, err := b.MirrorRequested(ctx, requester(), "out")
+		if seq = last.Seq; err != nil {
 			t.Fatal(err)
 		}
 	}
