@@ -167,7 +167,7 @@ func awaitMirror(t *testing.T, dir, mirror string) {
 		switch r.Kind {
 		case fleet.KindFinished:
 			return bus.Stop
-		case fleet.KindStarted, fleet.KindProgress:
+		case fleet.KindWaiting, fleet.KindStarted, fleet.KindProgress:
 			return nil
 		}
 		return fmt.Errorf("%s: %s", r.Kind, r.Data)
