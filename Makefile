@@ -80,12 +80,12 @@ lint: $(BIN)/staticcheck-$(STATICCHECK_VERSION) ## gofmt, vet, staticcheck
 verify: ## fail if a generated file is out of date (mend with make fix)
 	go run ./pkg/schemagen/cmd/schemagen -check
 	go run ./services/reporter/fold/reportschema -check
-	go run ./services/mirror/fleet/mirrorschema -check
+	go run ./services/mirror/fleet/messages/mirrorschema -check
 
 fix: ## write the generated files and the recorded reports
 	go run ./pkg/schemagen/cmd/schemagen
 	go run ./services/reporter/fold/reportschema
-	go run ./services/mirror/fleet/mirrorschema
+	go run ./services/mirror/fleet/messages/mirrorschema
 	cd services/reporter && go test ./render -run Golden -update && go test ./fold -run Recorded -update
 
 # A released schema never changes again: `make verify` refuses it from then on.

@@ -218,8 +218,8 @@ func (g *guarded) mirror(t *testing.T, services map[string]*bus.Bus) {
 	must(t, "ask for a verification", err)
 	_, err = mirror.Publish(t.Context(), "mirror.req.drill.out", []byte("{}"), "a step of a drill")
 	must(t, "ask for a drill", err)
-	if seq, _, err := mirror.MirrorRequested(t.Context(), "drill", "out"); err != nil || seq != 3 {
-		t.Errorf("the last request is %d, %v", seq, err)
+	if last, _, err := mirror.MirrorRequested(t.Context(), "drill", "out"); err != nil || last.Seq != 3 || time.Since(last.Stored) > time.Minute {
+		t.Errorf("the last request is %+v, %v", last, err)
 	}
 	g.mirrorRun(t, mirror, work)
 	g.mirrorEvents(t, mirror, cli)
@@ -266,8 +266,19 @@ func (g *guarded) mirrorRun(t *testing.T, mirror *bus.Bus, work <-chan bus.Messa
 // mirrorEvents lets the command line see what becomes of a run, and call it off.
 func (g *guarded) mirrorEvents(t *testing.T, mirror, cli *bus.Bus) {
 	t.Helper()
+	alerts, _ := g.requester("alerts", "12345")
+	drift, err := alerts.SubscribeSync("mirror.evt.*.drift")
+	must(t, "subscribe to drift", err)
+	must(t, "flush", alerts.Flush())
+	must(t, "drift", mirror.PublishMirrorEvent(t.Context(), "out", "drift", "0", map[string]string{"mirror": "out"}))
+	if m, err := drift.NextMsg(10 * time.Second); err != nil || m.Subject != "mirror.evt.out.drift" || !strings.Contains(string(m.Data), "out") {
+		t.Errorf("the alert: %v", err)
+	}
 	must(t, "event", mirror.PublishMirrorEvent(t.Context(), "out", "finished", "1", map[string]int{"copied": 3}))
 	must(t, "follow events", cli.FollowMirror(t.Context(), "out", 0, func(r bus.Record) error {
+		if r.Kind == "drift" {
+			return nil
+		}
 		if r.Kind != "finished" {
 			t.Errorf("%+v", r)
 		}
@@ -372,7 +383,7 @@ func TestRequesterCannotForge(t *testing.T) {
 			t.Errorf("%s: %v", subject, err)
 		}
 	}
-	for _, subject := range []string{"drill.res.alerts.>", "drill.evt.>", "_INBOX.>", "_INBOX_alerts.>", "drill.req.>"} {
+	for _, subject := range []string{"drill.res.alerts.>", "drill.evt.>", "mirror.evt.>", "_INBOX.>", "_INBOX_alerts.>", "drill.req.>"} {
 		sub, err := nc.SubscribeSync(subject)
 		if err != nil {
 			t.Fatal(err)

@@ -96,24 +96,23 @@ func ReadMirrorRequest(subject string) (MirrorRequest, error) {
 // becomes a dead letter.
 const MirrorTries = maxDeliver
 
-// MirrorRequested gives the sequence of the last request by who for a mirror, 0 if
-// there is none; waits says that it, or another request that came before it, is not
-// worked off yet.
-func (b *Bus) MirrorRequested(ctx context.Context, who, mirror string) (seq uint64, waits bool, err error) {
-	r, known, err := b.lastMirror(ctx, StreamMirror, "mirror.req."+who+"."+mirror)
+// MirrorRequested gives the last request by who for a mirror, whose Seq is 0 if there is
+// none; waits says that it, or another request that came before it, is not worked off yet.
+func (b *Bus) MirrorRequested(ctx context.Context, who, mirror string) (last Record, waits bool, err error) {
+	last, known, err := b.lastMirror(ctx, StreamMirror, "mirror.req."+who+"."+mirror)
 	if err != nil || !known {
 		if err != nil {
 			err = fmt.Errorf("read the last request by %s for mirror %s: %w", who, mirror, err)
 		}
-		return 0, false, err
+		return Record{}, false, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, tryWait)
 	defer cancel()
 	c, err := b.js.Consumer(ctx, StreamMirror, MirrorRequests)
 	if err != nil {
-		return 0, false, fmt.Errorf("read how far the requests for mirrors are worked off: %w", err)
+		return Record{}, false, fmt.Errorf("read how far the requests for mirrors are worked off: %w", err)
 	}
-	return r.Seq, c.CachedInfo().AckFloor.Stream < r.Seq, nil
+	return last, c.CachedInfo().AckFloor.Stream < last.Seq, nil
 }
 
 // MirrorReaders is how many requests for runs of mirrors are waited for at this moment, by

@@ -267,8 +267,8 @@ func TestARunIsNotWaitedForWhenTheDrillIsOver(t *testing.T) {
 		case <-ctx.Done():
 			t.Fatal("the mirror was not asked for")
 		}
-		var err error
-		if seq, _, err = p.inject.MirrorRequested(ctx, "drill", "wal"); err != nil {
+		last, _, err := p.inject.MirrorRequested(ctx, "drill", "wal")
+		if seq = last.Seq; err != nil {
 			t.Fatal(err)
 		}
 	}

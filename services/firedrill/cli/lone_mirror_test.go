@@ -146,8 +146,8 @@ func mirrorWorkIsLeft(t *testing.T, dir string) {
 	if waits, err := b.MirrorWorkWaits(t.Context(), "theirs", "1-x", 1); err != nil || !waits {
 		t.Errorf("the work waits: %v, %v", waits, err)
 	}
-	if seq, _, err := b.MirrorRequested(t.Context(), "schedule", "theirs"); err != nil || seq != 0 {
-		t.Errorf("the tick was taken, as request %d: %v", seq, err)
+	if last, _, err := b.MirrorRequested(t.Context(), "schedule", "theirs"); err != nil || last.Seq != 0 {
+		t.Errorf("the tick was taken, as request %d: %v", last.Seq, err)
 	}
 	if at, scheduled, err := b.MirrorTicked(t.Context(), bus.MirrorSchedule{Mirror: "theirs", What: "sync"}); err != nil || scheduled {
 		t.Errorf("it was scheduled at %s: %v", at, err)
@@ -167,7 +167,7 @@ func awaitMirror(t *testing.T, dir, mirror string) {
 		switch r.Kind {
 		case fleet.KindFinished:
 			return bus.Stop
-		case fleet.KindStarted, fleet.KindProgress:
+		case fleet.KindWaiting, fleet.KindStarted, fleet.KindProgress:
 			return nil
 		}
 		return fmt.Errorf("%s: %s", r.Kind, r.Data)

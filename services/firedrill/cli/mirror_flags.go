@@ -15,7 +15,6 @@ import (
 	"github.com/firedrill/firedrill/services/mirror/fleet"
 	"github.com/firedrill/firedrill/services/mirror/location"
 	"github.com/firedrill/firedrill/services/mirror/pace"
-	"github.com/firedrill/firedrill/services/mirror/stores"
 	"github.com/firedrill/firedrill/services/mirror/verify"
 )
 
@@ -117,21 +116,6 @@ func (s *subject) changed() string {
 		return ""
 	}
 	return fmt.Sprintf("the last run of these locations had %s, this one has %s", rules(past.Filter), rules(s.Filter))
-}
-
-// keyless notes the buckets that are reached without keys, as nobody named any: who meant to
-// would else only see what the server refuses to strangers.
-func (s *subject) keyless() (notes []string) {
-	for _, text := range []string{s.From, s.To} {
-		l, err := location.Parse(text)
-		if err != nil {
-			continue // It was refused.
-		}
-		if why := stores.Keyless(l, s.env.Stores); why != "" {
-			notes = append(notes, fmt.Sprintf("%s is used without keys, as anybody may: %s", l, why))
-		}
-	}
-	return notes
 }
 
 func rules(filter []string) string {

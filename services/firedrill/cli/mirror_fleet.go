@@ -19,6 +19,7 @@ import (
 	"github.com/firedrill/firedrill/services/mirror/engine"
 	"github.com/firedrill/firedrill/services/mirror/fleet"
 	"github.com/firedrill/firedrill/services/mirror/job"
+	"github.com/firedrill/firedrill/services/mirror/plan"
 )
 
 // errWatched is why the watching of a run ends that takes longer than --timeout.
@@ -298,6 +299,13 @@ func (p *mirrorPrinter) fleetResult(name string, r *fleet.Result) {
 	// What a run of one's own says of the same.
 	own := job.Result{New: r.NewDestination, Disowned: r.OwnersNotSet, Unread: r.Unchecked, Untried: r.Untried}
 	own.Replaced = r.Replaced
+	if r.Compared != nil {
+		own.Check = engine.CheckAudit
+		own.Compared = [2]int64{plan.Source: r.Compared[plan.Source.String()], plan.Dest: r.Compared[plan.Dest.String()]}
+	}
+	for _, note := range r.Keyless {
+		fmt.Fprintln(p.err, "firedrill: note:", note)
+	}
 	p.reportNotes(drill.Mirror{From: r.From, To: r.To, Mode: r.Mode}, r.DryRun, own)
 	for _, problem := range r.Problems {
 		fmt.Fprintln(p.out, "  "+problem)
@@ -305,6 +313,7 @@ func (p *mirrorPrinter) fleetResult(name string, r *fleet.Result) {
 	if r.Root != "" {
 		fmt.Fprintf(p.out, "  manifest   %d entries, root %s\n", r.Entries, r.Root)
 	}
+	p.removesNothing(r.Mode, true, r.FirstRun, r.KeptByMode)
 }
 
 func (a *app) mirrorCancelCmd(o *mirrorOptions) *cobra.Command {

@@ -16,6 +16,7 @@ import (
 	"github.com/firedrill/firedrill/pkg/event"
 	"github.com/firedrill/firedrill/pkg/run"
 	"github.com/firedrill/firedrill/services/firedrill/allinone"
+	"github.com/firedrill/firedrill/services/mirror/engine"
 	"github.com/firedrill/firedrill/services/mirror/fleet"
 	"github.com/firedrill/firedrill/services/mirror/job"
 )
@@ -157,8 +158,8 @@ func TestTheEndOfARunIsReadFromTheStore(t *testing.T) {
 	defer tick.Stop()
 	for seq == 0 {
 		<-tick.C
-		var err error
-		if seq, _, err = b.MirrorRequested(ctx, requester(), "out"); err != nil {
+		last, _, err := b.MirrorRequested(ctx, requester(), "out")
+		if seq = last.Seq; err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -208,17 +209,39 @@ func TestARunOfTheFleetHasTheNotesOfALoneOne(t *testing.T) {
 	for _, dry := range []bool{false, true} {
 		m := drill.Mirror{From: "dir:/a", To: "dir:/b", Mode: drill.MirrorTwoWay}
 		own := job.Result{New: true, Disowned: 2, Unread: 3, Untried: []string{"s3:lab/b"}}
-		own.Replaced = 4
+		own.Replaced, own.Check, own.Compared = 4, engine.CheckAudit, [2]int64{5, 6}
 		lone, lines := watching(t.TempDir(), "", 0)
+		fmt.Fprintln(lines, "firedrill: note: a bucket is used without keys")
 		lone.p.reportNotes(m, dry, own)
-		if n := strings.Count(lines.String(), "\n"); n != 5 {
+		if n := strings.Count(lines.String(), "\n"); n != 7 {
 			t.Fatalf("%d notes:\n%s", n, lines)
 		}
 		asked, printed := watching(t.TempDir(), "", 0)
 		asked.p.fleetResult("out", &fleet.Result{DryRun: dry, From: m.From, To: m.To, Mode: m.Mode,
-			NewDestination: true, OwnersNotSet: 2, Unchecked: 3, Replaced: 4, Untried: own.Untried})
+			NewDestination: true, OwnersNotSet: 2, Unchecked: 3, Replaced: 4, Untried: own.Untried,
+			Compared: map[string]int64{"source": 5, "destination": 6}, Keyless: []string{"a bucket is used without keys"}})
 		if _, notes, _ := strings.Cut(printed.String(), "\n"); notes != lines.String() {
 			t.Errorf("dry %v: a run of the fleet says\n%sa lone one\n%s", dry, notes, lines)
+		}
+	}
+}
+
+// TestTheModeOfARunOfTheFleetIsSaid where a lone run says it.
+func TestTheModeOfARunOfTheFleetIsSaid(t *testing.T) {
+	const said = "  mode       copy: what the source holds no more is not deleted at the destination (with mode: mirror in the inventory it is, guarded)\n"
+	for _, c := range []struct {
+		result fleet.Result
+		want   bool
+	}{
+		{fleet.Result{}, false},
+		{fleet.Result{FirstRun: true}, true},
+		{fleet.Result{KeptByMode: 1, Mode: drill.MirrorCopy}, true},
+		{fleet.Result{FirstRun: true, KeptByMode: 1, Mode: drill.MirrorMirror}, false},
+	} {
+		w, printed := watching(t.TempDir(), "", 0)
+		w.p.fleetResult("out", &c.result)
+		if got := strings.HasSuffix(printed.String(), said); got != c.want {
+			t.Errorf("%+v: printed\n%s", c.result, printed)
 		}
 	}
 }

@@ -249,7 +249,7 @@ func TestStatusTellsWhatACheckFound(t *testing.T) {
 	}
 	w.run(1, "drift", w.from, w.to)
 	w.has(w.run(0, "status", w.from, w.to), "drift at L1: not all is as it should be", "1 missing")
-	if list := w.run(0, "status"); !regexp.MustCompile(`LAST SUCCESS +LAST CHECK +NEXT RUN(?s:.*) ok +2\S+Z +2\S+Z +2\S+Z drift L1: NOT ok +- +-\n`).MatchString(list) {
+	if list := w.run(0, "status"); !regexp.MustCompile(`LAST SUCCESS +LAST CHECK +NEXT RUN(?s:.*) ok +2\S+Z +2\S+Z +2\S+Z drift L1: DRIFT +- +-\n`).MatchString(list) {
 		t.Errorf("listed:\n%s", list)
 	}
 	w.run(0, "sync", w.from, w.to)

@@ -104,7 +104,7 @@ func (a *app) guard(p *mirrorPrinter, s *subject) (done func()) {
 			}
 			switch b := p.pulse.Look(time.Now(), 0); {
 			case b.Stalled:
-				p.say(fmt.Sprintf("firedrill: warning: %s stands still: %s; it goes on waiting, and an interrupt ends it", s.title(), b.Reason()))
+				p.say(fmt.Sprintf("firedrill: warning: %s stands still: %s: see whether both places answer; it goes on waiting, and an interrupt ends it", s.title(), b.Reason()))
 				log.Info("a mirror stands still", "mirror", s.title(), "for", b.Still)
 			case b.Moves:
 				p.say(fmt.Sprintf("firedrill: %s goes on", s.title()))

@@ -190,10 +190,10 @@ func (s *subject) status(ctx context.Context, v *fleetView) (*mirrorStatus, erro
 			log = remote
 		}
 		st.Check = later(check, st.Check)
-		if st.Next, err = v.next(ctx, s.Name, drill.MirrorSync, syncs, running); err != nil {
+		if st.Next, err = v.next(ctx, s.Name, drill.MirrorSync, syncs); err != nil {
 			return nil, err
 		}
-		if st.NextVerify, err = v.next(ctx, s.Name, drill.MirrorVerify, verifies, running); err != nil {
+		if st.NextVerify, err = v.next(ctx, s.Name, drill.MirrorVerify, verifies); err != nil {
 			return nil, err
 		}
 	}
@@ -256,14 +256,13 @@ func schedule(c drill.Cadence) string {
 }
 
 // next is when a mirror does something by itself next; nil if it does not. While what is due
-// waits for others, that is when it was taken up: it is next, and ticks that come meanwhile
-// bring no other one.
-func (v *fleetView) next(ctx context.Context, mirror, what string, c drill.Cadence, running *runningJSON) (*time.Time, error) {
+// waits for others, that is since when it does: ticks that come meanwhile bring no other one.
+func (v *fleetView) next(ctx context.Context, mirror, what string, c drill.Cadence) (*time.Time, error) {
 	if (c == drill.Cadence{}) {
 		return nil, nil
 	}
-	if running != nil && running.Waits != "" && running.Do == what && (running.By == fleet.Scheduler || running.By == fleet.VerifyScheduler) {
-		return &running.Since, nil
+	if since, overdue, err := fleet.Overdue(ctx, v.s.bus, mirror, what); overdue || err != nil {
+		return &since, err
 	}
 	last, scheduled, err := v.s.bus.MirrorTicked(ctx, bus.MirrorSchedule{Mirror: mirror, What: what})
 	if err != nil || !scheduled {

@@ -61,7 +61,7 @@ changes both ways, and reports conflicts without resolving them.`,
 			if s.Snapshots != nil {
 				return a.syncSnapshots(cmd, o, s, sf.SyncOptions)
 			}
-			for _, w := range append(s.keyless(), s.changed()) {
+			for _, w := range append(s.env.Keyless(s.Mirror), s.changed()) {
 				if w != "" && !o.json {
 					fmt.Fprintln(a.Err, "firedrill: note:", w)
 				}
@@ -138,7 +138,9 @@ func (a *app) sync(ctx context.Context, o *mirrorOptions, s *subject, so job.Syn
 	}
 	err = interrupted(ctx, s.left(so.DryRun), syncExit(res, err))
 	err = p.result(s.Mirror, so.DryRun, res, err)
-	p.removesNothing(s, first, res)
+	if !res.Began.IsZero() {
+		p.removesNothing(s.Mode, s.named, first, p.kept[plan.KeepMode])
+	}
 	return err
 }
 
@@ -152,12 +154,13 @@ func (a *app) warnStrange(s *subject) {
 
 // removesNothing says of a run in mode copy that nothing is deleted at the destination:
 // where something was left there, and in the first run, as mostly nobody chose that mode.
-func (p *mirrorPrinter) removesNothing(s *subject, first bool, res job.Result) {
-	if p.json || res.Began.IsZero() || modeOf(s.Mode) != drill.MirrorCopy || p.kept[plan.KeepMode] == 0 && !first {
+// named says that an inventory describes the mirror.
+func (p *mirrorPrinter) removesNothing(mode string, named, first bool, kept int64) {
+	if p.json || modeOf(mode) != drill.MirrorCopy || kept == 0 && !first {
 		return
 	}
 	how := "--mode mirror does, guarded"
-	if s.named {
+	if named {
 		how = "with mode: mirror in the inventory it is, guarded"
 	}
 	fmt.Fprintf(p.out, "  mode       copy: what the source holds no more is not deleted at the destination (%s)\n", how)

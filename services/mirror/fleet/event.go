@@ -105,6 +105,14 @@ type Result struct {
 	OwnersNotSet   int64 `json:"ownersNotSet,omitempty"`
 	// Unchecked counts what was taken for equal and never read.
 	Unchecked int64 `json:"unchecked,omitempty"`
+	// Compared counts, by side, the contents that a run which audits has read to compare them.
+	Compared map[string]int64 `json:"compared,omitempty"`
+	// FirstRun says that no run had come to look at the places before, KeptByMode counts what
+	// a mode that deletes nothing has left at the destination.
+	FirstRun   bool  `json:"firstRun,omitempty"`
+	KeptByMode int64 `json:"keptByMode,omitempty"`
+	// Keyless say of which buckets no keys were given, so that they are used as by anybody.
+	Keyless []string `json:"keyless,omitempty"`
 	// Untried are the buckets of a dry run into which nothing was written to see whether
 	// that is allowed.
 	Untried []string `json:"untried,omitempty"`

@@ -282,8 +282,8 @@ func TestTicksDoNotPileUp(t *testing.T) {
 		must(t, err)
 	}
 	// Its requests and what is told of it lie in one stream, from 1 on: the first came first.
-	if last, waits, err := w.me.MirrorRequested(t.Context(), fleet.Scheduler, "often"); err != nil || !waits || last != 1 {
-		t.Errorf("the last scheduled request is %d, %v, %v", last, waits, err)
+	if last, waits, err := w.me.MirrorRequested(t.Context(), fleet.Scheduler, "often"); err != nil || !waits || last.Seq != 1 {
+		t.Errorf("the last scheduled request is %+v, %v, %v", last, waits, err)
 	}
 	_, err := w.me.TakeMirrorLease(t.Context(), lease, "")
 	must(t, err)

@@ -242,7 +242,8 @@ func (r *runner) carry(ctx context.Context, h *held, q *request) (Event, error) 
 	if err != nil {
 		return e, err
 	}
-	e.Result = summary(q.mirror, res, q.task.sync.DryRun)
+	e.Result = summary(q.mirror, res.Result, q.task.sync.DryRun)
+	e.Result.FirstRun, e.Result.KeptByMode, e.Result.Keyless = res.first, res.kept, r.Env.Keyless(q.mirror)
 	at := []any{"mirror", e.Mirror, "run", e.Run, "by", e.By}
 	if left := runlog.Left(&res.Report); left > 0 && !q.task.sync.DryRun {
 		r.Log.Warn("a mirror's run left something undone", append(at, "problems", left, "first", e.Result.Problems)...)
@@ -263,17 +264,33 @@ func (r *runner) reject(ctx context.Context, e Event) error {
 	return r.tell(ctx, KindRejected, e)
 }
 
+// synced is what a sync came to, and what else there is to say of it.
+type synced struct {
+	job.Result
+	// first says that no run had come to look at the places before, kept counts what stays at
+	// the destination only because the mode deletes nothing.
+	first bool
+	kept  int64
+}
+
 // sync opens the mirror and makes the run over all workers.
-func (r *runner) sync(ctx context.Context, h *held, q *request, p *beats) (job.Result, error) {
+func (r *runner) sync(ctx context.Context, h *held, q *request, p *beats) (out synced, err error) {
 	o := q.task.sync
 	o.Watch = p.Feel
 	if q.mirror.Snapshots != nil {
-		return r.snapshots(ctx, q, o)
+		out.Result, err = r.snapshots(ctx, q, o)
+		return out, err
+	}
+	o.Each = func(d engine.Done) {
+		if d.Err == nil && d.Action.Op == plan.Keep && d.Action.Reason == plan.KeepMode {
+			out.kept++
+		}
 	}
 	began := r.Env.Now()
+	out.first = !runlog.Begun(runlog.Dir(r.Env, q.mirror))
 	j, err := r.inside().OpenRun(ctx, q.mirror, o.DryRun)
 	if errors.Is(err, state.ErrLocked) {
-		return job.Result{}, err
+		return out, err
 	}
 	r.begins(q)
 	r.noteBegin(ctx, q, began)
@@ -283,14 +300,14 @@ func (r *runner) sync(ctx context.Context, h *held, q *request, p *beats) (job.R
 	}
 	if err != nil {
 		r.noteEnd(ctx, q, job.Result{}, err)
-		return job.Result{}, err
+		return out, err
 	}
-	res, err := r.carryOut(ctx, j, q.mirror.Name, q.event.Run, p.read, o)
-	r.noteEnd(ctx, q, res, err)
+	out.Result, err = r.carryOut(ctx, j, q.mirror.Name, q.event.Run, p.read, o)
+	r.noteEnd(ctx, q, out.Result, err)
 	if !o.DryRun {
 		r.left(h, j, own)
 	}
-	return res, errors.Join(err, j.Close(ctx))
+	return out, errors.Join(err, j.Close(ctx))
 }
 
 // carryOut makes the run of an open mirror.
@@ -342,6 +359,9 @@ func summary(m drill.Mirror, res job.Result, dry bool) *Result {
 	}
 	for op, n := range res.Done {
 		out.Done[op.String()] = n
+	}
+	if res.Check == engine.CheckAudit {
+		out.Compared = map[string]int64{plan.Source.String(): res.Compared[plan.Source], plan.Dest.String(): res.Compared[plan.Dest]}
 	}
 	if res.Root.Root.Entries > 0 {
 		out.Root = res.Root.Root.Hash.String()

@@ -113,31 +113,44 @@ func (r *runner) pending(ctx context.Context, who, mirror string) (bool, error) 
 	if err != nil || !waits {
 		return false, err
 	}
-	for _, kind := range endings() {
-		ended, err := r.ended(ctx, mirror, kind, last)
-		if ended || err != nil {
-			return false, err
-		}
-	}
-	return true, nil
+	heard, err := told(ctx, r.Bus, mirror, last.Seq, endings()...)
+	return !heard, err
 }
 
-// ended reports whether an event of a kind has ended a request. Those that ended later, and
-// came before or behind it, tell nothing of it.
-func (r *runner) ended(ctx context.Context, mirror, kind string, request uint64) (ended bool, err error) {
-	last, known, err := r.Bus.LastMirrorEvent(ctx, mirror, kind)
-	if err != nil || !known || last.Seq < request {
-		return false, err
+// Overdue gives since when what a mirror does by itself, a sync or a verification, is due and
+// has not begun, as others come first; false if that is not so.
+func Overdue(ctx context.Context, b *bus.Bus, mirror, what string) (since time.Time, is bool, err error) {
+	last, waits, err := b.MirrorRequested(ctx, schedulers()[what], mirror)
+	if err != nil || !waits {
+		return time.Time{}, false, err
 	}
-	err = r.Bus.FollowMirrorKind(ctx, mirror, kind, request, func(rec bus.Record) error {
-		var e Event
-		if json.Unmarshal(rec.Data, &e) == nil && requestOf(e.Run) == strconv.FormatUint(request, 10) {
-			ended = true
+	heard, err := told(ctx, b, mirror, last.Seq, append(endings(), KindStarted)...)
+	return last.Stored, !heard && err == nil, err
+}
+
+// told reports whether an event of one of the kinds was told of the runs of a request. Those
+// of requests that came before or behind it tell nothing of it.
+func told(ctx context.Context, b *bus.Bus, mirror string, request uint64, kinds ...string) (bool, error) {
+	for _, kind := range kinds {
+		last, known, err := b.LastMirrorEvent(ctx, mirror, kind)
+		if err != nil {
+			return false, err
 		}
-		if ended || rec.Seq >= last.Seq {
-			return bus.Stop
+		if !known || last.Seq < request {
+			continue
 		}
-		return nil
-	})
-	return ended, err
+		heard := false
+		err = b.FollowMirrorKind(ctx, mirror, kind, request, func(rec bus.Record) error {
+			var e Event
+			heard = json.Unmarshal(rec.Data, &e) == nil && requestOf(e.Run) == strconv.FormatUint(request, 10)
+			if heard || rec.Seq >= last.Seq {
+				return bus.Stop
+			}
+			return nil
+		})
+		if heard || err != nil {
+			return heard, err
+		}
+	}
+	return false, nil
 }

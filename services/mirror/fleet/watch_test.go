@@ -152,13 +152,20 @@ func TestTheResultSaysWhatMayNotBeMeant(t *testing.T) {
 	w.start()
 	w.ask("new", "")
 	e, _ := w.await("new", 0, fleet.KindFinished)
-	if r := e.Result; !r.NewDestination || r.Unchecked != 0 || r.To != w.inv.Spec.Mirrors[0].To || r.From != w.inv.Spec.Mirrors[0].From || r.Mode != drill.MirrorMirror {
+	if r := e.Result; !r.FirstRun || !r.NewDestination || r.Unchecked != 0 || r.To != w.inv.Spec.Mirrors[0].To || r.From != w.inv.Spec.Mirrors[0].From || r.Mode != drill.MirrorMirror {
 		t.Errorf("where there was nothing: %+v", r)
 	}
 	w.ask("old", "")
-	e, _ = w.await("old", 0, fleet.KindFinished)
+	e, seq := w.await("old", 0, fleet.KindFinished)
 	if r := e.Result; r.NewDestination || r.Unchecked != 1 {
 		t.Errorf("where there was the same: %+v", r)
+	}
+	w.file("g", "content")
+	must(t, os.Remove(src))
+	w.ask("old", `{"check": "audit"}`)
+	e, _ = w.await("old", seq, fleet.KindFinished)
+	if r := e.Result; r.FirstRun || r.KeptByMode != 1 || r.Compared == nil {
+		t.Errorf("where the mode kept something: %+v", r)
 	}
 	all := job.Result{New: true, Mended: 1, Disowned: 2, Unread: 3, Untried: []string{"b"}}
 	all.Replaced = 4

@@ -5,9 +5,11 @@ package outcome
 import (
 	"errors"
 	"fmt"
+	"math"
 	"strconv"
 	"time"
 
+	"github.com/firedrill/firedrill/pkg/drill"
 	"github.com/firedrill/firedrill/services/mirror/job"
 	"github.com/firedrill/firedrill/services/mirror/plan"
 	"github.com/firedrill/firedrill/services/mirror/proof"
@@ -57,8 +59,9 @@ type Counts struct {
 	Repaired int64 `json:"repaired,omitempty"`
 }
 
-// Of gives the outcome of a comparison that came to its end, with as many findings of each
-// sort and side as few says, of which the texts have no more than room for a message.
+// Of gives the outcome of a comparison that came to its end, with as many problems, and of
+// each sort and side as many findings, as few says; of drift with all findings. In any case
+// there are no more than a message has room for.
 func Of(c job.Compared, root proof.Root, took time.Duration, few int) Outcome {
 	o := Outcome{
 		Do: c.What, Good: c.Good(), Differs: c.Differs(), Asked: c.Level, Level: c.Reached(), Seconds: took.Seconds(),
@@ -82,6 +85,9 @@ func Of(c job.Compared, root proof.Root, took time.Duration, few int) Outcome {
 		}
 	}
 	o.Problems = o.problems(few)
+	if c.What == drill.MirrorDrift {
+		few = math.MaxInt // Their names are what was asked for.
+	}
 	o.cut(few)
 	return o
 }

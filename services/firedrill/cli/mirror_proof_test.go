@@ -1,0 +1,198 @@
+package cli
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/firedrill/firedrill/pkg/drill"
+	"github.com/firedrill/firedrill/pkg/run"
+	"github.com/firedrill/firedrill/services/mirror/engine/enginetest"
+	"github.com/firedrill/firedrill/services/mirror/fleet"
+	"github.com/firedrill/firedrill/services/mirror/job"
+	"github.com/firedrill/firedrill/services/mirror/outcome"
+	"github.com/firedrill/firedrill/services/mirror/plan"
+	"github.com/firedrill/firedrill/services/mirror/proof"
+	"github.com/firedrill/firedrill/services/mirror/runlog"
+)
+
+// comparisons are what each command may have shown.
+func comparisons() map[string]job.Compared {
+	side := func(s plan.Side, change func(*job.Verified)) job.Verified {
+		v := job.Verified{Place: "dir:/" + s.String(), Side: s, Mode: plan.Mirror, Entries: 9, Filter: []string{"- *.tmp"}, Disowning: true}
+		v.Verdict = proof.Verdict{Level: proof.L4, Asked: proof.L4, Checked: 9}
+		v.Verdict.At[proof.L4] = 9
+		v.Read, v.Elsewhere, v.Gone, v.LeftOut.Names, v.LeftOut.Entries = 3, 1, 2, 4, 5
+		change(&v)
+		return v
+	}
+	whole := func(*job.Verified) {}
+	bad := func(v *job.Verified) {
+		for i, f := range []*proof.Findings{
+			&v.Verdict.Missing, &v.Verdict.Extra, &v.Verdict.Different, &v.Verdict.MetadataOnly, &v.Verdict.Unchecked, &v.Verdict.Low, &v.Verdict.Kept, &v.Verdict.Waiting,
+		} {
+			f.Add(fmt.Sprint("key", i), "detail")
+		}
+		v.Unreadable.Add("key4", "a hole")
+	}
+	of := func(what string, change func(*job.Verified)) job.Compared {
+		return job.Compared{Comparison: job.Comparison{What: what, Level: proof.L4}, Shown: []job.Verified{side(plan.Source, whole), side(plan.Dest, change)}}
+	}
+	audited := of(drill.MirrorAudit, func(v *job.Verified) { v.Verdict.Different.Count = 4 })
+	audited.Audited = &job.Audited{Sides: [2]job.Verified{audited.Shown[0], audited.Shown[1]}, Contents: 9, Checked: 5, Rotten: []job.Rot{
+		{Key: "mended", Side: plan.Dest, Detail: "has another hash", Repaired: true}, {Key: "lost", Side: plan.Dest, Lost: true},
+		{Key: "kept", Side: plan.Source, Err: job.ErrSourceKept},
+	}}
+	audited.Audited.Apart.Add("apart", "who knows")
+	return map[string]job.Compared{
+		"verified": of(drill.MirrorVerify, whole), "not verified": of(drill.MirrorVerify, bad), "drift": of(drill.MirrorDrift, bad), "audited": audited,
+		"attributes": of(drill.MirrorDrift, func(v *job.Verified) { v.Verdict.MetadataOnly.Add("m", "has the mode 0600, not 0644") }),
+		"nothing":    of(drill.MirrorVerify, func(v *job.Verified) { v.Result.Verdict = proof.Verdict{Asked: proof.L4} }),
+	}
+}
+
+// TestAComparisonOfTheFleetIsPrintedAsALoneOne, and ends with the same code.
+func TestAComparisonOfTheFleetIsPrintedAsALoneOne(t *testing.T) {
+	for name, c := range comparisons() {
+		lone, here := watching(t.TempDir(), "", 0)
+		want := lone.p.compared(c, nil)
+		o := outcome.Of(c, proof.Root{}, time.Second, 20)
+		raw, err := json.Marshal(fleet.Event{Outcome: &o})
+		var e fleet.Event
+		if err = errors.Join(err, json.Unmarshal(raw, &e)); err != nil {
+			t.Fatal(err)
+		}
+		asked, there := watching(t.TempDir(), "", 0)
+		got := asked.p.fleetEnd("out", fleet.KindFinished, e)
+		if there.String() != here.String() || exitCode(got) != exitCode(want) {
+			t.Errorf("%s: a comparison of the fleet says (%d)\n%sa lone one (%d)\n%s", name, exitCode(got), there, exitCode(want), here)
+		}
+		if good := name == "verified"; good != (want == nil) || !strings.Contains(here.String(), "dir:/destination: ") {
+			t.Errorf("%s: %v\n%s", name, want, here)
+		}
+	}
+}
+
+// exitCode is codeOf, also where there is no error.
+func exitCode(err error) int {
+	if err == nil {
+		return run.OK
+	}
+	return codeOf(err)
+}
+
+// TestWhatKeepsARunOfTheFleetHasTheCodeOfALoneOne.
+func TestWhatKeepsARunOfTheFleetHasTheCodeOfALoneOne(t *testing.T) {
+	for fault, want := range map[job.Fault]int{job.FaultFailed: run.Crash, job.FaultRefused: run.Fail, job.FaultDescription: run.BadArguments} {
+		w, _ := watching(t.TempDir(), "", 0)
+		err := w.p.fleetEnd("out", fleet.KindFailed, fleet.Event{Reason: "why", Fault: fault})
+		if codeOf(err) != want || err.Error() != "why" {
+			t.Errorf("%q: exit code %d: %v", fault, codeOf(err), err)
+		}
+	}
+}
+
+func TestTheStatesOfAMirror(t *testing.T) {
+	ended := runlog.Run{Ended: time.Now()}
+	with := func(change func(*runlog.Run)) *runlog.Run {
+		r := ended
+		change(&r)
+		return &r
+	}
+	for want, st := range map[string]mirrorStatus{
+		"waiting":     {Running: &runningJSON{Waits: "another one"}, Last: &ended},
+		"stalled":     {Running: &runningJSON{Progress: &fleet.Progress{StillSeconds: 900}}},
+		"running":     {Running: &runningJSON{Progress: &fleet.Progress{}}},
+		"never":       {},
+		"interrupted": {Last: &runlog.Run{}},
+		"ok":          {Last: with(func(r *runlog.Run) { r.Whole = true })},
+		"cancelled":   {Last: with(func(r *runlog.Run) { r.Cancelled, r.Failed = true, true })},
+		"failed":      {Last: with(func(r *runlog.Run) { r.Failed = true })},
+		"undone":      {Last: &ended},
+	} {
+		if got := st.state(); got != want {
+			t.Errorf("%s and not %s", got, want)
+		}
+	}
+}
+
+// TestTheFleetComparesAMirror: what is asked for is done there, under way it is shown by
+// status, and what was found is in its list.
+func TestTheFleetComparesAMirror(t *testing.T) {
+	dir, data := t.TempDir(), t.TempDir()
+	src, dst := filepath.Join(data, "src"), filepath.Join(data, "dst")
+	enginetest.Must(t, os.Mkdir(src, 0o755))
+	enginetest.Must(t, os.WriteFile(filepath.Join(src, "a"), []byte("text"), 0o644))
+	inventory := write(t, "inventory.yaml", fmt.Sprintf(`apiVersion: firedrill/v1
+kind: Inventory
+spec:
+  mirrors:
+    - {name: out, from: %q, to: %q, every: 24h, check: listing, verify: {level: L4, daily: "04:00"}}
+    - {name: again, from: %[2]q, to: %[3]q, every: 1s}
+    - {name: slow, from: %[1]q, to: %[3]q, bytesPerSecond: 1, stalled: 1s}
+`, "dir:"+src, "dir:"+dst, "dir:"+filepath.Join(data, "third")))
+	up := start(t, dir, "--log-level", "info", "up", "--listen", "127.0.0.1:0", "--http", "", "--inventory", inventory, "--out", filepath.Join(dir, "out"))
+	up.says("firedrill is up")
+	told(t, mirrored(t, dir, run.Fail, "verify", "--fleet", "out"), "run it first")
+	mirrored(t, dir, run.OK, "sync", "--fleet", "out")
+	up.says("a mirror's run ended well")
+	told(t, mirrored(t, dir, run.OK, "verify", "--fleet", "--level", "L4", "out"), "dir:"+src+": verified (L4): 1 checked", "dir:"+dst+": verified (L4): 1 checked")
+	told(t, mirrored(t, dir, run.OK, "audit", "--fleet", "out"), "both sides: 1 of 1 contents read on both and equal")
+	enginetest.Must(t, os.Chmod(filepath.Join(dst, "a"), 0o600))
+	told(t, mirrored(t, dir, run.OK, "verify", "--fleet", "out"), `metadata   "a": has the mode 0600, not 0644`)
+	told(t, mirrored(t, dir, run.Fail, "drift", "--fleet", "out"), `metadata   "a": has the mode 0600, not 0644`)
+	told(t, mirrored(t, dir, run.Fail, "drift", "--inventory", inventory, "out"), `metadata   "a": has the mode 0600, not 0644`)
+	enginetest.Must(t, os.WriteFile(filepath.Join(dst, "a"), []byte("others'"), 0o644))
+	told(t, mirrored(t, dir, run.Fail, "verify", "--fleet", "--json", "out"), `"differs": true`, `"good": false`, `"key": "a"`)
+	up.says("a mirror is not what its last run left")
+	told(t, mirrored(t, dir, run.OK, "status", "--inventory", inventory, "out"), "next run", "(every 24h0m0s)", "next verify", "(daily at 04:00 UTC)", "verify at L1: not all is as it should be", "1 different")
+	told(t, mirrored(t, dir, run.OK, "status", "--inventory", inventory), "verify L1: DRIFT")
+
+	// One that waits shows since when it is due, however often that comes meanwhile.
+	slow := start(t, dir, "mirror", "sync", "--fleet", "slow")
+	slow.says("slow stands still")
+	told(t, mirrored(t, dir, run.OK, "status", "--inventory", inventory, "slow"), "  stalled       since ", "no progress for ")
+	until := time.Now().Add(time.Minute)
+	for text := ""; !strings.Contains(text, "  waiting       since "); {
+		if text = mirrored(t, dir, run.OK, "status", "--inventory", inventory, "again"); time.Now().After(until) {
+			t.Fatalf("it never waits:\n%s", text)
+		}
+	}
+	told(t, mirrored(t, dir, run.OK, "status", "--inventory", inventory, "again"), "one has a location in common with it", "next run      as soon as it has its turn, due since 2")
+	told(t, mirrored(t, dir, run.OK, "cancel", "slow"), "mirror slow: cancelled")
+	told(t, mirrored(t, dir, run.OK, "status", "--inventory", inventory, "slow"), "called off; the next run goes on from there")
+	if code := slow.ends(); code != run.Fail {
+		t.Errorf("the one that watched it: exit code %d", code)
+	}
+}
+
+// TestALoneRunThatStandsStillSaysSo: once, in one line.
+func TestALoneRunThatStandsStillSaysSo(t *testing.T) {
+	dir, data := t.TempDir(), t.TempDir()
+	enginetest.Must(t, os.Mkdir(filepath.Join(data, "src"), 0o755))
+	enginetest.Must(t, os.WriteFile(filepath.Join(data, "src", "a"), make([]byte, 4<<20), 0o644))
+	inventory := func(more string) string {
+		return write(t, "inventory.yaml", fmt.Sprintf("apiVersion: firedrill/v1\nkind: Inventory\nspec:\n  mirrors:\n    - {name: out, from: %q, to: %q%s}\n", "dir:"+data+"/src", "dir:"+data+"/dst", more))
+	}
+	slow := inventory(", bytesPerSecond: 1, stalled: 1s")
+	stands := func(args ...string) {
+		t.Helper()
+		p := start(t, dir, append([]string{"mirror", "--inventory", slow, "--log-level", "info"}, args...)...)
+		p.says("firedrill: warning: out stands still: no progress for ")
+		p.says(`msg="a mirror stands still" mirror=out`)
+		enginetest.Must(t, p.cmd.Process.Signal(syscall.SIGINT))
+		if code := p.ends(); code != run.Interrupted || strings.Count(p.words(), "firedrill: warning:") != 1 {
+			t.Errorf("%q: exit code %d:\n%s", args, code, p.words())
+		}
+	}
+	stands("sync", "out")
+	mirrored(t, dir, run.OK, "sync", "--inventory", inventory(""), "out")
+	stands("verify", "--level", "L4", "out")
+	stands("audit", "out")
+}
