@@ -283,7 +283,7 @@ func (p *mirrorPrinter) fleetResult(name string, r *fleet.Result) {
 			name, r.Done["put"], size(r.Bytes), r.Done["delete"], r.Done["equal"]-r.Believed, r.Believed, r.Failed, r.Seconds)
 	}
 	// What a run of one's own says of the same.
-	own := job.Result{New: r.NewDestination, Disowned: r.OwnersNotSet, Unread: r.Unchecked, Untried: r.Untried}
+	own := job.Result{New: r.NewDestination, Disowned: r.OwnersNotSet, Unread: r.Unchecked, Untried: r.Untried, Unasked: r.Unasked}
 	own.Replaced = r.Replaced
 	p.reportNotes(drill.Mirror{From: r.From, To: r.To, Mode: r.Mode}, r.DryRun, own)
 	for _, problem := range r.Problems {

@@ -207,16 +207,16 @@ func TestNobodyIsNotWaitedFor(t *testing.T) {
 func TestARunOfTheFleetHasTheNotesOfALoneOne(t *testing.T) {
 	for _, dry := range []bool{false, true} {
 		m := drill.Mirror{From: "dir:/a", To: "dir:/b", Mode: drill.MirrorTwoWay}
-		own := job.Result{New: true, Disowned: 2, Unread: 3, Untried: []string{"s3:lab/b"}}
+		own := job.Result{New: true, Disowned: 2, Unread: 3, Untried: []string{"s3:lab/b"}, Unasked: "it was busy"}
 		own.Replaced = 4
 		lone, lines := watching(t.TempDir(), "", 0)
 		lone.p.reportNotes(m, dry, own)
-		if n := strings.Count(lines.String(), "\n"); n != 5 {
+		if n := strings.Count(lines.String(), "\n"); n != 6 {
 			t.Fatalf("%d notes:\n%s", n, lines)
 		}
 		asked, printed := watching(t.TempDir(), "", 0)
 		asked.p.fleetResult("out", &fleet.Result{DryRun: dry, From: m.From, To: m.To, Mode: m.Mode,
-			NewDestination: true, OwnersNotSet: 2, Unchecked: 3, Replaced: 4, Untried: own.Untried})
+			NewDestination: true, OwnersNotSet: 2, Unchecked: 3, Replaced: 4, Untried: own.Untried, Unasked: own.Unasked})
 		if _, notes, _ := strings.Cut(printed.String(), "\n"); notes != lines.String() {
 			t.Errorf("dry %v: a run of the fleet says\n%sa lone one\n%s", dry, notes, lines)
 		}

@@ -183,6 +183,9 @@ func (p *mirrorPrinter) reportNotes(m drill.Mirror, dry bool, r job.Result) {
 	for _, name := range r.Untried {
 		fmt.Fprintf(p.out, "  untried    whether these credentials may write to %s: a dry run writes nothing\n", name)
 	}
+	if r.Unasked != "" {
+		fmt.Fprintf(p.out, "  unasked    ZFS does not tell what was written between two runs, so that times do: %s\n", r.Unasked)
+	}
 	if r.Check == engine.CheckAudit {
 		fmt.Fprintf(p.out, "  read       %s\n", compared(m, r))
 	}

@@ -136,6 +136,9 @@ func (r *run) plan() (*plan.Plan, error) {
 		Both:  [2]bool{from.Both, to.Both},
 		Audit: r.report.Check == CheckAudit, ScanStart: r.report.Began, Hash: r.hash, AsLeft: r.asLeft,
 	}
+	if !r.AsOf.IsZero() {
+		rules.ScanStart = r.AsOf
+	}
 	if r.knew.Unfinished {
 		// What it copied and did not come to note would be taken for equal by its time, so
 		// that nothing could ever be proved of it.
@@ -151,7 +154,7 @@ func (r *run) plan() (*plan.Plan, error) {
 	}
 	in := plan.Input{Source: r.list(plan.Source)}
 	if !r.Store.Empty() {
-		in.Past = r.Store.Past()
+		in.Past = r.past()
 	}
 	switch {
 	case r.names[plan.Source]:

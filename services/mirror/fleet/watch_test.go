@@ -159,9 +159,9 @@ func TestTheResultSaysWhatMayNotBeMeant(t *testing.T) {
 	if r := e.Result; r.NewDestination || r.Unchecked != 1 {
 		t.Errorf("where there was the same: %+v", r)
 	}
-	all := job.Result{New: true, Mended: 1, Disowned: 2, Unread: 3, Untried: []string{"b"}}
+	all := job.Result{New: true, Mended: 1, Disowned: 2, Unread: 3, Untried: []string{"b"}, Unasked: "c"}
 	all.Replaced = 4
-	if r := fleet.Summary(drill.Mirror{}, all, true); !r.NewDestination || r.PermissionsSet != 1 || r.OwnersNotSet != 2 || r.Unchecked != 3 || r.Replaced != 4 || !slices.Equal(r.Untried, all.Untried) {
+	if r := fleet.Summary(drill.Mirror{}, all, true); !r.NewDestination || r.PermissionsSet != 1 || r.OwnersNotSet != 2 || r.Unchecked != 3 || r.Replaced != 4 || !slices.Equal(r.Untried, all.Untried) || r.Unasked != all.Unasked {
 		t.Errorf("all: %+v", r)
 	}
 }
