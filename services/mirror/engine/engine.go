@@ -257,6 +257,9 @@ func (r *Report) Whole() bool {
 // keepFirst is how many failures, conflicts and the like a report keeps.
 const keepFirst = 1000
 
+// careful is [plan.Rules.Careful], before there are rules.
+func (j *Job) careful() bool { return (&plan.Rules{Mode: j.Mode, Unedited: j.Unedited}).Careful() }
+
 func (j *Job) check() error {
 	switch {
 	case j.Places[plan.Source] == nil || j.Places[plan.Dest] == nil:
