@@ -16,6 +16,8 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+
+	"github.com/firedrill/firedrill/pkg/joined"
 )
 
 // File gives a file that this process has just made in a directory to whom that belongs.
@@ -60,7 +62,7 @@ func mkdir(up, name string, mode fs.FileMode) error {
 	}
 	defer func() { _ = root.Close() }() // It was read only, as the other one.
 	if err := root.Mkdir(name, mode); err != nil {
-		return &fs.PathError{Op: "mkdir", Path: filepath.Join(up, name), Err: reason(err)}
+		return &fs.PathError{Op: "mkdir", Path: filepath.Join(up, name), Err: joined.Reason(err)}
 	}
 	info, err := root.Stat(".")
 	if err != nil || os.Geteuid() != 0 {
@@ -89,14 +91,6 @@ func made(f *os.File) bool {
 	}
 	st, ok := info.Sys().(*syscall.Stat_t)
 	return ok && st.Uid == 0
-}
-
-// reason is an error without the name that was given within a directory.
-func reason(err error) error {
-	if told, ok := errors.AsType[*fs.PathError](err); ok {
-		return told.Err
-	}
-	return err
 }
 
 // heir is to whom a directory belongs, if that is not root and this process is.

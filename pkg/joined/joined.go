@@ -1,7 +1,10 @@
-// Package joined takes errors apart that errors.Join put together.
+// Package joined takes errors apart: those that errors.Join put together, and those that
+// name a path.
 package joined
 
 import (
+	"errors"
+	"io/fs"
 	"iter"
 	"strings"
 )
@@ -12,6 +15,15 @@ import (
 // would lose those words.
 func Leaves(err error) iter.Seq[error] {
 	return func(yield func(error) bool) { walk(err, yield) }
+}
+
+// Reason is an error without the operation and the path that an [fs.PathError] in it names,
+// and without what was put around that: for where these are told already.
+func Reason(err error) error {
+	if told, ok := errors.AsType[*fs.PathError](err); ok {
+		return told.Err
+	}
+	return err
 }
 
 // walk is false once yield was.

@@ -3,6 +3,7 @@ package joined_test
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
 	"testing"
 
@@ -77,4 +78,17 @@ func TestLeavesAreWhatWasJoined(t *testing.T) {
 			taken++
 		}
 	})
+}
+
+func TestReason(t *testing.T) {
+	plain := errors.New("full")
+	path := &fs.PathError{Op: "open", Path: "/a", Err: plain}
+	for name, err := range map[string]error{"plain": plain, "path": path, "around": fmt.Errorf("write: %w", path)} {
+		if got := joined.Reason(err); got != plain {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+	if joined.Reason(nil) != nil {
+		t.Error("nil")
+	}
 }

@@ -32,39 +32,62 @@ func copies(m drill.Mirror) bool { return m.Mode == "" || m.Mode == drill.Mirror
 // againstEachOther finds mirrors that delete what others of them have written, or write
 // over what others have not carried yet.
 func againstEachOther(ms []drill.Mirror) (out []drill.Problem) {
-	at := func(m drill.Mirror) (from, to location.Location, ok bool) {
-		from, err := location.Parse(m.From)
-		if err == nil {
-			to, err = location.Parse(m.To)
-		}
-		return from, to, err == nil && m.Snapshots == nil
-	}
-	reverts := func(m drill.Mirror) bool { return copies(m) && m.Overwrite != drill.OverwriteUnedited }
+	var all []numbered
 	for i, m := range ms {
-		from, to, ok := at(m)
-		for n, other := range ms[:i] {
-			otherFrom, otherTo, known := at(other)
-			if !ok || !known {
-				continue
+		if m, ok := understood(i, m); ok {
+			for _, other := range all {
+				out = append(out, m.against(other)...)
 			}
-			back := location.Overlap(to, otherFrom) && location.Overlap(from, otherTo)
-			p := drill.Problem{Field: fmt.Sprintf("spec.mirrors[%d].to", i), Value: m.To}
-			switch {
-			case (!copies(m) || !copies(other)) && location.Overlap(to, otherTo):
-				p.Fix = fmt.Sprintf("mirror %s writes to %s, and each would delete what the other brings: give them places that are apart", other.Name, other.To)
-			case back && !copies(m) && !copies(other):
-				p.Fix = fmt.Sprintf("mirror %s goes the other way, and each would undo what is new on the other side: make one of them a copy, or both one in mode two-way", other.Name)
-			case back && reverts(m) && (!copies(other) || reverts(other)):
-				p = stale(i, m, other)
-			case back && reverts(other) && !copies(m):
-				p = stale(n, other, m)
-			default:
-				continue
-			}
-			out = append(out, p)
+			all = append(all, m)
 		}
 	}
 	return out
+}
+
+// numbered is a mirror of files, at its place in the inventory.
+type numbered struct {
+	drill.Mirror
+	number   int
+	from, to location.Location
+}
+
+// understood is false for mirrors of snapshots, and where the locations are none.
+func understood(i int, m drill.Mirror) (n numbered, ok bool) {
+	n = numbered{Mirror: m, number: i}
+	var err1, err2 error
+	n.from, err1 = location.Parse(m.From)
+	n.to, err2 = location.Parse(m.To)
+	return n, err1 == nil && err2 == nil && m.Snapshots == nil
+}
+
+// against finds what is wrong between a mirror and one before it.
+func (m numbered) against(other numbered) []drill.Problem {
+	back := location.Overlap(m.to, other.from) && location.Overlap(m.from, other.to)
+	p := drill.Problem{Field: fmt.Sprintf("spec.mirrors[%d].to", m.number), Value: m.To}
+	switch {
+	case (!copies(m.Mirror) || !copies(other.Mirror)) && location.Overlap(m.to, other.to):
+		p.Fix = fmt.Sprintf("mirror %s writes to %s, and each would delete what the other brings: give them places that are apart", other.Name, other.To)
+	case back && !copies(m.Mirror) && !copies(other.Mirror):
+		p.Fix = fmt.Sprintf("mirror %s goes the other way, and each would undo what is new on the other side: make one of them a copy, or both one in mode two-way", other.Name)
+	case back && m.reverts(other):
+		p = stale(m.number, m.Mirror, other.Mirror)
+	case back && other.reverts(m):
+		p = stale(other.number, other.Mirror, m.Mirror)
+	default:
+		return nil
+	}
+	return []drill.Problem{p}
+}
+
+// overwrites reports whether a mirror is a copy that writes over what was edited.
+func (m numbered) overwrites() bool {
+	return copies(m.Mirror) && m.Overwrite != drill.OverwriteUnedited
+}
+
+// reverts reports whether a copy writes over what one that goes the other way has not
+// carried yet, which does not leave alone what it finds either.
+func (m numbered) reverts(other numbered) bool {
+	return m.overwrites() && (!copies(other.Mirror) || other.overwrites())
 }
 
 // stale is the problem of a copy that goes back where another mirror comes from.

@@ -36,7 +36,7 @@ func arrows() []arrow {
 	return []arrow{
 		{"schemas", nil},
 		{"pkg/event", []string{"schemas"}},
-		{"pkg/inherit", nil},
+		{"pkg/inherit", []string{"pkg/joined"}},
 		{"pkg/joined", nil},
 		{"pkg/lazy", nil},
 		{"pkg/meant", nil},

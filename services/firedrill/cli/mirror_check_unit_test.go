@@ -70,12 +70,33 @@ func TestWhatIsHeldBackExitsWithOne(t *testing.T) {
 	}
 }
 
+// What is unchecked and unreadable is counted as that once, however many there are, and what is
+// unreadable for another reason takes nothing from the count.
+func TestWithoutWhatOthersTell(t *testing.T) {
+	var all, other proof.Findings
+	const unreadable, unknown, extra = 1500, 30, 200
+	for i := range unreadable {
+		all.Add(fmt.Sprint("lost", i), "")
+		other.Add(fmt.Sprint("lost", i), "")
+	}
+	for i := range unknown {
+		all.Add(fmt.Sprint("unknown", i), "")
+	}
+	for i := range extra {
+		other.Add(fmt.Sprint("extra", i), "")
+	}
+	if rest := without(all, other, unreadable); rest.Count != unknown || len(rest.First) != 0 {
+		t.Errorf("%d are left, of which %d are named", rest.Count, len(rest.First))
+	}
+}
+
 // What cannot be read has one line, which says why, and an audit says how to mend what it found.
 func TestWhatWasFoundIsToldOnceWithTheWayOut(t *testing.T) {
 	v := job.Verified{Place: "dir:/dst", Side: plan.Dest, Mode: plan.Mirror}
 	v.Verdict = proof.Verdict{Level: proof.LevelNone, Asked: proof.L4, Checked: 2}
 	v.Verdict.Unchecked.Add("lost", "it could not be read: the disk has a hole")
 	v.Verdict.Unchecked.Add("unknown", "no run has read it")
+	v.Verdict.Unread = 1
 	v.Unreadable.Add("lost", "the disk has a hole")
 	var out bytes.Buffer
 	a := &app{Streams: Streams{Out: &out}}

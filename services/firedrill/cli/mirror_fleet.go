@@ -297,7 +297,7 @@ func (p *mirrorPrinter) fleetResult(name string, r *fleet.Result) {
 			name, r.Done["put"], size(r.Bytes), r.Done["delete"], r.Done["equal"]-r.Believed, r.Believed, r.Failed, r.Seconds)
 	}
 	// What a run of one's own says of the same.
-	own := job.Result{New: r.NewDestination, Disowned: r.OwnersNotSet, Unread: r.Unchecked, Untried: r.Untried}
+	own := job.Result{New: r.NewDestination, Disowned: r.OwnersNotSet, Unread: r.Unchecked, Untried: r.Untried, Unasked: r.Unasked}
 	own.Replaced = r.Replaced
 	if r.Compared != nil {
 		own.Check = engine.CheckAudit

@@ -208,17 +208,17 @@ func TestNobodyIsNotWaitedFor(t *testing.T) {
 func TestARunOfTheFleetHasTheNotesOfALoneOne(t *testing.T) {
 	for _, dry := range []bool{false, true} {
 		m := drill.Mirror{From: "dir:/a", To: "dir:/b", Mode: drill.MirrorTwoWay}
-		own := job.Result{New: true, Disowned: 2, Unread: 3, Untried: []string{"s3:lab/b"}}
+		own := job.Result{New: true, Disowned: 2, Unread: 3, Untried: []string{"s3:lab/b"}, Unasked: "it was busy"}
 		own.Replaced, own.Check, own.Compared = 4, engine.CheckAudit, [2]int64{5, 6}
 		lone, lines := watching(t.TempDir(), "", 0)
 		fmt.Fprintln(lines, "firedrill: note: a bucket is used without keys")
 		lone.p.reportNotes(m, dry, own)
-		if n := strings.Count(lines.String(), "\n"); n != 7 {
+		if n := strings.Count(lines.String(), "\n"); n != 8 {
 			t.Fatalf("%d notes:\n%s", n, lines)
 		}
 		asked, printed := watching(t.TempDir(), "", 0)
 		asked.p.fleetResult("out", &fleet.Result{DryRun: dry, From: m.From, To: m.To, Mode: m.Mode,
-			NewDestination: true, OwnersNotSet: 2, Unchecked: 3, Replaced: 4, Untried: own.Untried,
+			NewDestination: true, OwnersNotSet: 2, Unchecked: 3, Replaced: 4, Untried: own.Untried, Unasked: own.Unasked,
 			Compared: map[string]int64{"source": 5, "destination": 6}, Keyless: []string{"a bucket is used without keys"}})
 		if _, notes, _ := strings.Cut(printed.String(), "\n"); notes != lines.String() {
 			t.Errorf("dry %v: a run of the fleet says\n%sa lone one\n%s", dry, notes, lines)

@@ -82,7 +82,9 @@ type notedJSON struct {
 	// Compared counts, by side, the contents that a run which audits has read to compare them.
 	Compared map[string]int64 `json:"compared,omitempty"`
 	New      bool             `json:"newDestination,omitempty"`
-	Root     *proof.Signed    `json:"root,omitempty"`
+	// Unasked is why ZFS did not tell what was written in a dataset, so that times did.
+	Unasked string        `json:"unasked,omitempty"`
+	Root    *proof.Signed `json:"root,omitempty"`
 }
 
 type keyed struct {
@@ -107,7 +109,7 @@ func asJSON(m drill.Mirror, dry bool, r job.Result) syncJSON {
 			Problems: runlog.Left(&r.Report), FailedSum: r.Failed, NotTried: r.NotTried, Untried: r.Untried, Refusals: refusals(r.Refusals),
 			ErrorSum: r.Faults, HeldBack: r.HeldBack,
 		},
-		notedJSON: notedJSON{Mended: r.Mended, Replaced: r.Replaced, Disowned: r.Disowned, Unchecked: r.Unread, New: r.New},
+		notedJSON: notedJSON{Mended: r.Mended, Replaced: r.Replaced, Disowned: r.Disowned, Unchecked: r.Unread, New: r.New, Unasked: r.Unasked},
 	}
 	if r.Check == engine.CheckAudit {
 		out.Compared = map[string]int64{plan.Source.String(): r.Compared[plan.Source], plan.Dest.String(): r.Compared[plan.Dest]}

@@ -164,6 +164,9 @@ func (p *mirrorPrinter) reportNotes(m drill.Mirror, dry bool, r job.Result) {
 	for _, name := range r.Untried {
 		fmt.Fprintf(p.out, "  untried    whether these credentials may write to %s: a dry run writes nothing\n", name)
 	}
+	if r.Unasked != "" {
+		fmt.Fprintf(p.out, "  unasked    ZFS does not tell what was written between two runs, so that times do: %s\n", r.Unasked)
+	}
 	if r.Check == engine.CheckAudit {
 		fmt.Fprintf(p.out, "  read       %s\n", compared(m, r))
 	}
@@ -368,7 +371,7 @@ func (p *mirrorPrinter) findings(v job.Verified, list bool) {
 	}
 	p.sorts(list, []findings{
 		{"missing", v.Verdict.Missing}, {"extra", v.Verdict.Extra}, {"different", v.Verdict.Different},
-		{"metadata", metadata}, {"unchecked", without(v.Verdict.Unchecked, v.Unreadable)}, {"low", v.Verdict.Low}, {"unreadable", v.Unreadable},
+		{"metadata", metadata}, {"unchecked", without(v.Verdict.Unchecked, v.Unreadable, v.Verdict.Unread)}, {"low", v.Verdict.Low}, {"unreadable", v.Unreadable},
 		{"kept", kept}, {"waiting", waiting},
 	})
 	if v.Verdict.Missing.Count > 0 {
@@ -376,8 +379,9 @@ func (p *mirrorPrinter) findings(v job.Verified, list bool) {
 	}
 }
 
-// without leaves out of findings what other ones tell of, and better.
-func without(all, other proof.Findings) proof.Findings {
+// without leaves out of findings what other ones tell of, and better: so many of them. The
+// others may be more.
+func without(all, other proof.Findings, both int64) proof.Findings {
 	told := map[string]bool{}
 	for _, f := range other.First {
 		told[f.Key] = true
@@ -388,7 +392,7 @@ func without(all, other proof.Findings) proof.Findings {
 			rest.First = append(rest.First, f)
 		}
 	}
-	rest.Count = max(all.Count-other.Count, int64(len(rest.First)))
+	rest.Count = all.Count - both
 	return rest
 }
 

@@ -44,12 +44,12 @@ func (b *Bucket) discover(ctx context.Context) error {
 }
 
 // discoverServer lists, which tells who answers, and whether there is a bucket that
-// these credentials may use.
+// these credentials may use: they may be allowed to list no more than what is used.
 func (b *Bucket) discoverServer(ctx context.Context) error {
 	var p page
 	return b.do(ctx, "list", "", repeatable, func(ctx context.Context, x *exchange) error {
 		defer func() { b.caps.Server = x.header.Get("Server") }()
-		return b.fetchPage(ctx, pageRequest{max: 1}, &p)
+		return b.fetchPage(ctx, pageRequest{prefix: b.prefix, max: 1}, &p)
 	})
 }
 

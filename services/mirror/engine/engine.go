@@ -119,6 +119,13 @@ type Job struct {
 	Limit *rate.Limiter
 	// Now is the clock. Required.
 	Now func() time.Time
+	// AsOf is when the source was as it is read, if that was before the run, as of a
+	// snapshot; zero is when the run begins. What was modified after it, or not long
+	// before, may be modified again without showing it.
+	AsOf time.Time
+	// Touched, if not nil, reports whether the content of a file may be another than the
+	// last run left on the source, whatever its times say. It is read then.
+	Touched func(e entry.Entry) bool
 	// Each, if not nil, is told of each action once it was carried out, failed or,
 	// in a dry run, was found to be needed. It is called by one goroutine at a time.
 	Each func(Done)
@@ -249,6 +256,9 @@ func (r *Report) Whole() bool {
 
 // keepFirst is how many failures, conflicts and the like a report keeps.
 const keepFirst = 1000
+
+// careful is [plan.Rules.Careful], before there are rules.
+func (j *Job) careful() bool { return (&plan.Rules{Mode: j.Mode, Unedited: j.Unedited}).Careful() }
 
 func (j *Job) check() error {
 	switch {

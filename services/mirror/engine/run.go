@@ -136,6 +136,9 @@ func (r *run) plan() (*plan.Plan, error) {
 		Both:  [2]bool{from.Both, to.Both},
 		Audit: r.report.Check == CheckAudit, ScanStart: r.report.Began, Hash: r.hash, AsLeft: r.asLeft,
 	}
+	if !r.AsOf.IsZero() {
+		rules.ScanStart = r.AsOf
+	}
 	if r.knew.Unfinished {
 		// What it copied and did not come to note would be taken for equal by its time, so
 		// that nothing could ever be proved of it.
@@ -151,7 +154,7 @@ func (r *run) plan() (*plan.Plan, error) {
 	}
 	in := plan.Input{Source: r.list(plan.Source)}
 	if !r.Store.Empty() {
-		in.Past = r.Store.Past()
+		in.Past = r.past()
 	}
 	switch {
 	case r.names[plan.Source]:
@@ -161,7 +164,7 @@ func (r *run) plan() (*plan.Plan, error) {
 	}
 	r.batch = &batcher{traits: [2]place.Traits{from, to}, names: r.names[plan.Source], dry: r.DryRun, emit: r.dispatch, idle: r.idle}
 	// What somebody edits meanwhile is kept by the condition of a write of its own.
-	r.batch.single = r.Mode == plan.TwoWay || r.Unedited
+	r.batch.single = rules.Careful()
 	if r.Mode == plan.TwoWay {
 		r.batch.first = r.now
 	}
@@ -208,7 +211,7 @@ func (r *run) howToCheck() Check {
 	case r.Check == CheckAudit, r.knew.Unfinished && r.knew.Boot != r.Boot && !r.Places[plan.Dest].Traits().ETags:
 		// After a power cut a file may have its size and time, and not its content.
 		return CheckAudit
-	case r.Store.Empty() || r.Mode == plan.TwoWay || r.Unedited || r.knew.Listed.IsZero() || r.knew.Unfinished:
+	case r.Store.Empty() || r.careful() || r.knew.Listed.IsZero() || r.knew.Unfinished:
 		return CheckListing
 	case r.AcceptPlaces:
 		return CheckListing // What was left may not be there.

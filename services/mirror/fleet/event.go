@@ -116,6 +116,8 @@ type Result struct {
 	// Untried are the buckets of a dry run into which nothing was written to see whether
 	// that is allowed.
 	Untried []string `json:"untried,omitempty"`
+	// Unasked is why ZFS did not tell what was written in a dataset, so that times did.
+	Unasked string `json:"unasked,omitempty"`
 	// Root stands for what both sides hold, Entries counts them.
 	Root    string `json:"root,omitempty"`
 	Entries int64  `json:"entries"`

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/firedrill/firedrill/pkg/control"
+	"github.com/firedrill/firedrill/pkg/joined"
 )
 
 // absent says what to do about a directory that is not there.
@@ -18,7 +19,7 @@ func (j *Job) absent(path string, err error) error {
 	if j.store != nil && !j.store.Empty() {
 		advice = "it was there when the mirror last ran: mount it; if it was replaced on purpose, make it and run once with --accept-places"
 	}
-	return &adviceError{fmt.Sprintf("cannot open %q: %v: %s", path, reasonOf(err), advice), err}
+	return &adviceError{fmt.Sprintf("cannot open %q: %v: %s", path, joined.Reason(err), advice), err}
 }
 
 // unmade says what to do about a destination that could not be made.
@@ -40,7 +41,7 @@ func unmade(path string, err error) error {
 	default:
 		advice = fmt.Sprintf("mount what should be at %s, make the directory by hand, or name one elsewhere", up)
 	}
-	return &adviceError{fmt.Sprintf("cannot make the directory %q: %v: %s", path, reasonOf(err), advice), err}
+	return &adviceError{fmt.Sprintf("cannot make the directory %q: %v: %s", path, joined.Reason(err), advice), err}
 }
 
 // adviceError says in words of its own what came of err, and what to do.
@@ -54,11 +55,3 @@ func (e *adviceError) Error() string { return e.text }
 
 // Unwrap gives the cause.
 func (e *adviceError) Unwrap() error { return e.err }
-
-// reasonOf leaves out of an error the path that is named beside it.
-func reasonOf(err error) error {
-	if told, ok := errors.AsType[*fs.PathError](err); ok {
-		return told.Err
-	}
-	return err
-}

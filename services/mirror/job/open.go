@@ -27,7 +27,6 @@ import (
 	"github.com/firedrill/firedrill/services/mirror/proof"
 	"github.com/firedrill/firedrill/services/mirror/state"
 	"github.com/firedrill/firedrill/services/mirror/stores"
-	"github.com/firedrill/firedrill/services/mirror/zfs"
 )
 
 // Env is what mirrors run in. Its fields are not changed; it may be used
@@ -52,6 +51,9 @@ type Env struct {
 	// Pace, if not nil, holds all mirrors of this process back where they weigh on a
 	// store or on this machine's disks.
 	Pace *pace.Pace
+
+	// zfs is where the ZFS of zfs: locations answers; the zero value is this machine.
+	zfs control.Config
 }
 
 // NewPace is the pace of a process: with a healthy store and idle disks it bounds
@@ -70,6 +72,8 @@ type Job struct {
 	cleanUp []func(context.Context) error
 	// roots are the paths at which the places are directories here; "" for buckets.
 	roots [2]string
+	// dataset is the source, where that is one; else nil.
+	dataset *dataset
 	// made says that the destination's was not there, and was made or is stood in for.
 	made bool
 }
@@ -349,30 +353,6 @@ func (j *Job) standIn() (string, error) {
 	}
 	j.cleanUp = append(j.cleanUp, func(context.Context) error { return os.Remove(path) })
 	return path, nil
-}
-
-// openDataset takes a snapshot and reads that, so that the source stands still.
-func (j *Job) openDataset(ctx context.Context, l location.Location) (place.Place, error) {
-	m, err := zfs.NewMachine(control.Config{Kind: control.KindLocal})
-	if err != nil {
-		return nil, err
-	}
-	h, err := zfs.Open(ctx, m)
-	if err != nil {
-		return nil, err
-	}
-	// The state's lock says that nobody else runs this mirror: what is there of it
-	// was left by a crash.
-	if _, err := h.Sweep(ctx, l.Path, j.spec.Name); err != nil {
-		return nil, fmt.Errorf("clear up after an interrupted run: %w", err)
-	}
-	r, err := h.Read(ctx, l.Path, zfs.ReadOptions{Job: j.spec.Name, Dir: j.env.dir(j.spec.Name)})
-	if err != nil {
-		return nil, err
-	}
-	j.cleanUp = append(j.cleanUp, r.Close)
-	j.roots[plan.Source] = r.Path
-	return local.Open(ctx, r.Path, local.Options{ReadOnly: true, Xattrs: j.spec.Xattrs, FS: r.FS, Name: l.String()})
 }
 
 // Name is the mirror's.

@@ -46,6 +46,7 @@ func TestWhatWeSayIsWhatOthersSee(t *testing.T) {
 		{"directory to bucket", 90, [2]bool{plan.Dest: true}, drill.MirrorMirror, false},
 		{"bucket to directory", 50, [2]bool{plan.Source: true}, drill.MirrorMirror, false},
 		{"plain bucket to directory", 20, [2]bool{plan.Source: true}, drill.MirrorMirror, true},
+		{"bucket to bucket", 40, [2]bool{true, true}, drill.MirrorMirror, false},
 		{"two-way", 50, [2]bool{plan.Dest: true}, drill.MirrorTwoWay, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -80,17 +81,18 @@ type pair struct {
 	client  *minio.Client
 
 	// What follows is one history's.
-	seed    int
-	rand    *rand.Rand
-	dirs    [2]string
-	prefix  string
-	editors [2]*enginetest.Editor
-	mirror  drill.Mirror
+	seed int
+	rand *rand.Rand
+	dirs [2]string
+	// prefixes are those of the sides that are in the bucket.
+	prefixes [2]string
+	editors  [2]*enginetest.Editor
+	mirror   drill.Mirror
 }
 
 func (p *pair) history(seed int) {
 	p.Helper()
-	p.seed, p.rand, p.prefix = seed, rand.New(rand.NewPCG(uint64(seed), 7)), fmt.Sprintf("h%d/", seed)
+	p.seed, p.rand = seed, rand.New(rand.NewPCG(uint64(seed), 7))
 	root, err := os.MkdirTemp(enginetest.Memory(p), "")
 	must(p, err)
 	p.env.StateDir = filepath.Join(root, "state")
@@ -100,7 +102,8 @@ func (p *pair) history(seed int) {
 		p.dirs[side] = filepath.Join(root, fmt.Sprint(side))
 		at[side] = "dir:" + p.dirs[side]
 		if p.buckets[side] {
-			at[side] = "s3:lab/" + p.bucket.Bucket + "/" + p.prefix
+			p.prefixes[side] = fmt.Sprintf("h%d-%d/", seed, side)
+			at[side] = "s3:lab/" + p.bucket.Bucket + "/" + p.prefixes[side]
 			continue
 		}
 		must(p, os.Mkdir(p.dirs[side], 0o755))
@@ -112,7 +115,7 @@ func (p *pair) history(seed int) {
 			switch {
 			case plan.Side(side) == plan.Dest && p.mode != drill.MirrorTwoWay && p.rand.IntN(4) > 0:
 			case p.buckets[side]:
-				p.editBucket(1 + p.rand.IntN(4))
+				p.editBucket(p.prefixes[side], 1+p.rand.IntN(4))
 			default:
 				p.editors[side].Edit(1 + p.rand.IntN(5))
 			}
@@ -129,7 +132,7 @@ func (p *pair) history(seed int) {
 }
 
 // sampled says that rclone is asked in the end, which cannot hold all names.
-func (p *pair) sampled() bool { return p.buckets != [2]bool{} && p.seed%25 == 0 }
+func (p *pair) sampled() bool { return p.buckets != [2]bool{} && p.seed%5 == 0 }
 
 // round makes a run, and compares what is said of its end with what there is.
 func (p *pair) round(round int) {
@@ -205,7 +208,7 @@ func (p *pair) compare() []string {
 	var sides [2]map[string]string
 	for side := range sides {
 		if p.buckets[side] {
-			sides[side] = p.readBucket()
+			sides[side] = p.readBucket(p.prefixes[side])
 		} else {
 			sides[side] = p.readDir(p.dirs[side])
 		}
@@ -246,14 +249,14 @@ func (p *pair) readDir(dir string) map[string]string {
 }
 
 // readBucket reads all objects with a plain client.
-func (p *pair) readBucket() map[string]string {
+func (p *pair) readBucket(prefix string) map[string]string {
 	p.Helper()
 	all := map[string]string{}
-	for _, key := range p.keys() {
+	for _, key := range p.keys(prefix) {
 		if strings.HasSuffix(key, "/") {
 			continue // a directory, which has no content
 		}
-		o, err := p.client.GetObject(p.Context(), p.bucket.Bucket, p.prefix+key, minio.GetObjectOptions{})
+		o, err := p.client.GetObject(p.Context(), p.bucket.Bucket, prefix+key, minio.GetObjectOptions{})
 		must(p, err)
 		raw, err := io.ReadAll(o)
 		must(p, errors.Join(err, o.Close()))
@@ -264,39 +267,39 @@ func (p *pair) readBucket() map[string]string {
 	return all
 }
 
-func (p *pair) keys() []string {
+func (p *pair) keys(prefix string) []string {
 	p.Helper()
 	var all []string
-	for o := range p.client.ListObjects(p.Context(), p.bucket.Bucket, minio.ListObjectsOptions{Prefix: p.prefix, Recursive: true}) {
+	for o := range p.client.ListObjects(p.Context(), p.bucket.Bucket, minio.ListObjectsOptions{Prefix: prefix, Recursive: true}) {
 		must(p, o.Err)
-		all = append(all, strings.TrimPrefix(o.Key, p.prefix))
+		all = append(all, strings.TrimPrefix(o.Key, prefix))
 	}
 	return all
 }
 
 // editBucket changes objects as somebody does who does not know what they stand for.
-func (p *pair) editBucket(n int) {
+func (p *pair) editBucket(prefix string, n int) {
 	p.Helper()
 	for range n {
 		dir := []string{"", "k/", "k/l/"}[p.rand.IntN(3)]
 		key := dir + []string{"p", "q", "é", "e\u0301", "x y", "p.q"}[p.rand.IntN(6)]
 		content := fmt.Appendf(nil, "%.*s", p.rand.IntN(20), fmt.Sprintf("%020d", p.rand.Uint64()))
 		var meta map[string]string
-		there := slices.DeleteFunc(p.keys(), func(key string) bool { return strings.HasSuffix(key, "/") })
+		there := slices.DeleteFunc(p.keys(prefix), func(key string) bool { return strings.HasSuffix(key, "/") })
 		switch what := p.rand.IntN(4); {
 		case what == 0 && len(there) > 0:
-			must(p, p.client.RemoveObject(p.Context(), p.bucket.Bucket, p.prefix+there[p.rand.IntN(len(there))], minio.RemoveObjectOptions{}))
+			must(p, p.client.RemoveObject(p.Context(), p.bucket.Bucket, prefix+there[p.rand.IntN(len(there))], minio.RemoveObjectOptions{}))
 			continue
 		case what == 1 && len(there) > 0: // another content of the same size
 			key = there[p.rand.IntN(len(there))]
-			o, err := p.client.StatObject(p.Context(), p.bucket.Bucket, p.prefix+key, minio.StatObjectOptions{})
+			o, err := p.client.StatObject(p.Context(), p.bucket.Bucket, prefix+key, minio.StatObjectOptions{})
 			must(p, err)
 			content = bytes.Repeat([]byte{byte('a' + p.rand.IntN(26))}, int(o.Size))
 			if p.rand.IntN(2) == 0 && fileMeta(o.UserMetadata) {
 				meta = o.UserMetadata // as tools do that change what an object holds in place
 			}
 		}
-		_, err := p.client.PutObject(p.Context(), p.bucket.Bucket, p.prefix+key, bytes.NewReader(content), int64(len(content)), minio.PutObjectOptions{UserMetadata: meta})
+		_, err := p.client.PutObject(p.Context(), p.bucket.Bucket, prefix+key, bytes.NewReader(content), int64(len(content)), minio.PutObjectOptions{UserMetadata: meta})
 		must(p, err)
 	}
 }
@@ -308,16 +311,26 @@ func fileMeta(meta map[string]string) bool {
 	return err == nil && e.Kind == entry.File
 }
 
+// lastBucket is the side that is in the bucket, or the destination where both are.
+func (p *pair) lastBucket() plan.Side {
+	if p.buckets[plan.Dest] {
+		return plan.Dest
+	}
+	return plan.Source
+}
+
 // rclone asks rclone for its opinion, where the last run left both sides alike.
 func (p *pair) rclone() {
 	p.Helper()
-	dir := p.dirs[plan.Source]
-	if p.buckets[plan.Source] {
-		dir = p.dirs[plan.Dest]
+	at := p.dirs
+	for side, prefix := range p.prefixes {
+		if p.buckets[side] {
+			at[side] = ":s3:" + p.bucket.Bucket + "/" + strings.TrimSuffix(prefix, "/")
+		}
 	}
 	differences := slices.DeleteFunc(p.compare(), func(d string) bool { return strings.Contains(d, "%") })
 	// Of names with a '%' it would have to know how they are escaped.
-	out, err := rclone(p, "check", dir, ":s3:"+p.bucket.Bucket+"/"+strings.TrimSuffix(p.prefix, "/"),
+	out, err := rclone(p, "check", at[plan.Source], at[plan.Dest],
 		"--download", "--no-unicode-normalization", "--exclude", "*%*")
 	if (err == nil) != (len(differences) == 0) {
 		p.Fatalf("history %d: rclone says %v: %s\nand there are differences: %q", p.seed, err, out, differences)

@@ -27,9 +27,10 @@ type policy struct {
 }
 
 type statement struct {
-	Effect   string
-	Action   []string
-	Resource []string
+	Effect    string
+	Action    []string
+	Resource  []string
+	Condition map[string]map[string][]string `json:",omitempty"`
 }
 
 // leastPolicy is the one in the README, for a bucket.
@@ -43,7 +44,7 @@ func leastPolicy(t *testing.T, bucket string) policy {
 		t.Fatal("the README holds no policy")
 	}
 	var p policy
-	must(t, json.Unmarshal([]byte(strings.ReplaceAll(text, "BUCKET/PREFIX", bucket+"/p")), &p))
+	must(t, json.Unmarshal([]byte(strings.ReplaceAll(text, "PREFIX/", "p/")), &p))
 	for i := range p.Statement {
 		for j, r := range p.Statement[i].Resource {
 			p.Statement[i].Resource[j] = strings.ReplaceAll(r, "BUCKET", bucket)

@@ -41,7 +41,7 @@ func (p *pair) restore(name string, change func(*Job)) restored {
 	r := restored{dir: filepath.Join(filepath.Dir(p.dirs[0]), name), past: map[string]plan.Past{}}
 	env := p.env
 	env.StateDir = r.dir + "-state"
-	m := drill.Mirror{Name: "r", Mode: drill.MirrorCopy, From: "s3:lab/" + p.bucket.Bucket + "/" + p.prefix, To: "dir:" + r.dir, Xattrs: true, Permissions: p.mirror.Permissions}
+	m := drill.Mirror{Name: "r", Mode: drill.MirrorCopy, From: "s3:lab/" + p.bucket.Bucket + "/" + p.prefixes[p.lastBucket()], To: "dir:" + r.dir, Xattrs: true, Permissions: p.mirror.Permissions}
 	j, err := env.Open(p.Context(), m, true)
 	must(p, err)
 	defer func() { must(p, j.Close(p.Context())) }()
@@ -124,7 +124,7 @@ func TestARestoreGivesBackWhatIsAwkward(t *testing.T) {
 }
 
 func restoreWhatIsAwkward(t *testing.T, plain bool) {
-	p := &pair{TB: t, env: withStore(t, newEnv(t)), bucket: server.Bucket(t, false), prefix: "x/"}
+	p := &pair{TB: t, env: withStore(t, newEnv(t)), bucket: server.Bucket(t, false), prefixes: [2]string{"x/", "x/"}}
 	if plain {
 		p.bucket, _ = enginetest.Plain(t, p.bucket)
 		p.env.Stores[0].Endpoint = p.bucket.Endpoint
@@ -161,7 +161,7 @@ func restoreWhatIsAwkward(t *testing.T, plain bool) {
 		if strings.HasSuffix(key, "/") {
 			content = nil
 		}
-		_, err := p.client.PutObject(t.Context(), p.bucket.Bucket, p.prefix+key, bytes.NewReader(content), int64(len(content)), minio.PutObjectOptions{UserMetadata: meta})
+		_, err := p.client.PutObject(t.Context(), p.bucket.Bucket, p.prefixes[0]+key, bytes.NewReader(content), int64(len(content)), minio.PutObjectOptions{UserMetadata: meta})
 		must(t, err)
 	}
 	p.restoreBothWays()
@@ -184,7 +184,7 @@ func restoreWhatIsAwkward(t *testing.T, plain bool) {
 // What the rules want of a copy it has from its first moment: what is opened tells nothing
 // of them, so that attributes are listed.
 func TestARestoreByRulesHasTheirPermissionsAtOnce(t *testing.T) {
-	p := &pair{TB: t, env: withStore(t, newEnv(t)), bucket: server.Bucket(t, false), prefix: "x/"}
+	p := &pair{TB: t, env: withStore(t, newEnv(t)), bucket: server.Bucket(t, false), prefixes: [2]string{"x/", "x/"}}
 	p.dirs[0] = filepath.Join(t.TempDir(), "from")
 	client := enginetest.Client(t, p.bucket)
 	_, err := client.PutObject(t.Context(), p.bucket.Bucket, "x/f", strings.NewReader("x"), 1, minio.PutObjectOptions{})

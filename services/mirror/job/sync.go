@@ -61,6 +61,9 @@ type Result struct {
 	// Untried are the buckets that a dry run would write to: whether these credentials may
 	// is known only once something is written.
 	Untried []string
+	// Unasked is why ZFS did not tell which files of a dataset were written since the last
+	// run, or will not at the next one, so that their times do; "" if it is as it should be.
+	Unasked string
 	// New says that there was nothing yet at the destination, before the mirror's first
 	// run: no directory, or no object below the prefix.
 	New bool
@@ -87,6 +90,13 @@ func (j *Job) Sync(ctx context.Context, o SyncOptions) (res Result, err error) {
 		}
 	}
 	first := j.store.Empty()
+	var unasked error
+	e.Touched, unasked = j.dataset.touched(ctx)
+	defer func() {
+		if unasked != nil {
+			res.Unasked = unasked.Error()
+		}
+	}()
 	pool := &comparing{Pool: e.Pool}
 	e.Pool = pool
 	res.Report, err = e.Run(ctx)
@@ -110,8 +120,11 @@ func (j *Job) Sync(ctx context.Context, o SyncOptions) (res Result, err error) {
 	if res.Mended, err = j.mendRights(ctx, &res.Report); err != nil {
 		return res, err
 	}
-	res.Root, res.Unread, err = j.seal(past)
-	return res, err
+	if res.Root, res.Unread, err = j.seal(past); err != nil {
+		return res, err
+	}
+	unasked = errors.Join(unasked, j.dataset.keep(ctx, j.store))
+	return res, nil
 }
 
 func (j *Job) engine(o SyncOptions, past engine.Store) (*engine.Job, *state.Spill, error) {
@@ -122,7 +135,7 @@ func (j *Job) engine(o SyncOptions, past engine.Store) (*engine.Job, *state.Spil
 	e := &engine.Job{
 		Places: j.places, Mode: j.spec.mode, Unedited: j.unedited(), Check: o.Check, Filter: j.filter(),
 		Guards: j.guards(o.MayDelete), DryRun: o.DryRun, AcceptPlaces: o.AcceptPlaces, Boot: bootID(), Store: past, Spill: spill, Pool: o.Pool,
-		Now: j.env.Now, Each: o.Each, Watch: o.Watch,
+		Now: j.env.Now, AsOf: j.dataset.moment(), Each: o.Each, Watch: o.Watch,
 	}
 	w := j.Worker()
 	if e.Limit = w.Limit; e.Pool == nil {

@@ -1,6 +1,7 @@
 package job
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"log"
@@ -11,11 +12,16 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
 
+	"github.com/minio/minio-go/v7"
+	"golang.org/x/sys/unix"
+
 	"github.com/firedrill/firedrill/pkg/drill"
+	"github.com/firedrill/firedrill/services/mirror/bucket"
 	"github.com/firedrill/firedrill/services/mirror/engine"
 	"github.com/firedrill/firedrill/services/mirror/engine/enginetest"
 	"github.com/firedrill/firedrill/services/mirror/plan"
@@ -63,6 +69,86 @@ func TestWhatOthersWipe(t *testing.T) {
 				t.Errorf("it was not told: %+v", res.Report)
 			}
 		})
+	}
+}
+
+// A mount below the source whose server has died cannot be read, not by root either: mc
+// takes all that it did not come to see for deleted, there and elsewhere.
+func TestADeadMountWipesNothing(t *testing.T) {
+	w := between(t, drill.MirrorMirror, false)
+	for i := range 40 {
+		w.write(fmt.Sprintf("d%d/%02d", i%2, i/2), "precious")
+	}
+	w.whole()
+	theirs := t.TempDir()
+	mirror := func() (string, error) { return mc(t, server.Start(t).Endpoint, w.from, theirs) }
+	wipes(t, theirs, 40, mirror, nil)
+	deadMount(t, filepath.Join(w.from, "d1"))
+	wipes(t, theirs, 40, nil, mirror)
+	if n := files(t, theirs); n > 0 {
+		t.Errorf("mc left %d", n)
+	}
+	res := w.sync(SyncOptions{})
+	if n := files(t, w.to); n != 40 {
+		t.Errorf("%d files are left, of 40", n)
+	}
+	if res.Faults == 0 || res.Done[plan.Delete] > 0 || !slices.ContainsFunc(res.Errors, func(err error) bool { return strings.Contains(err.Error(), "d1") }) {
+		t.Errorf("it was not told: %+v", res.Report)
+	}
+	// Nor are those deleted whose absence was seen.
+	must(t, os.Remove(filepath.Join(w.from, "d0/00")))
+	res = w.sync(SyncOptions{})
+	if n := files(t, w.to); n != 40 || !slices.ContainsFunc(res.Refusals, func(r plan.Refusal) bool { return r.Guard == plan.GuardListing }) {
+		t.Errorf("%d files are left, of 40: %+v", n, res.Report)
+	}
+}
+
+// deadMount mounts a file system that nobody serves: whatever is asked of it fails.
+func deadMount(t *testing.T, dir string) {
+	t.Helper()
+	fuse, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0)
+	must(t, err)
+	err = unix.Mount("dead", dir, "fuse", 0, fmt.Sprintf("fd=%d,rootmode=40000,user_id=0,group_id=0", fuse.Fd()))
+	must(t, errors.Join(err, fuse.Close()))
+	t.Cleanup(func() { must(t, unix.Unmount(dir, unix.MNT_DETACH)) })
+	if _, err := os.ReadDir(dir); !errors.Is(err, unix.ENOTCONN) {
+		t.Fatalf("it is not dead: %v", err)
+	}
+}
+
+// Two ways, what somebody deletes by mistake is deleted on the other side, too. Where that
+// keeps no versions, it is lost with rclone bisync.
+func TestTwoWayLosesNothing(t *testing.T) {
+	w := between(t, drill.MirrorTwoWay, true)
+	w.bucket = server.Bucket(t, false)
+	w.mirror.To = "s3:lab/" + w.bucket.Bucket
+	for i := range 40 {
+		w.write(fmt.Sprintf("%02d", i), "precious")
+	}
+	w.whole()
+	theirs, known := server.Bucket(t, false), t.TempDir()
+	bisync := func(more ...string) (string, error) {
+		return rclone(t, append([]string{"bisync", w.from, ":s3:" + theirs.Bucket, "--workdir", known}, more...)...)
+	}
+	objects := func(c bucket.Config) (n int) {
+		for o := range enginetest.Client(t, c).ListObjects(t.Context(), c.Bucket, minio.ListObjectsOptions{Recursive: true}) {
+			must(t, o.Err)
+			n++
+		}
+		return n
+	}
+	if out, err := bisync("--resync"); err != nil || objects(theirs) != 40 {
+		t.Fatalf("%v, %d objects: %s", err, objects(theirs), out)
+	}
+	for i := range 10 {
+		must(t, os.Remove(filepath.Join(w.from, fmt.Sprintf("%02d", i))))
+	}
+	if out, err := bisync(); err != nil || objects(theirs) != 30 {
+		t.Fatalf("this guard is against nothing: %v, %d objects: %s", err, objects(theirs), out)
+	}
+	res := w.sync(SyncOptions{})
+	if n := objects(w.bucket); n != 40 || !slices.ContainsFunc(res.Refusals, func(r plan.Refusal) bool { return r.Guard == plan.GuardVersioned }) {
+		t.Errorf("%d objects are left, of 40: %+v", n, res.Report)
 	}
 }
 
@@ -129,7 +215,7 @@ func TestARestartWipesNothing(t *testing.T) {
 	}
 
 	theirs := enginetest.Memory(t)
-	mirror := func(at int32) (string, error) { return mc(t, restarts(t, at).URL, seed.bucket.Bucket, theirs) }
+	mirror := func(at int32) (string, error) { return mc(t, restarts(t, at).URL, "there/"+seed.bucket.Bucket, theirs) }
 	wipes(t, theirs, all, func() (string, error) { return mirror(0) }, nil)
 	wipes(t, theirs, all, nil, func() (string, error) { return mirror(3) })
 }
@@ -165,11 +251,11 @@ func restarts(t *testing.T, at int32) *way {
 	return w
 }
 
-// mc has mc mirror a bucket into a directory.
-func mc(t *testing.T, endpoint, bucket, dir string) (string, error) {
+// mc has mc mirror a place, of the server "there" or here, into a directory.
+func mc(t *testing.T, endpoint, from, dir string) (string, error) {
 	t.Helper()
 	m := server.Start(t)
-	c := exec.CommandContext(t.Context(), enginetest.Binary(t, "mc"), "--config-dir", t.TempDir(), "mirror", "--overwrite", "--remove", "there/"+bucket, dir)
+	c := exec.CommandContext(t.Context(), enginetest.Binary(t, "mc"), "--config-dir", t.TempDir(), "mirror", "--overwrite", "--remove", from, dir)
 	c.Env = append(os.Environ(), "MC_HOST_there="+strings.Replace(endpoint, "://", "://"+url.PathEscape(m.AccessKey)+":"+url.PathEscape(m.SecretKey)+"@", 1))
 	out, err := c.CombinedOutput()
 	return string(out), err

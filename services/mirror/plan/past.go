@@ -73,7 +73,7 @@ func (r *Rules) Next(a Action, done bool) (Past, bool) {
 	for _, s := range []Side{Source, Dest} {
 		// Of what this very run wrote, the times are known to be its own.
 		written := a.To == s && a.Op != Equal
-		looked := s == Source || r.Mode == TwoWay || r.Unedited
+		looked := s == Source || r.Careful()
 		e := a.At(s)
 		p.Dirty[s] = looked && !written && r.dirty(&e)
 	}

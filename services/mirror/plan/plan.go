@@ -314,6 +314,10 @@ func (e *RulesError) Error() string {
 // Unwrap returns ErrRules.
 func (e *RulesError) Unwrap() error { return ErrRules }
 
+// Careful reports whether what somebody edited at the destination stays: that is then looked
+// at in each run, and written to under conditions.
+func (r *Rules) Careful() bool { return r.Mode == TwoWay || r.Unedited }
+
 func (r *Rules) check(in Input, spill Spill) error {
 	switch {
 	case in.Source == nil:
@@ -324,7 +328,7 @@ func (r *Rules) check(in Input, spill Spill) error {
 		return &RulesError{"Unedited", "the mode overwrites more", "use Copy"}
 	case r.ScanStart.IsZero():
 		return &RulesError{"ScanStart", "it is not set", "give the time at which the scan of the source began"}
-	case in.Dest == nil && (r.Mode == TwoWay || r.Audit || r.Unedited):
+	case in.Dest == nil && (r.Careful() || r.Audit):
 		return &RulesError{"Dest", "two-way runs, audits and copies that overwrite no edit look at the destination", "give its listing"}
 	case in.Dest == nil && in.Past == nil:
 		return &RulesError{"Dest", "neither it nor the last run is known", "give its listing"}

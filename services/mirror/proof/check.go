@@ -182,6 +182,9 @@ func (c *check) compare(key string, want, got entry.Entry) {
 	default:
 		c.v.Waiting.Add(key, words.there)
 	}
+	if detail == "" && level == LevelNone && unread != "" {
+		c.v.Unread++
+	}
 	switch {
 	case detail != "":
 		c.v.Different.Add(key, detail)

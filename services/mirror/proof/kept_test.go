@@ -64,8 +64,11 @@ func TestWhatWaitsForDeletionIsCheckedAndCounted(t *testing.T) {
 
 // That a content could not be read is said, and why, and not that nothing is known of it.
 func TestWhatCouldNotBeReadIsNotCalledUnknown(t *testing.T) {
-	how := proof.Evidence{Level: proof.L4, Unread: func(key string) string { return map[string]string{"a": "the disk has a hole"}[key] }}
-	v := check(t, seq(file("a", allSums), file("b", allSums)), seq(file("a", 0), file("b", 0)), how)
+	how := proof.Evidence{Level: proof.L4, Unread: func(key string) string { return map[string]string{"a": "the disk has a hole", "x": "so has it"}[key] }}
+	v := check(t, seq(file("a", allSums), file("b", allSums)), seq(file("a", 0), file("b", 0), file("x", 0)), how)
+	if v.Unread != 1 {
+		t.Errorf("%d were not read, of those that are unchecked", v.Unread)
+	}
 	if got := v.Unchecked.First; len(got) != 2 || got[0].Detail != "it could not be read: the disk has a hole" || got[1].Detail != "no hash is known on both sides" {
 		t.Errorf("got %+v", got)
 	}

@@ -83,7 +83,9 @@ type Verdict struct {
 	At      [L4 + 1]int64 `json:"at"`
 	// Unchecked entries are there, and there was no hash to compare. Of Low ones
 	// there was, and it is worth less than what was asked.
+	// Unread counts those of the Unchecked whose content could not be read.
 	Unchecked Findings `json:"unchecked"`
+	Unread    int64    `json:"unread,omitempty"`
 	Low       Findings `json:"low"`
 	// Missing are in the manifest and not in the location, Extra the reverse.
 	Missing Findings `json:"missing"`

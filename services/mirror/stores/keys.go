@@ -3,13 +3,13 @@ package stores
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"strings"
 
 	"github.com/minio/minio-go/v7/pkg/credentials"
 
 	"github.com/firedrill/firedrill/pkg/drill"
+	"github.com/firedrill/firedrill/pkg/joined"
 )
 
 // KeyError says that a key was named and is not there.
@@ -81,12 +81,9 @@ func (r reference) read() (string, *KeyError) {
 	}
 	text, err := os.ReadFile(r.source.File)
 	value := strings.TrimRight(string(text), "\r\n")
-	if told, ok := errors.AsType[*fs.PathError](err); ok {
-		err = told.Err // The name stands beside it.
-	}
 	switch {
 	case err != nil:
-		return "", &KeyError{r.field + ".file", r.source.File, fmt.Sprintf("%v: write the key into it, or name the right one%s", err, public)}
+		return "", &KeyError{r.field + ".file", r.source.File, fmt.Sprintf("%v: write the key into it, or name the right one%s", joined.Reason(err), public)}
 	case value == "":
 		return "", &KeyError{r.field + ".file", r.source.File, "this file is empty: write the key into it, or name the right one" + public}
 	}

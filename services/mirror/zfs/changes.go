@@ -26,8 +26,24 @@ type Changes struct {
 	// attributes, by being cut short, or not at all, as ZFS sends all that lies next
 	// to what changed. Their attributes say. Sorted.
 	Touched []uint64
+	// Holes say of the files among Touched from which byte on, at the lowest, they hold
+	// nothing that was ever written: most at their end, where nothing is. Sorted.
+	Holes []Hole
 	// Gone are the objects that are not there, sorted; most never were.
 	Gone []Range
+}
+
+// Hole is where a file begins to have no content: at the byte From.
+type Hole struct{ Object, From uint64 }
+
+// MayDiffer reports whether a file that is there in both snapshots, with the same size,
+// may hold other content in the later one, whatever its times say.
+func (c *Changes) MayDiffer(inode uint64, size int64) bool {
+	if _, written := slices.BinarySearch(c.Files, inode); written {
+		return true
+	}
+	at, ok := slices.BinarySearchFunc(c.Holes, inode, func(h Hole, inode uint64) int { return cmp.Compare(h.Object, inode) })
+	return ok && int64(c.Holes[at].From) < size
 }
 
 // Range is the numbers from First to Last, both included.
@@ -35,8 +51,9 @@ type Range struct{ First, Last uint64 }
 
 // Changes finds what changed in a dataset between two of its snapshots by reading
 // the stream between them, which ZFS makes from what changed alone. It has to read
-// what was written, but none of what was not.
-func (h *Host) Changes(ctx context.Context, from, to Snapshot) (Changes, error) {
+// what was written, but none of what was not; the error wraps ErrTooMuch where the stream
+// has more than so many bytes.
+func (h *Host) Changes(ctx context.Context, from, to Snapshot, most int64) (Changes, error) {
 	sending, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	r, w := io.Pipe()
@@ -46,7 +63,7 @@ func (h *Host) Changes(ctx context.Context, from, to Snapshot) (Changes, error) 
 		sent = h.run(sending, nil, w, sendArgv(&from, to)...)
 		_ = w.CloseWithError(sent)
 	})
-	c, err := ParseChanges(r)
+	c, err := ParseChanges(&limited{r, most})
 	if err == nil {
 		// There is nothing more, but the command wants to end by itself.
 		_, err = io.Copy(io.Discard, r)
@@ -66,6 +83,22 @@ func (h *Host) Changes(ctx context.Context, from, to Snapshot) (Changes, error) 
 		return Changes{}, fmt.Errorf("find what changed from %s to %s: %w", from, to, err)
 	}
 	return c, nil
+}
+
+// limited is what may be read of a stream.
+type limited struct {
+	from io.Reader
+	left int64
+}
+
+// Read implements io.Reader.
+func (l *limited) Read(p []byte) (int, error) {
+	if l.left <= 0 {
+		return 0, ErrTooMuch
+	}
+	n, err := l.from.Read(p[:min(int64(len(p)), l.left)])
+	l.left -= int64(n)
+	return n, err
 }
 
 // What a stream's records are, in the ABI of zfs send: a type, the length of what
@@ -94,7 +127,7 @@ const (
 // record. The error wraps ErrCorrupt where it breaks off or makes no sense, and
 // ErrUnsupported where it holds what is not known.
 func ParseChanges(stream io.Reader) (Changes, error) {
-	p := parser{in: bufio.NewReaderSize(stream, 256<<10), types: map[uint64]uint32{}, written: map[uint64]bool{}}
+	p := parser{in: bufio.NewReaderSize(stream, 256<<10), types: map[uint64]uint32{}, written: map[uint64]bool{}, holes: map[uint64]uint64{}}
 	for {
 		more, err := p.record()
 		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
@@ -120,7 +153,9 @@ type parser struct {
 	// types are those of the objects with inodes.
 	types   map[uint64]uint32
 	written map[uint64]bool
-	gone    []Range
+	// holes are where objects first have no content.
+	holes map[uint64]uint64
+	gone  []Range
 }
 
 func (p *parser) u32(at int) uint32 { return p.order.Uint32(p.raw[at:]) }
@@ -165,7 +200,10 @@ func (p *parser) record() (more bool, err error) {
 		return true, p.skip(size)
 	case recordFree:
 		// It comes with each object that has a hole, as with every link, whether that
-		// is new or not.
+		// is new or not, and for what lies behind the end of each.
+		if from, ok := p.holes[object]; !ok || p.u64(16) < from {
+			p.holes[object] = p.u64(16)
+		}
 		return true, nil
 	case recordWriteByRef:
 		p.written[object] = true
@@ -221,6 +259,9 @@ func (p *parser) changes() Changes {
 		switch {
 		case !p.written[object]:
 			c.Touched = append(c.Touched, object)
+			if from, ok := p.holes[object]; ok && p.types[object] == plainFile {
+				c.Holes = append(c.Holes, Hole{object, from})
+			}
 		case p.types[object] == directory:
 			c.Dirs = append(c.Dirs, object)
 		default:

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -42,7 +43,7 @@ func TestChangesAreAllThere(t *testing.T) {
 	to, err := m.Snapshot(t.Context(), h.dataset, "to", "job")
 	must(t, err)
 
-	c, err := m.Changes(t.Context(), from, to)
+	c, err := m.Changes(t.Context(), from, to, math.MaxInt64)
 	must(t, err)
 	slices.Sort(written)
 	if !slices.Equal(c.Files, written) {
@@ -68,12 +69,12 @@ func TestChangesAreAllThere(t *testing.T) {
 
 	none, err := m.Snapshot(t.Context(), h.dataset, "none", "job")
 	must(t, err)
-	c, err = m.Changes(t.Context(), to, none)
+	c, err = m.Changes(t.Context(), to, none, math.MaxInt64)
 	must(t, err)
 	if len(c.Files)+len(c.Dirs) > 0 {
 		t.Errorf("nothing was done: %+v", c)
 	}
-	_, err = m.Changes(t.Context(), none, to)
+	_, err = m.Changes(t.Context(), none, to, math.MaxInt64)
 	if err == nil {
 		t.Error("backwards")
 	}

@@ -38,6 +38,7 @@ type Reading struct {
 
 	host  *Host
 	clone string
+	kept  bool
 }
 
 // ReadOptions say how a dataset is read.
@@ -89,12 +90,21 @@ func (r *Reading) mount(ctx context.Context, job string) error {
 	return err
 }
 
-// Close unmounts and removes what Read made, also when ctx has ended. It may be
-// called again.
+// Keep lets the snapshot stay when the reading is closed, so that [Host.Changes] can
+// compare a later one with it. It stays until a Sweep of the job is told to keep another
+// one; whoever destroys it before does no harm.
+func (r *Reading) Keep() { r.kept = true }
+
+// Close unmounts and removes what Read made and Keep does not keep, also when ctx has
+// ended. It may be called again.
 func (r *Reading) Close(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanUp)
 	defer cancel()
-	for _, name := range []string{r.clone, r.Snapshot.String()} {
+	made := []string{r.clone, r.Snapshot.String()}
+	if r.kept {
+		made = made[:1]
+	}
+	for _, name := range made {
 		if err := r.host.destroy(ctx, name); err != nil && !errors.Is(err, ErrNotExist) {
 			return fmt.Errorf("end the reading of %s: %w", r.Snapshot.Dataset, err)
 		}
@@ -134,41 +144,57 @@ func (h *Host) FSID(ctx context.Context, dataset string) (entry.FSID, error) {
 	return id, nil
 }
 
-// Sweep removes what readings of a dataset by the job have left, because they
-// crashed. No reading of the job may be open: the caller has the job to itself. It
-// returns the names of what it removed.
-func (h *Host) Sweep(ctx context.Context, dataset, job string) ([]string, error) {
+// Swept is what a Sweep found.
+type Swept struct {
+	// Removed are the names of what it removed.
+	Removed []string
+	// Kept is the snapshot that it was told to keep; nil if that is not there.
+	Kept *Snapshot
+}
+
+// Sweep removes what readings of a dataset by the job have left, because they crashed or
+// were to keep it, but for the snapshot with the guid keep; 0 is none. No reading of the
+// job may be open: the caller has the job to itself. Snapshots that somebody holds, or
+// made clones of, are left to them.
+func (h *Host) Sweep(ctx context.Context, dataset, job string, keep uint64) (swept Swept, err error) {
 	if err := errors.Join(checkDataset(dataset), checkJob(job)); err != nil {
-		return nil, err
+		return swept, err
 	}
 	clones, err := h.leftClones(ctx, dataset, job)
 	if err != nil {
-		return nil, fmt.Errorf("sweep %s: %w", dataset, err)
+		return swept, fmt.Errorf("sweep %s: %w", dataset, err)
 	}
 	snapshots, err := h.Snapshots(ctx, dataset)
 	if err != nil {
-		return nil, err
+		return swept, err
 	}
-	var removed []string
 	for _, c := range clones {
 		if err := h.destroy(ctx, c.name); err != nil && !errors.Is(err, ErrNotExist) {
-			return removed, fmt.Errorf("sweep %s: %w", dataset, err)
+			return swept, fmt.Errorf("sweep %s: %w", dataset, err)
 		}
-		removed = append(removed, c.name)
+		swept.Removed = append(swept.Removed, c.name)
 		if err := removeMountpoint(c.mountpoint); err != nil {
-			return removed, fmt.Errorf("sweep %s: %w", dataset, err)
+			return swept, fmt.Errorf("sweep %s: %w", dataset, err)
 		}
 	}
 	for _, s := range snapshots {
 		if s.Job != job || !strings.HasPrefix(s.Name, readingPrefix) {
 			continue
 		}
-		if err := h.Destroy(ctx, s); err != nil {
-			return removed, err
+		if s.GUID == keep {
+			swept.Kept = &s
+			continue
 		}
-		removed = append(removed, s.String())
+		err := h.Destroy(ctx, s)
+		if errors.Is(err, ErrBusy) || errors.Is(err, ErrCloned) {
+			continue
+		}
+		if err != nil {
+			return swept, err
+		}
+		swept.Removed = append(swept.Removed, s.String())
 	}
-	return removed, nil
+	return swept, nil
 }
 
 // leftClone is a clone that only a crash can have left.

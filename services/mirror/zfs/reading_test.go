@@ -117,8 +117,9 @@ func TestSweepFindsWhatACrashLeft(t *testing.T) {
 	h.do(t, "clone", "-o", jobProperty+"=job", h.snapshots[0].String(), strangers[2])
 	h.do(t, "snapshot", h.dataset+"@"+readingPrefix+"mine")
 
-	removed, err := h.Sweep(t.Context(), h.dataset, "job")
+	swept, err := h.Sweep(t.Context(), h.dataset, "job", 0)
 	must(t, err)
+	removed := swept.Removed
 	want := []string{open[0].clone, open[0].Snapshot.String(), open[1].Snapshot.String()}
 	slices.Sort(removed)
 	slices.Sort(want)
@@ -128,7 +129,7 @@ func TestSweepFindsWhatACrashLeft(t *testing.T) {
 	for _, name := range append(strangers, open[2].clone, open[2].Snapshot.String(), h.snapshots[0].String(), h.dataset+"@"+readingPrefix+"mine") {
 		h.do(t, "list", name)
 	}
-	if again, err := h.Sweep(t.Context(), h.dataset, "job"); err != nil || len(again) != 0 {
+	if again, err := h.Sweep(t.Context(), h.dataset, "job", 0); err != nil || len(again.Removed) != 0 {
 		t.Errorf("%v, %v", again, err)
 	}
 	must(t, open[2].Close(t.Context()))

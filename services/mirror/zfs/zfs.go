@@ -49,6 +49,8 @@ var (
 	ErrDenied = errors.New("ZFS does not permit it to this user")
 	// ErrNoZFS says that no ZFS answers where one was looked for.
 	ErrNoZFS = errors.New("no ZFS answers")
+	// ErrTooMuch says that more would have to be read than was allowed.
+	ErrTooMuch = errors.New("more was written than may be read for that")
 	// ErrName says that a name cannot be that of a dataset, a snapshot or a job.
 	ErrName = errors.New("unusable name")
 )
