@@ -99,6 +99,9 @@ type Job struct {
 	Trust  plan.Trust
 	// Guards limit deletes; the markers are filled in by the run.
 	Guards plan.Guards
+	// Bin is where what the run deletes is put aside; the zero Bin is nowhere. What is
+	// written to is then a [place.Keeper].
+	Bin place.Bin
 	// ListEvery is for CheckAuto; 0 means DefaultListEvery.
 	ListEvery time.Duration
 	// AcceptPlaces takes the places for those that the mirror is set up with, whatever
@@ -256,6 +259,11 @@ func (j *Job) check() error {
 		return &JobError{"Places", "one is missing", "open both"}
 	case j.Store == nil || j.Pool == nil || j.Now == nil:
 		return &JobError{"Store, Pool, Now", "one is missing", "give all"}
+	}
+	for s, p := range j.Places {
+		if _, keeps := p.(place.Keeper); !keeps && j.Bin != (place.Bin{}) && (plan.Side(s) == plan.Dest || j.Mode == plan.TwoWay) {
+			return &JobError{"Bin", fmt.Sprintf("the %s %s keeps nothing that is removed", plan.Side(s), p), "leave it out"}
+		}
 	}
 	return nil
 }

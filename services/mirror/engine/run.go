@@ -182,7 +182,7 @@ func (r *run) identify() {
 		}
 		r.Guards.Markers[s] = plan.Marker{Want: r.facts.Identities[s], Got: got}
 	}
-	r.Guards.Versioned = r.Places[plan.Dest].Traits().Versioned
+	r.Guards.Versioned = r.Places[plan.Dest].Traits().Versioned || r.Bin != (place.Bin{})
 }
 
 // written refuses to write to a place that is not the one the mirror was set up
@@ -564,7 +564,7 @@ func (t *tail) flush() error {
 	hold := r.writesFailed
 	r.mu.Unlock()
 	if !hold {
-		return r.now(r.batch.mark(Item{Actions: actions, Ordered: true}))
+		return r.now(r.batch.mark(Item{Actions: actions, Ordered: true, Bin: r.Bin}))
 	}
 	for _, a := range actions {
 		if err := r.settle(Done{Action: a, Err: ErrHeldBack}); err != nil {

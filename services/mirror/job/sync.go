@@ -31,6 +31,8 @@ type SyncOptions struct {
 	Items int
 	// AcceptPlaces sets the mirror up anew with the places as they are now.
 	AcceptPlaces bool
+	// Run names the run, as what it deletes is listed by; "" gives it a name.
+	Run string
 	// MayDelete raises the limits of deletes for this run: less than 0 takes them
 	// off, 0 leaves them.
 	MayDelete int64
@@ -61,6 +63,10 @@ type Result struct {
 	// Untried are the buckets that a dry run would write to: whether these credentials may
 	// is known only once something is written.
 	Untried []string
+	// Aside is where what the run deleted was put aside; the zero Bin where it was not. Pruned
+	// counts the runs whose bins were removed, as their time was over.
+	Aside  place.Bin
+	Pruned int
 	// New says that there was nothing yet at the destination, before the mirror's first
 	// run: no directory, or no object below the prefix.
 	New bool
@@ -87,6 +93,7 @@ func (j *Job) Sync(ctx context.Context, o SyncOptions) (res Result, err error) {
 		}
 	}
 	first := j.store.Empty()
+	res.Aside = e.Bin
 	pool := &comparing{Pool: e.Pool}
 	e.Pool = pool
 	res.Report, err = e.Run(ctx)
@@ -110,7 +117,9 @@ func (j *Job) Sync(ctx context.Context, o SyncOptions) (res Result, err error) {
 	if res.Mended, err = j.mendRights(ctx, &res.Report); err != nil {
 		return res, err
 	}
-	res.Root, res.Unread, err = j.seal(past)
+	if res.Root, res.Unread, err = j.seal(past); err == nil && res.Whole() {
+		res.Pruned = j.prune(ctx, &res.Report)
+	}
 	return res, err
 }
 
@@ -123,6 +132,9 @@ func (j *Job) engine(o SyncOptions, past engine.Store) (*engine.Job, *state.Spil
 		Places: j.places, Mode: j.spec.mode, Unedited: j.unedited(), Check: o.Check, Filter: j.filter(),
 		Guards: j.guards(o.MayDelete), DryRun: o.DryRun, AcceptPlaces: o.AcceptPlaces, Boot: bootID(), Store: past, Spill: spill, Pool: o.Pool,
 		Now: j.env.Now, Each: o.Each, Watch: o.Watch,
+	}
+	if j.spec.KeepDeleted > 0 {
+		e.Bin = j.bin(o.Run)
 	}
 	w := j.Worker()
 	if e.Limit = w.Limit; e.Pool == nil {
