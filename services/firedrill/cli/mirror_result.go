@@ -20,7 +20,7 @@ import (
 )
 
 func isMirrorArgument(err error) bool {
-	return errors.Is(err, job.ErrSpec) || errors.Is(err, location.ErrLocation) ||
+	return errors.Is(err, job.ErrSpec) || errors.Is(err, job.ErrNoRuns) || errors.Is(err, location.ErrLocation) ||
 		errors.Is(err, filter.ErrRule) || errors.Is(err, engine.ErrJob)
 }
 
@@ -34,7 +34,7 @@ func heldBack(err error) bool {
 	if _, ok := errors.AsType[*engine.GaveUpError](err); ok {
 		return true
 	}
-	return errors.Is(err, job.ErrUnwritable) || errors.Is(err, job.ErrNothingKnown) || errors.Is(err, job.ErrTooMuch)
+	return errors.Is(err, job.ErrUnwritable) || errors.Is(err, job.ErrNothingKnown) || errors.Is(err, job.ErrNothingDeleted) || errors.Is(err, job.ErrTooMuch)
 }
 
 // codeOf is the exit code of an error: one that has none is the caller's mistake.
@@ -123,6 +123,7 @@ func (p *mirrorPrinter) report(m drill.Mirror, dry bool, r job.Result, how strin
 	}
 	p.more(r.Faults, len(r.Errors), "errors of scans and listings")
 	p.reportKept(m, r)
+	p.reportDeleted(m, dry, r.Done[plan.Delete])
 	for _, u := range r.LeftUploads {
 		fmt.Fprintf(p.out, "  left       %s\n", u)
 	}
