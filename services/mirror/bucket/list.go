@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode/utf8"
 
 	"github.com/minio/minio-go/v7"
 )
@@ -223,8 +224,8 @@ func (b *Bucket) fetchPages(ctx context.Context, o ListOptions, used <-chan *pag
 		}
 		done := p.err != nil || !p.truncated
 		q.token, q.after = p.next, p.last
-		if without := b.prefix + o.Without; o.Without != "" && b.caps.Server != MinIO && strings.HasPrefix(p.last, without) {
-			q.token, q.after = "", behind(without)
+		if end := behind(b.prefix + o.Without); o.Without != "" && b.caps.Server != MinIO && strings.HasPrefix(p.last, b.prefix+o.Without) && p.last < end {
+			q.token, q.after = "", end // MinIO may end such a listing too early
 		}
 		select {
 		case ready <- p:
@@ -237,8 +238,8 @@ func (b *Bucket) fetchPages(ctx context.Context, o ListOptions, used <-chan *pag
 	}
 }
 
-// behind is a key that comes after all in a directory, and before all that comes after it.
-func behind(dir string) string { return strings.TrimSuffix(dir, "/") + "0" }
+// behind is a key that comes after nearly all in a directory, and before all behind it.
+func behind(dir string) string { return dir + string(utf8.MaxRune) }
 
 // pageRequest asks for a page. Keys are with the bucket's prefix.
 type pageRequest struct {
