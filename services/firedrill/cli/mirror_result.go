@@ -275,7 +275,7 @@ func refusal(g plan.Refusal, look string) string {
 	case plan.GuardNumber, plan.GuardPercent:
 		return fmt.Sprintf("%s would be removed, %s may be%s", g.Value, g.Limit, look)
 	case plan.GuardVersioned:
-		return "two-way removes nothing while the destination keeps no versions: turn on the bucket's versioning, or remove it on both sides by hand"
+		return "two-way removes nothing while the destination keeps no versions: turn on the bucket's versioning, keep what is deleted (--keep-deleted, in the inventory keepDeleted), or remove it on both sides by hand"
 	}
 	return fmt.Sprintf("nothing is removed because of %s: %s", g.Value, g.Fix)
 }

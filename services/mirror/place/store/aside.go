@@ -276,7 +276,7 @@ func (p *Place) undelete(ctx context.Context, key string) error {
 		}
 		for _, id := range markers {
 			if err := p.b.DeleteVersion(ctx, key, id); err != nil {
-				return fmt.Errorf("take its delete marker away (s3:DeleteObjectVersion): %w", explain(err))
+				return fmt.Errorf("take its delete marker away: %w", explain(err))
 			}
 		}
 		return nil
