@@ -65,8 +65,6 @@ type restoring struct {
 
 	res   Restoration
 	pasts []plan.Past
-	// above are the directories in which something was brought back.
-	above map[string]bool
 }
 
 // Restore brings back what runs have deleted: the newest of each path, where no run is
@@ -74,7 +72,7 @@ type restoring struct {
 // them equal. The job was opened by OpenBoth. The error says why it could not go on, and is
 // ErrNothingDeleted, with nothing done, where one of the paths was not deleted.
 func (j *Job) Restore(ctx context.Context, o RestoreOptions) (Restoration, error) {
-	r := &restoring{Job: j, ctx: ctx, o: o, keep: j.keepers(), plain: j.places, above: map[string]bool{}}
+	r := &restoring{Job: j, ctx: ctx, o: o, keep: j.keepers(), plain: j.places}
 	if source, ok := r.plain[plan.Source].(ruled); ok {
 		r.plain[plan.Source] = source.Place
 	}
@@ -280,7 +278,6 @@ func (r *restoring) across(back []Restored, now []entry.Entry) {
 		a := dones[n].Action
 		a.Source, _ = apply(r.spec.rights, a.Source)
 		r.pasts = append(r.pasts, plan.Past{Key: a.Key, Source: a.Source, Dest: a.Dest})
-		r.above[parent(a.Dest.Path)] = true
 	}
 }
 
@@ -299,46 +296,19 @@ func (r *restoring) count(b *Restored) {
 	}
 }
 
-// remember has the next run find both sides as they are now. The directories that something
-// was written into have new times, on each side one of its own: both get the source's.
+// remember has the next run find both sides as they are now.
 func (r *restoring) remember() error {
+	switch _, known, err := r.Facts(); {
+	case err != nil:
+		return fmt.Errorf("mirror %s: %w", r.spec.Name, err)
+	case known && len(r.pasts) > 0:
+		return r.note(r.ctx, r.pasts)
+	}
+	// What is not noted a run compares.
 	for _, side := range []plan.Side{plan.Source, plan.Dest} {
 		if err := r.places[side].Finish(r.ctx); err != nil {
 			return fmt.Errorf("mirror %s: finish the %s: %w", r.spec.Name, side, err)
 		}
 	}
-	made := map[string]bool{}
-	for _, p := range r.pasts {
-		made[p.Key] = true
-	}
-	for _, dir := range slices.Sorted(maps.Keys(r.above)) {
-		if e := (entry.Entry{Path: dir, Kind: entry.Dir}); dir != "" && !made[e.Key()] {
-			if err := r.alike(e); err != nil {
-				return err
-			}
-		}
-	}
-	if _, known, err := r.Facts(); !known || err != nil || len(r.pasts) == 0 {
-		return err // A first run compares the sides.
-	}
-	return r.note(r.ctx, r.pasts)
-}
-
-// alike gives a directory of the destination the time of the source's, unless they differ
-// in more: then a run sees to both.
-func (r *restoring) alike(dir entry.Entry) error {
-	source, there, err := r.places[plan.Source].Look(r.ctx, dir)
-	if err != nil || !there {
-		return err
-	}
-	dest, there, err := r.places[plan.Dest].Look(r.ctx, dir)
-	if err != nil || !there || source.Mode != dest.Mode || source.UID != dest.UID || source.GID != dest.GID {
-		return err
-	}
-	dest.MTime = source.MTime
-	if dest, err = r.places[plan.Dest].MakeDir(r.ctx, dest); err != nil {
-		return err
-	}
-	r.pasts = append(r.pasts, plan.Past{Key: dir.Key(), Source: source, Dest: dest})
 	return nil
 }

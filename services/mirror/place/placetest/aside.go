@@ -195,11 +195,15 @@ func (s *suite) leftOut() string {
 	s.Helper()
 	var mu sync.Mutex
 	told := map[string]bool{}
-	s.list(place.ListOptions{LeftOut: func(path string) {
+	for _, e := range s.list(place.ListOptions{LeftOut: func(path string) {
 		mu.Lock()
 		defer mu.Unlock()
 		told[path] = true
-	}})
+	}}) {
+		if _, is := place.InTrash(e.Path); is {
+			s.Errorf("%q is listed", e.Path)
+		}
+	}
 	return keys(told)
 }
 
