@@ -144,3 +144,74 @@ func TestWhatStaysIsNotKept(t *testing.T) {
 		t.Errorf("it keeps %q", o.Key)
 	}
 }
+
+// What the server copied is compared before anything is deleted, and what was written
+// meanwhile is not deleted at all.
+func TestWhatHappensWhileItIsPutAside(t *testing.T) {
+	bin := place.Bin{Run: "r", At: began}
+	for name, c := range map[string]struct {
+		// hit is the key that somebody writes to once the server has copied.
+		hit  string
+		want error
+		left string
+	}{
+		"the copy is not what it should be": {binKey(bin, "f"), place.ErrCorrupt, "content"},
+		"somebody writes":                   {"f", place.ErrChanged, "others'"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			direct := newBucket(t, server(t), minio.MakeBucketOptions{})
+			client := admin(t, direct)
+			p := opened(t, proxy(t, direct, func(*http.Request) {}, func(r *http.Response) error {
+				if r.Request.Method != http.MethodPut || r.Request.Header.Get("X-Amz-Copy-Source") == "" {
+					return nil
+				}
+				_, err := client.PutObject(context.WithoutCancel(r.Request.Context()), direct.Bucket, c.hit, strings.NewReader("others'"), 7, minio.PutObjectOptions{})
+				return err
+			}), Options{})
+			e := put(t, p, file("f", "content"))
+			wants(t, p.PutAside(t.Context(), bin, []entry.Entry{e})[0], c.want)
+			holds(t, p, map[string]string{"f": c.left})
+			for k, err := range p.Kept(t.Context(), place.KeptOptions{}) {
+				if must(t, err); c.hit == "f" {
+					t.Errorf("it keeps %v", k)
+				}
+			}
+		})
+	}
+}
+
+// Whoever was killed between the copy and the delete is followed by somebody who does both.
+func TestKilledBetweenTheCopyAndTheDelete(t *testing.T) {
+	direct := newBucket(t, server(t), minio.MakeBucketOptions{})
+	ctx, kill := context.WithCancel(t.Context())
+	defer kill()
+	p := opened(t, proxy(t, direct, func(q *http.Request) {
+		if q.Method == http.MethodPost && q.URL.Query().Has("delete") {
+			kill()
+			q.URL.RawQuery = "" // nothing is deleted
+		}
+	}, func(*http.Response) error { return nil }), Options{})
+	e := put(t, p, file("f", "content"))
+	if err := p.PutAside(ctx, place.Bin{Run: "killed", At: began}, []entry.Entry{e})[0]; err == nil {
+		t.Fatal("it was not killed")
+	}
+	holds(t, p, map[string]string{"f": "content"})
+	again := opened(t, direct, Options{})
+	must(t, again.PutAside(t.Context(), place.Bin{Run: "again", At: began.Add(time.Minute)}, []entry.Entry{e})[0])
+	holds(t, again, nil)
+	var kept []place.Kept
+	for k, err := range again.Kept(t.Context(), place.KeptOptions{}) {
+		must(t, err)
+		kept = append(kept, k)
+	}
+	if len(kept) != 2 {
+		t.Fatalf("kept: %v", kept)
+	}
+	got, err := again.Restore(t.Context(), kept[1])
+	if must(t, err); got.MTime != mtime || got.Mode != 0o640 || got.UID != 12 {
+		t.Errorf("it is %+v", got)
+	}
+	_, err = again.Restore(t.Context(), kept[0])
+	wants(t, err, place.ErrChanged)
+	holds(t, again, map[string]string{"f": "content"})
+}
