@@ -193,8 +193,7 @@ func (r *run) written() error {
 		if s == plan.Source && r.Mode != plan.TwoWay || m.Got == m.Want {
 			continue
 		}
-		return &JobError{"Places", fmt.Sprintf("the %s %s is not the place that the mirror was set up with", s, r.Places[s]),
-			"see whether the right one is mounted or answers; if it was replaced on purpose, run once with --accept-places"}
+		return Elsewhere(s, r.Places[s])
 	}
 	return nil
 }

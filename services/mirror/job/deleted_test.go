@@ -337,6 +337,28 @@ func TestARestoreThatIsNotNoted(t *testing.T) {
 	w.settled(SyncOptions{})
 }
 
+// Into another disk than the mirror's nothing is brought back.
+func TestNothingIsRestoredIntoAnotherPlace(t *testing.T) {
+	w, _ := keepsDeleted(t, drill.MirrorMirror, false, false)
+	for _, path := range []string{"a", "b", "c"} {
+		w.write(path, path)
+	}
+	w.whole()
+	must(t, os.Remove(filepath.Join(w.from, "a")))
+	w.whole()
+	must(t, errors.Join(os.Rename(w.from, w.from+".old"), os.Mkdir(w.from, 0o755)))
+	w.with(func(j *Job) {
+		if _, err := j.Restore(t.Context(), RestoreOptions{}); !errors.Is(err, engine.ErrJob) || !strings.Contains(err.Error(), "the source dir:"+w.from+" is not the place") {
+			t.Errorf("it said %v", err)
+		}
+	})
+	if got := len(visible(t, w.from)); got != 0 {
+		t.Errorf("%d entries are there", got)
+	}
+	must(t, errors.Join(os.Remove(w.from), os.Rename(w.from+".old", w.from)))
+	w.restore(RestoreOptions{}, Restoration{Entries: 1})
+}
+
 // What lies on another file system is never copied into the trash, and not lost.
 func TestWhatIsMountedIsLeftAlone(t *testing.T) {
 	w, _ := keepsDeleted(t, drill.MirrorMirror, false, false)

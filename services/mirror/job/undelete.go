@@ -76,6 +76,9 @@ func (j *Job) Restore(ctx context.Context, o RestoreOptions) (Restoration, error
 	if source, ok := r.plain[plan.Source].(ruled); ok {
 		r.plain[plan.Source] = source.Place
 	}
+	if err := r.right(); err != nil {
+		return r.res, err
+	}
 	chosen, err := r.choose()
 	if err != nil {
 		return r.res, err
@@ -102,6 +105,20 @@ func (j *Job) Restore(ctx context.Context, o RestoreOptions) (Restoration, error
 		return r.res, nil
 	}
 	return r.res, r.remember()
+}
+
+// right refuses places that are not those that the mirror was set up with.
+func (r *restoring) right() error {
+	facts, _, err := r.Facts()
+	if err != nil {
+		return fmt.Errorf("mirror %s: %w", r.spec.Name, err)
+	}
+	for _, side := range []plan.Side{plan.Source, plan.Dest} {
+		if want := facts.Identities[side]; want != "" && want != r.places[side].Traits().Identity {
+			return fmt.Errorf("mirror %s: %w", r.spec.Name, engine.Elsewhere(side, r.places[side]))
+		}
+	}
+	return nil
 }
 
 const (
