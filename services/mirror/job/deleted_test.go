@@ -17,6 +17,7 @@ import (
 	"github.com/firedrill/firedrill/pkg/event"
 	"github.com/firedrill/firedrill/services/mirror/engine"
 	"github.com/firedrill/firedrill/services/mirror/engine/enginetest"
+	"github.com/firedrill/firedrill/services/mirror/location"
 	"github.com/firedrill/firedrill/services/mirror/place"
 	"github.com/firedrill/firedrill/services/mirror/plan"
 	"github.com/firedrill/firedrill/services/mirror/proof"
@@ -357,6 +358,36 @@ func TestNothingIsRestoredIntoAnotherPlace(t *testing.T) {
 	}
 	must(t, errors.Join(os.Remove(w.from), os.Rename(w.from+".old", w.from)))
 	w.restore(RestoreOptions{}, Restoration{Entries: 1})
+}
+
+// A dataset is read through snapshots: what comes back comes back in the copy only, and it is
+// said that it will not stay there.
+func TestWhatCannotComeBackAtTheSource(t *testing.T) {
+	w, _ := keepsDeleted(t, drill.MirrorMirror, false, false)
+	for _, path := range []string{"d/a", "b", "c"} {
+		w.write(path, path)
+	}
+	w.whole()
+	must(t, os.RemoveAll(filepath.Join(w.from, "d")))
+	w.whole()
+	w.with(func(j *Job) {
+		j.spec.at[plan.Source].Scheme = location.ZFS
+		res, err := j.Restore(t.Context(), RestoreOptions{Each: func(r Restored) {
+			if r.Err != nil || !errors.Is(r.Alone, ErrOneSide) {
+				t.Errorf("%s: %v, %v", r.Entry.Path, r.Err, r.Alone)
+			}
+		}})
+		if must(t, err); res != (Restoration{Alone: 2}) {
+			t.Errorf("restored %+v", res)
+		}
+	})
+	if got, err := os.ReadFile(filepath.Join(w.to, "d/a")); err != nil || string(got) != "d/a" {
+		t.Errorf("it holds %q, %v", got, err)
+	}
+	if res := w.sync(SyncOptions{Check: engine.CheckListing}); res.Done[plan.Delete] != 2 {
+		t.Errorf("the next run did %v", res.Done)
+	}
+	w.restore(RestoreOptions{}, Restoration{Entries: 2})
 }
 
 // What lies on another file system is never copied into the trash, and not lost.
