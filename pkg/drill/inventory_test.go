@@ -155,6 +155,8 @@ func TestBadInventories(t *testing.T) {
 		mirrorOf("deletes: {most: -5}"):               `spec.mirrors[0].deletes.most: "-5"`,
 		mirrorOf("deletes: {scans: -1}"):              `spec.mirrors[0].deletes.scans: "-1"`,
 		mirrorOf("deletes: {mostPercent: -1}"):        `spec.mirrors[0].deletes.mostPercent: "-1"`,
+		mirrorOf("keepDeleted: -1h"):                  `spec.mirrors[0].keepDeleted: "-1h`,
+		mirrorOf("keepDeleted: 1ms"):                  `spec.mirrors[0].keepDeleted: "1ms`,
 		mirrorOf("stalled: -1m"):                      `spec.mirrors[0].stalled: "-1m`,
 		mirrorOf("bytesPerSecond: -1"):                `spec.mirrors[0].bytesPerSecond: "-1"`,
 		mirrorOf("to: s3+https://h/bucket"):           "spec.mirrors[0].to: \"s3+https://h/bucket\": an inventory names its servers",
