@@ -91,6 +91,37 @@ func (w *world) settled(o SyncOptions) {
 	}
 }
 
+// writeReports writes what stays, and what is lost: seven entries of all sorts.
+func (w *world) writeReports() {
+	w.Helper()
+	for i := range 40 {
+		w.write(fmt.Sprintf("stays/%02d", i), "x")
+	}
+	lost := []string{"reports/2026/q1", "reports/2026/q2", "new\nline", "large"}
+	for _, path := range lost {
+		w.write(path, strings.Repeat(path, 20))
+	}
+	w.write("large", strings.Repeat("large", 1<<19))
+	at := time.Unix(1_600_000_000, 123_456_789)
+	must(w, errors.Join(
+		os.Symlink("q1", filepath.Join(w.from, "reports/link")),
+		os.Chmod(filepath.Join(w.from, "reports/2026/q1"), 0o640),
+		os.Chtimes(filepath.Join(w.from, "reports/2026/q1"), at, at),
+		os.Chmod(filepath.Join(w.from, "reports"), 0o750),
+		os.Chtimes(filepath.Join(w.from, "reports/2026"), at, at),
+		os.Chtimes(filepath.Join(w.from, "reports"), at, at)))
+}
+
+// asTheManifestSays checks both sides by reading them.
+func (w *world) asTheManifestSays() {
+	w.Helper()
+	for _, p := range []plan.Side{plan.Source, plan.Dest} {
+		if v := w.verified(p, proof.L4); v.differs() || v.Inconclusive() {
+			w.Errorf("the %s is not what the manifest says: %+v", p, v.Verdict)
+		}
+	}
+}
+
 // Files are deleted by mistake, too few of them for any guard. rclone and mc make the copy
 // lose them as well; here they are listed, and come back as they were on both sides.
 func TestWhatWasDeletedComesBack(t *testing.T) {
@@ -107,36 +138,19 @@ func TestWhatWasDeletedComesBack(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			w, _ := keepsDeleted(t, c.mode, c.bucket, c.versions)
-			for i := range 40 {
-				w.write(fmt.Sprintf("stays/%02d", i), "x")
-			}
-			lost := []string{"reports/2026/q1", "reports/2026/q2", "new\nline", "large"}
-			for _, path := range lost {
-				w.write(path, strings.Repeat(path, 20))
-			}
-			w.write("large", strings.Repeat("large", 1<<19))
-			at := time.Unix(1_600_000_000, 123_456_789)
-			must(t, errors.Join(
-				os.Symlink("q1", filepath.Join(w.from, "reports/link")),
-				os.Chmod(filepath.Join(w.from, "reports/2026/q1"), 0o640),
-				os.Chtimes(filepath.Join(w.from, "reports/2026/q1"), at, at),
-				os.Chmod(filepath.Join(w.from, "reports"), 0o750),
-				os.Chtimes(filepath.Join(w.from, "reports/2026"), at, at),
-				os.Chtimes(filepath.Join(w.from, "reports"), at, at)))
+			w.writeReports()
 			w.whole()
 			theirs := t.TempDir()
 			wipes(t, theirs, 44, func() (string, error) { return rclone(t, "sync", w.from, theirs) }, nil)
 			before := w.tree()
-			must(t, errors.Join(os.RemoveAll(filepath.Join(w.from, "reports")), os.Remove(filepath.Join(w.from, "new\nline")), os.Remove(filepath.Join(w.from, "large"))))
+			for _, path := range []string{"reports", "new\nline", "large"} {
+				must(t, os.RemoveAll(filepath.Join(w.from, path)))
+			}
 			if res := w.whole(); res.Done[plan.Delete] != 7 {
 				t.Fatalf("deleted %v", res.Done)
 			}
 			wipes(t, theirs, 44, nil, func() (string, error) { return rclone(t, "sync", w.from, theirs) })
-			for _, p := range []plan.Side{plan.Source, plan.Dest} {
-				if v := w.verified(p, proof.L4); v.differs() || v.Inconclusive() {
-					t.Errorf("the %s is not what the manifest says: %+v", p, v.Verdict)
-				}
-			}
+			w.asTheManifestSays()
 			if got := w.deleted(DeletedOptions{}); len(got) != 7 {
 				t.Errorf("deleted: %q", got)
 			}
@@ -165,11 +179,7 @@ func TestWhatWasDeletedComesBack(t *testing.T) {
 			if got := w.deleted(DeletedOptions{}); len(got) != 0 {
 				t.Errorf("still deleted: %q", got)
 			}
-			for _, p := range []plan.Side{plan.Source, plan.Dest} {
-				if v := w.verified(p, proof.L4); v.differs() || v.Inconclusive() {
-					t.Errorf("the %s is not what the manifest says: %+v", p, v.Verdict)
-				}
-			}
+			w.asTheManifestSays()
 		})
 	}
 }

@@ -91,6 +91,12 @@ func (s *suite) aside() {
 	if got := s.kept(place.KeptOptions{Run: "other"}); len(got) > 0 {
 		s.Errorf("Kept of another run gives %s", keys(got))
 	}
+	s.restored(kept, before)
+}
+
+// restored brings back all that is kept: then the place holds what it did before.
+func (s *suite) restored(kept map[string]place.Kept, before map[string]entry.Entry) {
+	s.Helper()
 	for _, key := range slices.Sorted(maps.Keys(kept)) { // directories before what is in them
 		got, err := s.keeper().Restore(s.Context(), kept[key])
 		if err != nil {
