@@ -170,6 +170,8 @@ func TestBadInventories(t *testing.T) {
 		mirrorOf("bytesPerSecond: -1"):                    `spec.mirrors[0].bytesPerSecond: "-1"`,
 		mirrorOf("to: s3+https://h/bucket"):               "spec.mirrors[0].to: \"s3+https://h/bucket\": an inventory names its servers",
 		mirrorOf("to: s3+https://me:secret@h/bucket"):     "spec.mirrors[0].to: an inventory names its servers",
+		mirrorOf("keepDeleted: -1h"):                      `spec.mirrors[0].keepDeleted: "-1h`,
+		mirrorOf("keepDeleted: 1ms"):                      `spec.mirrors[0].keepDeleted: "1ms`,
 	} {
 		_, err := drill.ParseInventory([]byte(text))
 		if err == nil || !strings.Contains(err.Error(), want) {

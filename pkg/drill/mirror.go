@@ -86,6 +86,10 @@ type Mirror struct {
 	BytesPerSecond int64 `json:"bytesPerSecond,omitempty"`
 	// Deletes is how much a run may delete.
 	Deletes MirrorDeletes `json:"deletes,omitempty"`
+	// KeepDeleted is how long what a run deletes can be listed and brought back, such as
+	// 168h: it is put aside in .firedrill-trash below the location, or stays as a version of
+	// a bucket that keeps those. 0 deletes for good. A copy deletes nothing.
+	KeepDeleted event.Duration `json:"keepDeleted,omitempty"`
 	// Permissions are rules for the modes and owners of what a run has copied into a
 	// directory. They are set after all is copied, and the last rule that matches decides.
 	Permissions []Permission `json:"permissions,omitempty"`
@@ -253,6 +257,7 @@ func (c *checker) checkMirror(at string, m Mirror) {
 	if m.Deletes.Scans < 0 || m.Deletes.Scans > 255 {
 		c.add(at+".deletes.scans", fmt.Sprint(m.Deletes.Scans), "this is 1 to 255, or 0 for 2")
 	}
+	c.between(at+".keepDeleted", m.KeepDeleted, time.Second, 10*365*24*time.Hour)
 	if m.Stalled < 0 {
 		c.add(at+".stalled", m.Stalled.String(), "this is how long a run may make no progress, such as 15m")
 	}

@@ -119,6 +119,12 @@ func Check(m drill.Mirror, stores []drill.Store) []drill.Problem {
 	case m.Overwrite == drill.OverwriteUnedited && !copies(m):
 		c.add("overwrite", m.Overwrite, "only a copy leaves alone what was edited: use mode copy; two-way reports what was changed on both sides")
 	}
+	switch {
+	case m.KeepDeleted < 0:
+		c.add("keepDeleted", m.KeepDeleted.String(), "this is how long what was deleted can be brought back, such as 168h, or 0 for not at all")
+	case m.KeepDeleted > 0 && copies(m):
+		c.add("keepDeleted", m.KeepDeleted.String(), "a copy deletes nothing: leave it out, or use mode mirror or two-way")
+	}
 	c.filter(m.Filter)
 	for i, p := range m.Permissions {
 		if _, err := filter.Parse([]string{"- " + p.Match}); err != nil {

@@ -73,7 +73,7 @@ differs, or could not be proven), 130 interrupted, 254 bad arguments, 255 failed
 	f.BoolVar(&o.json, "json", false, "print the result, and what goes wrong, as JSON")
 	f.BoolVar(&o.quiet, "quiet", false, "draw no progress")
 	a.inventoryFlag(f, "file that lists stores and mirrors")
-	c.AddCommand(a.mirrorSyncCmd(o), a.mirrorVerifyCmd(o), a.mirrorDriftCmd(o), a.mirrorAuditCmd(o), a.mirrorStatusCmd(o), a.mirrorCancelCmd(o))
+	c.AddCommand(a.mirrorSyncCmd(o), a.mirrorVerifyCmd(o), a.mirrorDriftCmd(o), a.mirrorAuditCmd(o), a.mirrorDeletedCmd(o), a.mirrorRestoreCmd(o), a.mirrorStatusCmd(o), a.mirrorCancelCmd(o))
 	for _, sub := range c.Commands() {
 		a.errorsAsJSON(sub, o)
 	}

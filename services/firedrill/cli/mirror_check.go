@@ -124,6 +124,36 @@ func (a *app) compare(cmd *cobra.Command, args []string, o *mirrorOptions, v ver
 	if v.fleet {
 		return a.askFleet(cmd.Context(), o, args[0], v.Request, v.timeout)
 	}
+	left := "nothing was changed"
+	if c.Repair {
+		left = "what was repaired stays"
+	}
+	return a.withMirror(cmd, args, o, visit{
+		left: left,
+		open: func(ctx context.Context, s *subject) (*job.Job, error) { return s.env.OpenComparison(ctx, s.Mirror, c) },
+		do: func(ctx context.Context, j *job.Job, p *mirrorPrinter) (shown, error) {
+			c.Seen, c.Bytes = p.seen, p.read
+			got, err := j.Compare(ctx, c)
+			a.noteCheck(j.Dir(), got, err)
+			return func(err error) error { return p.compared(got, err) }, err
+		},
+	})
+}
+
+// visit is what a command does with what the last run of a mirror left.
+type visit struct {
+	// left says what an interruption leaves.
+	left string
+	open func(ctx context.Context, s *subject) (*job.Job, error)
+	do   func(ctx context.Context, j *job.Job, p *mirrorPrinter) (shown, error)
+}
+
+// shown prints what a visit came to, and returns err, which says how it ended, or what is to
+// be said instead.
+type shown func(err error) error
+
+// withMirror makes a visit to the mirror that the arguments name, in this process.
+func (a *app) withMirror(cmd *cobra.Command, args []string, o *mirrorOptions, v visit) error {
 	s, err := a.mirror(cmd, args, o)
 	if err != nil {
 		return err
@@ -138,30 +168,20 @@ func (a *app) compare(cmd *cobra.Command, args []string, o *mirrorOptions, v ver
 	if err := s.check(); err != nil {
 		return err
 	}
-	return a.compareHere(cmd.Context(), o, s, c)
-}
-
-// compareHere makes a comparison in this process.
-func (a *app) compareHere(ctx context.Context, o *mirrorOptions, s *subject, c job.Comparison) error {
-	left := "nothing was changed"
-	if c.Repair {
-		left = "what was repaired stays"
-	}
+	ctx := cmd.Context()
 	p := a.mirrorPrinter(o)
 	p.start()
 	defer p.stop()
 	defer a.guard(p, s)()
-	defer mindInterrupt(ctx, p, left)()
-	j, err := a.open(ctx, o, s, p, func() (*job.Job, error) { return s.env.OpenComparison(ctx, s.Mirror, c) })
+	defer mindInterrupt(ctx, p, v.left)()
+	j, err := a.open(ctx, o, s, p, func() (*job.Job, error) { return v.open(ctx, s) })
 	if err != nil {
-		return interrupted(ctx, left, err)
+		return interrupted(ctx, v.left, err)
 	}
-	c.Seen, c.Bytes = p.seen, p.read
-	got, err := j.Compare(ctx, c)
-	a.noteCheck(j.Dir(), got, err)
+	show, err := v.do(ctx, j, p)
 	if cerr := j.Close(ctx); err == nil {
 		err = cerr
 	}
 	p.stop()
-	return p.compared(got, interrupted(ctx, left, mirrorFailure(s.plain(err))))
+	return show(interrupted(ctx, v.left, mirrorFailure(s.plain(err))))
 }

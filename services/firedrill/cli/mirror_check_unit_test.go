@@ -141,7 +141,7 @@ func TestARunIsOneObject(t *testing.T) {
 		t.Fatal(err)
 	}
 	const want = `{"from":"a","to":"b","mode":"copy","dryRun":true,"began":"0001-01-01T00:00:00Z","seconds":0,"whole":false,"done":{},"bytes":0,` +
-		`"problems":8,"failedCount":3,"notTried":4,"refusals":["two-way removes nothing while the destination keeps no versions: turn on the bucket's versioning, or remove it on both sides by hand"],` +
+		`"problems":8,"failedCount":3,"notTried":4,"refusals":["two-way removes nothing while the destination keeps no versions: turn on the bucket's versioning, keep what is deleted (--keep-deleted, in the inventory keepDeleted), or remove it on both sides by hand"],` +
 		`"errorsCount":0,"permissionsSet":1,"replaced":5,"compared":{"destination":2,"source":1}}`
 	if string(raw) != want {
 		t.Errorf("got  %s\nwant %s", raw, want)

@@ -22,6 +22,7 @@ import (
 func (o *mirrorOptions) describe(f *pflag.FlagSet) {
 	f.StringVar(&o.spec.Mode, "mode", drill.MirrorCopy, "copy (removes nothing), mirror (removes what FROM no longer has, guarded) or two-way (carries changes both ways)")
 	f.StringVar(&o.spec.Overwrite, "overwrite", drill.OverwriteAlways, "what a copy may write over: always (whatever differs) or unedited (only what its last run left there; what was changed there since stays, and is reported)")
+	f.DurationVar((*time.Duration)(&o.spec.KeepDeleted), "keep-deleted", 0, "how long what is removed can be listed and brought back, such as 168h; 0 removes it for good")
 	o.describeFilter(f, "")
 	f.BoolVar(&o.spec.Xattrs, "xattrs", false, "mirror extended attributes, too")
 	f.BoolVar(&o.spec.OneFileSystem, "one-file-system", false, "leave out what is mounted below the directory")
@@ -42,7 +43,7 @@ func (o *mirrorOptions) describeWait(f *pflag.FlagSet) {
 
 // describing lists the flags that were given and describe a mirror.
 func describing(f *pflag.FlagSet) (out []string) {
-	for _, name := range []string{"mode", "overwrite", "filter", "xattrs", "one-file-system", "bwlimit"} {
+	for _, name := range []string{"mode", "overwrite", "keep-deleted", "filter", "xattrs", "one-file-system", "bwlimit"} {
 		if f.Changed(name) {
 			out = append(out, "--"+name)
 		}
@@ -62,6 +63,8 @@ func (s *subject) check() error {
 		switch field {
 		case "from", "to":
 			field = strings.ToUpper(field)
+		case "keepDeleted":
+			field = "--keep-deleted"
 		default:
 			field = "--" + field
 		}
@@ -99,7 +102,7 @@ func (s *subject) recall(f *pflag.FlagSet) (warning string) {
 	case s.named:
 		return ""
 	}
-	s.Mode, s.Xattrs, s.OneFileSystem = past.Mode, past.Xattrs, past.OneFileSystem
+	s.Mode, s.Xattrs, s.OneFileSystem, s.KeepDeleted = past.Mode, past.Xattrs, past.OneFileSystem, past.KeepDeleted
 	switch {
 	case !f.Changed("filter"):
 		s.Filter = past.Filter

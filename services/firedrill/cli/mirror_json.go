@@ -83,8 +83,12 @@ type notedJSON struct {
 	Compared map[string]int64 `json:"compared,omitempty"`
 	New      bool             `json:"newDestination,omitempty"`
 	// Unasked is why ZFS did not tell what was written in a dataset, so that times did.
-	Unasked string        `json:"unasked,omitempty"`
-	Root    *proof.Signed `json:"root,omitempty"`
+	Unasked string `json:"unasked,omitempty"`
+	// Aside names what was deleted and is kept, as the run of `mirror deleted`; Pruned counts
+	// the runs of which it is kept no longer.
+	Aside  string        `json:"deletedAs,omitempty"`
+	Pruned int           `json:"pruned,omitempty"`
+	Root   *proof.Signed `json:"root,omitempty"`
 }
 
 type keyed struct {
@@ -109,7 +113,10 @@ func asJSON(m drill.Mirror, dry bool, r job.Result) syncJSON {
 			Problems: runlog.Left(&r.Report), FailedSum: r.Failed, NotTried: r.NotTried, Untried: r.Untried, Refusals: refusals(r.Refusals),
 			ErrorSum: r.Faults, HeldBack: r.HeldBack,
 		},
-		notedJSON: notedJSON{Mended: r.Mended, Replaced: r.Replaced, Disowned: r.Disowned, Unchecked: r.Unread, New: r.New, Unasked: r.Unasked},
+		notedJSON: notedJSON{Mended: r.Mended, Replaced: r.Replaced, Disowned: r.Disowned, Unchecked: r.Unread, New: r.New, Unasked: r.Unasked, Pruned: r.Pruned},
+	}
+	if r.Done[plan.Delete] > 0 && !dry {
+		out.Aside = r.Aside.Run
 	}
 	if r.Check == engine.CheckAudit {
 		out.Compared = map[string]int64{plan.Source.String(): r.Compared[plan.Source], plan.Dest.String(): r.Compared[plan.Dest]}

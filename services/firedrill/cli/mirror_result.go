@@ -104,6 +104,7 @@ func (p *mirrorPrinter) report(m drill.Mirror, dry bool, r job.Result, how strin
 	}
 	p.more(r.Faults, len(r.Errors), "errors of scans and listings")
 	p.reportKept(m, r)
+	p.reportDeleted(m, dry, r.Done[plan.Delete])
 	for _, u := range r.LeftUploads {
 		fmt.Fprintf(p.out, "  left       %s\n", u)
 	}
@@ -258,7 +259,7 @@ func refusal(g plan.Refusal, look string) string {
 	case plan.GuardNumber, plan.GuardPercent:
 		return fmt.Sprintf("%s would be removed, %s may be%s", g.Value, g.Limit, look)
 	case plan.GuardVersioned:
-		return "two-way removes nothing while the destination keeps no versions: turn on the bucket's versioning, or remove it on both sides by hand"
+		return "two-way removes nothing while the destination keeps no versions: turn on the bucket's versioning, keep what is deleted (--keep-deleted, in the inventory keepDeleted), or remove it on both sides by hand"
 	}
 	return fmt.Sprintf("nothing is removed because of %s: %s", g.Value, g.Fix)
 }

@@ -53,7 +53,10 @@ func (b *Bucket) SetMeta(ctx context.Context, key string, o SetMetaOptions) (eta
 	maps.Copy(opts.UserMetadata, o.Headers)
 	opts.Internal.SourceMTime = b.LastModified(o.MTime)
 	if o.PartSize > 0 {
-		return b.copyParts(ctx, key, full, opts, o)
+		c := copied{key: key, from: full, to: full, size: o.Size, partSize: o.PartSize, ifMatch: o.IfMatch}
+		c.finish.Internal = opts.Internal
+		c.finish.SetMatchETag(o.IfMatch)
+		return b.copyParts(ctx, c, opts)
 	}
 	headers := opts.UserMetadata
 	headers["X-Amz-Metadata-Directive"] = "REPLACE"
@@ -74,32 +77,92 @@ func (b *Bucket) SetMeta(ctx context.Context, key string, o SetMetaOptions) (eta
 	return etag, err
 }
 
+// CopyOptions say what Copy copies, and how.
+type CopyOptions struct {
+	// IfMatch is the ETag of what is meant; else the error wraps ErrPrecondition, or
+	// ErrNotFound if there is nothing. Required.
+	IfMatch string
+	// IfNoneMatch copies only if there is no such object; else the error wraps
+	// ErrPrecondition. Servers have that condition for parts only: Size and PartSize are
+	// needed with it.
+	IfNoneMatch bool
+	// Size and PartSize, if not 0, copy that many bytes in parts, which is how objects
+	// above MaxCopy are copied. Meta, MTime and Headers are then what is written beside
+	// them, as in PutOptions; else the server copies them, too.
+	Size, PartSize int64
+	Meta           map[string]string
+	MTime          time.Time
+	Headers        map[string]string
+}
+
+// Copy has the server copy an object to another key: its content does not travel. The
+// copy's ETag may be another one. With IfNoneMatch it is not repeated when its outcome is
+// not known.
+func (b *Bucket) Copy(ctx context.Context, from, to string, o CopyOptions) (etag string, err error) {
+	const op = "copy to"
+	full, opts, err := b.prepare(op, to, o.Meta)
+	if err != nil {
+		return "", err
+	}
+	source, err := b.full(from)
+	if err == nil && (o.IfMatch == "" || o.IfNoneMatch && o.PartSize == 0) {
+		err = errors.New("it is not said of which content, or not in parts and under a condition")
+	}
+	if err != nil {
+		return "", &RequestError{Op: op, Where: b.String(), Key: to, Err: err}
+	}
+	if o.PartSize > 0 {
+		maps.Copy(opts.UserMetadata, o.Headers)
+		opts.Internal.SourceMTime = b.LastModified(o.MTime)
+		c := copied{key: to, from: source, to: full, size: o.Size, partSize: o.PartSize, ifMatch: o.IfMatch}
+		if c.finish.Internal = opts.Internal; o.IfNoneMatch {
+			c.finish.SetMatchETagExcept("*")
+		}
+		return b.copyParts(ctx, c, opts)
+	}
+	headers := map[string]string{"X-Amz-Copy-Source-If-Match": `"` + o.IfMatch + `"`}
+	err = b.do(ctx, op, to, repeatable, func(ctx context.Context, _ *exchange) error {
+		info, err := b.core.CopyObject(ctx, b.name, source, b.name, full, headers, minio.CopySrcOptions{}, minio.PutObjectOptions{})
+		etag = info.ETag
+		return err
+	})
+	return etag, err
+}
+
+// copied is what is copied in parts.
+type copied struct {
+	// key is the one that is written, for errors; from and to have the bucket's prefix.
+	key, from, to  string
+	size, partSize int64
+	// ifMatch is the ETag of what is copied, finish how the parts are joined.
+	ifMatch string
+	finish  minio.PutObjectOptions
+}
+
 // copying is how many parts are copied at once: it is the server's disk that works.
 const copying = 4
 
-// copyParts copies an object onto itself in parts. It has no checksums, as a
-// server tells none of a part that it copied, and wants them to join the parts.
-func (b *Bucket) copyParts(ctx context.Context, key, full string, opts minio.PutObjectOptions, o SetMetaOptions) (string, error) {
+// copyParts copies an object in parts. It has no checksums, as a server tells none of a
+// part that it copied, and wants them to join the parts.
+func (b *Bucket) copyParts(ctx context.Context, c copied, opts minio.PutObjectOptions) (string, error) {
 	const op = "copy the parts of"
-	count := (o.Size + o.PartSize - 1) / o.PartSize
-	if o.PartSize < MinPart || count < 1 || count > MaxParts {
-		return "", &RequestError{Op: op, Where: b.String(), Key: key, Err: fmt.Errorf("%d bytes in parts of %d: S3 takes 1 to %d of at least %d bytes", o.Size, o.PartSize, MaxParts, MinPart)}
+	count := (c.size + c.partSize - 1) / c.partSize
+	if c.partSize < MinPart || count < 1 || count > MaxParts {
+		return "", &RequestError{Op: op, Where: b.String(), Key: c.key, Err: fmt.Errorf("%d bytes in parts of %d: S3 takes 1 to %d of at least %d bytes", c.size, c.partSize, MaxParts, MinPart)}
 	}
-	u := Upload{Key: key, PartSize: o.PartSize}
-	err := b.do(ctx, op, key, repeatable, func(ctx context.Context, _ *exchange) (err error) {
-		u.ID, err = b.core.NewMultipartUpload(ctx, b.name, full, opts)
+	u := Upload{Key: c.key, PartSize: c.partSize}
+	err := b.do(ctx, op, c.key, repeatable, func(ctx context.Context, _ *exchange) (err error) {
+		u.ID, err = b.core.NewMultipartUpload(ctx, b.name, c.to, opts)
 		return err
 	})
 	if err != nil {
 		return "", err
 	}
-	parts, err := b.copyAll(ctx, full, u, o, int(count))
+	parts, err := b.copyAll(ctx, c, u, int(count))
 	if err == nil {
-		finish := minio.PutObjectOptions{Internal: opts.Internal}
-		finish.SetMatchETag(o.IfMatch)
 		var etag string
-		err = b.do(ctx, op, key, refused, func(ctx context.Context, _ *exchange) error {
-			info, err := b.core.CompleteMultipartUpload(ctx, b.name, full, u.ID, parts, finish)
+		err = b.do(ctx, op, c.key, refused, func(ctx context.Context, _ *exchange) error {
+			info, err := b.core.CompleteMultipartUpload(ctx, b.name, c.to, u.ID, parts, c.finish)
 			etag = info.ETag
 			return err
 		})
@@ -116,7 +179,7 @@ func (b *Bucket) copyParts(ctx context.Context, key, full string, opts minio.Put
 const abortPatience = 10 * time.Second
 
 // copyAll copies each part, and stops after the first error.
-func (b *Bucket) copyAll(ctx context.Context, full string, u Upload, o SetMetaOptions, count int) ([]minio.CompletePart, error) {
+func (b *Bucket) copyAll(ctx context.Context, c copied, u Upload, count int) ([]minio.CompletePart, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	parts := make([]minio.CompletePart, count)
@@ -128,10 +191,10 @@ func (b *Bucket) copyAll(ctx context.Context, full string, u Upload, o SetMetaOp
 				if ctx.Err() != nil {
 					continue
 				}
-				off := int64(i) * o.PartSize
+				off := int64(i) * c.partSize
 				err := b.do(ctx, fmt.Sprintf("copy part %d of", i+1), u.Key, repeatable, func(ctx context.Context, _ *exchange) (err error) {
-					parts[i], err = b.core.CopyObjectPart(ctx, b.name, full, b.name, full, u.ID, i+1, off, min(o.PartSize, o.Size-off),
-						map[string]string{"X-Amz-Copy-Source-If-Match": `"` + o.IfMatch + `"`})
+					parts[i], err = b.core.CopyObjectPart(ctx, b.name, c.from, b.name, c.to, u.ID, i+1, off, min(c.partSize, c.size-off),
+						map[string]string{"X-Amz-Copy-Source-If-Match": `"` + c.ifMatch + `"`})
 					parts[i].ETag = strings.Trim(parts[i].ETag, `"`)
 					return err
 				})

@@ -1,6 +1,7 @@
 package bucket
 
 import (
+	"context"
 	"maps"
 	"slices"
 	"strings"
@@ -193,6 +194,98 @@ func TestAnEncodingOfTheContent(t *testing.T) {
 		must(t, err)
 		if got := o.Headers["Content-Encoding"]; got != "gzip" || o.Size != int64(size) {
 			t.Errorf("of %d bytes %d are there, encoded as %q", size, o.Size, got)
+		}
+	}
+}
+
+// TestCopy copies to other keys, at once and in parts, only what is meant and, where that is
+// asked for, over nothing.
+func TestCopy(t *testing.T) {
+	b := fresh(t)
+	raw := string(randomBytes(MinPart + 1000))
+	meta := map[string]string{"Mine": "x"}
+	from := put(t, b, "from", raw, PutOptions{Meta: meta, Headers: map[string]string{"Content-Type": "text/x-mine"}})
+	put(t, b, "there", "stays", PutOptions{})
+	whole := CopyOptions{IfMatch: from.ETag}
+	parts := CopyOptions{IfMatch: from.ETag, Size: from.Size, PartSize: MinPart, Meta: meta, Headers: map[string]string{"Content-Type": "text/x-mine"}}
+	for name, o := range map[string]CopyOptions{"whole": whole, "parts": parts} {
+		etag, err := b.Copy(t.Context(), "from", name, o)
+		must(t, err)
+		got, err := b.Stat(t.Context(), name)
+		must(t, err)
+		if got.ETag != etag || !maps.Equal(got.Meta, meta) || got.Headers["Content-Type"] != "text/x-mine" || content(t, b, name) != raw {
+			t.Errorf("%s: %+v, of ETag %s", name, got, etag)
+		}
+		o.IfMatch = "0123"
+		_, err = b.Copy(t.Context(), "from", name, o)
+		wants(t, err, ErrPrecondition)
+		_, err = b.Copy(t.Context(), "nothing", name, o)
+		wants(t, err, ErrNotFound)
+	}
+	parts.IfNoneMatch, whole.IfNoneMatch = true, true
+	_, err := b.Copy(t.Context(), "from", "there", parts)
+	wants(t, err, ErrPrecondition)
+	if _, err := b.Copy(t.Context(), "from", "new", whole); err == nil {
+		t.Error("a condition that no server knows was taken")
+	}
+	if _, err := b.Copy(t.Context(), "from", "new", CopyOptions{}); err == nil {
+		t.Error("whatever is there was copied")
+	}
+	if got := keysOf(list(t, b, ListOptions{})); content(t, b, "there") != "stays" || !slices.Equal(got, []string{"from", "parts", "there", "whole"}) {
+		t.Errorf("there is %q", got)
+	}
+}
+
+// TestVersions lists more than a page of keys of all sorts, in order, what was deleted and
+// what was written over.
+func TestVersions(t *testing.T) {
+	b := open(t, makeBucket(t, server(t, false), minio.MakeBucketOptions{ObjectLocking: true}))
+	keys := append(numbered("many/", 1050), "many/a b&<\"+%\n", "many/é", "other")
+	slices.Sort(keys)
+	write(t, b, keys)
+	put(t, b, "many/é", "again", PutOptions{})
+	must(t, b.Delete(t.Context(), []string{"many/00007", "many/é"}))
+	must(t, b.Delete(t.Context(), []string{"many/00007"}))
+	var got []string
+	marks := ""
+	for v, err := range b.Versions(t.Context(), "many/") {
+		must(t, err)
+		if v.ID == "" || v.Modified.IsZero() || v.Marker != (v.ETag == "") {
+			t.Errorf("%+v", v)
+		}
+		if len(got) == 0 || got[len(got)-1] != v.Key {
+			got = append(got, v.Key)
+			if !v.Latest {
+				t.Errorf("%q is not the latest", v.Key)
+			}
+		}
+		if v.Key == "many/00007" || v.Key == "many/é" {
+			marks += map[bool]string{true: "x", false: "o"}[v.Marker]
+		}
+	}
+	if !slices.Equal(got, keys[:len(keys)-1]) {
+		t.Errorf("%d keys, of %d", len(got), len(keys)-1)
+	}
+	if marks != "xxoxoo" {
+		t.Errorf("deleted and written over: %s", marks)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	for _, err := range b.Versions(ctx, "") {
+		wants(t, err, context.Canceled)
+	}
+}
+
+// TestBrokenVersions: an answer that is not whole is none.
+func TestBrokenVersions(t *testing.T) {
+	for _, text := range []string{
+		"", "<ListVersionsResult>", "<ListVersionsResult></ListVersionsResult>", "<ListVersionsResult><IsTruncated>true</IsTruncated></ListVersionsResult>",
+		"<ListVersionsResult><IsTruncated>maybe</IsTruncated></ListVersionsResult>",
+		"<ListVersionsResult><IsTruncated>false</IsTruncated><Version><Key>other/x</Key></Version></ListVersionsResult>",
+		"<ListVersionsResult><IsTruncated>false</IsTruncated><Version><Key>p/%zz</Key></Version></ListVersionsResult>",
+	} {
+		if err := new(versionsPage).read(strings.NewReader(text), "p/"); err == nil {
+			t.Errorf("%q was read", text)
 		}
 	}
 }

@@ -251,7 +251,9 @@ func actions(op string) string {
 		return " (s3:GetObject)"
 	case "put", "put a batch into", "start the parts of", "finish the parts of":
 		return " (s3:PutObject)"
-	case "set the metadata of", "copy the parts of":
+	case "list the versions of":
+		return " (s3:ListBucketVersions)"
+	case "set the metadata of", "copy the parts of", "copy to":
 		return " (s3:GetObject and s3:PutObject)"
 	case "abort the parts of":
 		return " (s3:AbortMultipartUpload)"

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode/utf8"
 
 	"github.com/minio/minio-go/v7"
 )
@@ -64,6 +65,11 @@ type ListOptions struct {
 	// walks a-x/ and a.x/ before it, leaves out what it found there, and stops when
 	// it has walked over as many as a page holds, although it has given none.
 	After string
+	// Without leaves out a directory right below the bucket's own prefix, which ends with
+	// '/': where that can be done it is not even walked. Passed, if not nil, is told, maybe
+	// more than once, that there is something in it.
+	Without string
+	Passed  func()
 	// PageSize is how many keys one request asks for: 1 to 1000. 0 means 1000, and that
 	// the next page is fetched while one is used; whoever asks for less may want no more.
 	PageSize int
@@ -82,7 +88,10 @@ func (b *Bucket) List(ctx context.Context, o ListOptions) iter.Seq2[Object, erro
 			return
 		}
 		ctx, cancel := context.WithCancel(ctx)
-		l := &lister{Bucket: b, ctx: ctx, yield: yield}
+		l := &lister{Bucket: b, ctx: ctx, yield: yield, passed: o.Passed}
+		if o.Without != "" {
+			l.without = b.prefix + o.Without
+		}
 		defer l.fetchers.Wait()
 		defer cancel()
 		all := l.fetch(o, new(page))
@@ -111,6 +120,9 @@ type lister struct {
 	ctx      context.Context
 	yield    func(Object, error) bool
 	fetchers sync.WaitGroup
+	// without is ListOptions.Without with the bucket's prefix.
+	without string
+	passed  func()
 	// last is the key, with the bucket's prefix, that was yielded last.
 	last string
 }
@@ -159,12 +171,24 @@ func (l *lister) show(p *page, after string) bool {
 			continue
 		}
 		l.last = object.Key
+		if l.without != "" && strings.HasPrefix(object.Key, l.without) {
+			l.pass()
+			continue
+		}
 		object.Key = object.Key[len(l.prefix):]
 		if !l.yield(object, nil) {
 			return false
 		}
 	}
 	return true
+}
+
+// pass tells that there is something in what is left out.
+func (l *lister) pass() {
+	if l.passed != nil {
+		l.passed()
+		l.passed = nil
+	}
 }
 
 // cancelled says why a listing came without a last page: only one that was cancelled does.
@@ -200,6 +224,9 @@ func (b *Bucket) fetchPages(ctx context.Context, o ListOptions, used <-chan *pag
 		}
 		done := p.err != nil || !p.truncated
 		q.token, q.after = p.next, p.last
+		if end := behind(b.prefix + o.Without); o.Without != "" && b.caps.Server != MinIO && strings.HasPrefix(p.last, b.prefix+o.Without) && p.last < end {
+			q.token, q.after = "", end // MinIO may end such a listing too early
+		}
 		select {
 		case ready <- p:
 		case <-ctx.Done():
@@ -210,6 +237,9 @@ func (b *Bucket) fetchPages(ctx context.Context, o ListOptions, used <-chan *pag
 		}
 	}
 }
+
+// behind is a key that comes after nearly all in a directory, and before all behind it.
+func behind(dir string) string { return dir + string(utf8.MaxRune) }
 
 // pageRequest asks for a page. Keys are with the bucket's prefix.
 type pageRequest struct {

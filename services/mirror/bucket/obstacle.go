@@ -56,5 +56,21 @@ func (b *Bucket) stands(ctx context.Context, full string) (is bool, err error) {
 	if is || errors.Is(err, ErrNotFound) {
 		return is, nil
 	}
+	if errors.Is(err, ErrDenied) && len(full) < len(b.prefix) {
+		return b.listedAlone(ctx, full, err)
+	}
 	return false, err
+}
+
+// listedAlone is stands for credentials that may list the bucket, but read nothing of it
+// beside their prefix. What is only a delete marker they cannot see.
+func (b *Bucket) listedAlone(ctx context.Context, full string, denied error) (bool, error) {
+	var p page
+	err := b.do(ctx, "list", "", repeatable, func(ctx context.Context, _ *exchange) error {
+		return b.fetchPage(ctx, pageRequest{prefix: full, max: 1}, &p)
+	})
+	if err != nil {
+		return false, denied
+	}
+	return len(p.objects) > 0 && p.objects[0].Key == full, nil
 }

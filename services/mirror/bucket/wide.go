@@ -42,7 +42,7 @@ func (l *lister) split(o ListOptions, first *page) *page {
 		if err != nil || flat.truncated || !flat.shows(prefix, first.last) {
 			return nil // The listing of all will say what is wrong.
 		}
-		if len(flat.dirs) != 1 || len(flat.objects) > 0 {
+		if len(flat.dirs) != 1 || len(flat.objects) > 0 || flat.dirs[0] == l.without {
 			return flat
 		}
 		prefix = flat.dirs[0]
@@ -115,6 +115,9 @@ func (l *lister) listDirs(o ListOptions, whole fetching, first, flat *page) {
 		defer close(sections)
 		l.begin(o, first.last, flat, slots, sections)
 	})
+	if _, there := slices.BinarySearch(flat.dirs, l.without); there {
+		l.pass()
+	}
 	if !l.show(first, "") {
 		return
 	}
@@ -178,6 +181,9 @@ func (l *lister) begin(o ListOptions, after string, flat *page, slots <-chan *sl
 			return
 		}
 		if dir < after && !strings.HasPrefix(after, dir) {
+			continue
+		}
+		if dir == l.without {
 			continue
 		}
 		s := section{dir: dir[len(l.prefix):]}

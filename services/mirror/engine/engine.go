@@ -99,6 +99,9 @@ type Job struct {
 	Trust  plan.Trust
 	// Guards limit deletes; the markers are filled in by the run.
 	Guards plan.Guards
+	// Bin is where what the run deletes is put aside; the zero Bin is nowhere. What is
+	// written to is then a [place.Keeper].
+	Bin place.Bin
 	// ListEvery is for CheckAuto; 0 means DefaultListEvery.
 	ListEvery time.Duration
 	// AcceptPlaces takes the places for those that the mirror is set up with, whatever
@@ -152,6 +155,12 @@ func (e *JobError) Error() string {
 
 // Unwrap returns ErrJob.
 func (e *JobError) Unwrap() error { return ErrJob }
+
+// Elsewhere is the error of a side that is not the place that the mirror was set up with.
+func Elsewhere(s plan.Side, p place.Place) error {
+	return &JobError{"Places", fmt.Sprintf("the %s %s is not the place that the mirror was set up with", s, p),
+		"see whether the right one is mounted or answers; if it was replaced on purpose, run once with --accept-places"}
+}
 
 // Facts is what a job remembers of itself, beside its entries.
 type Facts struct {
@@ -266,6 +275,11 @@ func (j *Job) check() error {
 		return &JobError{"Places", "one is missing", "open both"}
 	case j.Store == nil || j.Pool == nil || j.Now == nil:
 		return &JobError{"Store, Pool, Now", "one is missing", "give all"}
+	}
+	for s, p := range j.Places {
+		if _, keeps := p.(place.Keeper); !keeps && j.Bin != (place.Bin{}) && (plan.Side(s) == plan.Dest || j.Mode == plan.TwoWay) {
+			return &JobError{"Bin", fmt.Sprintf("the %s %s keeps nothing that is removed", plan.Side(s), p), "leave it out"}
+		}
 	}
 	return nil
 }

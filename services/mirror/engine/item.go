@@ -25,6 +25,9 @@ type Item struct {
 	// listed: whoever opens it is told what it is. What turns out not to be what it
 	// looked like comes back as a Rehash, for whoever made the plan to settle.
 	Names bool
+	// Bin is where what is deleted is put aside; the zero Bin is nowhere: it is deleted for
+	// good.
+	Bin place.Bin
 	// DryRun asks only what the actions would come to.
 	DryRun bool
 	// Parts, if not nil, says that of the one action, which is a Put, only these parts

@@ -33,7 +33,22 @@ func (r *run) namesOnly() (names [2]bool) {
 
 // list streams what a side holds.
 func (r *run) list(s plan.Side) iter.Seq2[entry.Entry, error] {
-	return r.Places[s].Entries(r.ctx, place.ListOptions{Filter: r.Filter, Names: r.names[s], Known: r.known(s)})
+	o := place.ListOptions{Filter: r.Filter, Names: r.names[s], Known: r.known(s)}
+	if s == plan.Source || r.Mode == plan.TwoWay {
+		o.LeftOut = func(path string) { r.leftOut(s, path) }
+	}
+	return r.Places[s].Entries(r.ctx, o)
+}
+
+// leftOut reports what a side holds under the mirror's own name: the other side cannot have
+// it.
+func (r *run) leftOut(s plan.Side, path string) {
+	a := plan.Action{Op: plan.Unholdable, Key: path, To: s.Other(), Err: place.ErrReserved}
+	e := entry.Entry{Path: path, Kind: entry.Dir}
+	set(&a, s, e)
+	if err := r.settle(Done{Action: a}); err != nil {
+		r.fail(err)
+	}
 }
 
 // known streams what a side was seen to hold by the last run; nil where the last run is

@@ -185,7 +185,7 @@ func (r *run) identify() {
 		}
 		r.Guards.Markers[s] = plan.Marker{Want: r.facts.Identities[s], Got: got}
 	}
-	r.Guards.Versioned = r.Places[plan.Dest].Traits().Versioned
+	r.Guards.Versioned = r.Places[plan.Dest].Traits().Versioned || r.Bin != (place.Bin{})
 }
 
 // written refuses to write to a place that is not the one the mirror was set up
@@ -196,8 +196,7 @@ func (r *run) written() error {
 		if s == plan.Source && r.Mode != plan.TwoWay || m.Got == m.Want {
 			continue
 		}
-		return &JobError{"Places", fmt.Sprintf("the %s %s is not the place that the mirror was set up with", s, r.Places[s]),
-			"see whether the right one is mounted or answers; if it was replaced on purpose, run once with --accept-places"}
+		return Elsewhere(s, r.Places[s])
 	}
 	return nil
 }
@@ -567,7 +566,7 @@ func (t *tail) flush() error {
 	hold := r.writesFailed
 	r.mu.Unlock()
 	if !hold {
-		return r.now(r.batch.mark(Item{Actions: actions, Ordered: true}))
+		return r.now(r.batch.mark(Item{Actions: actions, Ordered: true, Bin: r.Bin}))
 	}
 	for _, a := range actions {
 		if err := r.settle(Done{Action: a, Err: ErrHeldBack}); err != nil {

@@ -391,3 +391,17 @@ func TestMemoryDoesNotGrowWithTheTree(t *testing.T) {
 	}
 	t.Logf("%d bytes for 2,000 entries and %d for 200,000", small, large)
 }
+
+// What is to be put aside is never deleted for good instead.
+func TestWhatKeepsNothingIsNotAskedToRemove(t *testing.T) {
+	bin := place.Bin{Run: "r", At: later()}
+	w := &Worker{Places: [2]place.Place{made{}, made{}}}
+	dones, err := w.Do(t.Context(), Item{Ordered: true, Bin: bin, Actions: []plan.Action{{Op: plan.Delete, Key: "f", To: plan.Dest, Dest: entry.Entry{Path: "f"}}}})
+	if must(t, err); !errors.Is(dones[0].Err, errKeepsNothing) {
+		t.Errorf("it answers %v", dones[0].Err)
+	}
+	j := Job{Places: w.Places, Mode: plan.Mirror, Now: later, Store: forgetful{}, Pool: Local{Worker: w}, Bin: bin}
+	if _, err := j.Run(t.Context()); !errors.Is(err, ErrJob) || !strings.Contains(err.Error(), "keeps nothing that is removed") {
+		t.Errorf("the run: %v", err)
+	}
+}

@@ -88,7 +88,7 @@ func (w *Worker) Do(ctx context.Context, it Item) ([]Done, error) {
 	case it.DryRun:
 		w.spread(ctx, slices.DeleteFunc(each(dones), func(d *Done) bool { return d.Action.Op != plan.Rehash }), it.Names)
 	case it.Ordered:
-		w.inOrder(ctx, dones, it.Names)
+		w.inOrder(ctx, dones, &it)
 	case it.Single, it.Names:
 		w.spread(ctx, each(dones), it.Names)
 	default:
@@ -139,7 +139,7 @@ func (w *Worker) several(n int, do func(int)) {
 
 // inOrder carries out one action after the other; deletes that follow each other
 // are one request.
-func (w *Worker) inOrder(ctx context.Context, dones []Done, names bool) {
+func (w *Worker) inOrder(ctx context.Context, dones []Done, it *Item) {
 	failed := false
 	for i := 0; i < len(dones); {
 		a := &dones[i].Action
@@ -149,7 +149,7 @@ func (w *Worker) inOrder(ctx context.Context, dones []Done, names bool) {
 			continue
 		}
 		if a.Op != plan.Delete {
-			dones[i].Err = w.one(ctx, a, names)
+			dones[i].Err = w.one(ctx, a, it.Names)
 			failed = dones[i].Err != nil
 			i++
 			continue
@@ -159,21 +159,33 @@ func (w *Worker) inOrder(ctx context.Context, dones []Done, names bool) {
 		for ; n < len(dones) && dones[n].Action.Op == plan.Delete && dones[n].Action.To == a.To; n++ {
 			have = append(have, dones[n].Action.At(a.To))
 		}
-		for k, err := range w.remove(ctx, a.To, have) {
+		for k, err := range w.remove(ctx, a.To, it.Bin, have) {
 			dones[i+k].Err = err
 		}
 		i = n
 	}
 }
 
-// remove deletes entries of a side with one request, and returns what came of each.
-func (w *Worker) remove(ctx context.Context, side plan.Side, have []entry.Entry) []error {
+// remove deletes entries of a side with one request, or puts them into a bin, and returns
+// what came of each.
+func (w *Worker) remove(ctx context.Context, side plan.Side, bin place.Bin, have []entry.Entry) []error {
 	if err := w.acquire(ctx); err != nil {
 		return slices.Repeat([]error{err}, len(have))
 	}
 	defer w.release()
-	return w.Places[side].Remove(ctx, have)
+	if bin == (place.Bin{}) {
+		return w.Places[side].Remove(ctx, have)
+	}
+	keeper, ok := w.Places[side].(place.Keeper)
+	if !ok {
+		return slices.Repeat([]error{errKeepsNothing}, len(have))
+	}
+	return keeper.PutAside(ctx, bin, have)
 }
+
+// errKeepsNothing says that what was to be put aside stays, as it could only be deleted for
+// good.
+var errKeepsNothing = errors.New("the place keeps nothing that is removed: it was left alone")
 
 // one carries out one action, and leaves in it what the places hold then. Names says
 // that no more than the name is known of what is to be copied; see [Item].
@@ -214,9 +226,7 @@ func (w *Worker) carryOut(ctx context.Context, a *plan.Action, names bool) (err 
 	case plan.Meta:
 		now, err = to.SetAttrs(ctx, from, a.At(a.To))
 		now.Sum = now.Sum.Merge(a.At(a.To).Sum)
-	case plan.Delete:
-		return to.Remove(ctx, []entry.Entry{a.At(a.To)})[0]
-	default:
+	default: // deletes have an order
 		return fmt.Errorf("carry out %q: %s is nothing to be done", a.Key, a.Op)
 	}
 	if err == nil {

@@ -41,7 +41,8 @@ const (
 	flagSingle
 	flagParts
 	flagNames
-	allFlags = flagOrdered | flagDryRun | flagSingle | flagParts | flagNames
+	flagBin
+	allFlags = flagOrdered | flagDryRun | flagSingle | flagParts | flagNames | flagBin
 )
 
 // maxErrorText is how much of an error's text travels, in bytes.
@@ -76,12 +77,18 @@ func encodeItem(it engine.Item, places [2]string) []byte {
 	if it.Names {
 		flags |= flagNames
 	}
+	if it.Bin != (place.Bin{}) { // An older process, which would delete for good, refuses it.
+		flags |= flagBin
+	}
 	b := []byte{itemVersion, flags}
 	for _, id := range places {
 		b = appendText(b, id)
 	}
 	if it.Parts != nil {
 		b = appendRange(b, it.Parts)
+	}
+	if flags&flagBin != 0 {
+		b = appendText(b, it.Bin.String())
 	}
 	b = binary.AppendUvarint(b, uint64(len(it.Actions)))
 	var enc wire.Encoder
@@ -109,6 +116,11 @@ func decodeItem(b []byte) (it engine.Item, places [2]string, err error) {
 			return it, places, err
 		}
 	}
+	if flags&flagBin != 0 {
+		if it.Bin, b, err = readBin(b); err != nil {
+			return it, places, err
+		}
+	}
 	n, b, err := count(b)
 	if err != nil {
 		return it, places, err
@@ -128,6 +140,15 @@ func decodeItem(b []byte) (it engine.Item, places [2]string, err error) {
 		return it, places, errItem
 	}
 	return it, places, nil
+}
+
+func readBin(b []byte) (place.Bin, []byte, error) {
+	name, b, err := readText(b)
+	bin, ok := place.ParseBin(name)
+	if err == nil && !ok {
+		err = errItem
+	}
+	return bin, b, err
 }
 
 func appendRange(b []byte, p *engine.PartRange) []byte {

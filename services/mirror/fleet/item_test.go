@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"reflect"
 	"testing"
+	"time"
 
 	"pgregory.net/rapid"
 
@@ -23,6 +24,9 @@ func drawItem(t *rapid.T) engine.Item {
 		it.Actions = append(it.Actions, plan.Action{
 			Op: plan.Put, Key: path, To: plan.Side(i % 2), Source: entry.Entry{Path: path, Size: rapid.Int64Min(0).Draw(t, "size")},
 		})
+	}
+	if rapid.Bool().Draw(t, "bin") {
+		it.Bin = place.Bin{Run: rapid.StringMatching("[a-z0-9-]{1,20}").Draw(t, "run"), At: time.Unix(rapid.Int64Range(0, 4e9).Draw(t, "at"), 0).UTC()}
 	}
 	if rapid.Bool().Draw(t, "parts") {
 		it.Parts = &engine.PartRange{

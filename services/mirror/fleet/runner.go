@@ -312,6 +312,7 @@ func (r *runner) sync(ctx context.Context, h *held, q *request, p *beats) (out s
 
 // carryOut makes the run of an open mirror.
 func (r *runner) carryOut(ctx context.Context, j *job.Job, mirror, run string, read *tally, o job.SyncOptions) (job.Result, error) {
+	o.Run = run
 	if r.single || !j.Shared() {
 		w := j.Worker()
 		w.Read = read.count

@@ -30,12 +30,12 @@ func FaultOf(err error) Fault {
 	if _, ok := errors.AsType[*engine.GaveUpError](err); ok {
 		return FaultRefused
 	}
-	for _, known := range []error{ErrUnwritable, ErrNothingKnown, ErrTooMuch} {
+	for _, known := range []error{ErrUnwritable, ErrNothingKnown, ErrNothingDeleted, ErrTooMuch} {
 		if errors.Is(err, known) {
 			return FaultRefused
 		}
 	}
-	for _, known := range []error{ErrSpec, location.ErrLocation, filter.ErrRule, engine.ErrJob} {
+	for _, known := range []error{ErrSpec, ErrNoRuns, location.ErrLocation, filter.ErrRule, engine.ErrJob} {
 		if errors.Is(err, known) {
 			return FaultDescription
 		}

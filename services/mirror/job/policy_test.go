@@ -12,8 +12,10 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/firedrill/firedrill/pkg/drill"
+	"github.com/firedrill/firedrill/pkg/event"
 	"github.com/firedrill/firedrill/services/mirror/engine"
 	"github.com/firedrill/firedrill/services/mirror/engine/enginetest"
 	"github.com/firedrill/firedrill/services/mirror/plan"
@@ -133,6 +135,7 @@ func newGuest(t *testing.T, name string) *guest {
 	t.Helper()
 	g := &guest{world: between(t, drill.MirrorMirror, true), account: newAccount(t, name), back: &world{TB: t, env: newEnv(t)}}
 	g.mirror.To += "/p"
+	g.mirror.KeepDeleted = event.Duration(time.Hour)
 	t.Setenv("POLICY_TEST_ID", name)
 	t.Setenv("POLICY_TEST_SECRET", userSecret)
 	s := &g.env.Stores[0]
@@ -210,6 +213,15 @@ func (g *guest) life(restorer func()) (step string, err error) {
 		{"deleted", func() error {
 			must(g.t, os.Remove(filepath.Join(g.from, "d/02")))
 			return sync()
+		}},
+		{"brought back", func() error {
+			j, err := g.env.OpenBoth(g.t.Context(), g.mirror, true)
+			if err != nil {
+				return err
+			}
+			var failed error
+			_, err = j.Restore(g.t.Context(), RestoreOptions{Each: func(r Restored) { failed = errors.Join(failed, r.Err, r.Alone) }})
+			return errors.Join(err, failed, j.Close(g.t.Context()))
 		}},
 		{"verify", func() error {
 			return g.looked(func(j *Job) (bool, error) {

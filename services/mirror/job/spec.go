@@ -109,6 +109,10 @@ func parse(m drill.Mirror) (spec, error) {
 func checkLimits(name string, m drill.Mirror) error {
 	d := m.Deletes
 	switch {
+	case m.KeepDeleted < 0:
+		return &SpecError{name, "keepDeleted", fmt.Sprintf("%s is no time", m.KeepDeleted), "write how long what was deleted can be brought back, such as 168h, or leave it out"}
+	case m.KeepDeleted > 0 && (m.Mode == "" || m.Mode == drill.MirrorCopy):
+		return &SpecError{name, "keepDeleted", "a copy deletes nothing", "leave it out, or use mode mirror or two-way"}
 	case m.BytesPerSecond < 0:
 		return &SpecError{name, "bytesPerSecond", fmt.Sprintf("%d is no speed", m.BytesPerSecond), "write bytes per second, or 0 for no limit"}
 	case d.Most < 0:

@@ -31,6 +31,8 @@ type SyncOptions struct {
 	Items int
 	// AcceptPlaces sets the mirror up anew with the places as they are now.
 	AcceptPlaces bool
+	// Run names the run, as what it deletes is listed by; "" gives it a name.
+	Run string
 	// MayDelete raises the limits of deletes for this run: less than 0 takes them
 	// off, 0 leaves them.
 	MayDelete int64
@@ -64,6 +66,10 @@ type Result struct {
 	// Unasked is why ZFS did not tell which files of a dataset were written since the last
 	// run, or will not at the next one, so that their times do; "" if it is as it should be.
 	Unasked string
+	// Aside is where what the run deleted was put aside; the zero Bin where it was not. Pruned
+	// counts the runs whose bins were removed, as their time was over.
+	Aside  place.Bin
+	Pruned int
 	// New says that there was nothing yet at the destination, before the mirror's first
 	// run: no directory, or no object below the prefix.
 	New bool
@@ -97,6 +103,7 @@ func (j *Job) Sync(ctx context.Context, o SyncOptions) (res Result, err error) {
 			res.Unasked = unasked.Error()
 		}
 	}()
+	res.Aside = e.Bin
 	pool := &comparing{Pool: e.Pool}
 	e.Pool = pool
 	res.Report, err = e.Run(ctx)
@@ -124,6 +131,9 @@ func (j *Job) Sync(ctx context.Context, o SyncOptions) (res Result, err error) {
 		return res, err
 	}
 	unasked = errors.Join(unasked, j.dataset.keep(ctx, j.store))
+	if res.Whole() {
+		res.Pruned = j.prune(ctx, &res.Report)
+	}
 	return res, nil
 }
 
@@ -136,6 +146,9 @@ func (j *Job) engine(o SyncOptions, past engine.Store) (*engine.Job, *state.Spil
 		Places: j.places, Mode: j.spec.mode, Unedited: j.unedited(), Check: o.Check, Filter: j.filter(),
 		Guards: j.guards(o.MayDelete), DryRun: o.DryRun, AcceptPlaces: o.AcceptPlaces, Boot: bootID(), Store: past, Spill: spill, Pool: o.Pool,
 		Now: j.env.Now, AsOf: j.dataset.moment(), Each: o.Each, Watch: o.Watch,
+	}
+	if j.spec.KeepDeleted > 0 {
+		e.Bin = j.bin(o.Run)
 	}
 	w := j.Worker()
 	if e.Limit = w.Limit; e.Pool == nil {

@@ -43,7 +43,8 @@ type Place interface {
 	String() string
 	// Traits are what was found out when it was opened.
 	Traits() Traits
-	// Entries streams what it holds, sorted by key, without its root. An error
+	// Entries streams what it holds, sorted by key, without its root and what has the name
+	// of a [Trash], or lies in one. An error
 	// does not end the stream unless nothing follows it; a stream that ended
 	// without one was complete.
 	Entries(ctx context.Context, o ListOptions) iter.Seq2[entry.Entry, error]
@@ -160,7 +161,13 @@ type ListOptions struct {
 	// is asked for those only that [entry.Entry.Change] does not show to be as they are
 	// known. An error ends what is known. It is iterated once, by a goroutine of its own.
 	Known iter.Seq2[entry.Entry, error]
+	// LeftOut, if not nil, is told of each path that has the name of a [Trash] and is none
+	// that a mirror made: it is left out all the same. It may be called concurrently.
+	LeftOut func(path string)
 }
+
+// ErrReserved says that a name is the mirror's own.
+var ErrReserved = errors.New("the mirror keeps what it has deleted under this name, and leaves it out: rename it")
 
 // Content is the content of a file, or a range of it.
 type Content interface {

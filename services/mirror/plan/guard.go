@@ -23,7 +23,8 @@ const (
 	GuardNumber Guard = "number"
 	// GuardPercent: a greater share of a side than allowed.
 	GuardPercent Guard = "percent"
-	// GuardVersioned: two-way deletes, and the destination keeps no versions.
+	// GuardVersioned: two-way deletes, and the destination keeps no versions, nor the mirror
+	// what it deletes.
 	GuardVersioned Guard = "versioned"
 )
 
@@ -65,7 +66,8 @@ type Guards struct {
 	// Scans is in how many scans in a row an entry must be missing; 0 means
 	// [DefaultScans].
 	Scans int
-	// Versioned says that the destination keeps what is deleted or overwritten.
+	// Versioned says that the destination keeps what is deleted or overwritten, or that the
+	// run puts aside what it deletes.
 	// Without it a two-way run deletes on neither side.
 	Versioned bool
 }
@@ -133,7 +135,7 @@ func (r *Rules) judge(t *tally) []Refusal {
 		r.judgeNumbers(t, on, refuse)
 	}
 	if r.Mode == TwoWay && !r.Guards.Versioned && t.deletes[Source]+t.deletes[Dest] > 0 {
-		refuse(GuardVersioned, "a destination without versions", "a versioned one", "turn on the bucket's versioning")
+		refuse(GuardVersioned, "a destination without versions", "a versioned one", "turn on the bucket's versioning, or have the mirror keep what it deletes (keepDeleted)")
 	}
 	return out
 }

@@ -154,7 +154,7 @@ func parse(m drill.Mirror) (t task, problems []drill.Problem) {
 		field string
 		given bool
 	}{
-		{"mode", m.Mode != "" && m.Mode != drill.MirrorCopy}, {"filter", len(m.Filter) > 0}, {"xattrs", m.Xattrs},
+		{"mode", m.Mode != "" && m.Mode != drill.MirrorCopy}, {"filter", len(m.Filter) > 0}, {"xattrs", m.Xattrs}, {"keepDeleted", m.KeepDeleted != 0},
 		{"oneFileSystem", m.OneFileSystem}, {"deletes", m.Deletes != drill.MirrorDeletes{}}, {"permissions", len(m.Permissions) > 0},
 	} {
 		if other.given {

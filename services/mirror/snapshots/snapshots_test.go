@@ -117,6 +117,7 @@ func TestWhatCannotBeBroughtOverIsNamed(t *testing.T) {
 		{"snapshots", "for archives", func(m *drill.Mirror) { replicated(m); m.Snapshots.WholeEvery = 1 }},
 		{"mode", "as they are", func(m *drill.Mirror) { m.Mode = drill.MirrorMirror }},
 		{"filter", "as they are", func(m *drill.Mirror) { m.Filter = []string{"- x"} }},
+		{"keepDeleted", "as they are", func(m *drill.Mirror) { m.KeepDeleted = 1 }},
 		{"deletes", "as they are", func(m *drill.Mirror) { m.Deletes.Most = 1 }},
 	} {
 		m := good()

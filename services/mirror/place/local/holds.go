@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/firedrill/firedrill/services/mirror/entry"
+	"github.com/firedrill/firedrill/services/mirror/place"
 	"golang.org/x/sys/unix"
 )
 
@@ -50,6 +51,8 @@ func (p *Place) holdsName(path string) error {
 			return &entry.NameError{Name: path, Reason: fmt.Sprintf("%q is no name of a file", name)}
 		case len(name) > p.nameMax:
 			return &entry.NameError{Name: path, Reason: fmt.Sprintf("the component %q has %d bytes and the file system holds %d: rename it at the source", name, len(name), p.nameMax)}
+		case name == place.Trash:
+			return &entry.NameError{Name: path, Reason: place.ErrReserved.Error()}
 		case isTemp(name):
 			return &entry.NameError{Name: path, Reason: "the mirror calls its own temporary files so: leave it out with a filter"}
 		}

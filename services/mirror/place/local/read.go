@@ -23,7 +23,14 @@ func (p *Place) Entries(ctx context.Context, o place.ListOptions) iter.Seq2[entr
 			p.sweep(path)
 			return false
 		}
-		return o.Filter == nil || o.Filter(path, kind)
+		if o.Filter != nil && !o.Filter(path, kind) {
+			return false
+		}
+		if isTrash(path) {
+			p.leftOut(path, kind, o.LeftOut)
+			return false
+		}
+		return true
 	}
 	return func(yield func(entry.Entry, error) bool) {
 		for e, err := range scan.Walk(ctx, p.root, so) {

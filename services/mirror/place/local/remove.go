@@ -23,6 +23,16 @@ func (p *Place) Remove(ctx context.Context, have []entry.Entry) []error {
 }
 
 func (p *Place) remove(ctx context.Context, have entry.Entry) error {
+	return p.removing(ctx, have, func(d dir, name string, seen *unix.Stat_t) error {
+		if have.Kind == entry.Dir {
+			return p.removeDir(d, name)
+		}
+		return p.removeNode(d, name, seen)
+	})
+}
+
+// removing calls do for what is there, if that is what was seen.
+func (p *Place) removing(ctx context.Context, have entry.Entry, do func(d dir, name string, seen *unix.Stat_t) error) error {
 	if err := p.change(ctx); err != nil {
 		return err
 	}
@@ -45,10 +55,8 @@ func (p *Place) remove(ctx context.Context, have entry.Entry) error {
 		return err
 	case differs(have, &st):
 		return changed("it was touched or replaced")
-	case have.Kind == entry.Dir:
-		return p.removeDir(d, name)
 	}
-	return p.removeNode(d, name, &st)
+	return do(d, name, &st)
 }
 
 // removeNode removes what was seen, and nothing that took its name since: it is

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/firedrill/firedrill/services/mirror/entry"
+	"github.com/firedrill/firedrill/services/mirror/place"
 	"golang.org/x/sys/unix"
 )
 
@@ -67,6 +68,12 @@ func isTemp(name string) bool {
 func ownTemp(path string, kind entry.Kind) bool {
 	_, name := split(path)
 	return kind != entry.Dir && isTemp(name)
+}
+
+// isTrash reports whether a path ends with the name of a trash.
+func isTrash(path string) bool {
+	above, ok := strings.CutSuffix(path, place.Trash)
+	return ok && (above == "" || above[len(above)-1] == '/')
 }
 
 // sweep removes a temporary file that a crashed run left. Places are swept where

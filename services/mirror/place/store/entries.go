@@ -22,23 +22,28 @@ const parallel = 16
 // error, and the stream goes on behind it.
 func (p *Place) Entries(ctx context.Context, o place.ListOptions) iter.Seq2[entry.Entry, error] {
 	if o.Names || p.caps.ListMetadata {
-		return p.listed(ctx, o.Filter, !o.Names)
+		return p.listed(ctx, o, !o.Names)
 	}
-	return p.looked(ctx, p.listed(ctx, o.Filter, false), o.Known)
+	return p.looked(ctx, p.listed(ctx, o, false), o.Known)
 }
 
 // listed streams what a listing tells, with the metadata if that is wanted.
-func (p *Place) listed(ctx context.Context, keep func(string, entry.Kind) bool, metadata bool) iter.Seq2[entry.Entry, error] {
+func (p *Place) listed(ctx context.Context, o place.ListOptions, metadata bool) iter.Seq2[entry.Entry, error] {
 	return func(yield func(entry.Entry, error) bool) {
 		ctx, cancel := context.WithCancel(ctx)
 		defer cancel()
-		f := filter{keep: keep}
-		for object, err := range p.list(ctx, metadata) {
+		f, t := filter{keep: o.Filter}, &trashes{tell: o.LeftOut}
+		passed := func() {
+			if f.takes(entry.Entry{Path: place.Trash, Kind: entry.Dir}) {
+				p.passed(ctx, t)
+			}
+		}
+		for object, err := range p.list(ctx, metadata, passed) {
 			var e entry.Entry
 			if err == nil {
 				e, err = p.entryOf(object)
 			}
-			if err == nil && !f.takes(e) {
+			if err == nil && (!f.takes(e) || t.has(&e)) {
 				continue
 			}
 			if err == nil {
@@ -54,9 +59,10 @@ func (p *Place) listed(ctx context.Context, keep func(string, entry.Kind) bool, 
 	}
 }
 
-func (p *Place) list(ctx context.Context, metadata bool) iter.Seq2[bucket.Object, error] {
+// list streams the objects, but for those in the trash: passed is told that there are any.
+func (p *Place) list(ctx context.Context, metadata bool, passed func()) iter.Seq2[bucket.Object, error] {
 	return func(yield func(bucket.Object, error) bool) {
-		for o, err := range p.b.List(ctx, bucket.ListOptions{Metadata: metadata}) {
+		for o, err := range p.b.List(ctx, bucket.ListOptions{Metadata: metadata, Without: trashDir, Passed: passed}) {
 			// A prefix may be an object itself: it is the root.
 			if err == nil && o.Key == "" {
 				continue

@@ -23,6 +23,11 @@ const removing = 1000
 // between the look and the request goes too; in a bucket with versions it stays as
 // one.
 func (p *Place) Remove(ctx context.Context, have []entry.Entry) []error {
+	return p.remove(ctx, have, nil)
+}
+
+// remove deletes, and puts what it deletes into a bin before, if there is one.
+func (p *Place) remove(ctx context.Context, have []entry.Entry, bin *place.Bin) []error {
 	errs := make([]error, len(have))
 	var files []int
 	dirs := map[int][]int{} // by depth
@@ -38,10 +43,14 @@ func (p *Place) Remove(ctx context.Context, have []entry.Entry) []error {
 		}
 	}
 	for chunk := range slices.Chunk(files, removing) {
+		chunk = p.aside(ctx, bin, have, chunk, errs)
 		p.removeFiles(ctx, have, chunk, errs)
+		p.forgo(ctx, bin, have, chunk, errs)
 	}
 	for _, depth := range slices.Backward(slices.Sorted(maps.Keys(dirs))) {
-		p.removeDirs(ctx, have, dirs[depth], errs)
+		chosen := p.aside(ctx, bin, have, dirs[depth], errs)
+		p.removeDirs(ctx, have, chosen, errs)
+		p.forgo(ctx, bin, have, chosen, errs)
 	}
 	return errs
 }

@@ -146,6 +146,9 @@ func (p *Place) holds(e entry.Entry) error {
 	if err := e.Check(); err != nil {
 		return err
 	}
+	if _, is := place.InTrash(e.Path); is {
+		return &entry.NameError{Name: e.Path, Reason: place.ErrReserved.Error()}
+	}
 	return p.b.CheckKey(e.Key())
 }
 

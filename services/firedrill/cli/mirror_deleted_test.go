@@ -1,0 +1,133 @@
+package cli_test
+
+import (
+	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// keptWorld is a mirror that has deleted "d", with all that is in it, and "new\nline".
+func keptWorld(t *testing.T) (w *mirrorWorld, inventory string) {
+	t.Helper()
+	w = newMirrorWorld(t)
+	for _, name := range []string{"src/new\nline", "src/1", "src/2", "src/3", "src/4", "src/5", "src/6", "src/7", "src/8", "src/9"} {
+		w.write(name, "x")
+	}
+	inventory = filepath.Join(w.dir, "inventory.yaml")
+	w.write("inventory.yaml", "apiVersion: firedrill/v1\nkind: Inventory\nspec:\n  mirrors:\n    - {name: m, from: \""+w.from+"\", to: \""+w.to+"\", mode: mirror, keepDeleted: 168h}\n")
+	w.run(0, "sync", "--inventory", inventory, "m")
+	w.has(w.run(0, "deleted", "--inventory", inventory, "m"), "nothing that was deleted can be brought back")
+	if err := errors.Join(os.RemoveAll(filepath.Join(w.dir, "src/d")), os.Remove(filepath.Join(w.dir, "src/new\nline"))); err != nil {
+		t.Fatal(err)
+	}
+	w.run(0, "sync", "--inventory", inventory, "m")
+	w.has(w.run(0, "sync", "--dry-run", "--inventory", inventory, "m"), "3: would be kept for 168h")
+	w.has(w.run(0, "sync", "--inventory", inventory, "m"), "3 deleted", "3: kept for 168h, mirror deleted lists and mirror restore brings back")
+	return w, inventory
+}
+
+// What was deleted is listed, comes back, and the next run leaves it alone.
+func TestMirrorRestoresWhatItDeleted(t *testing.T) {
+	w, inventory := keptWorld(t)
+	w.has(w.run(0, "deleted", "--inventory", inventory, "m"), `destination  "d/"`, `3 B  destination  "d/b"`, `"new\nline"`, "3 entries, 4 B: mirror restore brings them back")
+	var list struct {
+		Deleted []struct {
+			Path, Kind, Run, Side string
+			Size                  int64
+		}
+	}
+	if err := json.Unmarshal([]byte(w.run(0, "deleted", "--json", "--path", "/d/", "--inventory", inventory, "m")), &list); err != nil || len(list.Deleted) != 2 ||
+		list.Deleted[1].Path != "d/b" || list.Deleted[1].Kind != "file" || list.Deleted[1].Size != 3 || list.Deleted[1].Run == "" {
+		t.Fatalf("%+v, %v", list, err)
+	}
+	run := list.Deleted[0].Run
+	w.has(w.run(0, "deleted", "--run", run, "--path", "nowhere", "--inventory", inventory, "m"), "nothing that was deleted")
+	w.has(w.run(0, "restore", "--dry-run", "--inventory", inventory, "m", "d/b"), `would      "d/"`, `would      "d/b"`, "2 entries (3 B) would be restored")
+	if _, err := os.Lstat(filepath.Join(w.dir, "src/d")); err == nil {
+		t.Fatal("a dry run brought it back")
+	}
+	w.has(w.run(0, "restore", "--run", run, "--inventory", inventory, "m", "d/b"), `restored   "d/b"`, "2 entries (3 B) restored on both sides, 0 on one only, 0 not")
+	for _, side := range []string{"src", "dst"} {
+		if got, err := os.ReadFile(filepath.Join(w.dir, side, "d/b")); err != nil || string(got) != "two" {
+			t.Errorf("%s: %q, %v", side, got, err)
+		}
+	}
+	if text := w.run(0, "sync", "--check", "listing", "--inventory", inventory, "m"); strings.Contains(text, "copied") || strings.Contains(text, "deleted") || strings.Contains(text, "changed") {
+		t.Errorf("the next run:\n%s", text)
+	}
+	w.write("src/new\nline", "in the way")
+	w.has(w.run(1, "restore", "--all", "--inventory", inventory, "m"), `cannot     "new\nline": at the source: something has its name by now`, "1 not")
+	var res struct {
+		Restored []struct{ Path, Error string }
+		Failed   int
+	}
+	if err := json.Unmarshal([]byte(w.run(1, "restore", "--json", "--all", "--inventory", inventory, "m")), &res); err != nil || res.Failed != 1 || len(res.Restored) != 1 || res.Restored[0].Error == "" {
+		t.Errorf("%+v, %v", res, err)
+	}
+}
+
+// Of two locations it is remembered how the last run was described.
+func TestMirrorRestoresBetweenTwoLocations(t *testing.T) {
+	w := newMirrorWorld(t)
+	w.write("src/c", "three")
+	w.write("src/e", "three")
+	how := []string{"--mode", "mirror", "--keep-deleted", "1h"}
+	w.run(0, append([]string{"sync", w.from, w.to}, how...)...)
+	if err := os.Remove(filepath.Join(w.dir, "src/c")); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		w.run(0, append([]string{"sync", w.from, w.to}, how...)...)
+	}
+	w.has(w.run(0, "deleted", w.from, w.to), `"c"`)
+	w.has(w.run(0, "restore", w.from, w.to, "c"), `restored   "c"`)
+}
+
+func TestMirrorRestoreRefusesWhatItCannotDo(t *testing.T) {
+	w, inventory := keptWorld(t)
+	in := func(args ...string) []string { return append(args, "--inventory", inventory) }
+	for _, c := range []struct {
+		code int
+		args []string
+		says string
+	}{
+		{1, in("restore", "m", "nope"), `"nope": there is nothing that can be brought back that was deleted there`},
+		{1, in("restore", "m", "d", "nope"), `"nope"`},
+		{1, in("restore", "m", "--run", "none", "--all"), `by the run "none"`},
+		{254, in("restore", "other", "d"), "has none of that name; it has m"},
+		{254, in("restore", "m"), "it is not said what to bring back"},
+		{254, in("restore", "m", "d", "--all"), "--all: it brings back everything"},
+		{254, in("restore"), "give the name of a mirror of the inventory, or two locations"},
+		{254, in("restore", w.from), "give the name of a mirror of the inventory, or two locations"},
+		{254, in("restore", "m", "../d"), `"../d" is no path in a mirror`},
+		{254, in("restore", "m", "/"), `"/" is no path in a mirror`},
+		{254, in("deleted", "m", "--path", "a//b"), `--path: "a//b" is no path in a mirror`},
+		{254, in("deleted", "other"), "has none of that name"},
+		{254, in("sync", "m", "--keep-deleted", "1h"), `mirror "m" is described in`},
+		{254, []string{"sync", w.from, w.to, "--keep-deleted", "1h"}, "a copy deletes nothing"},
+		{254, []string{"sync", w.from, w.to, "--mode", "mirror", "--keep-deleted", "-1h"}, "--keep-deleted"},
+		{254, []string{"sync", w.from, w.to, "--mode", "mirror", "--keep-deleted", "7d"}, "--keep-deleted"},
+		{1, []string{"deleted", w.from, w.to}, "nothing is remembered"},
+	} {
+		if got := w.run(c.code, c.args...); !strings.Contains(got, c.says) {
+			t.Errorf("%q says\n%s", c.args, got)
+		}
+	}
+	if _, err := os.Lstat(filepath.Join(w.dir, "dst/d")); err == nil {
+		t.Error("something came back all the same")
+	}
+	if got := w.run(0, "deleted", "--inventory", inventory, "m"); !strings.Contains(got, "3 entries") {
+		t.Errorf("there is left\n%s", got)
+	}
+}
+
+// Nobody runs the mirror meanwhile.
+func TestMirrorRestoreWaitsForNobodyUnasked(t *testing.T) {
+	w := newMirrorWorld(t)
+	w.run(0, "sync", "--mode", "mirror", "--keep-deleted", "1h", w.from, w.to)
+	defer w.hold()()
+	w.has(w.run(255, "restore", w.from, w.to, "a"), "has it since", "--wait")
+}

@@ -1,0 +1,124 @@
+package place
+
+import (
+	"context"
+	"iter"
+	"strings"
+	"time"
+
+	"github.com/firedrill/firedrill/services/mirror/entry"
+)
+
+// Trash is the name of the directory, right below a place, that holds what was put aside
+// there. The name is reserved at every depth, as one mirror's place may lie in another's:
+// what has it takes part in nothing.
+const Trash = ".firedrill-trash"
+
+// InTrash reports whether a path is that of a trash, or lies in one, and gives the path of
+// the trash.
+func InTrash(path string) (trash string, is bool) {
+	for from := 0; ; {
+		i := strings.Index(path[from:], Trash)
+		if i < 0 {
+			return "", false
+		}
+		i += from
+		from = i + len(Trash)
+		if (i == 0 || path[i-1] == '/') && (from == len(path) || path[from] == '/') {
+			return path[:from], true
+		}
+	}
+}
+
+// Bin is what one run puts aside, together. It is a directory in the trash.
+type Bin struct {
+	// Run names the run: letters, digits and dashes.
+	Run string
+	// At is when it began, in whole seconds.
+	At time.Time
+}
+
+// binTime is how a bin's name begins, so that names are sorted by time.
+const binTime = "20060102T150405Z"
+
+// maxRun is how long the name of a run may be: what is in a bin has longer keys by as much.
+const maxRun = 64
+
+// String is the name of the directory.
+func (b Bin) String() string { return b.At.UTC().Format(binTime) + "-" + b.Run }
+
+// ParseBin reads a name that a Bin has; false for every other.
+func ParseBin(name string) (Bin, bool) {
+	if len(name) <= len(binTime)+1 || len(name) > len(binTime)+1+maxRun || name[len(binTime)] != '-' {
+		return Bin{}, false
+	}
+	at, err := time.Parse(binTime, name[:len(binTime)])
+	b := Bin{Run: name[len(binTime)+1:], At: at}
+	safe := func(r rune) bool { return r == '-' || '0' <= r && r <= '9' || 'a' <= r|0x20 && r|0x20 <= 'z' }
+	if err != nil || strings.TrimFunc(b.Run, safe) != "" || b.String() != name {
+		return Bin{}, false
+	}
+	return b, true
+}
+
+// Kept is an entry that was removed and that the place still has.
+type Kept struct {
+	// Entry is what it was. Of what is no directory its attributes, and whether it is a
+	// file at all, may not be known before it is back.
+	Entry entry.Entry
+	// Bin is what it was put aside in. Where the place itself keeps versions Run is "",
+	// and At is when it was removed.
+	Bin Bin
+	// Ref is how the place finds it; only the place reads it.
+	Ref string
+}
+
+// KeptOptions say what of all that was put aside is asked for.
+type KeptOptions struct {
+	// Run is the one run that counts; "" is all.
+	Run string
+	// Under are the paths that count, with all that lies in them; none is all.
+	Under []string
+	// Since leaves out what was put aside before.
+	Since time.Time
+}
+
+// Takes reports whether a path is asked for.
+func (o KeptOptions) Takes(path string) bool {
+	for _, under := range o.Under {
+		if path == under || strings.HasPrefix(path, under+"/") {
+			return true
+		}
+	}
+	return len(o.Under) == 0
+}
+
+// Reaches reports whether a directory is asked for, or may hold what is.
+func (o KeptOptions) Reaches(dir string) bool {
+	for _, under := range o.Under {
+		if strings.HasPrefix(under, dir+"/") {
+			return true
+		}
+	}
+	return o.Takes(dir)
+}
+
+// Keeper is a [Place] that can keep what is removed. A place with [Traits.Versioned] keeps
+// it anyway.
+type Keeper interface {
+	Place
+	// PutAside is Remove, but what is removed stays in the trash, with all its attributes:
+	// in a file system it is moved, in a bucket the server copies it, and compares. What
+	// cannot be kept is not removed, and its error says why. It may be repeated.
+	PutAside(ctx context.Context, bin Bin, have []entry.Entry) []error
+	// Kept streams what was put aside, sorted by bin and key, a directory only where there is
+	// none of its name now. An error does not end the stream unless nothing follows it.
+	Kept(ctx context.Context, o KeptOptions) iter.Seq2[Kept, error]
+	// Restore brings one back to where it was, with its attributes, and makes the
+	// directories above it where they are missing. The error is [ErrChanged] where
+	// something has its name by now, or it is no longer in the trash.
+	Restore(ctx context.Context, k Kept) (entry.Entry, error)
+	// Prune removes for good what was put aside by runs that began before a time, and
+	// nothing in the trash that no run has put there. It gives how many runs' that was.
+	Prune(ctx context.Context, before time.Time) (int, error)
+}
