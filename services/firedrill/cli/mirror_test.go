@@ -167,7 +167,7 @@ func TestMirrorRefusesBadArguments(t *testing.T) {
 		{[]string{"sync", "--bwlimit", "-1", w.from, w.to}, 254, "10M (10,000,000) or 10Mi (10,485,760)"},
 		{[]string{"sync", "--fleet", w.from, w.to}, 254, "give a name"},
 		{[]string{"sync", "--fleet", "--may-delete", "3", "--mode", "mirror", "out"}, 254, "without --mode, --may-delete"},
-		{[]string{"snyc", w.from, w.to}, 254, "there is no such command: use audit, cancel, drift, status, sync, verify"},
+		{[]string{"snyc", w.from, w.to}, 254, "there is no such command: use audit, cancel, deleted, drift, restore, status, sync, verify"},
 		{[]string{"verify", "--filter", "x", w.from, w.to}, 254, "begins with a sign"},
 		{[]string{"status", w.from, "dir:dst"}, 254, "must be absolute"},
 		{[]string{"verify", "--level", "L9", w.from, w.to}, 254, "use L1, L2, L3 or L4"},

@@ -69,8 +69,6 @@ type Kept struct {
 	// Bin is what it was put aside in. Where the place itself keeps versions Run is "",
 	// and At is when it was removed.
 	Bin Bin
-	// Ref is how the place finds it; only the place reads it.
-	Ref string
 }
 
 // KeptOptions say what of all that was put aside is asked for.
