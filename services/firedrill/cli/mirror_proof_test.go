@@ -155,6 +155,7 @@ spec:
 	told(t, mirrored(t, dir, run.OK, "status", "--inventory", inventory), "verify L1: DRIFT")
 
 	// One that waits shows since when it is due, however often that comes meanwhile.
+	enginetest.Must(t, os.WriteFile(filepath.Join(src, "heavy"), make([]byte, 4<<20), 0o644)) // which takes for ever at a byte a second
 	slow := start(t, dir, "mirror", "sync", "--fleet", "slow")
 	slow.says("slow stands still")
 	told(t, mirrored(t, dir, run.OK, "status", "--inventory", inventory, "slow"), "  stalled       since ", "no progress for ")
