@@ -44,7 +44,7 @@ func comparisons() map[string]job.Compared {
 	of := func(what string, change func(*job.Verified)) job.Compared {
 		return job.Compared{Comparison: job.Comparison{What: what, Level: proof.L4}, Shown: []job.Verified{side(plan.Source, whole), side(plan.Dest, change)}}
 	}
-	audited := of(drill.MirrorAudit, func(v *job.Verified) { v.Verdict.Different.Count = 4 })
+	audited := of(drill.MirrorAudit, func(v *job.Verified) { v.Verdict.Different.Count = 3 })
 	audited.Audited = &job.Audited{Sides: [2]job.Verified{audited.Shown[0], audited.Shown[1]}, Contents: 9, Checked: 5, Rotten: []job.Rot{
 		{Key: "mended", Side: plan.Dest, Detail: "has another hash", Repaired: true}, {Key: "lost", Side: plan.Dest, Lost: true},
 		{Key: "kept", Side: plan.Source, Err: job.ErrSourceKept},
