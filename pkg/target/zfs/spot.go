@@ -78,8 +78,8 @@ const spotScript = `get() {
 }
 still() {
   set -- "$1" "${2%%:*}" "${2#*:}"
-  get "$1" "$2" "${3%%:*}" >/dev/null || return 2
-  is=$(get "$1" "$2" "${3%%:*}" | sha256sum)
+  is=$({ { get "$1" "$2" "${3%%:*}" || echo unreadable >&3; } | sha256sum; } 3>&1)
+  case "$is" in *unreadable*) return 2 ;; esac
   [ "${is%% *}" = "${3#*:}" ]
 }
 `

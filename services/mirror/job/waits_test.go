@@ -33,6 +33,36 @@ func deleting(t testing.TB, intoBucket bool) *world {
 	return w
 }
 
+// What a limit of deletes holds back waits, too, however few scans a deletion takes. Where
+// a guard doubts that the source is what it should be, what it lacks is missing.
+func TestWhatALimitHoldsBackIsNoLoss(t *testing.T) {
+	for _, mounted := range []bool{true, false} {
+		w := deleting(t, false)
+		w.mirror.Deletes = drill.MirrorDeletes{Scans: 1, Most: 1, MostPercent: 100}
+		if !mounted {
+			empty(t, w.from)
+		}
+		for range 2 {
+			if res := w.sync(SyncOptions{}); len(res.Refusals) == 0 || res.Done[plan.Delete] > 0 {
+				t.Fatalf("%+v", res.Report)
+			}
+			from, to := w.verified(plan.Source, proof.L4), w.verified(plan.Dest, proof.L4)
+			if !to.Verified() || from.Verified() != mounted || mounted && (from.Gone != 2 || to.Verdict.Waiting.Count != 2) || !mounted && from.Verdict.Missing.Count != 4 {
+				t.Errorf("mounted %t: the source %v, the destination %v", mounted, from.Result, to.Result)
+			}
+		}
+		if !mounted {
+			continue
+		}
+		if res := w.sync(SyncOptions{MayDelete: 2}); res.Done[plan.Delete] != 2 {
+			t.Errorf("allowed: %+v", res.Report)
+		}
+		if v := w.verified(plan.Source, proof.L4); !v.Verified() || v.Gone != 0 {
+			t.Errorf("deleted: %v", v.Result)
+		}
+	}
+}
+
 // What was deleted at the source is no loss once a run has seen it: it waits for the next
 // one. Before, it is a difference, and so is what was deleted since.
 func TestWhatWaitsForDeletionIsNoLoss(t *testing.T) {

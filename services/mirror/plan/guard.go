@@ -140,6 +140,18 @@ func (r *Rules) judge(t *tally) []Refusal {
 	return out
 }
 
+// believed reports whether refusals are no doubt about what a side holds.
+func believed(refusals []Refusal) bool {
+	for _, r := range refusals {
+		switch r.Guard {
+		case GuardNumber, GuardPercent, GuardVersioned:
+		default:
+			return false
+		}
+	}
+	return true
+}
+
 func (r *Rules) judgeNumbers(t *tally, on Side, refuse func(g Guard, value, limit, fix string)) {
 	const fix = "if this is meant, raise the limit for one run"
 	number := r.Guards.Number

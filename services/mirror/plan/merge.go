@@ -298,7 +298,7 @@ func (m *merger) finish() error {
 			return fmt.Errorf("read the deletes back: %w", err)
 		}
 		if len(m.report.Refusals) > 0 {
-			a = refusedDelete(a)
+			a = refusedDelete(a, believed(m.report.Refusals))
 		}
 		if err := m.emit(a); err != nil {
 			return err
@@ -307,10 +307,12 @@ func (m *merger) finish() error {
 	return nil
 }
 
-// refusedDelete is what becomes of a spilled action when a guard refused.
-func refusedDelete(a Action) Action {
+// refusedDelete is what becomes of a spilled action when a guard refused; absent says that
+// what is absent is believed to be.
+func refusedDelete(a Action, absent bool) Action {
 	switch a.Op {
 	case Delete, Keep:
+		a.Missed = absent && a.Op == Delete
 		a.Op, a.Reason = Keep, KeepGuarded
 	case Put, MakeDir:
 		a.Op, a.Reason = Conflict, ConflictPlace

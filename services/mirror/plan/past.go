@@ -56,6 +56,8 @@ func (r *Rules) Next(a Action, done bool) (Past, bool) {
 		switch {
 		case a.Reason == KeepMissing:
 			return a.missed(), true
+		case a.Missed:
+			return a.undeleted(), a.Past.Key != ""
 		case a.Reason == KeepMode && r.left(&a):
 			return a.kept(), true
 		}

@@ -283,6 +283,10 @@ type Action struct {
 	Twin string
 	// Err says why the side To cannot hold the entry, of an Unholdable.
 	Err error
+	// Missed says of a Keep for KeepGuarded that only how much is to be deleted, or what the
+	// destination is, is in its way: that the other side has it no more is believed. It is
+	// not stored, and does not travel.
+	Missed bool
 	// Believed says that Dest is what the last run left there, and that nobody looked.
 	// It is not stored, and does not travel.
 	Believed bool
