@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/firedrill/firedrill/pkg/drill"
 	"github.com/firedrill/firedrill/pkg/machine"
@@ -80,6 +81,22 @@ func TestProcessesTakeTurnsAtAPlace(t *testing.T) {
 		t.Errorf("the second began at %s, before the first ended at %s", second.At, first.At)
 	}
 	if e, _ := two.await("two", 0, fleet.KindFinished); e.Result.Bytes != 4<<20 {
+		t.Errorf("it came to %+v", e.Result)
+	}
+}
+
+// However many runs take days, a short one has its turn.
+func TestLongRunsMakeRoom(t *testing.T) {
+	w := newWorld(t,
+		drill.Mirror{Name: "large", From: "dir:DIR/src", To: "dir:DIR/dst", BytesPerSecond: 1},
+		drill.Mirror{Name: "small", From: "dir:DIR/few", To: "dir:DIR/copy"})
+	w.heavy()
+	w.tree("few", 1)
+	w.start(func(c *fleet.Config) { c.Runs, c.Long = 1, time.Second })
+	w.ask("large", "")
+	w.await("large", 0, fleet.KindStarted)
+	w.ask("small", "")
+	if e, _ := w.await("small", 0, fleet.KindFinished); !e.Result.Whole {
 		t.Errorf("it came to %+v", e.Result)
 	}
 }

@@ -23,9 +23,11 @@ type Config struct {
 	// Env is where runs are remembered and by what they are signed; its Stores are
 	// replaced by the inventory's.
 	Env job.Env
-	// Runs is how many runs this process plans at once, Items how many items it
-	// carries out at once; 0 means DefaultRuns and engine.DefaultItems.
+	// Runs is how many runs this process begins at once, Items how many items of one mirror
+	// it carries out at once; 0 means DefaultRuns and engine.DefaultItems.
 	Runs, Items int
+	// Long is after how long a run no longer counts as one of Runs; 0 means DefaultLong.
+	Long time.Duration
 	// Lease is how long a process that plans a run may be silent before another one
 	// takes its mirror over; 0 means DefaultLease. It is the same in all processes.
 	Lease time.Duration
@@ -38,8 +40,12 @@ type Config struct {
 // for a location must not keep others from running.
 const waitingRuns = 16
 
-// DefaultRuns is how many runs a process plans at once.
-const DefaultRuns = 2
+// DefaultRuns is how many runs a process begins at once. A run that takes longer than
+// DefaultLong makes room for the next one.
+const (
+	DefaultRuns = 2
+	DefaultLong = time.Minute
+)
 
 // ErrUnknown says that the inventory of a process has no such mirror.
 var ErrUnknown = errors.New("the inventory has no mirror of that name")
@@ -105,6 +111,9 @@ func (c Config) complete() Config {
 	c.Env.OwnKeys = c.Inventory.Spec.InlineTargets
 	if c.Runs == 0 {
 		c.Runs = DefaultRuns
+	}
+	if c.Long == 0 {
+		c.Long = DefaultLong
 	}
 	if c.Items == 0 {
 		c.Items = engine.DefaultItems

@@ -32,9 +32,11 @@ type held struct {
 	is bus.MirrorLease
 }
 
-// slot is one of the runs that this process has under way, or none.
+// slot is one of the runs that this process begins, or none.
 type slot struct {
-	of  chan struct{}
+	of chan struct{}
+
+	mu  sync.Mutex
 	has bool
 }
 
@@ -42,6 +44,8 @@ type slot struct {
 func (s *slot) acquire(ctx context.Context) error {
 	select {
 	case s.of <- struct{}{}:
+		s.mu.Lock()
+		defer s.mu.Unlock()
 		s.has = true
 		return nil
 	case <-ctx.Done():
@@ -49,8 +53,16 @@ func (s *slot) acquire(ctx context.Context) error {
 	}
 }
 
+func (s *slot) held() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.has
+}
+
 // release gives the slot back, if there is one.
 func (s *slot) release() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if s.has {
 		s.has = false
 		<-s.of
@@ -72,6 +84,8 @@ func (r *runner) alone(ctx context.Context, mirror, run string, fn func(context.
 	defer cancel(nil)
 	var wg sync.WaitGroup
 	over := make(chan struct{})
+	// Whoever takes long makes room: short runs must not wait for those that take days.
+	defer time.AfterFunc(r.Long, slot.release).Stop()
 	// A process that is told to stop has the mirror until its run has really ended.
 	wg.Go(func() { h.keep(context.WithoutCancel(ctx), over, cancel) })
 	// What an interrupted planner has left in the queue is planned anew.
@@ -108,7 +122,7 @@ func (r *runner) take(ctx context.Context, mirror, run string, slot *slot) (bus.
 		case l.Run == run:
 			return l, nil // an answer was lost
 		case l.Run == "" || l.Seq == seen.Seq && now.Sub(heard) > r.Lease:
-			if !slot.has {
+			if !slot.held() {
 				if err := slot.acquire(ctx); err != nil {
 					return l, err
 				}
