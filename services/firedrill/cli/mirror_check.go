@@ -130,7 +130,7 @@ func (a *app) compare(cmd *cobra.Command, args []string, o *mirrorOptions, v ver
 	}
 	return a.withMirror(cmd, args, o, visit{
 		left: left,
-		open: func(ctx context.Context, s *subject) (*job.Job, error) { return s.env.OpenComparison(ctx, s.Mirror, c) },
+		use:  c.Use(),
 		do: func(ctx context.Context, j *job.Job, p *mirrorPrinter) (shown, error) {
 			c.Seen, c.Bytes = p.seen, p.read
 			got, err := j.Compare(ctx, c)
@@ -144,7 +144,7 @@ func (a *app) compare(cmd *cobra.Command, args []string, o *mirrorOptions, v ver
 type visit struct {
 	// left says what an interruption leaves.
 	left string
-	open func(ctx context.Context, s *subject) (*job.Job, error)
+	use  job.Use
 	do   func(ctx context.Context, j *job.Job, p *mirrorPrinter) (shown, error)
 }
 
@@ -174,7 +174,7 @@ func (a *app) withMirror(cmd *cobra.Command, args []string, o *mirrorOptions, v 
 	defer p.stop()
 	defer a.guard(p, s)()
 	defer mindInterrupt(ctx, p, v.left)()
-	j, err := a.open(ctx, o, s, p, func() (*job.Job, error) { return v.open(ctx, s) })
+	j, err := a.open(ctx, o, s, p, func() (*job.Job, error) { return s.env.OpenLast(ctx, s.Mirror, v.use) })
 	if err != nil {
 		return interrupted(ctx, v.left, err)
 	}

@@ -34,7 +34,7 @@ keeps versions it is what anybody has deleted within that time, and no run is na
 			}
 			return a.withMirror(cmd, args, o, visit{
 				left: "nothing was changed",
-				open: func(ctx context.Context, s *subject) (*job.Job, error) { return s.env.Open(ctx, s.Mirror, false) },
+				use:  job.Looks,
 				do: func(ctx context.Context, j *job.Job, p *mirrorPrinter) (shown, error) {
 					l := &deletedList{mirrorPrinter: p}
 					var err error
@@ -83,11 +83,13 @@ Nothing is written over: what has its name by now stays, is reported, and exits 
 			case !all && len(paths) == 0:
 				return errors.New("it is not said what to bring back: give paths as `firedrill mirror deleted` lists them, or --all")
 			}
+			use := job.Repairs
+			if ro.DryRun {
+				use = job.Looks
+			}
 			return a.withMirror(cmd, args, o, visit{
 				left: "what was brought back stays, and the rest can be brought back later",
-				open: func(ctx context.Context, s *subject) (*job.Job, error) {
-					return s.env.OpenBoth(ctx, s.Mirror, !ro.DryRun)
-				},
+				use:  use,
 				do: func(ctx context.Context, j *job.Job, p *mirrorPrinter) (shown, error) {
 					l := &restoredList{mirrorPrinter: p, dry: ro.DryRun}
 					ro.Each = l.add

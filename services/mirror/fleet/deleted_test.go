@@ -45,7 +45,7 @@ func TestWhatAFleetDeletesIsKept(t *testing.T) {
 		t.Fatalf("the second run: %+v", e.Result)
 	}
 	env := job.Env{StateDir: filepath.Join(w.dir, "state"), Now: time.Now}
-	j, err := env.OpenBoth(t.Context(), w.inv.Spec.Mirrors[0], true)
+	j, err := env.OpenLast(t.Context(), w.inv.Spec.Mirrors[0], job.Repairs)
 	must(t, err)
 	res, err := j.Restore(t.Context(), job.RestoreOptions{DeletedOptions: job.DeletedOptions{Run: e.Run}})
 	must(t, errors.Join(err, j.Close(t.Context())))

@@ -139,9 +139,9 @@ func (t task) compares() bool { return t.do != drill.MirrorSync }
 // use is what the task does at the mirror's places.
 func (t task) use() job.Use {
 	switch {
-	case t.compares() && t.compare.Repair:
-		return job.Repairs
-	case t.compares(), t.sync.DryRun:
+	case t.compares():
+		return t.compare.Use()
+	case t.sync.DryRun:
 		return job.Looks
 	}
 	return job.Runs

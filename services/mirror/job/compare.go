@@ -45,20 +45,28 @@ type Compared struct {
 // ErrSnapshots says that a mirror which brings over snapshots is not compared.
 var ErrSnapshots = errors.New("it brings over snapshots, each of which was verified when it arrived: nothing of it is compared here; firedrill zfs check reads an archive")
 
-// OpenComparison opens a mirror to be compared, and makes nothing where no run has left
-// anything: the error is ErrNothingKnown then, ErrSnapshots, or as that of Open. The caller
-// closes the job.
-func (e Env) OpenComparison(ctx context.Context, m drill.Mirror, c Comparison) (*Job, error) {
+// Use is what the comparison does at a mirror's places.
+func (c Comparison) Use() Use {
+	switch {
+	case c.RepairSource:
+		return Repairs
+	case c.Repair:
+		return Runs
+	}
+	return Looks
+}
+
+// OpenLast opens a mirror for what is done with what its last run left, and makes nothing
+// where no run has left anything: the error is ErrNothingKnown then, ErrSnapshots, or as that
+// of Open. The caller closes the job.
+func (e Env) OpenLast(ctx context.Context, m drill.Mirror, u Use) (*Job, error) {
 	if m.Snapshots != nil {
 		return nil, fmt.Errorf("mirror %s: %w", m.Name, ErrSnapshots)
 	}
 	if err := e.Known(m); err != nil {
 		return nil, err
 	}
-	if c.RepairSource {
-		return e.OpenBoth(ctx, m, true)
-	}
-	return e.Open(ctx, m, c.Repair)
+	return e.openJob(ctx, m, u)
 }
 
 // Size is how many entries a comparison looks at, and how many bytes it reads, as far as

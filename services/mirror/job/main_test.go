@@ -104,7 +104,11 @@ func between(t testing.TB, mode string, intoBucket bool) *world {
 
 func (w *world) open(write bool) *Job {
 	w.Helper()
-	j, err := w.env.OpenBoth(w.Context(), w.mirror, write)
+	use := Looks
+	if write {
+		use = Repairs
+	}
+	j, err := w.env.openJob(w.Context(), w.mirror, use)
 	must(w, err)
 	return j
 }

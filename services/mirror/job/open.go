@@ -125,16 +125,6 @@ func (j *Job) mayWrite() error {
 	return nil
 }
 
-// OpenBoth is Open, and both places may be written to: what has rotted is repaired
-// wherever it lies.
-func (e Env) OpenBoth(ctx context.Context, m drill.Mirror, write bool) (*Job, error) {
-	use := Looks
-	if write {
-		use = Repairs
-	}
-	return e.openJob(ctx, m, use)
-}
-
 func (e Env) openJob(ctx context.Context, m drill.Mirror, use Use) (_ *Job, err error) {
 	s, err := parse(m)
 	if err != nil {

@@ -138,7 +138,7 @@ func (p *pair) sampled() bool { return p.buckets != [2]bool{} && p.seed%5 == 0 }
 func (p *pair) round(round int) {
 	p.Helper()
 	where := fmt.Sprintf("history %d, round %d", p.seed, round)
-	j, err := p.env.OpenBoth(p.Context(), p.mirror, true)
+	j, err := p.env.openJob(p.Context(), p.mirror, Repairs)
 	must(p, err)
 	defer func() { must(p, j.Close(p.Context())) }()
 	check := []engine.Check{engine.CheckListing, engine.CheckAudit}[p.rand.IntN(2)]

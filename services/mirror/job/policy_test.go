@@ -215,7 +215,7 @@ func (g *guest) life(restorer func()) (step string, err error) {
 			return sync()
 		}},
 		{"brought back", func() error {
-			j, err := g.env.OpenBoth(g.t.Context(), g.mirror, true)
+			j, err := g.env.openJob(g.t.Context(), g.mirror, Repairs)
 			if err != nil {
 				return err
 			}

@@ -69,7 +69,7 @@ type restoring struct {
 
 // Restore brings back what runs have deleted: the newest of each path, where no run is
 // named. It never writes over anything. Where it is back on both sides the next run finds
-// them equal. The job was opened by OpenBoth. The error says why it could not go on, and is
+// them equal. The job was opened for Repairs. The error says why it could not go on, and is
 // ErrNothingDeleted, with nothing done, where one of the paths was not deleted.
 func (j *Job) Restore(ctx context.Context, o RestoreOptions) (Restoration, error) {
 	r := &restoring{Job: j, ctx: ctx, o: o, keep: j.keepers(), plain: j.places}
