@@ -125,9 +125,9 @@ func judge(t *testing.T, name string, phase fold.Phase, lost int64, late bool) {
 	}
 }
 
-// TestStoreDrills drills a real MinIO: one that is killed comes back with every object that it
-// acknowledged, and one that lost an object, of which it has no other copy, fails its check;
-// each time all is put back.
+// TestStoreDrills drills a real MinIO: one that is killed, or frozen or read-only for a
+// while, comes back with every object that it acknowledged, and one that lost an object, or has
+// a damaged one, of which it has no other copy, fails its check; each time all is put back.
 func TestStoreDrills(t *testing.T) {
 	m := startStore(t)
 	stack, rec, _ := startWith(t, m.inventory(t))
@@ -141,11 +141,28 @@ func TestStoreDrills(t *testing.T) {
 	if len(killed.Outages) == 0 {
 		t.Errorf("a killed store was always there: %+v", killed)
 	}
-	judged(t, stack, rec, "robbed", storeDrill(t, "robbed", reads, map[string]any{
-		"faults":  []any{onStore("fault", "delete-object")},
-		"checks":  []any{onStore("check", "ledger"), onStore("check", "canaries")},
-		"restore": map[string]any{"checks": []any{onStore("check", "canaries"), onStore("check", "health")}},
-	}), 1, nil)
+	for _, fault := range []string{"delete-object", "corrupt-object"} {
+		judged(t, stack, rec, fault, storeDrill(t, fault, reads, map[string]any{
+			"faults":  []any{onStore("fault", fault)},
+			"checks":  []any{onStore("check", "ledger"), onStore("check", "canaries")},
+			"restore": map[string]any{"checks": []any{onStore("check", "canaries"), onStore("check", "health")}},
+		}), 1, nil)
+	}
+	for _, fault := range []map[string]any{
+		onStore("fault", "freeze"),
+		onStore("fault", "read-only"),
+	} {
+		fault["hold"] = "2s"
+		name := fault["name"].(string)
+		held := judged(t, stack, rec, name, storeDrill(t, name, reads, map[string]any{
+			"faults":  []any{fault},
+			"checks":  []any{onStore("check", "ledger"), onStore("check", "canaries")},
+			"restore": map[string]any{"checks": []any{onStore("check", "writable"), onStore("check", "settings")}},
+		}), 0, nil)
+		if len(held.Outages) == 0 {
+			t.Errorf("%s: it was always there: %+v", name, held)
+		}
+	}
 }
 
 // TestScrubDrill damages blocks of one side of a real mirror of ZFS behind its back: a scrub
@@ -212,6 +229,9 @@ type store struct {
 	start []string
 }
 
+// storeUser is the probes', whom something can be denied.
+const storeUser = "probes"
+
 func startStore(t *testing.T) *store {
 	t.Helper()
 	dir := roomy(t)
@@ -241,7 +261,21 @@ func startStore(t *testing.T) *store {
 	if err != nil {
 		t.Fatal(err)
 	}
+	s.admin(t, u, "user", "add", "lab", storeUser, m.SecretKey)
+	s.admin(t, u, "policy", "attach", "lab", "readwrite", "--user", storeUser)
 	return s
+}
+
+// admin has mc change the store.
+func (s *store) admin(t *testing.T, at *url.URL, args ...string) {
+	t.Helper()
+	host := *at
+	host.User = url.UserPassword(s.AccessKey, s.SecretKey)
+	c := exec.CommandContext(t.Context(), filepath.Join(os.Getenv("FIREDRILL_BIN"), "mc"), append([]string{"--config-dir", t.TempDir(), "admin"}, args...)...)
+	c.Env = append(os.Environ(), "MC_HOST_lab="+host.String())
+	if out, err := c.CombinedOutput(); err != nil {
+		t.Fatalf("mc admin %q: %v: %s", args[:2], err, out)
+	}
 }
 
 func (s *store) inventory(t *testing.T) drill.Inventory {
@@ -256,7 +290,8 @@ func (s *store) inventory(t *testing.T) drill.Inventory {
 	}
 	t.Setenv("FIREDRILL_TEST_SECRET", s.SecretKey)
 	return inventoryOf(t, "minio", map[string]any{
-		"endpoint": s.Endpoint, "bucket": "canaries", "user": s.AccessKey, "secretKey": map[string]any{"env": "FIREDRILL_TEST_SECRET"},
+		"endpoint": s.Endpoint, "bucket": "canaries", "user": storeUser, "secretKey": map[string]any{"env": "FIREDRILL_TEST_SECRET"},
+		"admin":    map[string]any{"user": s.AccessKey, "secretKey": map[string]any{"env": "FIREDRILL_TEST_SECRET"}},
 		"stateDir": filepath.Join(s.dir, "state"),
 		"nodes": []any{map[string]any{
 			"name": "a", "host": "127.0.0.1", "port": port, "drives": []string{filepath.Join(s.dir, "minio", "data")}, "logFile": s.LogFile,
