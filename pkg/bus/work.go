@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
 	"sync"
 	"time"
@@ -137,12 +138,19 @@ func (w *worker) run(ctx context.Context) error {
 		if worked {
 			try = 0
 		}
-		w.bus.log.Debug("work goes on after an interruption", "durable", w.consumer, "error", err)
+		level := slog.LevelDebug
+		if try%tellEvery == tellEvery-1 { // It is no interruption, and somebody has to mend it.
+			level = slog.LevelWarn
+		}
+		w.bus.log.Log(ctx, level, "work goes on after an interruption", "durable", w.consumer, "error", err)
 		if pause(ctx, backoff(try)) != nil {
 			return ctx.Err()
 		}
 	}
 }
+
+// tellEvery is after how many failures in a row, of half a second each, that is told.
+const tellEvery = 60
 
 // fetch takes one message after the other until something is lost; worked says
 // whether there was any.

@@ -20,6 +20,9 @@ const maxNote = 16 << 10
 // boardPause is between two tries to have a board for oneself, which takes milliseconds.
 const boardPause = 2 * time.Millisecond
 
+// boardWait is how long a board is waited for.
+const boardWait = 10 * time.Second
+
 // Posted is a job that is on a board; nil is one of no directory.
 type Posted struct{ f *os.File }
 
@@ -40,7 +43,10 @@ func (l Locks) Post(ctx context.Context, board string, note []byte, against func
 		return nil, err
 	}
 	defer func() { _ = filelock.LetGo(alone) }() // nothing was written to it
-	if err := filelock.Wait(ctx, alone, boardPause); err != nil {
+	// Any user may hold it for as long as it likes: then jobs go on without a board.
+	looking, cancel := context.WithTimeout(ctx, boardWait)
+	defer cancel()
+	if err := filelock.Wait(looking, alone, boardPause); err != nil {
 		return nil, fmt.Errorf("look at %s: %w", alone.Name(), err)
 	}
 	prefix := filepath.Join(string(l), "firedrill-"+board+"-")

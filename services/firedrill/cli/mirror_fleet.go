@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -320,25 +319,21 @@ func (a *app) mirrorCancelCmd(o *mirrorOptions) *cobra.Command {
 	return &cobra.Command{
 		Use: "cancel NAME", Args: cobra.ExactArgs(1),
 		Short: "Call off the run of a mirror that a running firedrill makes",
-		Long: `Call off the run of a mirror that a running firedrill makes. What it has copied
-stays, and the next run goes on from there.`,
+		Long: `Call off the run of a mirror that a running firedrill makes, or, where none is under
+way, the one that waits. What it has copied stays, and the next run goes on from there.`,
 		RunE: a.withSession(func(cmd *cobra.Command, s *session, args []string) error {
-			last, known, err := s.bus.LastMirror(cmd.Context(), args[0])
+			running, last, err := runUnderWay(cmd.Context(), s.bus, args[0])
 			switch {
 			case err != nil:
-				return failure(err)
-			case !known || !underWayKind(last.Kind):
+				return failure(fmt.Errorf("mirror %s: %w", args[0], err))
+			case running.Run == "":
 				return &exitError{code: run.Fail, err: fmt.Errorf("mirror %s: it does not run now", args[0])}
-			}
-			var running fleet.Event
-			if err := json.Unmarshal(last.Data, &running); err != nil {
-				return fmt.Errorf("mirror %s: read what is told of its run: %w", args[0], err)
 			}
 			if err := s.bus.PublishMirrorCommand(cmd.Context(), args[0], "cancel", fleet.Cancel{Run: running.Run}); err != nil {
 				return failure(err)
 			}
 			w := &fleetWatch{app: a, name: args[0], patience: goneWait, p: a.mirrorPrinter(o), s: s,
-				run: fleet.WatchRun(args[0], running.Run, last.Seq), began: running.At}
+				run: fleet.WatchRun(args[0], running.Run, last), began: running.At}
 			defer func() {
 				if w.s != s {
 					w.s.close()
@@ -357,7 +352,44 @@ stays, and the next run goes on from there.`,
 	}
 }
 
-// underWayKind reports whether a run whose last event is of that kind has not ended.
-func underWayKind(kind string) bool {
-	return slices.Contains([]string{fleet.KindWaiting, fleet.KindStarted, fleet.KindProgress, fleet.KindStalled, fleet.KindDrift}, kind)
+// runUnderWay gives what was told last of the run of a mirror that is under way, or else of one
+// that waits, and where that is stored; the zero Event if there is neither.
+func runUnderWay(ctx context.Context, b *bus.Bus, mirror string) (last fleet.Event, seq uint64, err error) {
+	ended := map[string]bool{}
+	for _, kind := range []string{fleet.KindFinished, fleet.KindFailed, fleet.KindCancelled} {
+		e, _, err := lastTold(ctx, b, mirror, kind)
+		if err != nil {
+			return last, 0, err
+		}
+		ended[e.Run] = true
+	}
+	for _, kinds := range [][]string{{fleet.KindStarted, fleet.KindProgress, fleet.KindStalled}, {fleet.KindWaiting}} {
+		for _, kind := range kinds {
+			e, at, err := lastTold(ctx, b, mirror, kind)
+			if err != nil {
+				return last, 0, err
+			}
+			if at > seq {
+				last, seq = e, at
+			}
+		}
+		if !ended[last.Run] {
+			return last, seq, nil
+		}
+		last, seq = fleet.Event{}, 0
+	}
+	return last, 0, nil
+}
+
+// lastTold is the last event of a kind; the zero Event if that was too long ago for a run
+// that is still there.
+func lastTold(ctx context.Context, b *bus.Bus, mirror, kind string) (e fleet.Event, seq uint64, err error) {
+	r, known, err := b.LastMirrorEvent(ctx, mirror, kind)
+	if err != nil || !known || time.Since(r.Stored) > silent {
+		return e, 0, err
+	}
+	if err := json.Unmarshal(r.Data, &e); err != nil {
+		return e, 0, fmt.Errorf("read what is told of its run: %w", err)
+	}
+	return e, r.Seq, nil
 }

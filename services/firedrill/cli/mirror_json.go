@@ -116,7 +116,7 @@ func asJSON(m drill.Mirror, dry bool, r job.Result) syncJSON {
 		notedJSON: notedJSON{Mended: r.Mended, Replaced: r.Replaced, Disowned: r.Disowned, Unchecked: r.Unread, New: r.New, Unasked: r.Unasked, Pruned: r.Pruned},
 	}
 	if r.Done[plan.Delete] > 0 && !dry {
-		out.Aside = r.Aside.Run
+		out.Aside = r.Aside
 	}
 	if r.Check == engine.CheckAudit {
 		out.Compared = map[string]int64{plan.Source.String(): r.Compared[plan.Source], plan.Dest.String(): r.Compared[plan.Dest]}

@@ -143,13 +143,9 @@ func (v *fleetView) look(ctx context.Context, name string) (log *runlog.Log, che
 		}
 		check = later(e.Log.Check, check)
 	}
-	r, known, err := v.s.bus.LastMirror(ctx, name)
-	if err != nil || !known || !underWayKind(r.Kind) || time.Since(r.Stored) > silent {
+	e, _, err := runUnderWay(ctx, v.s.bus, name)
+	if err != nil || e.Run == "" {
 		return log, check, nil, err
-	}
-	var e fleet.Event
-	if json.Unmarshal(r.Data, &e) != nil {
-		return log, check, nil, nil // another version's
 	}
 	running = &runningJSON{Since: e.At, By: e.By, Do: e.Do, Progress: e.Progress}
 	if e.Since != nil {

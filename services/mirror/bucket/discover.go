@@ -87,7 +87,8 @@ func (b *Bucket) discoverVersions(ctx context.Context) (unversioned bool, err er
 	case err != nil:
 		return false, cannotSay(err)
 	}
-	b.caps.Versioning = versions.Status == minio.Enabled
+	// Below the prefixes that MinIO can leave out nothing has versions.
+	b.caps.Versioning = versions.Status == minio.Enabled && len(versions.ExcludedPrefixes) == 0
 	return versions.Status == "", nil
 }
 

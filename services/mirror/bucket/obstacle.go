@@ -63,13 +63,17 @@ func (b *Bucket) stands(ctx context.Context, full string) (is bool, err error) {
 }
 
 // listedAlone is stands for credentials that may list the bucket, but read nothing of it
-// beside their prefix. What is only a delete marker they cannot see.
+// beside their prefix. What is only a delete marker they cannot see. Those that may list no
+// more than their prefix are told of nothing above it: a listing of that is empty then.
 func (b *Bucket) listedAlone(ctx context.Context, full string, denied error) (bool, error) {
 	var p page
 	err := b.do(ctx, "list", "", repeatable, func(ctx context.Context, _ *exchange) error {
 		return b.fetchPage(ctx, pageRequest{prefix: full, max: 1}, &p)
 	})
-	if err != nil {
+	switch {
+	case errors.Is(err, ErrDenied):
+		return false, nil
+	case err != nil:
 		return false, denied
 	}
 	return len(p.objects) > 0 && p.objects[0].Key == full, nil

@@ -99,7 +99,8 @@ type Job struct {
 	Trust  plan.Trust
 	// Guards limit deletes; the markers are filled in by the run.
 	Guards plan.Guards
-	// Bin is where what the run deletes is put aside; the zero Bin is nowhere. What is
+	// Bin is where what the run deletes is put aside; the zero Bin is nowhere. The run sets
+	// its time, once it begins to delete. What is
 	// written to is then a [place.Keeper].
 	Bin place.Bin
 	// ListEvery is for CheckAuto; 0 means DefaultListEvery.

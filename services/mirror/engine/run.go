@@ -7,6 +7,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/firedrill/firedrill/services/mirror/entry"
 	"github.com/firedrill/firedrill/services/mirror/place"
@@ -542,6 +543,7 @@ func subject(a *plan.Action) entry.Entry {
 type tail struct {
 	run     *run
 	actions []plan.Action
+	begun   bool
 }
 
 // tailActions is how many actions of the end are one item.
@@ -566,6 +568,10 @@ func (t *tail) flush() error {
 	hold := r.writesFailed
 	r.mu.Unlock()
 	if !hold {
+		if r.Bin != (place.Bin{}) && !t.begun {
+			// What is put aside is kept from now on, however long the run took to come here.
+			r.Bin.At, t.begun = r.Now().UTC().Truncate(time.Second), true
+		}
 		return r.now(r.batch.mark(Item{Actions: actions, Ordered: true, Bin: r.Bin}))
 	}
 	for _, a := range actions {

@@ -97,19 +97,25 @@ func (d *dataset) touched(ctx context.Context) (func(entry.Entry) bool, error) {
 }
 
 // keep has the next run ask for what was written since the snapshot of this one, which
-// has come to its end, and lets go that of the last.
+// has come to its end, and lets go that of the last. On a replica nothing is left.
 func (d *dataset) keep(ctx context.Context, store *state.Store) error {
 	if d == nil {
 		return nil
 	}
-	if err := store.Save(lastName, lastRead{d.reading.Snapshot.GUID}); err != nil {
+	replica, err := d.host.IsReplica(ctx, d.reading.Snapshot.Dataset)
+	if err != nil {
 		return err
 	}
-	d.reading.Keep()
+	if !replica {
+		if err := store.Save(lastName, lastRead{d.reading.Snapshot.GUID}); err != nil {
+			return err
+		}
+		d.reading.Keep()
+	}
 	if d.last == nil {
 		return nil
 	}
-	err := d.host.Destroy(ctx, *d.last)
+	err = d.host.Destroy(ctx, *d.last)
 	if errors.Is(err, zfs.ErrBusy) || errors.Is(err, zfs.ErrCloned) {
 		return nil // Somebody else needs it.
 	}

@@ -40,6 +40,7 @@ func TestDatasets(t *testing.T) {
 		{"slow", editedMeanwhile},
 		{"failed", failsAndLater},
 		{"lost", lostSnapshot},
+		{"replica", leavesReplicas},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w := &zfsWorld{world: &world{TB: t, env: newEnv(t), to: t.TempDir()}, lab: z}
@@ -100,6 +101,28 @@ func (w *zfsWorld) same() {
 		if v := w.verified(side, proof.L4); !v.Verified() {
 			w.Fatalf("%s: %v", side, v)
 		}
+	}
+}
+
+// leavesReplicas alone: what is received next has to follow on what was received last.
+func leavesReplicas(w *zfsWorld) {
+	dataset := strings.TrimPrefix(w.mirror.From, "zfs:")
+	w.write("a", "one")
+	w.whole()
+	w.one()
+	// zfs-fuse mounts it for writing all the same, and says so.
+	w.zfs("unmount", dataset)
+	w.zfs("set", "readonly=on", dataset)
+	for range 2 { // also with what an earlier run has left
+		if res := w.whole(); res.Unasked != "" {
+			w.Errorf("%+v", res)
+		}
+		if left := w.snapshots(); len(left) > 0 {
+			w.Errorf("it has left %q", left)
+		}
+	}
+	if v := w.verified(plan.Source, proof.L4); !v.Verified() {
+		w.Error(v)
 	}
 }
 

@@ -3,6 +3,8 @@ package job
 import (
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"iter"
@@ -14,12 +16,18 @@ import (
 	"github.com/firedrill/firedrill/services/mirror/plan"
 )
 
-// bin is where a run puts aside what it deletes.
+// bin is where a run puts aside what it deletes, from when it begins to.
 func (j *Job) bin(run string) place.Bin {
 	if run == "" {
 		run = strings.ToLower(rand.Text()[:10])
 	}
-	return place.Bin{Run: run, At: j.env.Now().UTC().Truncate(time.Second)}
+	return place.Bin{Of: j.of(), Run: run, At: j.env.Now().UTC().Truncate(time.Second)}
+}
+
+// of tells this mirror from others that put aside at the same place.
+func (j *Job) of() string {
+	sum := sha256.Sum256([]byte(j.spec.Name))
+	return hex.EncodeToString(sum[:4])
 }
 
 // keepers are the sides that runs delete from, as places that keep it.
@@ -43,7 +51,7 @@ func (j *Job) prune(ctx context.Context, report *engine.Report) (n int) {
 		return 0
 	}
 	for _, k := range j.keepers() {
-		pruned, err := k.Prune(ctx, j.env.Now().Add(-j.spec.KeepDeleted.D()))
+		pruned, err := k.Prune(ctx, j.of(), j.env.Now().Add(-j.spec.KeepDeleted.D()))
 		if n += pruned; err != nil {
 			report.Fail(place.Trash, plan.Delete, err)
 		}
@@ -79,7 +87,7 @@ func (j *Job) Deleted(ctx context.Context, o DeletedOptions) iter.Seq2[Deleted, 
 			if !ok {
 				continue
 			}
-			ko := place.KeptOptions{Run: o.Run, Under: o.Under}
+			ko := place.KeptOptions{Of: j.of(), Run: o.Run, Under: o.Under}
 			if k.Traits().Versioned && o.Run != "" {
 				yield(Deleted{}, fmt.Errorf("mirror %s: %w: name paths instead", j.spec.Name, ErrNoRuns))
 				return

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -196,7 +197,7 @@ func TestWhatMCRemovesIsKept(t *testing.T) {
 		Deletes: drill.MirrorDeletes{Scans: 1}, KeepDeleted: event.Duration(time.Hour)}
 	w.whole()
 	theirs := t.TempDir()
-	mirror := func() (string, error) { return mc(t, server.Start(t).Endpoint, seed.bucket.Bucket, theirs) }
+	mirror := func() (string, error) { return mc(t, server.Start(t).Endpoint, "there/"+seed.bucket.Bucket, theirs) }
 	wipes(t, theirs, 40, mirror, nil)
 	must(t, os.Remove(filepath.Join(seed.from, "07")))
 	seed.whole()
@@ -250,17 +251,55 @@ func TestWhatIsInTheWayStays(t *testing.T) {
 	}
 	var left []string
 	for _, path := range []string{"dest", "dir", "source", "twice"} {
-		left = append(left, path+" "+first.Aside.Run)
+		left = append(left, path+" "+first.Aside)
 	}
-	if got := w.deleted(DeletedOptions{}); !slices.Equal(got, left) || first.Aside.Run == second.Aside.Run {
+	if got := w.deleted(DeletedOptions{}); !slices.Equal(got, left) || first.Aside == second.Aside {
 		t.Errorf("there is left %q, want %q", got, left)
 	}
-	for _, o := range []DeletedOptions{{Run: "none"}, {Under: []string{"stays"}}, {Under: []string{"older"}}, {Run: second.Aside.Run, Under: []string{"dir"}}} {
+	for _, o := range []DeletedOptions{{Run: "none"}, {Under: []string{"stays"}}, {Under: []string{"older"}}, {Run: second.Aside, Under: []string{"dir"}}} {
 		w.with(func(j *Job) {
 			if res, err := j.Restore(t.Context(), RestoreOptions{DeletedOptions: o}); !errors.Is(err, ErrNothingDeleted) || res != (Restoration{}) {
 				t.Errorf("%+v: %+v, %v", o, res, err)
 			}
 		})
+	}
+}
+
+// However long a run takes, what it deletes is kept from then on; and another mirror of the
+// place prunes nothing of it.
+func TestWhatIsKeptIsOfOneMirrorAndItsTime(t *testing.T) {
+	w, now := keepsDeleted(t, drill.MirrorMirror, false, false)
+	var months atomic.Int64
+	w.env.Now = func() time.Time { return now.Add(time.Duration(months.Load()) * 30 * 24 * time.Hour) }
+	w.write("a", "x")
+	w.write("stays", "x")
+	w.whole()
+	must(t, os.Remove(filepath.Join(w.from, "a")))
+	ages := func(d engine.Done) {
+		if d.Action.Op == plan.Put {
+			months.Add(1)
+		}
+	}
+	w.write("b", "x") // is copied first, and takes a month
+	if res := w.sync(SyncOptions{Each: ages}); !res.Whole() || res.Pruned != 0 || res.Done[plan.Delete] != 1 {
+		t.Errorf("%+v", res)
+	}
+	if got := w.deleted(DeletedOptions{}); len(got) != 1 {
+		t.Fatalf("deleted: %q", got)
+	}
+	other := *w
+	other.mirror.Name, other.mirror.KeepDeleted = "other", event.Duration(time.Second)
+	*now = now.Add(time.Hour)
+	if res := other.whole(); res.Pruned != 0 {
+		t.Errorf("another mirror pruned %d", res.Pruned)
+	}
+	other.with(func(j *Job) {
+		for d := range j.Deleted(t.Context(), DeletedOptions{}) {
+			t.Errorf("another mirror lists %+v", d)
+		}
+	})
+	if got := w.deleted(DeletedOptions{}); len(got) != 1 {
+		t.Errorf("deleted: %q", got)
 	}
 }
 

@@ -66,9 +66,9 @@ type Result struct {
 	// Unasked is why ZFS did not tell which files of a dataset were written since the last
 	// run, or will not at the next one, so that their times do; "" if it is as it should be.
 	Unasked string
-	// Aside is where what the run deleted was put aside; the zero Bin where it was not. Pruned
+	// Aside names what the run put aside of what it deleted; "" where nothing is put aside. Pruned
 	// counts the runs whose bins were removed, as their time was over.
-	Aside  place.Bin
+	Aside  string
 	Pruned int
 	// New says that there was nothing yet at the destination, before the mirror's first
 	// run: no directory, or no object below the prefix.
@@ -103,10 +103,10 @@ func (j *Job) Sync(ctx context.Context, o SyncOptions) (res Result, err error) {
 			res.Unasked = unasked.Error()
 		}
 	}()
-	res.Aside = e.Bin
 	pool := &comparing{Pool: e.Pool}
 	e.Pool = pool
 	res.Report, err = e.Run(ctx)
+	res.Aside = e.Bin.Run
 	res.Compared = pool.counts()
 	res.New = first && (j.made || j.roots[plan.Dest] == "" && err == nil && res.Seen[plan.Dest] == 0)
 	if _, gaveUp := errors.AsType[*engine.GaveUpError](err); gaveUp {

@@ -3,10 +3,10 @@
 package outcome
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
-	"strconv"
 	"time"
 
 	"github.com/firedrill/firedrill/pkg/drill"
@@ -171,7 +171,8 @@ func (o *Outcome) cut(few int) {
 	left := room
 	fits := func(texts ...string) bool {
 		for _, t := range texts {
-			left -= len(strconv.Quote(t)) + 32
+			as, _ := json.Marshal(t) // a text has a form
+			left -= len(as) + 32
 		}
 		return left >= 0
 	}

@@ -32,9 +32,11 @@ func InTrash(path string) (trash string, is bool) {
 
 // Bin is what one run puts aside, together. It is a directory in the trash.
 type Bin struct {
+	// Of tells the mirror from others of the place: letters and digits; "" tells nothing.
+	Of string
 	// Run names the run: letters, digits and dashes.
 	Run string
-	// At is when it began, in whole seconds.
+	// At is when it began to delete, in whole seconds.
 	At time.Time
 }
 
@@ -45,7 +47,13 @@ const binTime = "20060102T150405Z"
 const maxRun = 64
 
 // String is the name of the directory.
-func (b Bin) String() string { return b.At.UTC().Format(binTime) + "-" + b.Run }
+func (b Bin) String() string {
+	name := b.Run
+	if b.Of != "" {
+		name = b.Of + "." + name
+	}
+	return b.At.UTC().Format(binTime) + "-" + name
+}
 
 // ParseBin reads a name that a Bin has; false for every other.
 func ParseBin(name string) (Bin, bool) {
@@ -53,9 +61,13 @@ func ParseBin(name string) (Bin, bool) {
 		return Bin{}, false
 	}
 	at, err := time.Parse(binTime, name[:len(binTime)])
-	b := Bin{Run: name[len(binTime)+1:], At: at}
+	of, run, both := strings.Cut(name[len(binTime)+1:], ".")
+	if !both {
+		of, run = "", of
+	}
+	b := Bin{Of: of, Run: run, At: at}
 	safe := func(r rune) bool { return r == '-' || '0' <= r && r <= '9' || 'a' <= r|0x20 && r|0x20 <= 'z' }
-	if err != nil || strings.TrimFunc(b.Run, safe) != "" || b.String() != name {
+	if err != nil || b.Run == "" || strings.TrimFunc(b.Of+b.Run, safe) != "" || b.String() != name {
 		return Bin{}, false
 	}
 	return b, true
@@ -73,12 +85,19 @@ type Kept struct {
 
 // KeptOptions say what of all that was put aside is asked for.
 type KeptOptions struct {
+	// Of is the mirror that counts; "" is all.
+	Of string
 	// Run is the one run that counts; "" is all.
 	Run string
 	// Under are the paths that count, with all that lies in them; none is all.
 	Under []string
 	// Since leaves out what was put aside before.
 	Since time.Time
+}
+
+// Has reports whether what is in a bin is asked for.
+func (o KeptOptions) Has(b Bin) bool {
+	return (o.Of == "" || o.Of == b.Of) && (o.Run == "" || o.Run == b.Run) && !b.At.Before(o.Since)
 }
 
 // Takes reports whether a path is asked for.
@@ -116,7 +135,8 @@ type Keeper interface {
 	// directories above it where they are missing. The error is [ErrChanged] where
 	// something has its name by now, or it is no longer in the trash.
 	Restore(ctx context.Context, k Kept) (entry.Entry, error)
-	// Prune removes for good what was put aside by runs that began before a time, and
-	// nothing in the trash that no run has put there. It gives how many runs' that was.
-	Prune(ctx context.Context, before time.Time) (int, error)
+	// Prune removes for good what runs of one mirror have put aside that began to delete
+	// before a time, and nothing in the trash that no run has put there. It gives how many
+	// runs' that was.
+	Prune(ctx context.Context, of string, before time.Time) (int, error)
 }

@@ -124,6 +124,13 @@ func removeMountpoint(path string) error {
 	return nil
 }
 
+// IsReplica reports whether a dataset is kept as it was received, as replication leaves its
+// targets: a snapshot that is taken there keeps the next one from being received.
+func (h *Host) IsReplica(ctx context.Context, dataset string) (bool, error) {
+	have, err := h.property(ctx, dataset, "readonly")
+	return have == "on", err
+}
+
 // FSID is the identity of a dataset as a file system: the same after a reboot, and
 // in each of its readings.
 func (h *Host) FSID(ctx context.Context, dataset string) (entry.FSID, error) {

@@ -191,7 +191,7 @@ func (p *Place) Kept(ctx context.Context, o place.KeptOptions) iter.Seq2[place.K
 			return
 		}
 		for _, bin := range bins {
-			if o.Run != "" && bin.Run != o.Run || bin.At.Before(o.Since) {
+			if !o.Has(bin) {
 				continue
 			}
 			for k, err := range p.inBin(ctx, bin, o) {
@@ -330,14 +330,14 @@ func (p *Place) restore(ctx context.Context, k place.Kept) (e entry.Entry, err e
 }
 
 // Prune implements [place.Keeper].
-func (p *Place) Prune(ctx context.Context, before time.Time) (n int, err error) {
+func (p *Place) Prune(ctx context.Context, of string, before time.Time) (n int, err error) {
 	bins, err := p.bins()
 	if err != nil {
 		return 0, &Error{"prune", place.Trash, err}
 	}
 	for _, bin := range bins {
-		if !bin.At.Before(before) {
-			break
+		if bin.Of != of || !bin.At.Before(before) {
+			continue
 		}
 		if err := p.change(ctx); err != nil {
 			return n, &Error{"prune", place.Trash, err}

@@ -36,7 +36,7 @@ func TestATrashThatIsALinkIsNotFollowed(t *testing.T) {
 		if _, err := p.Restore(t.Context(), place.Kept{Bin: bin, Entry: entry.Entry{Path: "precious"}}); err == nil {
 			t.Errorf("%s: it was restored", what)
 		}
-		if n, err := p.Prune(t.Context(), time.Now()); err == nil || n != 0 {
+		if n, err := p.Prune(t.Context(), "", time.Now()); err == nil || n != 0 {
 			t.Errorf("%s: pruned %d", what, n)
 		}
 		for _, path := range []string{filepath.Join(outside, bin.String(), "precious"), filepath.Join(dir, "f")} {
@@ -52,7 +52,7 @@ func TestATrashThatIsALinkIsNotFollowed(t *testing.T) {
 	// Within a bin a link is removed, and not what it leads to.
 	must(t, errors.Join(os.Remove(filepath.Join(dir, place.Trash, bin.String())), os.Mkdir(filepath.Join(dir, place.Trash, bin.String()), 0o700),
 		os.Symlink(outside, filepath.Join(dir, place.Trash, bin.String(), "link"))))
-	if n, err := p.Prune(t.Context(), time.Now()); err != nil || n != 1 {
+	if n, err := p.Prune(t.Context(), "", time.Now()); err != nil || n != 1 {
 		t.Errorf("pruned %d, %v", n, err)
 	}
 	if _, err := os.Lstat(filepath.Join(outside, bin.String(), "precious")); err != nil {
@@ -90,7 +90,7 @@ func TestDirectoriesInTheTrashAreLikeTheirs(t *testing.T) {
 	if st, err := os.Stat(filepath.Join(in, "a/b")); err != nil || !st.ModTime().Equal(at) {
 		t.Errorf("it has the time %v, %v", st.ModTime(), err)
 	}
-	if n, err := p.Prune(t.Context(), time.Now()); err != nil || n != 1 {
+	if n, err := p.Prune(t.Context(), "", time.Now()); err != nil || n != 1 {
 		t.Errorf("pruned %d, %v", n, err)
 	}
 	if _, err := os.Lstat(in); !os.IsNotExist(err) {
@@ -118,7 +118,7 @@ func TestDeepPathsArePutAside(t *testing.T) {
 		t.Errorf("back: %t, of %d, %v", there, n, err)
 	}
 	must(t, p.PutAside(t.Context(), bin, []entry.Entry{func() entry.Entry { e, _, _ := p.Look(t.Context(), e); return e }()})[0])
-	if n, err := p.Prune(t.Context(), time.Now()); err != nil || n != 1 {
+	if n, err := p.Prune(t.Context(), "", time.Now()); err != nil || n != 1 {
 		t.Errorf("pruned %d, %v", n, err)
 	}
 }

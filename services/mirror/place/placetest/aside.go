@@ -171,7 +171,7 @@ func (s *suite) prune() {
 	} {
 		s.WriteBehind(path, content)
 	}
-	n, err := s.keeper().Prune(s.Context(), bin.At)
+	n, err := s.keeper().Prune(s.Context(), bin.Of, bin.At)
 	if err != nil || n != 1 && !s.traits.Versioned {
 		s.Fatalf("Prune gave %d, %v", n, err)
 	}
@@ -181,7 +181,7 @@ func (s *suite) prune() {
 	if got := keys(s.kept(place.KeptOptions{Since: young.At})); got != "young/ young/f" && !s.traits.Versioned {
 		s.Errorf("kept since the last: %s", got)
 	}
-	if n, err := s.keeper().Prune(s.Context(), young.At.Add(time.Hour)); err != nil || n != 2 && !s.traits.Versioned {
+	if n, err := s.keeper().Prune(s.Context(), bin.Of, young.At.Add(time.Hour)); err != nil || n != 2 && !s.traits.Versioned {
 		s.Errorf("Prune of the rest gave %d, %v", n, err)
 	}
 	// What no mirror has put there is nobody's to remove, and is told.
@@ -248,7 +248,7 @@ func (s *suite) asideReadOnly() {
 	_, err := ro.Restore(s.Context(), kept["gone"])
 	s.wants("Restore", err, place.ErrReadOnly)
 	if !s.traits.Versioned {
-		_, err = ro.Prune(s.Context(), bin.At.Add(time.Hour))
+		_, err = ro.Prune(s.Context(), bin.Of, bin.At.Add(time.Hour))
 		s.wants("Prune", err, place.ErrReadOnly)
 	}
 	if got := keys(s.kept(place.KeptOptions{})); got != "gone" {

@@ -61,8 +61,15 @@ func (p *Place) aside(ctx context.Context, bin *place.Bin, have []entry.Entry, c
 func (p *Place) forgo(ctx context.Context, bin *place.Bin, have []entry.Entry, chosen []int, errs []error) {
 	var keys []string
 	for _, i := range chosen {
-		if bin != nil && !p.stays(have[i]) && (errors.Is(errs[i], place.ErrChanged) || errors.Is(errs[i], place.ErrNotEmpty)) {
-			keys = append(keys, binKey(*bin, have[i].Key()))
+		if bin == nil || p.stays(have[i]) || !errors.Is(errs[i], place.ErrChanged) && !errors.Is(errs[i], place.ErrNotEmpty) {
+			continue
+		}
+		// Whoever was handed the same item may have removed what the copy is of.
+		key := binKey(*bin, have[i].Key())
+		now, err := p.b.Stat(ctx, have[i].Key())
+		aside, aerr := p.b.Stat(ctx, key)
+		if err == nil && aerr == nil && unlike(now, aside) == "" {
+			keys = append(keys, key)
 		}
 	}
 	if len(keys) > 0 {
@@ -166,7 +173,7 @@ func (p *Place) inTrash(ctx context.Context, o place.KeptOptions) iter.Seq2[plac
 			if err == nil {
 				name, key, _ := strings.Cut(object.Key[len(trashDir):], "/")
 				bin, ok := place.ParseBin(name)
-				if !ok || key == "" || o.Run != "" && bin.Run != o.Run || bin.At.Before(o.Since) {
+				if !ok || key == "" || !o.Has(bin) {
 					continue
 				}
 				k.Bin, object.Key = bin, key
@@ -308,7 +315,8 @@ func (p *Place) bringBack(ctx context.Context, from, key string) error {
 	if err := p.checkVisible(ctx, key, version); err != nil {
 		return err
 	}
-	return explain(p.b.Delete(ctx, []string{from}))
+	_ = p.b.Delete(ctx, []string{from}) // It is back, and what stays in the trash is pruned.
+	return nil
 }
 
 // copyBack has the server copy: only in parts it does so under a condition.
@@ -348,7 +356,7 @@ func (p *Place) writeBack(ctx context.Context, o bucket.Object, from, key string
 }
 
 // Prune implements [place.Keeper]. What a bucket with versions keeps is its lifecycle's.
-func (p *Place) Prune(ctx context.Context, before time.Time) (n int, err error) {
+func (p *Place) Prune(ctx context.Context, of string, before time.Time) (n int, err error) {
 	for {
 		c, err := p.b.Children(ctx, trashDir)
 		if err != nil {
@@ -357,7 +365,7 @@ func (p *Place) Prune(ctx context.Context, before time.Time) (n int, err error) 
 		pruned := 0
 		for _, dir := range c.Dirs {
 			bin, ok := place.ParseBin(strings.TrimSuffix(strings.TrimPrefix(dir, trashDir), "/"))
-			if !ok || !bin.At.Before(before) {
+			if !ok || bin.Of != of || !bin.At.Before(before) {
 				continue
 			}
 			if err := p.empty(ctx, dir); err != nil {
