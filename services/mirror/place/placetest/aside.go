@@ -156,7 +156,8 @@ func (s *suite) asideChanged() {
 
 func (s *suite) prune() {
 	old, young := place.Bin{Run: "old", At: bin.At.Add(-time.Hour)}, place.Bin{Run: "young", At: bin.At.Add(time.Hour)}
-	for _, b := range []place.Bin{old, bin, young} {
+	theirs := place.Bin{Of: "other", Run: "theirs", At: old.At}
+	for _, b := range []place.Bin{old, bin, young, theirs} {
 		dir := s.makeDir(s.dir(b.Run))
 		f := s.put(s.file(b.Run+"/f", "x"))
 		for _, err := range s.keeper().PutAside(s.Context(), b, []entry.Entry{f, dir}) {
@@ -166,7 +167,7 @@ func (s *suite) prune() {
 		}
 	}
 	for path, content := range map[string]string{
-		place.Trash + "/mine/f": "m", place.Trash + "/20200101T000000Z-/f": "", place.Trash + "/20200101T000000Z-a.b/f": "",
+		place.Trash + "/mine/f": "m", place.Trash + "/20200101T000000Z-/f": "", place.Trash + "/20200101T000000Z-a.b.c/f": "",
 		place.Trash + "/20201301T000000Z-a/f": "",
 	} {
 		s.WriteBehind(path, content)
@@ -175,7 +176,7 @@ func (s *suite) prune() {
 	if err != nil || n != 1 && !s.traits.Versioned {
 		s.Fatalf("Prune gave %d, %v", n, err)
 	}
-	if got, want := keys(s.kept(place.KeptOptions{})), "17-abc/ 17-abc/f young/ young/f"; got != want && !s.traits.Versioned {
+	if got, want := keys(s.kept(place.KeptOptions{})), "17-abc/ 17-abc/f theirs/ theirs/f young/ young/f"; got != want && !s.traits.Versioned {
 		s.Errorf("kept after Prune: %s", got)
 	}
 	if got := keys(s.kept(place.KeptOptions{Since: young.At})); got != "young/ young/f" && !s.traits.Versioned {
@@ -184,6 +185,12 @@ func (s *suite) prune() {
 	if n, err := s.keeper().Prune(s.Context(), bin.Of, young.At.Add(time.Hour)); err != nil || n != 2 && !s.traits.Versioned {
 		s.Errorf("Prune of the rest gave %d, %v", n, err)
 	}
+	if got := keys(s.kept(place.KeptOptions{})); got != "theirs/ theirs/f" && !s.traits.Versioned {
+		s.Errorf("kept by another mirror: %s", got)
+	}
+	if n, err := s.keeper().Prune(s.Context(), theirs.Of, young.At); err != nil || n != 1 && !s.traits.Versioned {
+		s.Errorf("Prune of the other mirror's gave %d, %v", n, err)
+	}
 	// What no mirror has put there is nobody's to remove, and is told.
 	if got := s.leftOut(); got != place.Trash {
 		s.Errorf("left out: %s", got)
@@ -191,7 +198,7 @@ func (s *suite) prune() {
 	if got := s.kept(place.KeptOptions{Run: "17-abc"}); len(got) > 0 {
 		s.Errorf("still kept: %s", keys(got))
 	}
-	for _, path := range []string{"mine/f", "20200101T000000Z-/f", "20200101T000000Z-a.b/f", "20201301T000000Z-a/f"} {
+	for _, path := range []string{"mine/f", "20200101T000000Z-/f", "20200101T000000Z-a.b.c/f", "20201301T000000Z-a/f"} {
 		s.RemoveBehind(place.Trash + "/" + path)
 	}
 }
