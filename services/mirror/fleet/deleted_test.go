@@ -59,7 +59,7 @@ func TestWhatAFleetDeletesIsKept(t *testing.T) {
 		}
 	}
 	bins, err := os.ReadDir(filepath.Join(dst, ".firedrill-trash"))
-	if err != nil || len(bins) != 1 || !strings.HasSuffix(bins[0].Name(), "-"+e.Run) {
+	if err != nil || len(bins) != 1 || !strings.HasSuffix(bins[0].Name(), "."+e.Run) {
 		t.Errorf("the trash holds %v, %v", bins, err)
 	}
 	w.ask("m", `{"check": "listing"}`)
