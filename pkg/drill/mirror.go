@@ -90,8 +90,9 @@ type Mirror struct {
 	// 168h: it is put aside in .firedrill-trash below the location, or stays as a version of
 	// a bucket that keeps those. 0 deletes for good. A copy deletes nothing.
 	KeepDeleted event.Duration `json:"keepDeleted,omitempty"`
-	// Permissions are rules for the modes and owners of what a run has copied into a
-	// directory. They are set after all is copied, and the last rule that matches decides.
+	// Permissions are rules for the modes and owners of what lies in a directory that is
+	// mirrored, or mirrored into. They are set after all is copied, and of the rules of a side
+	// the last one that matches decides.
 	Permissions []Permission `json:"permissions,omitempty"`
 	// Snapshots is how the snapshots of the dataset From are brought over, as ZFS streams;
 	// left out, the mirror copies the files that the dataset holds now.
@@ -174,15 +175,29 @@ type MirrorDeletes struct {
 	Scans int `json:"scans,omitempty"`
 }
 
+// The sides of a mirror that a rule for permissions is for.
+const (
+	SideSource      = "source"      // From
+	SideDestination = "destination" // To
+)
+
+// GroupInherit is a rule's group that is each entry's directory's.
+const GroupInherit = "inherit"
+
 // Permission is a rule for modes and owners.
 type Permission struct {
+	// Side is what the rule is for: source (the directory From, of which the destination gets
+	// what the rules make of it) or destination; destination if left out.
+	Side string `json:"side,omitempty" jsonschema:"enum=source,enum=destination"`
 	// Match is a pattern as in filters, such as /bin/** or *.sh.
 	Match string `json:"match"`
 	// Files and Dirs are modes in octal, such as "0640" and "2750"; left out, they
 	// stay.
 	Files string `json:"files,omitempty"`
 	Dirs  string `json:"dirs,omitempty"`
-	// Owner and Group are names or numbers; left out, they stay.
+	// Owner and Group are names or numbers; left out, they stay. The group inherit is that of
+	// the directory which an entry lies in, if that is setgid, and a directory is then setgid,
+	// too: as what is made there gets them.
 	Owner string `json:"owner,omitempty"`
 	Group string `json:"group,omitempty"`
 }
@@ -303,6 +318,9 @@ func (c *checker) checkVerification(at string, m Mirror) {
 }
 
 func (c *checker) checkPermission(at string, p Permission) {
+	if !slices.Contains([]string{"", SideSource, SideDestination}, p.Side) {
+		c.add(at+".side", p.Side, "this must be source or destination")
+	}
 	if p.Match == "" {
 		c.add(at+".match", "", "say which names the rule is for, such as **")
 	}

@@ -297,7 +297,7 @@ func (p *mirrorPrinter) fleetResult(name string, r *fleet.Result) {
 	}
 	// What a run of one's own says of the same.
 	own := job.Result{New: r.NewDestination, Disowned: r.OwnersNotSet, Unread: r.Unchecked, Untried: r.Untried, Unasked: r.Unasked}
-	own.Replaced = r.Replaced
+	own.Replaced, own.Mended = r.Replaced, [2]int64{plan.Source: r.SourcePermissionsSet, plan.Dest: r.PermissionsSet - r.SourcePermissionsSet}
 	if r.Compared != nil {
 		own.Check = engine.CheckAudit
 		own.Compared = [2]int64{plan.Source: r.Compared[plan.Source.String()], plan.Dest: r.Compared[plan.Dest.String()]}

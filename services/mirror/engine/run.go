@@ -194,7 +194,7 @@ func (r *run) identify() {
 func (r *run) written() error {
 	for _, s := range []plan.Side{plan.Source, plan.Dest} {
 		m := r.Guards.Markers[s]
-		if s == plan.Source && r.Mode != plan.TwoWay || m.Got == m.Want {
+		if s == plan.Source && r.Mode != plan.TwoWay && !r.Sets || m.Got == m.Want {
 			continue
 		}
 		return Elsewhere(s, r.Places[s])

@@ -98,11 +98,13 @@ type Result struct {
 	// nothing is done; Replaced counts what was put over an entry that no run had put there.
 	NewDestination bool  `json:"newDestination,omitempty"`
 	Replaced       int64 `json:"replaced,omitempty"`
-	// PermissionsSet counts the entries whose permissions were set by the mirror's rules,
-	// OwnersNotSet what keeps another owner, as the process that wrote it may not change
-	// owners.
-	PermissionsSet int64 `json:"permissionsSet,omitempty"`
-	OwnersNotSet   int64 `json:"ownersNotSet,omitempty"`
+	// PermissionsSet counts the entries whose permissions were set by the mirror's rules after
+	// the copy, SourcePermissionsSet those of them that are the source's, or, of a dry run, would
+	// be set there. OwnersNotSet counts what keeps another owner, as the process that wrote it may
+	// not change owners.
+	PermissionsSet       int64 `json:"permissionsSet,omitempty"`
+	SourcePermissionsSet int64 `json:"sourcePermissionsSet,omitempty"`
+	OwnersNotSet         int64 `json:"ownersNotSet,omitempty"`
 	// Unchecked counts what was taken for equal and never read.
 	Unchecked int64 `json:"unchecked,omitempty"`
 	// Compared counts, by side, the contents that a run which audits has read to compare them.

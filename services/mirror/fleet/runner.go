@@ -356,7 +356,8 @@ func summary(m drill.Mirror, res job.Result, dry bool) *Result {
 		Whole: res.Whole(), DryRun: dry, Seconds: res.Ended.Sub(res.Began).Seconds(), Done: map[string]int64{}, Believed: res.Believed,
 		Bytes: res.Bytes[plan.Put], Failed: res.Failed, NotTried: res.NotTried, HeldBack: res.HeldBack, Entries: res.Root.Root.Entries,
 		From: m.From, To: m.To, Mode: m.Mode, NewDestination: res.New, Replaced: res.Replaced,
-		PermissionsSet: res.Mended, OwnersNotSet: res.Disowned, Unchecked: res.Unread, Untried: res.Untried, Unasked: res.Unasked,
+		PermissionsSet: res.Mended[plan.Source] + res.Mended[plan.Dest], SourcePermissionsSet: res.Mended[plan.Source],
+		OwnersNotSet: res.Disowned, Unchecked: res.Unread, Untried: res.Untried, Unasked: res.Unasked,
 	}
 	for op, n := range res.Done {
 		out.Done[op.String()] = n

@@ -167,9 +167,9 @@ func TestTheResultSaysWhatMayNotBeMeant(t *testing.T) {
 	if r := e.Result; r.FirstRun || r.KeptByMode != 1 || r.Compared == nil {
 		t.Errorf("where the mode kept something: %+v", r)
 	}
-	all := job.Result{New: true, Mended: 1, Disowned: 2, Unread: 3, Untried: []string{"b"}, Unasked: "c"}
+	all := job.Result{New: true, Mended: [2]int64{2, 1}, Disowned: 2, Unread: 3, Untried: []string{"b"}, Unasked: "c"}
 	all.Replaced = 4
-	if r := fleet.Summary(drill.Mirror{}, all, true); !r.NewDestination || r.PermissionsSet != 1 || r.OwnersNotSet != 2 || r.Unchecked != 3 || r.Replaced != 4 || !slices.Equal(r.Untried, all.Untried) || r.Unasked != all.Unasked {
+	if r := fleet.Summary(drill.Mirror{}, all, true); !r.NewDestination || r.PermissionsSet != 3 || r.SourcePermissionsSet != 2 || r.OwnersNotSet != 2 || r.Unchecked != 3 || r.Replaced != 4 || !slices.Equal(r.Untried, all.Untried) || r.Unasked != all.Unasked {
 		t.Errorf("all: %+v", r)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -30,12 +31,28 @@ const (
 	Repairs
 )
 
-// writes says where a job writes.
-func (u Use) writes(mode string, from location.Location) [2]bool {
-	return [2]bool{
-		plan.Source: u == Runs && mode == drill.MirrorTwoWay || u == Repairs && from.Scheme != location.ZFS,
-		plan.Dest:   u != Looks,
+// access is what a job does at one place.
+type access uint8
+
+const (
+	reads  access = iota
+	sets          // modes and owners, by rules, and nothing else
+	writes        // whatever is to be there
+)
+
+// access says what a job does at each place.
+func (u Use) access(m drill.Mirror, from location.Location) (a [2]access) {
+	ruled := slices.ContainsFunc(m.Permissions, func(p drill.Permission) bool { return sideOf(p) == plan.Source })
+	switch {
+	case u == Looks:
+		return a
+	case u == Runs && m.Mode == drill.MirrorTwoWay, u == Repairs && from.Scheme != location.ZFS:
+		a[plan.Source] = writes
+	case u == Runs && ruled:
+		a[plan.Source] = sets
 	}
+	a[plan.Dest] = writes
+	return a
 }
 
 // Turn is what a job needs for itself: its places, as they are called by all.
@@ -70,7 +87,9 @@ func (e Env) Turn(m drill.Mirror, u Use) Turn {
 		t.at[side] = e.settled(l)
 		t.note.At[side] = strconv.QuoteToASCII(t.at[side].String())
 	}
-	t.note.Writes = u.writes(m.Mode, t.at[plan.Source])
+	for side, a := range u.access(m, t.at[plan.Source]) {
+		t.note.Writes[side] = a != reads
+	}
 	return t
 }
 

@@ -73,9 +73,7 @@ type restoring struct {
 // ErrNothingDeleted, with nothing done, where one of the paths was not deleted.
 func (j *Job) Restore(ctx context.Context, o RestoreOptions) (Restoration, error) {
 	r := &restoring{Job: j, ctx: ctx, o: o, keep: j.keepers(), plain: j.places}
-	if source, ok := r.plain[plan.Source].(ruled); ok {
-		r.plain[plan.Source] = source.Place
-	}
+	r.plain[plan.Source] = plainly(j.places[plan.Source])
 	if err := r.right(); err != nil {
 		return r.res, err
 	}
@@ -293,7 +291,9 @@ func (r *restoring) across(back []Restored, now []entry.Entry) {
 			continue
 		}
 		a := dones[n].Action
-		a.Source, _ = apply(r.spec.rights, a.Source)
+		if a.Source, back[i].Alone = r.remembered(r.ctx, plan.Source, a.Source); back[i].Alone != nil {
+			continue
+		}
 		r.pasts = append(r.pasts, plan.Past{Key: a.Key, Source: a.Source, Dest: a.Dest})
 	}
 }
