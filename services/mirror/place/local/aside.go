@@ -185,15 +185,12 @@ func (p *Place) makeLike(ctx context.Context, d dir, like string) error {
 // Kept implements [place.Keeper].
 func (p *Place) Kept(ctx context.Context, o place.KeptOptions) iter.Seq2[place.Kept, error] {
 	return func(yield func(place.Kept, error) bool) {
-		bins, err := p.bins()
+		bins, err := p.bins(o)
 		if err != nil {
 			yield(place.Kept{}, &Error{"read", place.Trash, err})
 			return
 		}
 		for _, bin := range bins {
-			if !o.Has(bin) {
-				continue
-			}
 			for k, err := range p.inBin(ctx, bin, o) {
 				if !yield(k, err) {
 					return
@@ -203,8 +200,9 @@ func (p *Place) Kept(ctx context.Context, o place.KeptOptions) iter.Seq2[place.K
 	}
 }
 
-// bins are those in the trash, the oldest first. What else is in it is nobody's.
-func (p *Place) bins() ([]place.Bin, error) {
+// bins are those in the trash that are asked for, the oldest first. What else is in it is
+// nobody's.
+func (p *Place) bins(o place.KeptOptions) ([]place.Bin, error) {
 	d, err := p.openDir(place.Trash, false)
 	if gone(err) {
 		return nil, nil
@@ -220,7 +218,7 @@ func (p *Place) bins() ([]place.Bin, error) {
 	slices.Sort(names)
 	var out []place.Bin
 	for _, name := range names {
-		if bin, ok := place.ParseBin(name); ok {
+		if bin, ok := o.Bin(name); ok {
 			out = append(out, bin)
 		}
 	}
@@ -261,7 +259,7 @@ func (p *Place) inBin(ctx context.Context, bin place.Bin, o place.KeptOptions) i
 			return kind == entry.Dir && o.Reaches(path) || o.Takes(path)
 		}
 		for e, err := range scan.Walk(ctx, root, so) {
-			if err == nil && (e.Path == "" || !o.Takes(e.Path) || e.Kind == entry.Dir && p.hasDir(ctx, e.Path)) {
+			if err == nil && (e.Path == "" || !o.Wants(e) || e.Kind == entry.Dir && p.hasDir(ctx, e.Path)) {
 				continue
 			}
 			if !yield(place.Kept{Entry: e, Bin: bin}, err) {
@@ -276,6 +274,24 @@ func (p *Place) inBin(ctx context.Context, bin place.Bin, o place.KeptOptions) i
 func (p *Place) hasDir(ctx context.Context, path string) bool {
 	now, err := p.lookAt(ctx, path)
 	return err == nil && now.Kind == entry.Dir
+}
+
+// Free implements [place.Keeper].
+func (p *Place) Free(ctx context.Context, e entry.Entry) error {
+	err := p.holdsName(e.Path)
+	if err == nil {
+		var now entry.Entry
+		switch now, err = p.lookAt(ctx, e.Path); {
+		case gone(err):
+			return nil
+		case err == nil && (now.Kind != entry.Dir || e.Kind != entry.Dir):
+			err = changed(fmt.Sprintf("a %s has its name", now.Kind))
+		}
+	}
+	if err != nil {
+		return &Error{"look at", e.Path, err}
+	}
+	return nil
 }
 
 // Restore implements [place.Keeper].
@@ -331,14 +347,14 @@ func (p *Place) restore(ctx context.Context, k place.Kept) (e entry.Entry, err e
 
 // Prune implements [place.Keeper].
 func (p *Place) Prune(ctx context.Context, of string, before time.Time) (n int, err error) {
-	bins, err := p.bins()
+	if of == "" {
+		return 0, nil
+	}
+	bins, err := p.bins(place.KeptOptions{Of: of, Before: before})
 	if err != nil {
 		return 0, &Error{"prune", place.Trash, err}
 	}
 	for _, bin := range bins {
-		if bin.Of != of || !bin.At.Before(before) {
-			continue
-		}
 		if err := p.change(ctx); err != nil {
 			return n, &Error{"prune", place.Trash, err}
 		}

@@ -16,7 +16,7 @@ import (
 func TestATrashThatIsALinkIsNotFollowed(t *testing.T) {
 	dir, outside := t.TempDir(), t.TempDir()
 	p := open(t, dir, Options{})
-	bin := place.Bin{Run: "r", At: time.Unix(1_700_000_000, 0)}
+	bin := place.Bin{Of: "m", Run: "r", At: time.Unix(1_700_000_000, 0)}
 	must(t, errors.Join(
 		os.Mkdir(filepath.Join(outside, bin.String()), 0o755), os.WriteFile(filepath.Join(outside, bin.String(), "precious"), nil, 0o644),
 		os.WriteFile(filepath.Join(dir, "f"), []byte("x"), 0o644), os.Symlink(outside, filepath.Join(dir, place.Trash)),
@@ -36,7 +36,7 @@ func TestATrashThatIsALinkIsNotFollowed(t *testing.T) {
 		if _, err := p.Restore(t.Context(), place.Kept{Bin: bin, Entry: entry.Entry{Path: "precious"}}); err == nil {
 			t.Errorf("%s: it was restored", what)
 		}
-		if n, err := p.Prune(t.Context(), "", time.Now()); err == nil || n != 0 {
+		if n, err := p.Prune(t.Context(), "m", time.Now()); err == nil || n != 0 {
 			t.Errorf("%s: pruned %d", what, n)
 		}
 		for _, path := range []string{filepath.Join(outside, bin.String(), "precious"), filepath.Join(dir, "f")} {
@@ -52,7 +52,7 @@ func TestATrashThatIsALinkIsNotFollowed(t *testing.T) {
 	// Within a bin a link is removed, and not what it leads to.
 	must(t, errors.Join(os.Remove(filepath.Join(dir, place.Trash, bin.String())), os.Mkdir(filepath.Join(dir, place.Trash, bin.String()), 0o700),
 		os.Symlink(outside, filepath.Join(dir, place.Trash, bin.String(), "link"))))
-	if n, err := p.Prune(t.Context(), "", time.Now()); err != nil || n != 1 {
+	if n, err := p.Prune(t.Context(), "m", time.Now()); err != nil || n != 1 {
 		t.Errorf("pruned %d, %v", n, err)
 	}
 	if _, err := os.Lstat(filepath.Join(outside, bin.String(), "precious")); err != nil {
@@ -76,7 +76,7 @@ func TestDirectoriesInTheTrashAreLikeTheirs(t *testing.T) {
 		}
 		return e
 	}
-	bin := place.Bin{Run: "r", At: time.Unix(1_700_000_000, 0)}
+	bin := place.Bin{Of: "m", Run: "r", At: time.Unix(1_700_000_000, 0)}
 	for _, err := range p.PutAside(t.Context(), bin, []entry.Entry{look("a/b/f", entry.File), look("a/b", entry.Dir)}) {
 		must(t, err)
 	}
@@ -90,7 +90,7 @@ func TestDirectoriesInTheTrashAreLikeTheirs(t *testing.T) {
 	if st, err := os.Stat(filepath.Join(in, "a/b")); err != nil || !st.ModTime().Equal(at) {
 		t.Errorf("it has the time %v, %v", st.ModTime(), err)
 	}
-	if n, err := p.Prune(t.Context(), "", time.Now()); err != nil || n != 1 {
+	if n, err := p.Prune(t.Context(), "m", time.Now()); err != nil || n != 1 {
 		t.Errorf("pruned %d, %v", n, err)
 	}
 	if _, err := os.Lstat(in); !os.IsNotExist(err) {
@@ -105,7 +105,7 @@ func TestDeepPathsArePutAside(t *testing.T) {
 	path := strings.TrimSuffix(strings.Repeat(strings.Repeat("n", 200)+"/", 30), "/")
 	e, err := p.Put(t.Context(), place.Write{Entry: entry.Entry{Path: path, Kind: entry.Symlink, Target: "x"}})
 	must(t, err)
-	bin := place.Bin{Run: "r", At: time.Unix(1_700_000_000, 0)}
+	bin := place.Bin{Of: "m", Run: "r", At: time.Unix(1_700_000_000, 0)}
 	must(t, p.PutAside(t.Context(), bin, []entry.Entry{e})[0])
 	n := 0
 	for k, err := range p.Kept(t.Context(), place.KeptOptions{Under: []string{path}}) {
@@ -118,7 +118,7 @@ func TestDeepPathsArePutAside(t *testing.T) {
 		t.Errorf("back: %t, of %d, %v", there, n, err)
 	}
 	must(t, p.PutAside(t.Context(), bin, []entry.Entry{func() entry.Entry { e, _, _ := p.Look(t.Context(), e); return e }()})[0])
-	if n, err := p.Prune(t.Context(), "", time.Now()); err != nil || n != 1 {
+	if n, err := p.Prune(t.Context(), "m", time.Now()); err != nil || n != 1 {
 		t.Errorf("pruned %d, %v", n, err)
 	}
 }

@@ -172,15 +172,15 @@ func (p *Place) inTrash(ctx context.Context, o place.KeptOptions) iter.Seq2[plac
 			var k place.Kept
 			if err == nil {
 				name, key, _ := strings.Cut(object.Key[len(trashDir):], "/")
-				bin, ok := place.ParseBin(name)
-				if !ok || key == "" || !o.Has(bin) {
+				bin, ok := o.Bin(name)
+				if !ok || key == "" {
 					continue
 				}
-				k.Bin, object.Key = bin, key
-				k.Entry, err = p.entryOf(object)
-			}
-			if err == nil && !o.Takes(k.Entry.Path) {
-				continue
+				object.Key = key
+				e, bad := p.entryOf(object)
+				if k, err = keptAs(key, e, bad, bin, o); err == nil && k.Entry.Path == "" {
+					continue
+				}
 			}
 			if err == nil && k.Entry.Kind == entry.Dir {
 				var now bool
@@ -195,44 +195,86 @@ func (p *Place) inTrash(ctx context.Context, o place.KeptOptions) iter.Seq2[plac
 	}
 }
 
+// keptAs is the entry of a key, or what is wrong with it, as what is kept; zero if it is not
+// asked for.
+func keptAs(key string, e entry.Entry, bad error, bin place.Bin, o place.KeptOptions) (k place.Kept, err error) {
+	switch {
+	case bad == nil && o.Wants(e):
+		return place.Kept{Entry: e, Bin: bin}, nil
+	case bad != nil && o.TakesKey(key):
+		return place.Kept{Bin: bin}, &place.KeptError{Key: key, Err: bad}
+	}
+	return k, nil
+}
+
 // deleted streams what lies under delete markers.
 func (p *Place) deleted(ctx context.Context, o place.KeptOptions) iter.Seq2[place.Kept, error] {
 	return func(yield func(place.Kept, error) bool) {
-		prefix := ""
+		prefix, err := "", error(nil)
 		if len(o.Under) == 1 {
-			var err error
 			if prefix, err = entry.EscapePath(o.Under[0]); err != nil {
 				yield(place.Kept{}, fmt.Errorf("list what was deleted in %s: %w", p, err))
 				return
 			}
 		}
-		var marker bucket.Version
-		for v, err := range p.b.Versions(ctx, prefix) {
-			switch {
-			case err != nil:
-				yield(place.Kept{}, err)
-				return
-			case v.Latest && v.Marker:
-				marker = v
-				continue
-			case v.Marker || v.Key != marker.Key:
-				continue // deleted more than once, or not at all
-			}
-			at := marker.Modified
-			marker = bucket.Version{}
-			e, err := entry.FromMeta(v.Key, v.Size, nil)
-			_, trash := place.InTrash(e.Path)
-			if err == nil && (trash || at.Before(o.Since) || !o.Takes(e.Path)) {
-				continue
-			}
-			if err != nil {
-				err = fmt.Errorf("list what was deleted in %s: %w", p, err)
-			}
-			if !yield(place.Kept{Entry: e, Bin: place.Bin{At: at}}, err) {
+		for at, end := range prefix {
+			if end == '/' && o.Above && p.stays(entry.Entry{Kind: entry.Dir}) && !p.deletedBelow(ctx, prefix[:at+1], true, o, yield) {
 				return
 			}
 		}
+		p.deletedBelow(ctx, prefix, false, o, yield)
 	}
+}
+
+// deletedBelow streams what of that has a prefix, or, if that is all that is wanted, is it;
+// false ends all.
+func (p *Place) deletedBelow(ctx context.Context, prefix string, alone bool, o place.KeptOptions, yield func(place.Kept, error) bool) bool {
+	var marker bucket.Version
+	for v, err := range p.b.Versions(ctx, prefix) {
+		switch {
+		case err != nil:
+			return yield(place.Kept{}, err)
+		case alone && v.Key != prefix:
+			return true
+		case v.Latest && v.Marker:
+			marker = v
+			continue
+		case v.Marker || v.Key != marker.Key:
+			continue // deleted more than once, or not at all
+		}
+		at := marker.Modified
+		marker = bucket.Version{}
+		if _, trash := place.InTrash(v.Key); trash || at.Before(o.Since) {
+			continue
+		}
+		e, bad := entry.FromMeta(v.Key, v.Size, nil)
+		k, err := keptAs(v.Key, e, bad, place.Bin{At: at}, o)
+		if (err != nil || k.Entry.Path != "") && !yield(k, err) {
+			return false
+		}
+	}
+	return true
+}
+
+// Free implements [place.Keeper].
+func (p *Place) Free(ctx context.Context, e entry.Entry) error {
+	key := e.Key()
+	if err := p.clear(ctx, e); err != nil {
+		return err
+	}
+	if e.Kind != entry.Dir {
+		switch _, err := p.b.Stat(ctx, key); {
+		case err == nil:
+			return p.changed("look at", key, "something has its name")
+		case !errors.Is(err, bucket.ErrNotFound):
+			return err
+		}
+	}
+	by, err := p.obstacle(ctx, key)
+	if err == nil && by != "" {
+		err = p.hidden(key, by)
+	}
+	return err
 }
 
 // Restore implements [place.Keeper].
@@ -357,6 +399,10 @@ func (p *Place) writeBack(ctx context.Context, o bucket.Object, from, key string
 
 // Prune implements [place.Keeper]. What a bucket with versions keeps is its lifecycle's.
 func (p *Place) Prune(ctx context.Context, of string, before time.Time) (n int, err error) {
+	if of == "" {
+		return 0, nil
+	}
+	o := place.KeptOptions{Of: of, Before: before}
 	for {
 		c, err := p.b.Children(ctx, trashDir)
 		if err != nil {
@@ -364,8 +410,7 @@ func (p *Place) Prune(ctx context.Context, of string, before time.Time) (n int, 
 		}
 		pruned := 0
 		for _, dir := range c.Dirs {
-			bin, ok := place.ParseBin(strings.TrimSuffix(strings.TrimPrefix(dir, trashDir), "/"))
-			if !ok || bin.Of != of || !bin.At.Before(before) {
+			if _, ok := o.Bin(strings.TrimSuffix(strings.TrimPrefix(dir, trashDir), "/")); !ok {
 				continue
 			}
 			if err := p.empty(ctx, dir); err != nil {
