@@ -100,7 +100,9 @@ func TestMirrorRestoreTakesPathsAsTheyArePrinted(t *testing.T) {
 			}
 		}
 	}
-	var list struct{ Deleted []struct{ Path, Quoted string } }
+	var list struct {
+		Deleted []struct{ Path, Quoted string }
+	}
 	if err := json.Unmarshal([]byte(w.run(0, "deleted", "--json", w.from, w.to)), &list); err != nil || len(list.Deleted) != len(odd) {
 		t.Fatalf("%+v, %v", list, err)
 	}

@@ -210,50 +210,41 @@ func keptAs(key string, e entry.Entry, bad error, bin place.Bin, o place.KeptOpt
 // deleted streams what lies under delete markers.
 func (p *Place) deleted(ctx context.Context, o place.KeptOptions) iter.Seq2[place.Kept, error] {
 	return func(yield func(place.Kept, error) bool) {
-		prefix, err := "", error(nil)
+		prefix := ""
 		if len(o.Under) == 1 {
+			var err error
 			if prefix, err = entry.EscapePath(o.Under[0]); err != nil {
 				yield(place.Kept{}, fmt.Errorf("list what was deleted in %s: %w", p, err))
 				return
 			}
 		}
-		for at, end := range prefix {
-			if end == '/' && o.Above && p.stays(entry.Entry{Kind: entry.Dir}) && !p.deletedBelow(ctx, prefix[:at+1], true, o, yield) {
+		if o.Above && p.stays(entry.Entry{Kind: entry.Dir}) {
+			prefix, _, _ = strings.Cut(prefix, "/")
+		}
+		var marker bucket.Version
+		for v, err := range p.b.Versions(ctx, prefix) {
+			switch {
+			case err != nil:
+				yield(place.Kept{}, err)
+				return
+			case v.Latest && v.Marker:
+				marker = v
+				continue
+			case v.Marker || v.Key != marker.Key:
+				continue // deleted more than once, or not at all
+			}
+			at := marker.Modified
+			marker = bucket.Version{}
+			if _, trash := place.InTrash(v.Key); trash || at.Before(o.Since) {
+				continue
+			}
+			e, bad := entry.FromMeta(v.Key, v.Size, nil)
+			k, err := keptAs(v.Key, e, bad, place.Bin{At: at}, o)
+			if (err != nil || k.Entry.Path != "") && !yield(k, err) {
 				return
 			}
 		}
-		p.deletedBelow(ctx, prefix, false, o, yield)
 	}
-}
-
-// deletedBelow streams what of that has a prefix, or, if that is all that is wanted, is it;
-// false ends all.
-func (p *Place) deletedBelow(ctx context.Context, prefix string, alone bool, o place.KeptOptions, yield func(place.Kept, error) bool) bool {
-	var marker bucket.Version
-	for v, err := range p.b.Versions(ctx, prefix) {
-		switch {
-		case err != nil:
-			return yield(place.Kept{}, err)
-		case alone && v.Key != prefix:
-			return true
-		case v.Latest && v.Marker:
-			marker = v
-			continue
-		case v.Marker || v.Key != marker.Key:
-			continue // deleted more than once, or not at all
-		}
-		at := marker.Modified
-		marker = bucket.Version{}
-		if _, trash := place.InTrash(v.Key); trash || at.Before(o.Since) {
-			continue
-		}
-		e, bad := entry.FromMeta(v.Key, v.Size, nil)
-		k, err := keptAs(v.Key, e, bad, place.Bin{At: at}, o)
-		if (err != nil || k.Entry.Path != "") && !yield(k, err) {
-			return false
-		}
-	}
-	return true
 }
 
 // Free implements [place.Keeper].
