@@ -121,7 +121,7 @@ func TestMirrorRestoreTakesPathsAsTheyArePrinted(t *testing.T) {
 		}
 	}
 	// As it is it may be given, too, unless it reads as quoted.
-	again := []string{"new\nline", "quoted", `back\slash`, `"`, `"half`}
+	again := []string{"new\nline", "quoted", `back\slash`, `"`, `"half`, "`tick`"}
 	for _, name := range again {
 		if err := os.Remove(filepath.Join(w.dir, "src", name)); err != nil {
 			t.Fatal(err)

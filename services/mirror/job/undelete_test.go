@@ -57,7 +57,8 @@ func (w *world) held() map[string]string {
 	return all
 }
 
-// refused restores what must not come back, dry and then not, and says just the same.
+// refused restores what must not come back, dry and then not, and says just the same: of what
+// lies below a path, that it is that which is in the way.
 func (w *world) refused(o DeletedOptions, want ...string) {
 	w.Helper()
 	before := w.held()
@@ -67,6 +68,9 @@ func (w *world) refused(o DeletedOptions, want ...string) {
 			got = append(got, r.Entry.Path)
 			if !errors.Is(r.Err, ErrInTheWay) || r.Alone != nil {
 				w.Errorf("dry %t: %q: %v, %v", dry, r.Entry.Path, r.Err, r.Alone)
+			}
+			if top, _, below := strings.Cut(r.Entry.Path, "/"); below && !strings.Contains(fmt.Sprint(r.Err), fmt.Sprintf("it lies in %q", top)) {
+				w.Errorf("dry %t: %q: %v", dry, r.Entry.Path, r.Err)
 			}
 		}
 		if slices.Sort(got); !slices.Equal(got, want) {

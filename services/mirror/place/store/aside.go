@@ -335,7 +335,7 @@ func (p *Place) bringBack(ctx context.Context, from, key string) error {
 	}
 	version := ""
 	if o.Size > buffered {
-		version, err = "", p.copyBack(ctx, o, from, key)
+		err = p.copyBack(ctx, o, from, key)
 	} else {
 		version, err = p.writeBack(ctx, o, from, key)
 	}
@@ -352,14 +352,18 @@ func (p *Place) bringBack(ctx context.Context, from, key string) error {
 	return nil
 }
 
-// copyBack has the server copy: only in parts it does so under a condition.
+// copyBack has the server copy: only in parts it does so under a condition. Of what it
+// copied so it has no checksum; it makes one when it copies that onto itself.
 func (p *Place) copyBack(ctx context.Context, o bucket.Object, from, key string) error {
 	c, err := p.inPieces(key, o)
 	if err != nil {
 		return err
 	}
 	c.IfNoneMatch = true
-	_, err = p.b.Copy(ctx, from, key, c)
+	etag, err := p.b.Copy(ctx, from, key, c)
+	if err == nil && o.CRC32C != nil && o.Size <= p.copyAbove {
+		_, err = p.b.SetMeta(ctx, key, bucket.SetMetaOptions{Meta: c.Meta, MTime: c.MTime, Headers: c.Headers, IfMatch: etag, Rewrite: true})
+	}
 	return explain(err)
 }
 

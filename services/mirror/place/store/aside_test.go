@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"maps"
 	"net/http"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"github.com/minio/minio-go/v7"
+	"github.com/zeebo/blake3"
 
 	"github.com/firedrill/firedrill/services/mirror/bucket"
 	"github.com/firedrill/firedrill/services/mirror/engine/enginetest"
@@ -111,6 +113,81 @@ func TestWhatIsPutAsideKeepsWhatOthersGaveIt(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// What the server knows of a content, and what the mirror wrote beside it, is the same when it
+// is back, however it was uploaded and however it is copied.
+func TestWhatIsBackHasItsChecksums(t *testing.T) {
+	const part = 5 << 20
+	for name, plain := range map[string]bool{"MinIO": false, "plain S3": true} {
+		t.Run(name, func(t *testing.T) {
+			c := newBucket(t, server(t), minio.MakeBucketOptions{})
+			if plain {
+				c, _ = enginetest.Plain(t, c)
+			}
+			p := opened(t, c, Options{})
+			bin := place.Bin{Run: "r", At: began}
+			for path, size := range map[string]int64{"small": 1000, "one": 3 << 20, "parts": 2*part + 1000, "one part": part} {
+				content := strings.Repeat("0123456789abcdef", int(size+15)/16)[:size]
+				w := file(path, content)
+				w.Entry.Sum = sumOf(content)
+				have := putParts(t, p, w, part)
+				before, err := p.b.Stat(t.Context(), path)
+				must(t, err)
+				if before.CRC32C == nil {
+					t.Fatalf("%q has no checksum to begin with", path)
+				}
+				must(t, p.PutAside(t.Context(), bin, []entry.Entry{have})[0])
+				aside, err := p.b.Stat(t.Context(), binKey(bin, path))
+				must(t, err)
+				var back entry.Entry
+				for k, err := range p.Kept(t.Context(), place.KeptOptions{Under: []string{path}}) {
+					must(t, err)
+					back, err = p.Restore(t.Context(), k)
+					must(t, err)
+				}
+				after, err := p.b.Stat(t.Context(), path)
+				must(t, err)
+				for what, o := range map[string]bucket.Object{"put aside": aside, "back": after} {
+					if o.CRC32C == nil || *o.CRC32C != *before.CRC32C || !maps.Equal(o.Meta, before.Meta) || o.Size != before.Size {
+						t.Errorf("%q %s is %+v, and was %+v", path, what, o, before)
+					}
+				}
+				if want := w.Entry.Sum; back.Sum.BLAKE3 != want.BLAKE3 || back.Sum.CRC32C != want.CRC32C || !back.Sum.Contains(entry.HasBLAKE3|entry.HasCRC32C) || back.MTime != w.Entry.MTime {
+					t.Errorf("%q is back as %+v", path, back)
+				}
+			}
+		})
+	}
+}
+
+// putParts writes a file in parts if it has more than one's bytes or is to have just one.
+func putParts(t *testing.T, p *Place, w place.Write, size int64) entry.Entry {
+	t.Helper()
+	if w.Entry.Size < size {
+		return put(t, p, w)
+	}
+	token, err := p.StartParts(t.Context(), w, size)
+	must(t, err)
+	r, err := w.Open(t.Context())
+	must(t, err)
+	var parts [][]byte
+	for left := w.Entry.Size; left > 0; left -= size {
+		part, err := p.PutPart(t.Context(), token, len(parts)+1, r, min(left, size))
+		must(t, err)
+		parts = append(parts, part)
+	}
+	e, err := p.FinishParts(t.Context(), w, token, parts)
+	must(t, err)
+	return e
+}
+
+// sumOf is the hashes of a content.
+func sumOf(content string) entry.Sum {
+	return entry.Sum{
+		Has:    entry.HasBLAKE3 | entry.HasCRC32C,
+		BLAKE3: blake3.Sum256([]byte(content)), CRC32C: crc32.Checksum([]byte(content), crc32.MakeTable(crc32.Castagnoli)),
 	}
 }
 
