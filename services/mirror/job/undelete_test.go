@@ -17,6 +17,7 @@ import (
 	"github.com/minio/minio-go/v7"
 
 	"github.com/firedrill/firedrill/pkg/drill"
+	"github.com/firedrill/firedrill/services/mirror/engine"
 	"github.com/firedrill/firedrill/services/mirror/engine/enginetest"
 	"github.com/firedrill/firedrill/services/mirror/entry"
 	"github.com/firedrill/firedrill/services/mirror/place"
@@ -258,6 +259,41 @@ func TestAKeyThatIsNoNameIsPassedOver(t *testing.T) {
 				}
 			}
 			w.restore(RestoreOptions{}, Restoration{Failed: 1})
+		})
+	}
+}
+
+// A directory that the bucket implies by what lies in it, as somebody deleted its own object,
+// comes back as it was known.
+func TestADirectoryWithoutAnObjectComesBack(t *testing.T) {
+	for _, versions := range []bool{false, true} {
+		t.Run(fmt.Sprintf("versions %t", versions), func(t *testing.T) {
+			w, _ := keepsDeleted(t, drill.MirrorMirror, true, versions)
+			for _, path := range []string{"d/e/f", "stays", "stays2", "stays3"} {
+				w.write(path, path)
+			}
+			must(t, errors.Join(os.Chmod(filepath.Join(w.from, "d/e"), 0o710), os.Chmod(filepath.Join(w.from, "d"), 0o750)))
+			w.whole()
+			before := w.tree()
+			client := enginetest.Client(t, w.bucket)
+			for _, key := range []string{"d/", "d/e/"} {
+				must(t, client.RemoveObject(t.Context(), w.bucket.Bucket, key, minio.RemoveObjectOptions{}))
+			}
+			must(t, os.RemoveAll(filepath.Join(w.from, "d")))
+			w.whole()
+			if got := w.deleted(DeletedOptions{}); len(got) != 3 {
+				t.Errorf("deleted: %q", got)
+			}
+			w.restore(RestoreOptions{}, Restoration{Entries: 3})
+			after := w.tree()
+			for _, path := range []string{"d", "d/e", "d/e/f"} {
+				was, is := strings.Fields(before[path]), strings.Fields(after[path])
+				if len(was) < 2 || len(is) < 2 || was[0] != is[0] || was[1] != is[1] {
+					t.Errorf("%q was %q, and is %q", path, was, is)
+				}
+			}
+			w.settled(SyncOptions{Check: engine.CheckAudit})
+			w.asTheManifestSays()
 		})
 	}
 }

@@ -57,26 +57,6 @@ func (p *Place) aside(ctx context.Context, bin *place.Bin, have []entry.Entry, c
 	return kept
 }
 
-// forgo takes back what was put aside of entries that turned out not to be removed.
-func (p *Place) forgo(ctx context.Context, bin *place.Bin, have []entry.Entry, chosen []int, errs []error) {
-	var keys []string
-	for _, i := range chosen {
-		if bin == nil || p.stays(have[i]) || !errors.Is(errs[i], place.ErrChanged) && !errors.Is(errs[i], place.ErrNotEmpty) {
-			continue
-		}
-		// Whoever was handed the same item may have removed what the copy is of.
-		key := binKey(*bin, have[i].Key())
-		now, err := p.b.Stat(ctx, have[i].Key())
-		aside, aerr := p.b.Stat(ctx, key)
-		if err == nil && aerr == nil && unlike(now, aside) == "" {
-			keys = append(keys, key)
-		}
-	}
-	if len(keys) > 0 {
-		_ = p.b.Delete(ctx, keys) // What stays is pruned with the rest.
-	}
-}
-
 // copyAside has the server copy an object into a bin, and compares; false if it is gone.
 func (p *Place) copyAside(ctx context.Context, bin place.Bin, e entry.Entry) (there bool, err error) {
 	key := e.Key()
@@ -86,6 +66,10 @@ func (p *Place) copyAside(ctx context.Context, bin place.Bin, e entry.Entry) (th
 	}
 	o, err := p.b.Stat(ctx, key)
 	if errors.Is(err, bucket.ErrNotFound) {
+		if e.Kind == entry.Dir {
+			err = p.impliedAside(ctx, e, to)
+			return err == nil, err
+		}
 		return false, nil
 	}
 	if err != nil {
@@ -104,6 +88,16 @@ func (p *Place) copyAside(ctx context.Context, bin place.Bin, e entry.Entry) (th
 		return false, fmt.Errorf("put it aside: %w", explain(err))
 	}
 	return true, p.copied(ctx, o, to)
+}
+
+// impliedAside puts into a bin what is known of a directory that only what lay in it implied,
+// unless it was put there already.
+func (p *Place) impliedAside(ctx context.Context, e entry.Entry, to string) error {
+	_, err := p.b.Put(ctx, to, http.NoBody, 0, bucket.PutOptions{Meta: stored(e).Meta(), MTime: time.Unix(0, e.MTime), IfNoneMatch: true})
+	if err != nil && !errors.Is(err, bucket.ErrPrecondition) {
+		return fmt.Errorf("put it aside: %w", explain(err))
+	}
+	return nil
 }
 
 // inPieces is how an object is copied in parts, with all that belongs to it.

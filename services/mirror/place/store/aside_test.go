@@ -209,21 +209,6 @@ func TestWhatCannotBeKeptIsNotRemoved(t *testing.T) {
 	}
 }
 
-// What turned out not to be removed is not kept either.
-func TestWhatStaysIsNotKept(t *testing.T) {
-	c := newBucket(t, server(t), minio.MakeBucketOptions{})
-	p := opened(t, c, Options{})
-	dir, err := p.MakeDir(t.Context(), entry.Entry{Path: "d", Kind: entry.Dir, MTime: 1})
-	must(t, err)
-	_, err = p.Put(t.Context(), place.Write{Entry: entry.Entry{Path: "d/f"}, Open: func(context.Context) (io.ReadCloser, error) { return nothing() }})
-	must(t, err)
-	wants(t, p.PutAside(t.Context(), place.Bin{Run: "r", At: began}, []entry.Entry{dir})[0], place.ErrNotEmpty)
-	for o, err := range p.b.List(t.Context(), bucket.ListOptions{Prefix: trashDir}) {
-		must(t, err)
-		t.Errorf("it keeps %q", o.Key)
-	}
-}
-
 // What the server copied is compared before anything is deleted, and what was written
 // meanwhile is not deleted at all. The copy of what that was before stays: whoever was
 // handed the same item may have deleted it.
