@@ -462,7 +462,7 @@ func TestWhatIsMountedIsLeftAlone(t *testing.T) {
 	if got, err := os.ReadFile(filepath.Join(w.to, "m/f")); err != nil || string(got) != "m/f" {
 		t.Errorf("it holds %q, %v", got, err)
 	}
-	if got := fmt.Sprint(res.Failures); !strings.Contains(got, "another file system") {
+	if got := fmt.Sprint(res.Failures); !strings.Contains(got, "different file systems") {
 		t.Errorf("it says %s", got)
 	}
 }

@@ -244,7 +244,7 @@ func (r *restoring) look(l *level) error {
 		}
 	}
 	for _, side := range []plan.Side{plan.Source, plan.Dest} {
-		if l.err = under(l.path, r.free(side, entry.Entry{Path: l.path, Kind: entry.Dir})); l.err != nil {
+		if l.err = under(l.path, r.free(side, place.Kept{Entry: entry.Entry{Path: l.path, Kind: entry.Dir}})); l.err != nil {
 			return nil
 		}
 	}
@@ -301,12 +301,14 @@ func (r *restoring) bringBack(back []*Restored) error {
 
 // clear reports whether an entry can be on both sides.
 func (r *restoring) clear(d Deleted) error {
-	for _, side := range []plan.Side{d.Side, d.Side.Other()} {
-		if err := r.free(side, d.Entry); err != nil {
-			return err
-		}
-	}
 	e := d.Entry
+	err := r.free(d.Side, d.Kept)
+	if err == nil {
+		err = r.free(d.Side.Other(), place.Kept{Entry: e})
+	}
+	if err != nil {
+		return err
+	}
 	if e.Kind == entry.Symlink && e.Target == "" {
 		e.Kind = entry.File // whose target is not known yet
 	}
@@ -317,12 +319,12 @@ func (r *restoring) clear(d Deleted) error {
 }
 
 // free reports whether nothing stands where an entry is to be on a side.
-func (r *restoring) free(side plan.Side, e entry.Entry) error {
+func (r *restoring) free(side plan.Side, what place.Kept) error {
 	k, ok := r.plain[side].(place.Keeper)
 	if !ok {
 		return fmt.Errorf("the %s keeps nothing", side)
 	}
-	err := k.Free(r.ctx, e)
+	err := k.Free(r.ctx, what)
 	if errors.Is(err, place.ErrChanged) {
 		return fmt.Errorf("at the %s: %w", side, ErrInTheWay)
 	}

@@ -167,11 +167,11 @@ type Keeper interface {
 	// none of its name now. An error does not end the stream unless nothing follows it; one
 	// that is a [KeptError] comes with the bin, and is of nothing else that is kept.
 	Kept(ctx context.Context, o KeptOptions) iter.Seq2[Kept, error]
-	// Free reports, and changes nothing, whether an entry could be written or brought back:
-	// the error is [ErrChanged] where something has its name, or hides it or would be hidden.
-	// A directory may be there, if one is wanted. Above the entry there may be a file in the
-	// place of a directory: whether there is, asking for that directory tells.
-	Free(ctx context.Context, e entry.Entry) error
+	// Free reports, and changes nothing, whether something could be brought back, or, with no
+	// Bin, written: the error is [ErrChanged] where something has its name, or hides it or
+	// would be hidden. A directory may be there, if one is wanted. Above the entry there may
+	// be a file in the place of a directory: whether there is, asking for that tells.
+	Free(ctx context.Context, k Kept) error
 	// Restore brings one back to where it was, with its attributes, and makes the
 	// directories above it where they are missing. The error is [ErrChanged] where
 	// something has its name by now, or it is no longer in the trash.

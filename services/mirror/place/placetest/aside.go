@@ -178,7 +178,7 @@ func (s *suite) free() {
 	} {
 		e := c.like
 		e.Path = c.path
-		switch err := s.keeper().Free(s.Context(), e); {
+		switch err := s.keeper().Free(s.Context(), place.Kept{Entry: e}); {
 		case c.taken:
 			s.wants("something stands where the "+e.Kind.String()+" "+c.path+" is to be", err, place.ErrChanged)
 		case err != nil:

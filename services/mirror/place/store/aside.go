@@ -242,8 +242,8 @@ func (p *Place) deleted(ctx context.Context, o place.KeptOptions) iter.Seq2[plac
 }
 
 // Free implements [place.Keeper].
-func (p *Place) Free(ctx context.Context, e entry.Entry) error {
-	key := e.Key()
+func (p *Place) Free(ctx context.Context, k place.Kept) error {
+	e, key := k.Entry, k.Entry.Key()
 	if err := p.clear(ctx, e); err != nil {
 		return err
 	}

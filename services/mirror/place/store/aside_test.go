@@ -116,6 +116,22 @@ func TestWhatIsPutAsideKeepsWhatOthersGaveIt(t *testing.T) {
 	}
 }
 
+// Whoever is handed the same work again, after it was done, leaves what is in the trash.
+func TestADirectoryIsPutAsideOnce(t *testing.T) {
+	c := newBucket(t, server(t), minio.MakeBucketOptions{})
+	p := opened(t, c, Options{})
+	behind(t, c, "d/", "", minio.PutObjectOptions{UserMetadata: map[string]string{"Owner": "me"}})
+	e, _, err := p.Look(t.Context(), entry.Entry{Path: "d", Kind: entry.Dir})
+	must(t, err)
+	bin := place.Bin{Run: "r", At: began}
+	for range 2 {
+		must(t, p.PutAside(t.Context(), bin, []entry.Entry{e})[0])
+	}
+	if o, err := p.b.Stat(t.Context(), binKey(bin, "d/")); err != nil || o.Meta["Owner"] != "me" {
+		t.Errorf("it keeps %v, %v", o.Meta, err)
+	}
+}
+
 // What the server knows of a content, and what the mirror wrote beside it, is the same when it
 // is back, however it was uploaded and however it is copied.
 func TestWhatIsBackHasItsChecksums(t *testing.T) {
