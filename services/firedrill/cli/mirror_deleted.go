@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
@@ -15,6 +17,7 @@ import (
 	"github.com/firedrill/firedrill/services/mirror/entry"
 	"github.com/firedrill/firedrill/services/mirror/job"
 	"github.com/firedrill/firedrill/services/mirror/location"
+	"github.com/firedrill/firedrill/services/mirror/place"
 	"github.com/firedrill/firedrill/services/reporter/fold"
 )
 
@@ -26,7 +29,9 @@ func (a *app) mirrorDeletedCmd(o *mirrorOptions) *cobra.Command {
 		Short: "List what runs have deleted and can be brought back",
 		Long: `List what runs have deleted and put aside, as they were told to by --keep-deleted, or
 keepDeleted in the inventory: when, by which run, its size and its path. Of a bucket that
-keeps versions it is what anybody has deleted within that time, and no run is named.`,
+keeps versions it is what anybody has deleted within that time, and no run is named.
+Paths are quoted, and mirror restore takes them as they are printed. What others have put
+there and is no name of a file is listed as cannot, and exits with 1.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var err error
 			if do.Under, err = cleanPaths(do.Under); err != nil {
@@ -36,15 +41,19 @@ keeps versions it is what anybody has deleted within that time, and no run is na
 				left: "nothing was changed",
 				use:  job.Looks,
 				do: func(ctx context.Context, j *job.Job, p *mirrorPrinter) (shown, error) {
-					l := &deletedList{mirrorPrinter: p}
-					var err error
-					for d, failed := range j.Deleted(ctx, do) {
-						if err = failed; err != nil {
-							break
+					l := &deletedList{mirrorPrinter: p, all: jsonList{out: p.out, name: "deleted"}}
+					for d, err := range j.Deleted(ctx, do) {
+						bad, is := errors.AsType[*place.KeptError](err)
+						switch {
+						case is:
+							l.cannot(d, bad)
+						case err != nil:
+							return l.end, err
+						default:
+							l.add(d)
 						}
-						l.add(d)
 					}
-					return l.end, err
+					return l.end, nil
 				},
 			})
 		},
@@ -70,7 +79,10 @@ func (a *app) mirrorRestoreCmd(o *mirrorOptions) *cobra.Command {
 		Long: `Bring back what runs have deleted, as mirror deleted lists it: where it was deleted, and
 on the other side as well, as else the next run would delete it again. A directory comes
 back with all that was deleted in it, and of each path the newest unless --run names a run.
-Nothing is written over: what has its name by now stays, is reported, and exits with 1.`,
+Nothing is written over: what has its name by now, on either side, stays, is reported, and
+exits with 1; nothing that lies in it comes back either. PATH is a path as it is, or in
+double quotes as mirror deleted prints it, such as '"new\nline"'. One that itself begins and
+ends with a double quote is given as it is printed: '"\"quoted\""'.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			args, paths := split(args)
 			var err error
@@ -91,7 +103,7 @@ Nothing is written over: what has its name by now stays, is reported, and exits 
 				left: "what was brought back stays, and the rest can be brought back later",
 				use:  use,
 				do: func(ctx context.Context, j *job.Job, p *mirrorPrinter) (shown, error) {
-					l := &restoredList{mirrorPrinter: p, dry: ro.DryRun}
+					l := &restoredList{mirrorPrinter: p, dry: ro.DryRun, all: jsonList{out: p.out, name: "restored"}}
 					ro.Each = l.add
 					var err error
 					l.res, err = j.Restore(ctx, ro)
@@ -121,10 +133,17 @@ func split(args []string) (mirror, paths []string) {
 	return args[:n], args[n:]
 }
 
-// cleanPaths takes off the slashes that people add.
+// cleanPaths reads paths, given as they are or as they are printed, in double quotes, and
+// takes off the slashes that people add.
 func cleanPaths(given []string) (out []string, err error) {
 	for _, text := range given {
-		p := strings.Trim(text, "/")
+		p := text
+		if strings.HasPrefix(text, `"`) {
+			if unquoted, err := strconv.Unquote(text); err == nil {
+				p = unquoted
+			}
+		}
+		p = strings.Trim(p, "/")
 		if p == "" || path.Clean(p) != p || p == "." || p == ".." || strings.HasPrefix(p, "../") {
 			return nil, fmt.Errorf("%q is no path in a mirror: write it as `firedrill mirror deleted` lists it, such as reports/2026", text)
 		}
@@ -136,8 +155,10 @@ func cleanPaths(given []string) (out []string, err error) {
 // deletedJSON is one entry that can be brought back, or was.
 type deletedJSON struct {
 	Path string `json:"path"`
-	Kind string `json:"kind"`
-	Size int64  `json:"size"`
+	// Quoted is a path that is not UTF-8, as commands take it: JSON has other bytes there.
+	Quoted string `json:"quoted,omitempty"`
+	Kind   string `json:"kind"`
+	Size   int64  `json:"size"`
 	// Run is left out where a bucket keeps it as a version.
 	Run     string    `json:"run,omitempty"`
 	Deleted time.Time `json:"deleted"`
@@ -148,15 +169,36 @@ type deletedJSON struct {
 }
 
 func deletedAsJSON(d job.Deleted) deletedJSON {
-	return deletedJSON{Path: d.Entry.Path, Kind: d.Entry.Kind.String(), Size: d.Entry.Size, Run: d.Bin.Run, Deleted: d.Bin.At.UTC(), Side: d.Side.String()}
+	one := deletedJSON{Path: d.Entry.Path, Kind: d.Entry.Kind.String(), Size: d.Entry.Size, Run: d.Bin.Run, Deleted: d.Bin.At.UTC(), Side: d.Side.String()}
+	if !utf8.ValidString(one.Path) {
+		one.Quoted = strconv.Quote(one.Path)
+	}
+	return one
 }
 
 // deletedList prints what was deleted as it is found.
 type deletedList struct {
 	*mirrorPrinter
-	all   []deletedJSON // for JSON only
-	n     int64
-	bytes int64
+	all jsonList // for JSON only
+	// n counts what can be brought back, bad what cannot.
+	n, bad int64
+	bytes  int64
+}
+
+// cannot prints what is kept and is no entry.
+func (l *deletedList) cannot(d job.Deleted, why *place.KeptError) {
+	l.bad++
+	if l.json {
+		d.Entry.Path = why.Key
+		one := deletedAsJSON(d)
+		one.Error = why.Error()
+		l.all.add(one)
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.clear()
+	fmt.Fprintf(l.out, "%s  cannot: %v\n", clockTime(d.Bin.At), why)
 }
 
 func (l *deletedList) add(d job.Deleted) {
@@ -165,7 +207,7 @@ func (l *deletedList) add(d job.Deleted) {
 		l.bytes += d.Entry.Size
 	}
 	if l.json {
-		l.all = append(l.all, deletedAsJSON(d))
+		l.all.add(deletedAsJSON(d))
 		return
 	}
 	run, much := d.Bin.Run, size(d.Entry.Size)
@@ -191,34 +233,26 @@ func dirMark(e entry.Entry) string {
 
 // end is what is printed at the end.
 func (l *deletedList) end(err error) error {
-	if l.json && err == nil {
-		if l.all == nil {
-			l.all = []deletedJSON{}
-		}
-		return orFailure(writeJSON(l.out, map[string]any{"deleted": l.all}))
-	}
 	switch {
+	case l.json:
+		err = l.all.close(nil, err)
 	case err != nil:
 	case l.n == 0:
 		fmt.Fprintln(l.out, "nothing that was deleted can be brought back")
 	default:
 		fmt.Fprintf(l.out, "%s, %s: mirror restore brings them back\n", fold.Plural(l.n, "entry"), size(l.bytes))
 	}
-	return err
-}
-
-func orFailure(err error) error {
-	if err != nil {
-		return failure(err)
+	if err == nil && l.bad > 0 {
+		err = &exitError{code: run.Fail}
 	}
-	return nil
+	return err
 }
 
 // restoredList prints what is brought back.
 type restoredList struct {
 	*mirrorPrinter
 	dry bool
-	all []deletedJSON // for JSON only
+	all jsonList // for JSON only
 	res job.Restoration
 }
 
@@ -231,7 +265,7 @@ func (l *restoredList) add(r job.Restored) {
 		if r.Alone != nil {
 			one.OnlyThere = r.Alone.Error()
 		}
-		l.all = append(l.all, one)
+		l.all.add(one)
 		return
 	}
 	name := r.Entry.Path + dirMark(r.Entry)
@@ -241,6 +275,8 @@ func (l *restoredList) add(r job.Restored) {
 	switch {
 	case r.Err != nil:
 		fmt.Fprintf(l.out, "  %-10s %q: %v\n", "cannot", name, r.Err)
+	case r.Alone != nil && l.dry:
+		fmt.Fprintf(l.out, "  %-10s %q would be back at the %s and not at the %s, so that a later run deletes it again: %v\n", "half", name, r.Side, r.Side.Other(), r.Alone)
 	case r.Alone != nil:
 		fmt.Fprintf(l.out, "  %-10s %q is back at the %s and not at the %s, so that a later run deletes it again: %v\n", "half", name, r.Side, r.Side.Other(), r.Alone)
 	case l.dry:
@@ -254,18 +290,9 @@ func (l *restoredList) add(r job.Restored) {
 func (l *restoredList) end(err error) error {
 	good := l.res.Failed+l.res.Alone == 0
 	switch {
-	case l.json && (err == nil || l.res != (job.Restoration{})):
-		out := map[string]any{"restored": l.all, "entries": l.res.Entries, "bytes": l.res.Bytes, "onlyThere": l.res.Alone, "failed": l.res.Failed, "dryRun": l.dry}
-		if err != nil {
-			out["error"] = err.Error()
-		}
-		if werr := writeJSON(l.out, out); werr != nil {
-			return failure(werr)
-		}
-		if err != nil {
-			return &exitError{code: codeOf(err)}
-		}
-	case l.json, err != nil && l.res == (job.Restoration{}):
+	case l.json:
+		err = l.all.close(map[string]any{"entries": l.res.Entries, "bytes": l.res.Bytes, "onlyThere": l.res.Alone, "failed": l.res.Failed, "dryRun": l.dry}, err)
+	case err != nil && l.res == (job.Restoration{}):
 		return err
 	default:
 		did := "restored on both sides"

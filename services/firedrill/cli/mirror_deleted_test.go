@@ -3,8 +3,10 @@ package cli_test
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -66,6 +68,69 @@ func TestMirrorRestoresWhatItDeleted(t *testing.T) {
 	}
 	if err := json.Unmarshal([]byte(w.run(1, "restore", "--json", "--all", "--inventory", inventory, "m")), &res); err != nil || res.Failed != 1 || len(res.Restored) != 1 || res.Restored[0].Error == "" {
 		t.Errorf("%+v, %v", res, err)
+	}
+}
+
+// What is printed is what brings it back, whatever its name is.
+func TestMirrorRestoreTakesPathsAsTheyArePrinted(t *testing.T) {
+	w := newMirrorWorld(t)
+	odd := []string{"new\nline", `"quoted"`, "quoted", "caf\xe9", `back\slash`, `"`, `"half`, "d\n/in it", `""`, "`tick`", "'tick'", "\u202eright"}
+	for i := range 50 {
+		w.write(fmt.Sprintf("src/stays%02d", i), "x")
+	}
+	for _, name := range odd {
+		w.write("src/"+name, name)
+	}
+	how := []string{"--mode", "mirror", "--keep-deleted", "1h"}
+	sync := append([]string{"sync", w.from, w.to}, how...)
+	w.run(0, sync...)
+	for _, name := range odd {
+		if err := os.Remove(filepath.Join(w.dir, "src", name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.run(0, sync...)
+	w.run(0, sync...)
+	printed := map[string]string{}
+	for line := range strings.Lines(w.run(0, "deleted", w.from, w.to)) {
+		if i := strings.IndexByte(line, '"'); i >= 0 {
+			text := strings.TrimSuffix(line[i:], "\n")
+			if name, err := strconv.Unquote(text); err == nil {
+				printed[name] = text
+			}
+		}
+	}
+	var list struct {
+		Deleted []struct{ Path, Quoted string }
+	}
+	if err := json.Unmarshal([]byte(w.run(0, "deleted", "--json", w.from, w.to)), &list); err != nil || len(list.Deleted) != len(odd) {
+		t.Fatalf("%+v, %v", list, err)
+	}
+	for _, one := range list.Deleted {
+		if (one.Quoted != "") != strings.ContainsRune(one.Path, '\ufffd') || one.Quoted != "" && one.Quoted != printed["caf\xe9"] {
+			t.Errorf("%q is %q in JSON", one.Path, one.Quoted)
+		}
+	}
+	for _, name := range odd {
+		w.has(w.run(0, "deleted", "--path", printed[name], w.from, w.to), "1 entry")
+		w.has(w.run(0, "restore", w.from, w.to, printed[name]), "restored   "+printed[name], "1 entry (")
+		for _, side := range []string{"src", "dst"} {
+			if got, err := os.ReadFile(filepath.Join(w.dir, side, name)); err != nil || string(got) != name {
+				t.Errorf("%s: %q holds %q, %v", side, name, got, err)
+			}
+		}
+	}
+	// As it is it may be given, too, unless it reads as quoted.
+	again := []string{"new\nline", "quoted", `back\slash`, `"`, `"half`, "`tick`"}
+	for _, name := range again {
+		if err := os.Remove(filepath.Join(w.dir, "src", name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.run(0, sync...)
+	w.run(0, sync...)
+	for _, name := range again {
+		w.has(w.run(0, "restore", w.from, w.to, name), "1 entry (")
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"slices"
 
 	"golang.org/x/sys/unix"
@@ -284,11 +285,17 @@ func (j *Job) repair(ctx context.Context, bad map[string]*[2]flaw, rots []Rot, i
 	if len(fixed) == 0 {
 		return nil
 	}
-	return j.note(ctx, fixed)
+	return j.note(ctx, func(yield func(plan.Past, error) bool) {
+		for _, p := range fixed {
+			if !yield(p, nil) {
+				return
+			}
+		}
+	})
 }
 
 // note remembers what was written beside a run.
-func (j *Job) note(ctx context.Context, fixed []plan.Past) error {
+func (j *Job) note(ctx context.Context, fixed iter.Seq2[plan.Past, error]) error {
 	for _, side := range []plan.Side{plan.Source, plan.Dest} {
 		if err := j.places[side].Finish(ctx); err != nil {
 			return fmt.Errorf("mirror %s: finish the %s: %w", j.spec.Name, side, err)
@@ -302,8 +309,11 @@ func (j *Job) note(ctx context.Context, fixed []plan.Past) error {
 	if err := j.store.Save(engine.FactsName, facts); err != nil {
 		return fmt.Errorf("mirror %s: %w", j.spec.Name, err)
 	}
-	for _, p := range fixed {
-		if err := j.store.Note(p); err != nil {
+	for p, err := range fixed {
+		if err == nil {
+			err = j.store.Note(p)
+		}
+		if err != nil {
 			return fmt.Errorf("mirror %s: %w", j.spec.Name, err)
 		}
 	}

@@ -79,15 +79,22 @@ type DeletedOptions struct {
 
 // Deleted streams what can be brought back, side by side, sorted by run and key. In a bucket
 // with versions it is what anybody deleted within the time that the mirror keeps it; where
-// none is set, ever. An error does not end the stream unless nothing follows it.
+// none is set, ever. An error does not end the stream unless nothing follows it; one that is
+// a [place.KeptError] is of nothing else.
 func (j *Job) Deleted(ctx context.Context, o DeletedOptions) iter.Seq2[Deleted, error] {
+	return j.deleted(ctx, o, place.KeptOptions{Run: o.Run, Under: o.Under})
+}
+
+// deleted streams what is kept for this mirror, as far as the options ask for it.
+func (j *Job) deleted(ctx context.Context, o DeletedOptions, ko place.KeptOptions) iter.Seq2[Deleted, error] {
 	return func(yield func(Deleted, error) bool) {
+		keepers := j.keepers()
 		for _, side := range []plan.Side{plan.Source, plan.Dest} {
-			k, ok := j.keepers()[side]
+			k, ok := keepers[side]
 			if !ok {
 				continue
 			}
-			ko := place.KeptOptions{Of: j.of(), Run: o.Run, Under: o.Under}
+			ko.Of, ko.Since = j.of(), time.Time{}
 			if k.Traits().Versioned && o.Run != "" {
 				yield(Deleted{}, fmt.Errorf("mirror %s: %w: name paths instead", j.spec.Name, ErrNoRuns))
 				return

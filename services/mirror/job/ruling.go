@@ -4,6 +4,7 @@ import (
 	"context"
 	"iter"
 	"os"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -231,3 +232,6 @@ func (j *Job) remembered(ctx context.Context, side plan.Side, e entry.Entry) (en
 	}
 	return e, nil
 }
+
+// parent is the path of the directory that a path lies in.
+func parent(path string) string { return path[:max(strings.LastIndexByte(path, '/'), 0)] }

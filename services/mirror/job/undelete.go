@@ -5,8 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
-	"slices"
 	"strings"
 
 	"golang.org/x/sync/errgroup"
@@ -16,6 +14,7 @@ import (
 	"github.com/firedrill/firedrill/services/mirror/location"
 	"github.com/firedrill/firedrill/services/mirror/place"
 	"github.com/firedrill/firedrill/services/mirror/plan"
+	"github.com/firedrill/firedrill/services/mirror/state"
 )
 
 // What was deleted is brought back on both sides: where it is missing on one, the next run
@@ -62,47 +61,71 @@ type restoring struct {
 	keep map[plan.Side]place.Keeper
 	// plain are the places without the mirror's rules for permissions.
 	plain [2]place.Place
+	// sorted is what was deleted, done what both sides hold again; news says that it is not
+	// empty.
+	sorted *state.Sorted
+	done   *state.Spill
+	news   bool
 
-	res   Restoration
-	pasts []plan.Past
+	res Restoration
+	// above is what leads from the root to the path at hand, waiting the files that are
+	// brought back next, together.
+	above   []level
+	waiting []*Restored
+}
+
+// level is a path above the one at hand, or that one.
+type level struct {
+	path string
+	// spare is a directory that comes back if something in it does.
+	spare *Deleted
+	// file is what the path has, or will have, if that is no directory.
+	file *Restored
+	// looked says that it is known whether something can lie in it: err is why not.
+	looked bool
+	err    error
 }
 
 // Restore brings back what runs have deleted: the newest of each path, where no run is
-// named. It never writes over anything. Where it is back on both sides the next run finds
-// them equal. The job was opened for Repairs. The error says why it could not go on, and is
+// named. It never writes over anything, and looks at both sides before it changes one: what
+// cannot be on both is brought back on none, and nor is what lies in it. Where it is back on
+// both sides the next run finds them equal. The job was opened for Repairs, or, for a dry
+// run, to look. The error says why it could not go on, and is
 // ErrNothingDeleted, with nothing done, where one of the paths was not deleted.
 func (j *Job) Restore(ctx context.Context, o RestoreOptions) (Restoration, error) {
 	r := &restoring{Job: j, ctx: ctx, o: o, keep: j.keepers(), plain: j.places}
 	r.plain[plan.Source] = plainly(j.places[plan.Source])
-	if err := r.right(); err != nil {
-		return r.res, err
+	err := r.right()
+	if err == nil {
+		err = r.restore()
 	}
-	chosen, err := r.choose()
-	if err != nil {
-		return r.res, err
+	return r.res, err
+}
+
+func (r *restoring) restore() (err error) {
+	if r.sorted, err = r.store.Sorted(); err != nil {
+		return fmt.Errorf("mirror %s: %w", r.spec.Name, err)
 	}
-	var dirs, files []Deleted
-	for _, key := range slices.SortedFunc(maps.Keys(chosen), entry.Compare) {
-		if d := chosen[key]; d.Entry.Kind == entry.Dir {
-			dirs = append(dirs, d)
-		} else {
-			files = append(files, d)
+	defer func() { err = errors.Join(err, r.sorted.Close()) }()
+	if r.done, err = r.store.Spill(); err != nil {
+		return fmt.Errorf("mirror %s: %w", r.spec.Name, err)
+	}
+	defer func() { err = errors.Join(err, r.done.Close()) }()
+	if err := r.choose(); err != nil {
+		return err
+	}
+	for d, err := range r.newest() {
+		if err == nil {
+			err = r.next(d)
+		}
+		if err != nil {
+			return err
 		}
 	}
-	for _, d := range dirs { // each before what lies in it
-		if err := r.bringBack([]Deleted{d}); err != nil {
-			return r.res, err
-		}
+	if err := r.flush(); err != nil || r.o.DryRun {
+		return err
 	}
-	for chunk := range slices.Chunk(files, restoreAtOnce) {
-		if err := r.bringBack(chunk); err != nil {
-			return r.res, err
-		}
-	}
-	if o.DryRun {
-		return r.res, nil
-	}
-	return r.res, r.remember()
+	return r.remember()
 }
 
 // right refuses places that are not those that the mirror was set up with.
@@ -120,184 +143,245 @@ func (r *restoring) right() error {
 }
 
 const (
-	// restoreAtOnce is how many files are written to the other side together.
+	// restoreAtOnce is how many files are held, and written to the other side together.
 	restoreAtOnce = 256
 	// restoreWide is how many requests are under way at once.
 	restoreWide = 16
 )
 
-// choose gives, by key, what is brought back: of each key the newest, and the directories
-// above that are gone as well.
-func (r *restoring) choose() (map[string]Deleted, error) {
-	chosen := map[string]Deleted{}
-	found := make([]bool, len(r.o.Under))
-	err := r.newest(r.o.DeletedOptions, chosen, func(d Deleted) bool {
-		for i, under := range r.o.Under {
-			found[i] = found[i] || (place.KeptOptions{Under: []string{under}}).Takes(d.Entry.Path)
-		}
-		return true
-	})
+// next sees to what comes next, in an order in which directories come before what is in them.
+func (r *restoring) next(d Deleted) error {
+	r.climb(d.Entry.Path)
+	if !r.asked(d) {
+		r.above = append(r.above, level{path: d.Entry.Path, spare: &d})
+		return nil
+	}
+	err := r.reach()
 	if err != nil {
-		return nil, err
+		return err
 	}
-	of := ""
-	if r.o.Run != "" {
-		of = fmt.Sprintf(" by the run %q", r.o.Run)
+	b := &Restored{Deleted: d}
+	at := level{path: d.Entry.Path}
+	if n := len(r.above); n > 0 {
+		b.Err = r.above[n-1].err
 	}
-	if i := slices.Index(found, false); i >= 0 {
-		return nil, fmt.Errorf("mirror %s: %q: there is %w that was deleted there%s", r.spec.Name, r.o.Under[i], ErrNothingDeleted, of)
+	switch {
+	case b.Err != nil:
+		r.count(b)
+		at.looked, at.err = true, b.Err
+	case d.Entry.Kind == entry.Dir:
+		err = r.bringBack([]*Restored{b})
+		at.looked, at.err = true, under(at.path, b.Err)
+		r.count(b)
+	default:
+		at.file = b
+		if r.waiting = append(r.waiting, b); len(r.waiting) == restoreAtOnce {
+			err = r.flush()
+		}
 	}
-	if len(chosen) == 0 {
-		return nil, fmt.Errorf("mirror %s: there is %w that was deleted%s", r.spec.Name, ErrNothingDeleted, of)
-	}
-	gone, err := r.goneAbove(chosen)
-	if err != nil || len(gone) == 0 {
-		return chosen, err
-	}
-	// Whichever run has deleted them.
-	return chosen, r.newest(DeletedOptions{Under: slices.Sorted(maps.Keys(gone))}, chosen, func(d Deleted) bool {
-		_, listed := chosen[d.Entry.Key()]
-		return d.Entry.Kind == entry.Dir && gone[d.Entry.Path] && !listed
-	})
+	r.above = append(r.above, at)
+	return err
 }
 
-// newest adds the newest of what was deleted, by key, as far as it is wanted.
-func (r *restoring) newest(o DeletedOptions, into map[string]Deleted, wanted func(Deleted) bool) error {
-	added := map[string]Deleted{}
-	for d, err := range r.Deleted(r.ctx, o) {
-		if err != nil {
-			return err
-		}
-		key := d.Entry.Key()
-		if was, ok := added[key]; wanted(d) && (!ok || was.Bin.At.Before(d.Bin.At)) {
-			added[key] = d
+// climb has above lead to a path: without what is not above it, and with all that is.
+func (r *restoring) climb(path string) {
+	n := len(r.above)
+	for n > 0 && !strings.HasPrefix(path, r.above[n-1].path+"/") {
+		n--
+	}
+	known := 0
+	if r.above = r.above[:n]; n > 0 {
+		known = len(r.above[n-1].path) + 1
+	}
+	for i := known; i < len(path); i++ {
+		if path[i] == '/' {
+			r.above = append(r.above, level{path: path[:i]})
 		}
 	}
-	maps.Copy(into, added)
+}
+
+// reach finds out of all that is above whether something can lie in it, and brings back the
+// directories that are kept. Its error ends the restoring.
+func (r *restoring) reach() error {
+	above := context.Cause(r.ctx)
+	if above != nil {
+		return above
+	}
+	for i := range r.above {
+		l := &r.above[i]
+		if !l.looked {
+			l.looked, l.err = true, above
+			if err := r.look(l); err != nil {
+				return err
+			}
+		}
+		above = l.err
+	}
 	return nil
 }
 
-// goneAbove gives the directories above what was chosen that are gone, too.
-func (r *restoring) goneAbove(chosen map[string]Deleted) (map[string]bool, error) {
-	gone := map[string]bool{}
-	looked := map[string]bool{}
-	for _, d := range chosen {
-		for dir := parent(d.Entry.Path); dir != "" && !looked[dir]; dir = parent(dir) {
-			looked[dir] = true
-			e := entry.Entry{Path: dir, Kind: entry.Dir}
-			_, there, err := r.plain[d.Side].Look(r.ctx, e)
-			if err != nil {
-				return nil, err
-			}
-			if _, listed := chosen[e.Key()]; !there && !listed {
-				gone[dir] = true
-			}
+// look is reach for one level, of which all above are directories, or can be.
+func (r *restoring) look(l *level) error {
+	switch {
+	case l.err != nil:
+		return nil
+	case l.spare != nil:
+		b := &Restored{Deleted: *l.spare}
+		err := r.bringBack([]*Restored{b})
+		if l.err = under(l.path, b.Err); l.err == nil {
+			r.count(b)
+		}
+		return err
+	case l.file != nil && !r.both():
+		if err := r.flush(); err != nil {
+			return err
+		}
+		if l.file.Err == nil {
+			l.err = under(l.path, errFile)
+			return nil
 		}
 	}
-	return gone, nil
+	for _, side := range []plan.Side{plan.Source, plan.Dest} {
+		if l.err = under(l.path, r.free(side, place.Kept{Entry: entry.Entry{Path: l.path, Kind: entry.Dir}})); l.err != nil {
+			return nil
+		}
+	}
+	return nil
 }
 
-// parent is the path of the directory that a path lies in; "" is the root.
-func parent(path string) string { return path[:max(strings.LastIndexByte(path, '/'), 0)] }
+// errFile says that a path is that of a file that comes back.
+var errFile = errors.New("the newest of that name is no directory, and comes back")
 
-// bringBack brings entries back that do not need each other, and tells of each.
-func (r *restoring) bringBack(all []Deleted) error {
-	back := make([]Restored, len(all))
-	now := make([]entry.Entry, len(all))
+// under says why nothing in a directory can come back; nil if something can.
+func under(path string, why error) error {
+	if why == nil {
+		return nil
+	}
+	return fmt.Errorf("it lies in %q, which cannot be a directory: %w", path, why)
+}
+
+// flush brings back the files that wait for it.
+func (r *restoring) flush() error {
+	all := r.waiting
+	r.waiting = nil
+	if len(all) == 0 {
+		return nil
+	}
+	err := r.bringBack(all)
+	for _, b := range all {
+		r.count(b)
+	}
+	return err
+}
+
+// bringBack brings entries back that do not need each other.
+func (r *restoring) bringBack(back []*Restored) error {
+	now := make([]entry.Entry, len(back))
 	var g errgroup.Group
 	g.SetLimit(restoreWide)
-	for i, d := range all {
+	for i, b := range back {
 		g.Go(func() error {
-			back[i].Deleted = d
-			if back[i].Err = r.clear(d); back[i].Err == nil && !r.o.DryRun {
-				now[i], back[i].Err = r.keep[d.Side].Restore(r.ctx, d.Kept)
+			if b.Err = r.clear(b.Deleted); b.Err == nil && !r.o.DryRun {
+				now[i], b.Err = r.keep[b.Side].Restore(r.ctx, b.Kept)
 			}
-			if errors.Is(back[i].Err, place.ErrChanged) {
-				back[i].Err = fmt.Errorf("%w: %w", ErrInTheWay, back[i].Err)
+			if errors.Is(b.Err, place.ErrChanged) {
+				b.Err = fmt.Errorf("%w: %w", ErrInTheWay, b.Err)
 			}
 			return nil
 		})
 	}
 	_ = g.Wait() // Each keeps its own error.
-	if !r.o.DryRun {
-		r.across(back, now)
-	}
-	for i := range back {
-		r.count(&back[i])
+	if err := r.across(back, now); err != nil {
+		return err
 	}
 	return context.Cause(r.ctx)
 }
 
-// clear reports whether nothing stands, on either side, where an entry is to be. A
-// directory may be on the other side already.
+// clear reports whether an entry can be on both sides.
 func (r *restoring) clear(d Deleted) error {
-	for _, side := range []plan.Side{d.Side, d.Side.Other()} {
-		for _, kind := range []entry.Kind{entry.File, entry.Dir} {
-			if kind == entry.Dir && d.Entry.Kind == entry.Dir && side != d.Side {
-				continue
-			}
-			_, there, err := r.plain[side].Look(r.ctx, entry.Entry{Path: d.Entry.Path, Kind: kind})
-			if err != nil {
-				return err
-			}
-			if there {
-				return fmt.Errorf("at the %s: %w", side, ErrInTheWay)
-			}
-		}
+	e := d.Entry
+	err := r.free(d.Side, d.Kept)
+	if err == nil {
+		err = r.free(d.Side.Other(), place.Kept{Entry: e})
+	}
+	if err != nil {
+		return err
+	}
+	if e.Kind == entry.Symlink && e.Target == "" {
+		e.Kind = entry.File // whose target is not known yet
+	}
+	if err := r.plain[d.Side.Other()].Traits().Holds(e); err != nil {
+		return fmt.Errorf("the %s cannot hold it: %w", d.Side.Other(), err)
 	}
 	return nil
 }
 
+// free reports whether nothing stands where an entry is to be on a side.
+func (r *restoring) free(side plan.Side, what place.Kept) error {
+	k, ok := r.plain[side].(place.Keeper)
+	if !ok {
+		return fmt.Errorf("the %s keeps nothing", side)
+	}
+	err := k.Free(r.ctx, what)
+	if errors.Is(err, place.ErrChanged) {
+		return fmt.Errorf("at the %s: %w", side, ErrInTheWay)
+	}
+	return err
+}
+
 // across copies what is back on one side to the other.
-func (r *restoring) across(back []Restored, now []entry.Entry) {
+func (r *restoring) across(back []*Restored, now []entry.Entry) error {
 	w := r.Worker()
 	w.Places = r.plain
 	it := engine.Item{Seq: 1, Single: true}
-	var of []int
-	for i := range back {
-		side := back[i].Side
-		switch {
-		case back[i].Err != nil:
-			continue
-		case r.spec.at[side.Other()].Scheme == location.ZFS:
-			back[i].Alone = ErrOneSide
+	var of []*Restored
+	for i, b := range back {
+		other := b.Side.Other()
+		if b.Err == nil && r.spec.at[other].Scheme == location.ZFS {
+			b.Alone = ErrOneSide
+		}
+		if b.Err != nil || b.Alone != nil || r.o.DryRun {
 			continue
 		}
+		a := plan.Action{Op: plan.Put, Key: now[i].Key(), To: other, Source: now[i]}
 		if now[i].Kind == entry.Dir {
 			// One that is there keeps its attributes, and the next run carries them.
-			_, there, err := r.plain[side.Other()].Look(r.ctx, now[i])
-			if back[i].Alone = err; there || err != nil {
+			_, there, err := r.plain[other].Look(r.ctx, now[i])
+			if b.Alone = err; there || err != nil {
 				continue
 			}
-		}
-		a := plan.Action{Op: plan.Put, Key: now[i].Key(), To: side.Other(), Source: now[i]}
-		if now[i].Kind == entry.Dir {
 			a.Op = plan.MakeDir
 		}
-		if side == plan.Dest {
+		if b.Side == plan.Dest {
 			a.Source, a.Dest = entry.Entry{}, now[i]
 		}
-		it.Actions, of = append(it.Actions, a), append(of, i)
+		it.Actions, of = append(it.Actions, a), append(of, b)
 	}
 	if len(of) == 0 {
-		return
+		return nil
 	}
 	dones, err := w.Do(r.ctx, it)
-	for n, i := range of {
+	for n, b := range of {
 		if err == nil || len(dones) == len(of) {
-			back[i].Alone = dones[n].Err
+			b.Alone = dones[n].Err
 		}
-		if back[i].Alone = cmp.Or(back[i].Alone, err); back[i].Alone != nil {
+		if b.Alone = cmp.Or(b.Alone, err); b.Alone != nil {
 			continue
 		}
 		a := dones[n].Action
-		if a.Source, back[i].Alone = r.remembered(r.ctx, plan.Source, a.Source); back[i].Alone != nil {
+		if a.Source, b.Alone = r.remembered(r.ctx, plan.Source, a.Source); b.Alone != nil {
 			continue
 		}
-		r.pasts = append(r.pasts, plan.Past{Key: a.Key, Source: a.Source, Dest: a.Dest})
+		a.Op = plan.Equal
+		if err := r.done.Push(a); err != nil {
+			return fmt.Errorf("mirror %s: %w", r.spec.Name, err)
+		}
+		r.news = true
 	}
+	return nil
 }
 
+// count counts what became of an entry, and tells of it.
 func (r *restoring) count(b *Restored) {
 	switch {
 	case b.Err != nil:
@@ -315,11 +399,18 @@ func (r *restoring) count(b *Restored) {
 
 // remember has the next run find both sides as they are now.
 func (r *restoring) remember() error {
-	switch _, known, err := r.Facts(); {
-	case err != nil:
+	_, known, err := r.Facts()
+	if err != nil {
 		return fmt.Errorf("mirror %s: %w", r.spec.Name, err)
-	case known && len(r.pasts) > 0:
-		return r.note(r.ctx, r.pasts)
+	}
+	if known && r.news {
+		return r.note(r.ctx, func(yield func(plan.Past, error) bool) {
+			for a, err := range r.done.All() {
+				if !yield(plan.Past{Key: a.Key, Source: a.Source, Dest: a.Dest}, err) {
+					return
+				}
+			}
+		})
 	}
 	// What is not noted a run compares.
 	for _, side := range []plan.Side{plan.Source, plan.Dest} {

@@ -2,6 +2,7 @@ package place
 
 import (
 	"context"
+	"fmt"
 	"iter"
 	"strings"
 	"time"
@@ -91,13 +92,17 @@ type KeptOptions struct {
 	Run string
 	// Under are the paths that count, with all that lies in them; none is all.
 	Under []string
-	// Since leaves out what was put aside before.
-	Since time.Time
+	// Above asks for the directories above those paths, too, but not for what else is in them.
+	Above bool
+	// Since leaves out what was put aside before, Before, if it is set, what was not.
+	Since, Before time.Time
 }
 
-// Has reports whether what is in a bin is asked for.
-func (o KeptOptions) Has(b Bin) bool {
-	return (o.Of == "" || o.Of == b.Of) && (o.Run == "" || o.Run == b.Run) && !b.At.Before(o.Since)
+// Bin reads the name of a bin; false if that is none, or what is in it is not asked for.
+func (o KeptOptions) Bin(name string) (Bin, bool) {
+	b, ok := ParseBin(name)
+	return b, ok && (o.Of == "" || o.Of == b.Of) && (o.Run == "" || o.Run == b.Run) &&
+		!b.At.Before(o.Since) && (o.Before.IsZero() || b.At.Before(o.Before))
 }
 
 // Takes reports whether a path is asked for.
@@ -109,6 +114,36 @@ func (o KeptOptions) Takes(path string) bool {
 	}
 	return len(o.Under) == 0
 }
+
+// TakesKey is Takes for a key that stands for no path.
+func (o KeptOptions) TakesKey(key string) bool {
+	for _, under := range o.Under {
+		if k, err := entry.EscapePath(under); err == nil && (key == k || strings.HasPrefix(key, k+"/")) {
+			return true
+		}
+	}
+	return len(o.Under) == 0
+}
+
+// Wants reports whether an entry is asked for.
+func (o KeptOptions) Wants(e entry.Entry) bool {
+	return o.Takes(e.Path) || o.Above && e.Kind == entry.Dir && o.Reaches(e.Path)
+}
+
+// KeptError says why what is kept under a key can be neither told nor brought back: that is
+// no entry of a mirror. All else is listed.
+type KeptError struct {
+	Key string
+	Err error
+}
+
+// Error quotes the key, so that no control character reaches a terminal.
+func (e *KeptError) Error() string {
+	return fmt.Sprintf("what is kept of the key %q is no entry of a mirror: %v", e.Key, e.Err)
+}
+
+// Unwrap gives the reason.
+func (e *KeptError) Unwrap() error { return e.Err }
 
 // Reaches reports whether a directory is asked for, or may hold what is.
 func (o KeptOptions) Reaches(dir string) bool {
@@ -129,14 +164,20 @@ type Keeper interface {
 	// cannot be kept is not removed, and its error says why. It may be repeated.
 	PutAside(ctx context.Context, bin Bin, have []entry.Entry) []error
 	// Kept streams what was put aside, sorted by bin and key, a directory only where there is
-	// none of its name now. An error does not end the stream unless nothing follows it.
+	// none of its name now. An error does not end the stream unless nothing follows it; one
+	// that is a [KeptError] comes with the bin, and is of nothing else that is kept.
 	Kept(ctx context.Context, o KeptOptions) iter.Seq2[Kept, error]
+	// Free reports, and changes nothing, whether something could be brought back, or, with no
+	// Bin, written: the error is [ErrChanged] where something has its name, or hides it or
+	// would be hidden. A directory may be there, if one is wanted. Above the entry there may
+	// be a file in the place of a directory: whether there is, asking for that tells.
+	Free(ctx context.Context, k Kept) error
 	// Restore brings one back to where it was, with its attributes, and makes the
 	// directories above it where they are missing. The error is [ErrChanged] where
 	// something has its name by now, or it is no longer in the trash.
 	Restore(ctx context.Context, k Kept) (entry.Entry, error)
 	// Prune removes for good what runs of one mirror have put aside that began to delete
 	// before a time, and nothing in the trash that no run has put there. It gives how many
-	// runs' that was.
+	// runs' that was. Of no mirror, "", that is nothing.
 	Prune(ctx context.Context, of string, before time.Time) (int, error)
 }

@@ -238,7 +238,9 @@ func (r *Rules) content(f *found) (v verdict, source, dest bool) {
 		if known, equal := f.source.Sum.SameAs(f.dest.Sum); known && equal && (f.read[Source] || f.read[Dest]) {
 			return same, false, false
 		}
-		return doubtful, atSource == doubtful, atDest == doubtful
+		// The hash of one alone tells nothing where none is known of what both were.
+		source, dest = atSource == doubtful, atDest == doubtful
+		return doubtful, source || hashless(p.Dest.Sum) && hashless(f.source.Sum), dest || hashless(p.Source.Sum) && hashless(f.dest.Sum)
 	}
 	return same, false, false
 }

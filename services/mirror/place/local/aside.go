@@ -22,8 +22,13 @@ import (
 
 var _ place.Keeper = (*Place)(nil)
 
-// errAcross says why something cannot be put aside.
-var errAcross = errors.New("it lies on another file system than the root, or is mounted apart from it, and is moved but never copied into the trash: it was left alone; mirror that file system on its own, leave it out with a filter, or delete for good by a run that keeps nothing")
+// errAcross says why something can be neither put aside nor brought back.
+var errAcross = errors.New("it and the trash are on different file systems, or mounted apart, and it is moved but never copied between them: it was left alone")
+
+const (
+	asideAcross = "mirror what is mounted there on its own, leave it out with a filter, or delete for good by a run that keeps nothing"
+	backAcross  = "unmount what is mounted there, or copy it by hand out of the trash"
+)
 
 // PutAside implements [place.Keeper].
 func (p *Place) PutAside(ctx context.Context, bin place.Bin, have []entry.Entry) []error {
@@ -57,7 +62,7 @@ func (p *Place) nodeAside(ctx context.Context, bin place.Bin, d dir, name, path 
 	case gone(err):
 		return nil
 	case err == unix.EXDEV:
-		return errAcross
+		return fmt.Errorf("%w; %s", errAcross, asideAcross)
 	case err == unix.EEXIST:
 		return changed("this run has put something aside under its name already")
 	case err != nil:
@@ -185,15 +190,12 @@ func (p *Place) makeLike(ctx context.Context, d dir, like string) error {
 // Kept implements [place.Keeper].
 func (p *Place) Kept(ctx context.Context, o place.KeptOptions) iter.Seq2[place.Kept, error] {
 	return func(yield func(place.Kept, error) bool) {
-		bins, err := p.bins()
+		bins, err := p.bins(o)
 		if err != nil {
 			yield(place.Kept{}, &Error{"read", place.Trash, err})
 			return
 		}
 		for _, bin := range bins {
-			if !o.Has(bin) {
-				continue
-			}
 			for k, err := range p.inBin(ctx, bin, o) {
 				if !yield(k, err) {
 					return
@@ -203,8 +205,9 @@ func (p *Place) Kept(ctx context.Context, o place.KeptOptions) iter.Seq2[place.K
 	}
 }
 
-// bins are those in the trash, the oldest first. What else is in it is nobody's.
-func (p *Place) bins() ([]place.Bin, error) {
+// bins are those in the trash that are asked for, the oldest first. What else is in it is
+// nobody's.
+func (p *Place) bins(o place.KeptOptions) ([]place.Bin, error) {
 	d, err := p.openDir(place.Trash, false)
 	if gone(err) {
 		return nil, nil
@@ -220,7 +223,7 @@ func (p *Place) bins() ([]place.Bin, error) {
 	slices.Sort(names)
 	var out []place.Bin
 	for _, name := range names {
-		if bin, ok := place.ParseBin(name); ok {
+		if bin, ok := o.Bin(name); ok {
 			out = append(out, bin)
 		}
 	}
@@ -261,7 +264,7 @@ func (p *Place) inBin(ctx context.Context, bin place.Bin, o place.KeptOptions) i
 			return kind == entry.Dir && o.Reaches(path) || o.Takes(path)
 		}
 		for e, err := range scan.Walk(ctx, root, so) {
-			if err == nil && (e.Path == "" || !o.Takes(e.Path) || e.Kind == entry.Dir && p.hasDir(ctx, e.Path)) {
+			if err == nil && (e.Path == "" || !o.Wants(e) || e.Kind == entry.Dir && p.hasDir(ctx, e.Path)) {
 				continue
 			}
 			if !yield(place.Kept{Entry: e, Bin: bin}, err) {
@@ -276,6 +279,65 @@ func (p *Place) inBin(ctx context.Context, bin place.Bin, o place.KeptOptions) i
 func (p *Place) hasDir(ctx context.Context, path string) bool {
 	now, err := p.lookAt(ctx, path)
 	return err == nil && now.Kind == entry.Dir
+}
+
+// Free implements [place.Keeper].
+func (p *Place) Free(ctx context.Context, k place.Kept) error {
+	if err := p.free(ctx, k); err != nil {
+		return &Error{"look at", k.Entry.Path, err}
+	}
+	return nil
+}
+
+func (p *Place) free(ctx context.Context, k place.Kept) error {
+	if err := p.holdsName(k.Entry.Path); err != nil {
+		return err
+	}
+	now, err := p.lookAt(ctx, k.Entry.Path)
+	switch {
+	case err == nil && (now.Kind != entry.Dir || k.Entry.Kind != entry.Dir):
+		return changed(fmt.Sprintf("a %s has its name", now.Kind))
+	case err != nil && !gone(err):
+		return err
+	case k.Bin.Run == "" || k.Entry.Kind == entry.Dir: // which is not moved
+		return nil
+	}
+	return p.besideTrash(k.Entry.Path)
+}
+
+// besideTrash reports whether something can be moved out of the trash to a path.
+func (p *Place) besideTrash(path string) error {
+	trash, err := p.mountOf(place.Trash)
+	if err != nil {
+		return err
+	}
+	for {
+		path, _ = split(path)
+		switch at, err := p.mountOf(path); {
+		case gone(err) && path != "": // it will be made
+		case err != nil:
+			return err
+		case at != trash:
+			return fmt.Errorf("%w; %s", errAcross, backAcross)
+		default:
+			return nil
+		}
+	}
+}
+
+// mountOf tells the mount of a directory from others; on old kernels that is 0.
+func (p *Place) mountOf(path string) (uint64, error) {
+	d, err := p.openDir(path, false)
+	if err != nil {
+		return 0, err
+	}
+	defer d.close()
+	var st unix.Statx_t
+	err = retry(func() error { return unix.Statx(d.fd, "", unix.AT_EMPTY_PATH, unix.STATX_MNT_ID, &st) })
+	if err != nil || st.Mask&unix.STATX_MNT_ID == 0 {
+		return 0, nil // Then it is found out when it is moved.
+	}
+	return st.Mnt_id, nil
 }
 
 // Restore implements [place.Keeper].
@@ -321,6 +383,8 @@ func (p *Place) restore(ctx context.Context, k place.Kept) (e entry.Entry, err e
 	switch err := p.move(t, d, name); {
 	case gone(err):
 		return e, changed("it is no longer in the trash")
+	case err == unix.EXDEV:
+		return e, fmt.Errorf("%w; %s", errAcross, backAcross)
 	case err == unix.EEXIST:
 		return e, changed("something has its name")
 	case err != nil:
@@ -331,14 +395,14 @@ func (p *Place) restore(ctx context.Context, k place.Kept) (e entry.Entry, err e
 
 // Prune implements [place.Keeper].
 func (p *Place) Prune(ctx context.Context, of string, before time.Time) (n int, err error) {
-	bins, err := p.bins()
+	if of == "" {
+		return 0, nil
+	}
+	bins, err := p.bins(place.KeptOptions{Of: of, Before: before})
 	if err != nil {
 		return 0, &Error{"prune", place.Trash, err}
 	}
 	for _, bin := range bins {
-		if bin.Of != of || !bin.At.Before(before) {
-			continue
-		}
 		if err := p.change(ctx); err != nil {
 			return n, &Error{"prune", place.Trash, err}
 		}
@@ -361,15 +425,12 @@ func (p *Place) removeAll(ctx context.Context, d dir, name string) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	fd, err := openat(d.fd, name, lookOnly|unix.O_DIRECTORY, 0)
+	fd, err := p.openOwn(d, name)
 	if gone(err) {
 		return nil
 	}
 	if err != nil {
 		return inTheWay(err)
-	}
-	if fd, err = p.sameFileSystem(fd); err != nil {
-		return err
 	}
 	inside := dir{fd: fd, path: strings.TrimPrefix(d.path+"/"+name, "/"), owned: true}
 	defer inside.close()
@@ -387,6 +448,23 @@ func (p *Place) removeAll(ctx context.Context, d dir, name string) error {
 		}
 	}
 	return p.opened(d, func() error { return unix.Unlinkat(d.fd, name, unix.AT_REMOVEDIR) })
+}
+
+// openOwn opens a directory that nothing is mounted on: of the same file system, too, that
+// would be somebody else's.
+func (p *Place) openOwn(d dir, name string) (fd int, err error) {
+	how := unix.OpenHow{Flags: lookOnly | unix.O_DIRECTORY, Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_XDEV}
+	err = retry(func() (err error) {
+		fd, err = unix.Openat2(d.fd, name, &how)
+		return err
+	})
+	if needsSteps(err) {
+		fd, err = openat(d.fd, name, lookOnly|unix.O_DIRECTORY, 0)
+	}
+	if err != nil {
+		return -1, err
+	}
+	return p.sameFileSystem(fd)
 }
 
 // isDir reports whether a name is a directory's.

@@ -12,7 +12,7 @@ import (
 )
 
 // bin is what the contract puts aside into.
-var bin = place.Bin{Run: "17-abc", At: time.Date(2026, 11, 23, 14, 8, 27, 0, time.UTC)}
+var bin = place.Bin{Of: "m", Run: "17-abc", At: time.Date(2026, 11, 23, 14, 8, 27, 0, time.UTC)}
 
 // keeper is the place as one that keeps what is removed.
 func (s *suite) keeper() place.Keeper {
@@ -88,6 +88,12 @@ func (s *suite) aside() {
 	if got := keys(s.kept(place.KeptOptions{Under: []string{"e/sub", "d/f", "d/larg"}})); got != "d/f e/sub/ e/sub/f" {
 		s.Errorf("Kept of some gives %s", got)
 	}
+	if got := keys(s.kept(place.KeptOptions{Under: []string{"e/sub/f", "d/f"}, Above: true})); got != "d/f e/ e/sub/ e/sub/f" {
+		s.Errorf("Kept of some with the directories above gives %s", got)
+	}
+	if got := keys(s.kept(place.KeptOptions{Under: []string{"e/sub/f"}, Above: true})); got != "e/ e/sub/ e/sub/f" {
+		s.Errorf("Kept of one with the directories above gives %s", got)
+	}
 	if got := s.kept(place.KeptOptions{Run: "other"}); len(got) > 0 {
 		s.Errorf("Kept of another run gives %s", keys(got))
 	}
@@ -154,8 +160,36 @@ func (s *suite) asideChanged() {
 	s.wants("it was restored already", err, place.ErrChanged)
 }
 
+// free asks what could be brought back, which changes nothing.
+func (s *suite) free() {
+	s.put(s.file("f", "x"))
+	s.makeDir(s.dir("d"))
+	s.put(s.file("d/f", "x"))
+	s.put(s.file("implied/f", "x"))
+	file, dir := s.file("", "").Entry, s.dir("")
+	for _, c := range []struct {
+		path  string
+		like  entry.Entry
+		taken bool
+	}{
+		{"f", file, true}, {"f", dir, !s.traits.Both}, {"d", dir, false}, {"d", file, !s.traits.Both},
+		{"implied", dir, false}, {"implied", file, !s.traits.Both}, {"d/f", file, true},
+		{"none", file, false}, {"none", dir, false}, {"none/deep/f", file, false}, {"none/deep", dir, false}, {"d/none", file, false},
+	} {
+		e := c.like
+		e.Path = c.path
+		switch err := s.keeper().Free(s.Context(), place.Kept{Entry: e}); {
+		case c.taken:
+			s.wants("something stands where the "+e.Kind.String()+" "+c.path+" is to be", err, place.ErrChanged)
+		case err != nil:
+			s.Errorf("the %s %q could not be there: %v", e.Kind, c.path, err)
+		}
+	}
+	s.files(map[string]string{"f": "x", "d/f": "x", "implied/f": "x"})
+}
+
 func (s *suite) prune() {
-	old, young := place.Bin{Run: "old", At: bin.At.Add(-time.Hour)}, place.Bin{Run: "young", At: bin.At.Add(time.Hour)}
+	old, young := place.Bin{Of: bin.Of, Run: "old", At: bin.At.Add(-time.Hour)}, place.Bin{Of: bin.Of, Run: "young", At: bin.At.Add(time.Hour)}
 	theirs := place.Bin{Of: "other", Run: "theirs", At: old.At}
 	for _, b := range []place.Bin{old, bin, young, theirs} {
 		dir := s.makeDir(s.dir(b.Run))
@@ -171,6 +205,9 @@ func (s *suite) prune() {
 		place.Trash + "/20201301T000000Z-a/f": "",
 	} {
 		s.WriteBehind(path, content)
+	}
+	if n, err := s.keeper().Prune(s.Context(), "", young.At.Add(time.Hour)); err != nil || n != 0 {
+		s.Fatalf("Prune of no mirror's gave %d, %v", n, err)
 	}
 	n, err := s.keeper().Prune(s.Context(), bin.Of, bin.At)
 	if err != nil || n != 1 && !s.traits.Versioned {

@@ -57,6 +57,7 @@ func Run(t *testing.T, open func(t *testing.T) Under) {
 		{"Remove of what changed", (*suite).removeChanged},
 		{"what is put aside comes back", (*suite).aside},
 		{"what changed is not put aside, nor written over", (*suite).asideChanged},
+		{"what could be brought back is told", (*suite).free},
 		{"what was put aside long ago is pruned", (*suite).prune},
 		{"the name of the trash is reserved", (*suite).reserved},
 		{"a place to be read only puts nothing aside", (*suite).asideReadOnly},

@@ -57,26 +57,6 @@ func (p *Place) aside(ctx context.Context, bin *place.Bin, have []entry.Entry, c
 	return kept
 }
 
-// forgo takes back what was put aside of entries that turned out not to be removed.
-func (p *Place) forgo(ctx context.Context, bin *place.Bin, have []entry.Entry, chosen []int, errs []error) {
-	var keys []string
-	for _, i := range chosen {
-		if bin == nil || p.stays(have[i]) || !errors.Is(errs[i], place.ErrChanged) && !errors.Is(errs[i], place.ErrNotEmpty) {
-			continue
-		}
-		// Whoever was handed the same item may have removed what the copy is of.
-		key := binKey(*bin, have[i].Key())
-		now, err := p.b.Stat(ctx, have[i].Key())
-		aside, aerr := p.b.Stat(ctx, key)
-		if err == nil && aerr == nil && unlike(now, aside) == "" {
-			keys = append(keys, key)
-		}
-	}
-	if len(keys) > 0 {
-		_ = p.b.Delete(ctx, keys) // What stays is pruned with the rest.
-	}
-}
-
 // copyAside has the server copy an object into a bin, and compares; false if it is gone.
 func (p *Place) copyAside(ctx context.Context, bin place.Bin, e entry.Entry) (there bool, err error) {
 	key := e.Key()
@@ -86,6 +66,10 @@ func (p *Place) copyAside(ctx context.Context, bin place.Bin, e entry.Entry) (th
 	}
 	o, err := p.b.Stat(ctx, key)
 	if errors.Is(err, bucket.ErrNotFound) {
+		if e.Kind == entry.Dir {
+			err = p.impliedAside(ctx, e, to)
+			return err == nil, err
+		}
 		return false, nil
 	}
 	if err != nil {
@@ -104,6 +88,16 @@ func (p *Place) copyAside(ctx context.Context, bin place.Bin, e entry.Entry) (th
 		return false, fmt.Errorf("put it aside: %w", explain(err))
 	}
 	return true, p.copied(ctx, o, to)
+}
+
+// impliedAside puts into a bin what is known of a directory that only what lay in it implied,
+// unless it was put there already.
+func (p *Place) impliedAside(ctx context.Context, e entry.Entry, to string) error {
+	_, err := p.b.Put(ctx, to, http.NoBody, 0, bucket.PutOptions{Meta: stored(e).Meta(), MTime: time.Unix(0, e.MTime), IfNoneMatch: true})
+	if err != nil && !errors.Is(err, bucket.ErrPrecondition) {
+		return fmt.Errorf("put it aside: %w", explain(err))
+	}
+	return nil
 }
 
 // inPieces is how an object is copied in parts, with all that belongs to it.
@@ -172,15 +166,15 @@ func (p *Place) inTrash(ctx context.Context, o place.KeptOptions) iter.Seq2[plac
 			var k place.Kept
 			if err == nil {
 				name, key, _ := strings.Cut(object.Key[len(trashDir):], "/")
-				bin, ok := place.ParseBin(name)
-				if !ok || key == "" || !o.Has(bin) {
+				bin, ok := o.Bin(name)
+				if !ok || key == "" {
 					continue
 				}
-				k.Bin, object.Key = bin, key
-				k.Entry, err = p.entryOf(object)
-			}
-			if err == nil && !o.Takes(k.Entry.Path) {
-				continue
+				object.Key = key
+				e, bad := p.entryOf(object)
+				if k, err = keptAs(key, e, bad, bin, o); err == nil && k.Entry.Path == "" {
+					continue
+				}
 			}
 			if err == nil && k.Entry.Kind == entry.Dir {
 				var now bool
@@ -195,6 +189,18 @@ func (p *Place) inTrash(ctx context.Context, o place.KeptOptions) iter.Seq2[plac
 	}
 }
 
+// keptAs is the entry of a key, or what is wrong with it, as what is kept; zero if it is not
+// asked for.
+func keptAs(key string, e entry.Entry, bad error, bin place.Bin, o place.KeptOptions) (k place.Kept, err error) {
+	switch {
+	case bad == nil && o.Wants(e):
+		return place.Kept{Entry: e, Bin: bin}, nil
+	case bad != nil && o.TakesKey(key):
+		return place.Kept{Bin: bin}, &place.KeptError{Key: key, Err: bad}
+	}
+	return k, nil
+}
+
 // deleted streams what lies under delete markers.
 func (p *Place) deleted(ctx context.Context, o place.KeptOptions) iter.Seq2[place.Kept, error] {
 	return func(yield func(place.Kept, error) bool) {
@@ -205,6 +211,9 @@ func (p *Place) deleted(ctx context.Context, o place.KeptOptions) iter.Seq2[plac
 				yield(place.Kept{}, fmt.Errorf("list what was deleted in %s: %w", p, err))
 				return
 			}
+		}
+		if o.Above && p.stays(entry.Entry{Kind: entry.Dir}) {
+			prefix, _, _ = strings.Cut(prefix, "/")
 		}
 		var marker bucket.Version
 		for v, err := range p.b.Versions(ctx, prefix) {
@@ -220,19 +229,37 @@ func (p *Place) deleted(ctx context.Context, o place.KeptOptions) iter.Seq2[plac
 			}
 			at := marker.Modified
 			marker = bucket.Version{}
-			e, err := entry.FromMeta(v.Key, v.Size, nil)
-			_, trash := place.InTrash(e.Path)
-			if err == nil && (trash || at.Before(o.Since) || !o.Takes(e.Path)) {
+			if _, trash := place.InTrash(v.Key); trash || at.Before(o.Since) {
 				continue
 			}
-			if err != nil {
-				err = fmt.Errorf("list what was deleted in %s: %w", p, err)
-			}
-			if !yield(place.Kept{Entry: e, Bin: place.Bin{At: at}}, err) {
+			e, bad := entry.FromMeta(v.Key, v.Size, nil)
+			k, err := keptAs(v.Key, e, bad, place.Bin{At: at}, o)
+			if (err != nil || k.Entry.Path != "") && !yield(k, err) {
 				return
 			}
 		}
 	}
+}
+
+// Free implements [place.Keeper].
+func (p *Place) Free(ctx context.Context, k place.Kept) error {
+	e, key := k.Entry, k.Entry.Key()
+	if err := p.clear(ctx, e); err != nil {
+		return err
+	}
+	if e.Kind != entry.Dir {
+		switch _, err := p.b.Stat(ctx, key); {
+		case err == nil:
+			return p.changed("look at", key, "something has its name")
+		case !errors.Is(err, bucket.ErrNotFound):
+			return err
+		}
+	}
+	by, err := p.obstacle(ctx, key)
+	if err == nil && by != "" {
+		err = p.hidden(key, by)
+	}
+	return err
 }
 
 // Restore implements [place.Keeper].
@@ -302,7 +329,7 @@ func (p *Place) bringBack(ctx context.Context, from, key string) error {
 	}
 	version := ""
 	if o.Size > buffered {
-		version, err = "", p.copyBack(ctx, o, from, key)
+		err = p.copyBack(ctx, o, from, key)
 	} else {
 		version, err = p.writeBack(ctx, o, from, key)
 	}
@@ -319,14 +346,18 @@ func (p *Place) bringBack(ctx context.Context, from, key string) error {
 	return nil
 }
 
-// copyBack has the server copy: only in parts it does so under a condition.
+// copyBack has the server copy: only in parts it does so under a condition. Of what it
+// copied so it has no checksum; it makes one when it copies that onto itself.
 func (p *Place) copyBack(ctx context.Context, o bucket.Object, from, key string) error {
 	c, err := p.inPieces(key, o)
 	if err != nil {
 		return err
 	}
 	c.IfNoneMatch = true
-	_, err = p.b.Copy(ctx, from, key, c)
+	etag, err := p.b.Copy(ctx, from, key, c)
+	if err == nil && o.CRC32C != nil && o.Size <= p.copyAbove {
+		_, err = p.b.SetMeta(ctx, key, bucket.SetMetaOptions{Meta: c.Meta, MTime: c.MTime, Headers: c.Headers, IfMatch: etag, Rewrite: true})
+	}
 	return explain(err)
 }
 
@@ -357,6 +388,10 @@ func (p *Place) writeBack(ctx context.Context, o bucket.Object, from, key string
 
 // Prune implements [place.Keeper]. What a bucket with versions keeps is its lifecycle's.
 func (p *Place) Prune(ctx context.Context, of string, before time.Time) (n int, err error) {
+	if of == "" {
+		return 0, nil
+	}
+	o := place.KeptOptions{Of: of, Before: before}
 	for {
 		c, err := p.b.Children(ctx, trashDir)
 		if err != nil {
@@ -364,8 +399,7 @@ func (p *Place) Prune(ctx context.Context, of string, before time.Time) (n int, 
 		}
 		pruned := 0
 		for _, dir := range c.Dirs {
-			bin, ok := place.ParseBin(strings.TrimSuffix(strings.TrimPrefix(dir, trashDir), "/"))
-			if !ok || bin.Of != of || !bin.At.Before(before) {
+			if _, ok := o.Bin(strings.TrimSuffix(strings.TrimPrefix(dir, trashDir), "/")); !ok {
 				continue
 			}
 			if err := p.empty(ctx, dir); err != nil {

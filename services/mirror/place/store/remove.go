@@ -45,12 +45,10 @@ func (p *Place) remove(ctx context.Context, have []entry.Entry, bin *place.Bin) 
 	for chunk := range slices.Chunk(files, removing) {
 		chunk = p.aside(ctx, bin, have, chunk, errs)
 		p.removeFiles(ctx, have, chunk, errs)
-		p.forgo(ctx, bin, have, chunk, errs)
 	}
 	for _, depth := range slices.Backward(slices.Sorted(maps.Keys(dirs))) {
 		chosen := p.aside(ctx, bin, have, dirs[depth], errs)
 		p.removeDirs(ctx, have, chosen, errs)
-		p.forgo(ctx, bin, have, chosen, errs)
 	}
 	return errs
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -104,18 +105,27 @@ func (p *Place) noFile(ctx context.Context, dir string) error {
 // checkVisible looks above a key that was written for the first one of a directory,
 // and takes the object back if nobody would see it.
 func (p *Place) checkVisible(ctx context.Context, key, version string) error {
-	if p.traits.Both || p.visible.has(key) {
-		return nil
+	by, err := p.obstacle(ctx, key)
+	if err != nil || by == "" {
+		return err
 	}
-	by, err := p.b.Obstacle(ctx, key, func(dir string) bool { return p.visible.has(dir + "x") })
+	return errors.Join(p.hidden(key, by), p.takeBack(ctx, key, version))
+}
+
+// obstacle names the object that would hide a key; "" if there is none.
+func (p *Place) obstacle(ctx context.Context, key string) (by string, err error) {
+	if p.traits.Both || p.visible.has(key) {
+		return "", nil
+	}
+	by, err = p.b.Obstacle(ctx, key, func(dir string) bool { return p.visible.has(dir + "x") })
 	if err != nil {
-		return fmt.Errorf("look for what would hide %q: %w", key, explain(err))
+		return "", fmt.Errorf("look for what would hide %q: %w", key, explain(err))
 	}
 	if by == "" {
 		p.visible.saw(key)
-		return nil
+		return "", nil
 	}
-	return errors.Join(p.hidden(key, fmt.Sprintf("%q", by)), p.takeBack(ctx, key, version))
+	return strconv.Quote(by), nil
 }
 
 // hidden says that an object would not be listed because of another one.
