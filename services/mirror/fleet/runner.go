@@ -12,7 +12,9 @@ import (
 
 	"github.com/firedrill/firedrill/pkg/bus"
 	"github.com/firedrill/firedrill/pkg/drill"
+	"github.com/firedrill/firedrill/pkg/machine"
 	"github.com/firedrill/firedrill/services/mirror/engine"
+	"github.com/firedrill/firedrill/services/mirror/heavy"
 	"github.com/firedrill/firedrill/services/mirror/job"
 	"github.com/firedrill/firedrill/services/mirror/plan"
 	"github.com/firedrill/firedrill/services/mirror/runlog"
@@ -254,6 +256,25 @@ func (r *runner) carry(ctx context.Context, h *held, q *request) (Event, error) 
 	return e, nil
 }
 
+// ByDrill asks for the runs of mirrors that are steps of drills.
+const ByDrill = "drill"
+
+// work is what the run, which has all else that it waits for, is to the machine's other heavy
+// work; nil where it is none. A drill's step never waits for others: its time is what the
+// drill measures. The caller ends it.
+func (r *runner) work(ctx context.Context, h *held, q *request, p *beats) *heavy.Work {
+	if q.event.By == ByDrill {
+		return nil
+	}
+	return heavy.OfMirror(ctx, q.mirror, heavy.Options{
+		Locks: r.Env.Locks, By: job.Called(q.mirror), Long: r.Long,
+		Waits: func(first *machine.Head) {
+			h.slot.release() // Who waits is in nobody's way.
+			p.waits(first)
+		},
+	})
+}
+
 // begins says that a run has the mirror open, or cannot open it.
 func (r *runner) begins(q *request) {
 	r.Log.Info("a mirror's run begins", "mirror", q.mirror.Name, "run", q.event.Run, "by", q.event.By, "do", q.event.Do)
@@ -278,6 +299,9 @@ func (r *runner) sync(ctx context.Context, h *held, q *request, p *beats) (out s
 	o := q.task.sync
 	o.Watch = p.Feel
 	if q.mirror.Snapshots != nil {
+		load := r.work(ctx, h, q, p)
+		defer load.End()
+		o.Pass = load.Pass
 		out.Result, err = r.snapshots(ctx, q, o)
 		return out, err
 	}
@@ -302,6 +326,9 @@ func (r *runner) sync(ctx context.Context, h *held, q *request, p *beats) (out s
 		r.noteEnd(ctx, q, job.Result{}, err)
 		return out, err
 	}
+	load := r.work(ctx, h, q, p)
+	defer load.End()
+	o.Pass = load.Pass
 	out.Result, err = r.carryOut(ctx, j, q.mirror.Name, q.event.Run, p.read, o)
 	r.noteEnd(ctx, q, out.Result, err)
 	if !o.DryRun {

@@ -224,14 +224,17 @@ func (j *Job) disowned(d *engine.Done, dry bool) bool {
 
 // mendRights sets modes and owners in the destination by the job's rules: after
 // the copy, never beside it. It returns how many entries were changed; what could
-// not be changed is in the report.
-func (j *Job) mendRights(ctx context.Context, report *engine.Report) (int64, error) {
+// not be changed is in the report. pass, if not nil, is asked before each, as by the run.
+func (j *Job) mendRights(ctx context.Context, pass func(context.Context) error, report *engine.Report) (int64, error) {
 	if len(j.spec.rights) == 0 {
 		return 0, nil
 	}
 	dest := j.places[plan.Dest]
 	n := int64(0)
 	for e, err := range dest.Entries(ctx, j.listOptions()) {
+		if err == nil && pass != nil {
+			err = pass(ctx)
+		}
 		if err != nil {
 			return n, fmt.Errorf("set permissions in %s: %w", dest, err)
 		}
