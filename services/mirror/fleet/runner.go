@@ -25,6 +25,8 @@ import (
 type runner struct {
 	Config
 	turns *turns
+	// turn says what a job needs for itself; it asks the file system.
+	turn func(drill.Mirror, job.Use) job.Turn
 	// slots bound the runs that have begun.
 	slots chan struct{}
 	// single says that no other process has a part in its runs, nor this one by the
@@ -33,7 +35,7 @@ type runner struct {
 }
 
 func newRunner(c Config) *runner {
-	return &runner{Config: c, turns: newTurns(), slots: make(chan struct{}, c.Runs)}
+	return &runner{Config: c, turns: newTurns(), turn: c.Env.Turn, slots: make(chan struct{}, c.Runs)}
 }
 
 // request is one that is in this process's hands, as a run of its own: nothing of another
@@ -42,6 +44,8 @@ type request struct {
 	message bus.Message
 	mirror  drill.Mirror
 	task    task
+	// needs is what the run needs for itself.
+	needs job.Turn
 	// event is what all that is told of it has in common.
 	event Event
 	calls *calls
@@ -87,9 +91,8 @@ func (r *runner) attempt(ctx context.Context, q *request) error {
 	defer cancel(nil)
 	q.calls, q.waits = &calls{run: q.event.Run, cancel: cancel}, &waits{runner: r, event: q.event}
 	wg.Go(func() { r.awaitCancel(ctx, q.mirror.Name, q.message.Seq, q.calls) })
-	q.waits.begin(ctx, "")
-	defer q.waits.over()
 	err := r.inTurn(ctx, q)
+	q.waits.over()
 	if err != nil && errors.Is(context.Cause(ctx), ErrCancelled) {
 		return r.tell(context.WithoutCancel(ctx), KindCancelled, q.event) // before it began
 	}
@@ -98,23 +101,48 @@ func (r *runner) attempt(ctx context.Context, q *request) error {
 
 // inTurn makes the run when it has its turn.
 func (r *runner) inTurn(ctx context.Context, q *request) error {
-	if q.message.Delivered <= maxTries { // else it is only to be answered
-		done, err := r.turns.take(ctx, q.mirror.Name, r.Env.Turn(q.mirror, q.task.use()))
-		if err != nil {
-			return err
-		}
-		defer done()
+	if q.message.Delivered > maxTries { // It is only to be answered.
+		q.waits.begin(ctx, "")
+		return r.once(ctx, q)
 	}
+	if err := r.look(ctx, q); err != nil {
+		return err
+	}
+	q.waits.begin(ctx, "")
+	done, err := r.turns.take(ctx, q.mirror.Name, q.needs)
+	if err != nil {
+		return err
+	}
+	defer done()
 	return r.unlocked(ctx, q)
+}
+
+// look finds out what the run needs for itself. A mount that does not answer keeps whoever
+// follows its links for ever: such a run tells that it stands still, as one that has begun
+// does, and is called off all the same.
+func (r *runner) look(ctx context.Context, q *request) error {
+	found := make(chan job.Turn, 1)
+	go func() { found <- r.turn(q.mirror, q.task.use()) }() // which goes on with the mount alone
+	p := newBeats(r, q.mirror, q.event)
+	var told sync.WaitGroup
+	defer told.Wait()
+	beat, stop := context.WithCancel(ctx)
+	defer stop()
+	told.Go(func() { p.publish(beat) })
+	select {
+	case q.needs = <-found:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // unlocked makes the run, and again and again tries to, while somebody runs the mirror at
 // the command line, or another process of this machine works on one of its places:
 // meanwhile others have the slot and the lease.
 func (r *runner) unlocked(ctx context.Context, q *request) error {
-	needs := r.Env.Turn(q.mirror, q.task.use())
 	once := func() error {
-		end, err := r.Env.Begin(ctx, needs)
+		end, err := r.Env.Begin(ctx, q.needs)
 		if err == nil {
 			err = errors.Join(r.once(ctx, q), end())
 		}

@@ -45,6 +45,10 @@ func TestNothingIsBegunWithoutLeave(t *testing.T) {
 		_, err := j.Sync(ctx, SyncOptions{Pass: pass})
 		return err
 	}
+	looking := func(ctx context.Context, j *Job, pass func(context.Context) error) error {
+		_, err := j.Sync(ctx, SyncOptions{DryRun: true, Pass: pass}) // which sets no permissions
+		return err
+	}
 	count := func(is func(os.FileInfo) bool) (n int) {
 		t.Helper()
 		all, err := os.ReadDir(w.to)
@@ -67,11 +71,17 @@ func TestNothingIsBegunWithoutLeave(t *testing.T) {
 		t.Errorf("%d were copied", n)
 	}
 	w.whole()
-	// What is as it was left is asked about now and then.
+	// Of what is as it was left it asks at the beginning, and then now and then.
+	few := between(t, drill.MirrorCopy, false)
+	few.write("f", "content")
+	few.whole()
+	few, w = w, few
+	cut("looking at one that is equal", 0, looking)
+	few, w = w, few
 	for i := range files {
 		must(t, os.Chmod(filepath.Join(w.to, fmt.Sprintf("f%04d", i)), 0o600))
 	}
-	cut("looking at what is equal", 3, run)
+	cut("looking at what is equal", 3, looking)
 	cut("setting permissions", 300, run)
 	if n := count(func(i os.FileInfo) bool { return i.Mode().Perm() == 0o640 }); n == 0 || n == files {
 		t.Errorf("of %d the permissions were set", n)
