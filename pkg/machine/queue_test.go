@@ -101,6 +101,9 @@ func TestAQueueThatCannotBeUsed(t *testing.T) {
 	over, cancel := context.WithCancel(t.Context())
 	cancel()
 	b := queued(t, l, "b")
+	if got := ahead(t, b); got != "a" {
+		t.Errorf("before the second is %q", got)
+	}
 	// Somebody looks at the queue for a long time.
 	_, err = l.Post(t.Context(), "jobs", func([][]byte) ([]byte, error) {
 		_, err := b.Head(over)
