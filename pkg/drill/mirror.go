@@ -84,6 +84,10 @@ type Mirror struct {
 	OneFileSystem bool `json:"oneFileSystem,omitempty"`
 	// BytesPerSecond bounds the content that is read; 0 is no limit.
 	BytesPerSecond int64 `json:"bytesPerSecond,omitempty"`
+	// Heavy says whether its jobs are heavy work, which a machine does one after the other:
+	// true from their beginning, false never; left out, from their second minute on, but
+	// never with bytesPerSecond.
+	Heavy *bool `json:"heavy,omitempty"`
 	// Deletes is how much a run may delete.
 	Deletes MirrorDeletes `json:"deletes,omitempty"`
 	// KeepDeleted is how long what a run deletes can be listed and brought back, such as

@@ -102,7 +102,7 @@ type runningJSON struct {
 	// Do is what is done: sync, verify, drift or audit; left out where that is not known.
 	Do       string          `json:"do,omitempty"`
 	Progress *fleet.Progress `json:"progress,omitempty"`
-	// Waits says why a run has not begun yet, which Since is then when it was taken up.
+	// Waits says what a run waits for, which Since is then when it began to wait.
 	Waits string `json:"waits,omitempty"`
 }
 
@@ -122,10 +122,6 @@ func (a *app) fleetView(ctx context.Context) (v *fleetView, done func()) {
 	return &fleetView{s}, s.close
 }
 
-// silent is after how long without an event a run is not taken for running: it tells
-// how far it is every two seconds.
-const silent = time.Minute
-
 // look gives what the fleet's events tell of a mirror that this machine may not know: of its
 // runs, of the last comparison, and of what is under way.
 func (v *fleetView) look(ctx context.Context, name string) (log *runlog.Log, check *runlog.Check, running *runningJSON, err error) {
@@ -143,7 +139,7 @@ func (v *fleetView) look(ctx context.Context, name string) (log *runlog.Log, che
 		}
 		check = later(e.Log.Check, check)
 	}
-	e, _, err := runUnderWay(ctx, v.s.bus, name)
+	e, _, err := fleet.UnderWay(ctx, v.s.bus, name)
 	if err != nil || e.Run == "" {
 		return log, check, nil, err
 	}

@@ -10,7 +10,8 @@ import (
 
 // Kinds of events on mirror.evt.<mirror>.<kind>.
 const (
-	// KindWaiting: the run waits for others, its turn, or whoever has the mirror open.
+	// KindWaiting: the run waits for others, its turn, or whoever has the mirror open; or, after
+	// started, for other heavy work.
 	KindWaiting  = "waiting"
 	KindStarted  = "started"
 	KindProgress = "progress"
@@ -38,7 +39,7 @@ type Event struct {
 	Do string `json:"do,omitempty"`
 	// By says who asked.
 	By string `json:"by,omitempty"`
-	// Since is when a run that is waiting began to wait.
+	// Since is when a run that is waiting began to wait; it goes with its progress, too.
 	Since *time.Time `json:"since,omitempty"`
 	// Reason says why it was rejected, failed, waits or is stalled, and what has drifted.
 	Reason string `json:"reason,omitempty"`
@@ -46,7 +47,7 @@ type Event struct {
 	// where the mirror cannot be run as it is described; else firedrill, or what it needs,
 	// failed.
 	Fault job.Fault `json:"fault,omitempty" jsonschema:"enum=refused,enum=description"`
-	// Progress goes with progress and stalled.
+	// Progress goes with progress and stalled, and with waiting after started.
 	Progress *Progress `json:"progress,omitempty"`
 	// Result goes with finished, of a sync.
 	Result *Result `json:"result,omitempty"`

@@ -5,7 +5,9 @@ import (
 	"time"
 
 	"github.com/firedrill/firedrill/pkg/bus"
+	"github.com/firedrill/firedrill/pkg/drill"
 	"github.com/firedrill/firedrill/services/mirror/engine"
+	"github.com/firedrill/firedrill/services/mirror/job"
 )
 
 // EncodeItem writes an item of work for two places.
@@ -35,7 +37,15 @@ func SendItem(ctx context.Context, b *bus.Bus, at bus.MirrorItem, w *engine.Work
 
 // OnRequest makes the run of one request.
 func OnRequest(ctx context.Context, c Config, m bus.Message) error {
-	r := &runner{Config: c, turns: newTurns(), slots: make(chan struct{}, 1)}
+	c.Runs = 1
+	return newRunner(c).onRequest(ctx, m)
+}
+
+// OnRequestAt is OnRequest where turn says what a job needs.
+func OnRequestAt(ctx context.Context, c Config, turn func(drill.Mirror, job.Use) job.Turn, m bus.Message) error {
+	c.Runs = 1
+	r := newRunner(c)
+	r.turn = turn
 	return r.onRequest(ctx, m)
 }
 

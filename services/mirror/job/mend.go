@@ -23,6 +23,8 @@ type mending struct {
 	report *engine.Report
 	// each, if not nil, is told what would be set, in place of setting it.
 	each func(engine.Done)
+	// pass, if not nil, is asked before each entry, as by the run.
+	pass func(context.Context) error
 	// past is what the run left, next and head where the walk is in it.
 	past engine.Store
 	next func() (plan.Past, error, bool)
@@ -45,7 +47,7 @@ func (j *Job) mendRights(ctx context.Context, o SyncOptions, past engine.Store, 
 		case side == plan.Source && j.held(a, &res.Report):
 		case side == plan.Dest && o.DryRun: // The plan has named what it would set.
 		default:
-			m := &mending{Job: j, side: side, rules: j.ruling(side), place: plainly(j.places[side]), report: &res.Report, past: past}
+			m := &mending{Job: j, side: side, rules: j.ruling(side), place: plainly(j.places[side]), report: &res.Report, past: past, pass: o.Pass}
 			if o.DryRun {
 				m.each = o.Each
 			}
@@ -98,6 +100,9 @@ func (m *mending) all(ctx context.Context, dry bool) error {
 		return err
 	}
 	for e, err := range m.place.Entries(ctx, m.listOptions()) {
+		if err == nil && m.pass != nil {
+			err = m.pass(ctx)
+		}
 		if err != nil {
 			return err
 		}

@@ -36,7 +36,8 @@ type SyncOptions struct {
 	// MayDelete raises the limits of deletes for this run: less than 0 takes them
 	// off, 0 leaves them.
 	MayDelete int64
-	// Each and Watch are as in engine.Job.
+	// Pass, Each and Watch are as in engine.Job.
+	Pass  func(context.Context) error
 	Each  func(engine.Done)
 	Watch func(engine.Progress)
 }
@@ -148,7 +149,7 @@ func (j *Job) engine(o SyncOptions, past engine.Store, a *asked) (*engine.Job, *
 	e := &engine.Job{
 		Places: j.copied(a), Sets: len(j.spec.rights[plan.Source]) > 0, Mode: j.spec.mode, Unedited: j.unedited(), Check: o.Check, Filter: j.filter(),
 		Guards: j.guards(o.MayDelete), DryRun: o.DryRun, AcceptPlaces: o.AcceptPlaces, Boot: bootID(), Store: past, Spill: spill, Pool: o.Pool,
-		Now: j.env.Now, AsOf: j.dataset.moment(), Each: o.Each, Watch: o.Watch,
+		Now: j.env.Now, AsOf: j.dataset.moment(), Pass: o.Pass, Each: o.Each, Watch: o.Watch,
 	}
 	if j.spec.KeepDeleted > 0 {
 		e.Bin = j.bin(o.Run)

@@ -11,9 +11,9 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unicode"
 
 	"github.com/firedrill/firedrill/pkg/drill"
+	"github.com/firedrill/firedrill/pkg/machine"
 	"github.com/firedrill/firedrill/services/mirror/location"
 	"github.com/firedrill/firedrill/services/mirror/plan"
 	"github.com/firedrill/firedrill/services/mirror/state"
@@ -72,13 +72,18 @@ type turnNote struct {
 	Writes [2]bool   `json:"writes"`
 }
 
+// Called is what others of the machine are told of a mirror.
+func Called(m drill.Mirror) string {
+	if m.Name == "" {
+		return fmt.Sprintf("the mirror of %s to %s", m.From, m.To)
+	}
+	return "mirror " + m.Name
+}
+
 // Turn says what a job of a mirror needs. What cannot be understood of its places is
 // refused when they are opened.
 func (e Env) Turn(m drill.Mirror, u Use) Turn {
-	t := Turn{note: turnNote{By: "mirror " + m.Name, PID: os.Getpid()}}
-	if m.Name == "" {
-		t.note.By = fmt.Sprintf("the mirror of %s to %s", m.From, m.To)
-	}
+	t := Turn{note: turnNote{By: Called(m), PID: os.Getpid()}}
 	for side, text := range []string{m.From, m.To} {
 		l, err := location.Parse(text)
 		if err != nil {
@@ -140,19 +145,17 @@ func (t Turn) Against(o Turn) (place location.Location, against bool) {
 // turns are taken.
 func (e Env) Begin(ctx context.Context, t Turn) (end func() error, err error) {
 	t.note.Since = e.Now().UTC()
-	note, err := json.Marshal(t.note)
-	if err != nil {
-		return nil, err
-	}
-	posted, err := e.Locks.Post(ctx, "mirrors", note, func(other []byte) error {
-		o, ok := readTurn(other)
-		if !ok {
-			return nil // nobody's who means well
+	posted, err := e.Locks.Post(ctx, "mirrors", func(others [][]byte) ([]byte, error) {
+		for _, other := range others {
+			o, ok := readTurn(other)
+			if !ok {
+				continue // nobody's who means well
+			}
+			if place, against := t.Against(o); against {
+				return nil, &state.LockedError{Dir: place.String(), By: o.note.By, PID: o.note.PID, Since: o.note.Since}
+			}
 		}
-		if place, against := t.Against(o); against {
-			return &state.LockedError{Dir: place.String(), By: o.note.By, PID: o.note.PID, Since: o.note.Since}
-		}
-		return nil
+		return json.Marshal(t.note)
 	})
 	if errors.Is(err, state.ErrLocked) || err != nil && ctx.Err() != nil {
 		return nil, err
@@ -165,12 +168,7 @@ func readTurn(note []byte) (t Turn, ok bool) {
 	if json.Unmarshal(note, &t.note) != nil {
 		return t, false
 	}
-	t.note.By = strings.Map(func(c rune) rune {
-		if unicode.IsPrint(c) {
-			return c
-		}
-		return -1
-	}, t.note.By)
+	t.note.By = machine.Printable(t.note.By)
 	for side, quoted := range t.note.At {
 		text, err := strconv.Unquote(quoted)
 		if err != nil {

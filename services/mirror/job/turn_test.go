@@ -100,7 +100,9 @@ func TestWhoHasAPlaceIsTold(t *testing.T) {
 	}
 	must(t, end())
 	// What nobody wrote who means well keeps nobody out.
-	p, err := locks.Post(t.Context(), "mirrors", []byte(`{"at":["x","y"],"writes":[true,true]}`), func([]byte) error { return nil })
+	p, err := locks.Post(t.Context(), "mirrors", func([][]byte) ([]byte, error) {
+		return []byte(`{"at":["x","y"],"writes":[true,true]}`), nil
+	})
 	must(t, err)
 	end, err = env.Begin(t.Context(), env.Turn(drill.Mirror{Name: "in", From: "dir:/x", To: "dir:/y"}, Runs))
 	must(t, errors.Join(err, end(), p.Remove()))
