@@ -164,7 +164,7 @@ func TestBadInventories(t *testing.T) {
 		mirrorOf("verify: {level: L2}"):                                    `spec.mirrors[0].verify: say when`,
 		mirrorOf("verify: {level: L5, every: 1h}"):                         `spec.mirrors[0].verify.level: "L5": this must be L1, L2, L3 or L4`,
 		mirrorOf("verify: {every: 1ms}"):                                   `spec.mirrors[0].verify.every: "1ms": this must lie between`,
-		mirrorOf("verify: {daily: \"4:00\"}"):                              `spec.mirrors[0].verify.daily: "4:00": this is a time of day in UTC`,
+		mirrorOf("verify: {daily: \"4:00\"}"):                              `spec.mirrors[0].verify.daily: "4:00": this is a time of day, such as 02:30`,
 		mirrorOf("verify: {every: 1h, daily: \"04:00\"}"):                  `spec.mirrors[0].verify.daily: "04:00": there is every already`,
 		mirrorOf("snapshots: {}, verify: {every: 1h}"):                     `spec.mirrors[0].verify: what is brought over as snapshots`,
 		mirrorOf("bytesPerSecond: -1"):                                     `spec.mirrors[0].bytesPerSecond: "-1"`,

@@ -103,8 +103,15 @@ type Mirror struct {
 	Snapshots *MirrorSnapshots `json:"snapshots,omitempty"`
 	// Every is how often the mirror runs by itself; 0 is only when asked.
 	Every event.Duration `json:"every,omitempty"`
-	// Daily is the time of day, in UTC and as 02:30, at which it runs by itself.
+	// Daily is the time of day, as 02:30, at which it runs by itself.
 	Daily string `json:"daily,omitempty"`
+	// Zone is the IANA name of the zone that Daily is in, such as Europe/Berlin; UTC if left
+	// out.
+	Zone string `json:"zone,omitempty"`
+	// After names mirrors that come first: a run that the mirror makes by itself waits until
+	// the last run of each of them left nothing undone, and was later than its own last one
+	// of that kind.
+	After []string `json:"after,omitempty"`
 	// Check is what the runs that the mirror makes by itself go by for To: state (what the
 	// last run left there), listing (its listing), audit (hashes only: what has none is
 	// read) or auto (state while the last listing is younger than 24h, else listing); auto
@@ -123,27 +130,11 @@ type MirrorVerification struct {
 	// Level is L1 (names, sizes and ETags), L2 (the checksums that a store keeps), L3 (each
 	// content is read once in 30 days) or L4 (each is read now); L1 if left out.
 	Level string `json:"level,omitempty" jsonschema:"enum=L1,enum=L2,enum=L3,enum=L4"`
-	// Every is how often; Daily, of which one is given, the time of day in UTC, as 04:00.
+	// Every is how often; Daily, of which one is given, the time of day, as 04:00.
 	Every event.Duration `json:"every,omitempty"`
 	Daily string         `json:"daily,omitempty"`
-}
-
-// Cadence is when something is done by itself: every so often, or at a time of day in UTC.
-// The zero value is never.
-type Cadence struct {
-	Every event.Duration
-	Daily string
-}
-
-// Cadence is when the mirror does something by itself: MirrorSync or MirrorVerify.
-func (m Mirror) Cadence(what string) Cadence {
-	switch {
-	case what == MirrorSync:
-		return Cadence{m.Every, m.Daily}
-	case what == MirrorVerify && m.Verify != nil:
-		return Cadence{m.Verify.Every, m.Verify.Daily}
-	}
-	return Cadence{}
+	// Zone is that of Daily, as the mirror's is.
+	Zone string `json:"zone,omitempty"`
 }
 
 // MirrorSnapshots is how snapshots are brought over: from a dataset to another one, which
@@ -246,6 +237,7 @@ func (c *checker) checkMirrors(ms []Mirror) {
 	for i, m := range ms {
 		c.checkMirror(fmt.Sprintf("spec.mirrors[%d]", i), m)
 	}
+	c.checkOrder(ms)
 }
 
 func (c *checker) checkMirror(at string, m Mirror) {
@@ -291,17 +283,6 @@ func (c *checker) checkMirror(at string, m Mirror) {
 	c.checkVerification(at+".verify", m)
 	for i, p := range m.Permissions {
 		c.checkPermission(fmt.Sprintf("%s.permissions[%d]", at, i), p)
-	}
-}
-
-// checkCadence checks when something is done by itself; never is fine.
-func (c *checker) checkCadence(at string, when Cadence) {
-	c.between(at+".every", when.Every, time.Second, 365*24*time.Hour)
-	if when.Daily != "" && !clockPattern().MatchString(when.Daily) {
-		c.add(at+".daily", when.Daily, "this is a time of day in UTC, such as 02:30")
-	}
-	if when.Every != 0 && when.Daily != "" {
-		c.add(at+".daily", when.Daily, "there is every already: use one of them")
 	}
 }
 

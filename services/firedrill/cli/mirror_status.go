@@ -168,7 +168,7 @@ func newer(a, b *runlog.Log) bool {
 // status gathers what is known.
 func (s *subject) status(ctx context.Context, v *fleetView) (*mirrorStatus, error) {
 	syncs, verifies := s.Cadence(drill.MirrorSync), s.Cadence(drill.MirrorVerify)
-	st := &mirrorStatus{Name: s.Name, From: s.From, To: s.To, Mode: modeOf(s.Mode), Filter: s.Filter, Check: s.log.Check, Schedule: schedule(syncs), VerifySchedule: schedule(verifies), dir: s.env.StateDir}
+	st := &mirrorStatus{Name: s.Name, From: s.From, To: s.To, Mode: modeOf(s.Mode), Filter: s.Filter, Check: s.log.Check, Schedule: syncs.String(), VerifySchedule: verifies.String(), dir: s.env.StateDir}
 	if !s.named && s.log.Mirror.From == "" {
 		st.Mode = ""
 	}
@@ -237,16 +237,6 @@ func (st *mirrorStatus) state() string {
 
 func modeOf(mode string) string { return cmp.Or(mode, drill.MirrorCopy) }
 
-func schedule(c drill.Cadence) string {
-	switch {
-	case c.Every > 0:
-		return "every " + c.Every.String()
-	case c.Daily != "":
-		return "daily at " + c.Daily + " UTC"
-	}
-	return ""
-}
-
 // next is when a mirror does something by itself next; nil if it does not. While what is due
 // waits for others, that is since when it does: ticks that come meanwhile bring no other one.
 func (v *fleetView) next(ctx context.Context, mirror, what string, c drill.Cadence) (*time.Time, error) {
@@ -256,9 +246,13 @@ func (v *fleetView) next(ctx context.Context, mirror, what string, c drill.Caden
 	if since, overdue, err := fleet.Overdue(ctx, v.s.bus, mirror, what); overdue || err != nil {
 		return &since, err
 	}
-	last, scheduled, err := v.s.bus.MirrorTicked(ctx, bus.MirrorSchedule{Mirror: mirror, What: what})
-	if err != nil || !scheduled {
+	t, err := v.s.bus.MirrorTimes(ctx, bus.MirrorSchedule{Mirror: mirror, What: what})
+	if err != nil || t.Spec == "" {
 		return nil, err
+	}
+	last := t.Set
+	if t.TickSeq > 0 {
+		last = t.Ticked
 	}
 	at := nextTime(c, last, time.Now())
 	return &at, nil
@@ -273,16 +267,7 @@ func nextTime(c drill.Cadence, last, now time.Time) time.Time {
 		}
 		return at.UTC().Round(time.Second)
 	}
-	clock, err := time.Parse("15:04", c.Daily)
-	if err != nil {
-		return time.Time{} // no inventory with that is read
-	}
-	now = now.UTC()
-	at := time.Date(now.Year(), now.Month(), now.Day(), clock.Hour(), clock.Minute(), 0, 0, time.UTC)
-	if !at.After(now) {
-		at = at.AddDate(0, 0, 1)
-	}
-	return at
+	return c.Next(now).UTC()
 }
 
 // print writes the status for people.

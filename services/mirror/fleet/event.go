@@ -10,8 +10,9 @@ import (
 
 // Kinds of events on mirror.evt.<mirror>.<kind>.
 const (
-	// KindWaiting: the run waits for others, its turn, or whoever has the mirror open; or, after
-	// started, for other heavy work.
+	// KindWaiting: the run waits for others, its turn, or whoever has the mirror open, or, after
+	// started, for other heavy work; or, as yet without a name, for the mirrors that come first,
+	// which is told once.
 	KindWaiting  = "waiting"
 	KindStarted  = "started"
 	KindProgress = "progress"
@@ -32,9 +33,10 @@ func ends(kind string) bool {
 
 // Event is what is published of a run, which a comparison is, too.
 type Event struct {
-	Mirror string    `json:"mirror"`
-	Run    string    `json:"run"`
-	At     time.Time `json:"at"`
+	Mirror string `json:"mirror"`
+	// Run is "" where a run waits that is not asked for before other mirrors have run.
+	Run string    `json:"run"`
+	At  time.Time `json:"at"`
 	// Do is what is done: sync, verify, drift or audit; left out where that is not known.
 	Do string `json:"do,omitempty"`
 	// By says who asked.

@@ -2,6 +2,7 @@ package fleet
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/firedrill/firedrill/pkg/bus"
@@ -58,4 +59,24 @@ var Summary = summary
 // Pending reports whether the last request of a scheduler waits.
 func Pending(ctx context.Context, c Config, who, mirror string) (bool, error) {
 	return (&runner{Config: c}).pending(ctx, who, mirror)
+}
+
+// Tend sees once to all that the mirrors of an inventory do by themselves.
+func Tend(ctx context.Context, c Config) error {
+	r := newRunner(c.complete())
+	var errs []error
+	for _, s := range r.scheduled() {
+		errs = append(errs, r.tend(ctx, s, map[bus.MirrorSchedule]bool{}))
+	}
+	return errors.Join(errs...)
+}
+
+// OnTick takes a tick of the clock.
+func OnTick(ctx context.Context, c Config, m bus.Message) error {
+	return newRunner(c.complete()).onTick(ctx, m)
+}
+
+// LookDue says how often a process looks for what is due.
+func LookDue(every time.Duration) func(*Config) {
+	return func(c *Config) { c.dueLook = every }
 }

@@ -36,6 +36,9 @@ type Config struct {
 	// SplitAbove is the size in bytes above which the parts of one file are spread over
 	// the processes; 0 means engine.DefaultSplit.
 	SplitAbove int64
+
+	// dueLook is how often it is looked for what is due; 0 means defaultDueLook.
+	dueLook time.Duration
 }
 
 // waitingRuns is how many requests a process takes at once: those that have to wait
@@ -73,7 +76,7 @@ func Run(ctx context.Context, c Config) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var wg sync.WaitGroup
-	wg.Go(func() { c.schedule(ctx) })
+	wg.Go(func() { r.schedule(ctx) })
 	wg.Go(func() { w.readers.tell(ctx, c) })
 	errs := make([]error, len(queues))
 	for i, q := range queues {
@@ -119,6 +122,9 @@ func (c Config) complete() Config {
 	}
 	if c.Lease == 0 {
 		c.Lease = DefaultLease
+	}
+	if c.dueLook == 0 {
+		c.dueLook = defaultDueLook
 	}
 	return c
 }

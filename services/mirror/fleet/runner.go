@@ -251,7 +251,13 @@ func (r *runner) run(ctx context.Context, h *held, q *request) error {
 	case e.Outcome != nil:
 		return r.tellOutcome(ctx, e)
 	}
-	return r.tell(ctx, KindFinished, e)
+	if err := r.tell(ctx, KindFinished, e); err != nil {
+		return err
+	}
+	if !r.single && e.Result.Whole && !e.Result.DryRun {
+		r.followers(ctx, e.Mirror)
+	}
+	return nil
 }
 
 // carry carries out what is asked for, and gives the event that tells what it came to. The
