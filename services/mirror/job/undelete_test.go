@@ -17,6 +17,7 @@ import (
 	"github.com/minio/minio-go/v7"
 
 	"github.com/firedrill/firedrill/pkg/drill"
+	"github.com/firedrill/firedrill/services/mirror/bucket"
 	"github.com/firedrill/firedrill/services/mirror/engine"
 	"github.com/firedrill/firedrill/services/mirror/engine/enginetest"
 	"github.com/firedrill/firedrill/services/mirror/entry"
@@ -185,6 +186,73 @@ func TestAFileAndADirectoryOfOneNameWereDeleted(t *testing.T) {
 			})
 		}
 	}
+}
+
+// What MinIO would not list, as versions of another object hide it, a dry run does not promise.
+func TestWhatWouldBeHiddenIsNotPromised(t *testing.T) {
+	w, now := keepsDeleted(t, drill.MirrorMirror, true, true)
+	for _, path := range []string{"x/in/it", "stays", "stays2", "stays3"} {
+		w.write(path, path)
+	}
+	w.whole()
+	must(t, os.RemoveAll(filepath.Join(w.from, "x")))
+	w.whole()
+	w.write("x", "a file by now")
+	w.whole()
+	must(t, os.Remove(filepath.Join(w.from, "x")))
+	w.whole()
+	*now = now.Add(time.Hour)
+	for _, dry := range []bool{true, false} {
+		told := w.restore(RestoreOptions{DryRun: dry}, Restoration{Entries: 1, Failed: 1})
+		if len(told) != 2 || told[1].Entry.Path != "x/in" || !errors.Is(told[1].Err, bucket.ErrHidden) {
+			t.Errorf("dry %t: %+v", dry, told)
+		}
+	}
+}
+
+// narrow is a place that cannot hold everything.
+type narrow struct{ place.Keeper }
+
+var errNarrow = errors.New("too long for it")
+
+func (n narrow) Traits() place.Traits {
+	t := n.Keeper.Traits()
+	t.Holds = func(e entry.Entry) error {
+		if e.Path == "long" {
+			return errNarrow
+		}
+		return nil
+	}
+	return t
+}
+
+// What the other side cannot hold stays in the trash, where it would not be deleted again.
+func TestWhatTheOtherSideCannotHoldStays(t *testing.T) {
+	w, _ := keepsDeleted(t, drill.MirrorMirror, false, false)
+	for _, path := range []string{"short", "long", "stays", "stays2", "stays3"} {
+		w.write(path, path)
+	}
+	w.whole()
+	must(t, errors.Join(os.Remove(filepath.Join(w.from, "short")), os.Remove(filepath.Join(w.from, "long"))))
+	w.whole()
+	for _, dry := range []bool{true, false} {
+		w.with(func(j *Job) {
+			k, ok := j.places[plan.Source].(place.Keeper)
+			if !ok {
+				t.Fatal("it keeps nothing")
+			}
+			j.places[plan.Source] = narrow{k}
+			res, err := j.Restore(t.Context(), RestoreOptions{DryRun: dry, Each: func(r Restored) {
+				if errors.Is(r.Err, errNarrow) != (r.Entry.Path == "long") || r.Alone != nil {
+					t.Errorf("dry %t: %q: %v, %v", dry, r.Entry.Path, r.Err, r.Alone)
+				}
+			}})
+			if must(t, err); res.Entries != 1 || res.Failed != 1 {
+				t.Errorf("dry %t: %+v", dry, res)
+			}
+		})
+	}
+	w.restore(RestoreOptions{}, Restoration{Entries: 1})
 }
 
 // A run's directories may have been deleted by another run: they come back for what is in
