@@ -288,11 +288,11 @@ func TestAKeyThatIsNoNameIsPassedOver(t *testing.T) {
 	for _, versions := range []bool{false, true} {
 		t.Run(fmt.Sprintf("versions %t", versions), func(t *testing.T) {
 			w, _ := keepsDeleted(t, drill.MirrorMirror, true, versions)
-			for _, path := range []string{"a", "z", "b/f", "stays", "stays2", "stays3"} {
+			for _, path := range []string{"a", "z", "b/f", "c/f", "stays", "stays2", "stays3"} {
 				w.write(path, path)
 			}
 			w.whole()
-			must(t, errors.Join(os.Remove(filepath.Join(w.from, "a")), os.Remove(filepath.Join(w.from, "z")), os.RemoveAll(filepath.Join(w.from, "b"))))
+			must(t, errors.Join(os.Remove(filepath.Join(w.from, "a")), os.Remove(filepath.Join(w.from, "z")), os.RemoveAll(filepath.Join(w.from, "b")), os.RemoveAll(filepath.Join(w.from, "c"))))
 			run := w.whole().Aside
 			client := enginetest.Client(t, w.bucket)
 			// Others write no such escape, so that its name is made longer, here too long.
@@ -305,6 +305,9 @@ func TestAKeyThatIsNoNameIsPassedOver(t *testing.T) {
 			if versions {
 				must(t, client.RemoveObject(t.Context(), w.bucket.Bucket, bad, minio.RemoveObjectOptions{}))
 			}
+			// What has the name of a directory now, and is none, is there all the same.
+			_, err = client.PutObject(t.Context(), w.bucket.Bucket, "c/", strings.NewReader("x"), 1, minio.PutObjectOptions{})
+			must(t, err)
 			named, listed := 0, []string(nil)
 			w.with(func(j *Job) {
 				for d, err := range j.Deleted(t.Context(), DeletedOptions{}) {
@@ -316,12 +319,12 @@ func TestAKeyThatIsNoNameIsPassedOver(t *testing.T) {
 					listed = append(listed, d.Entry.Path)
 				}
 			})
-			if slices.Sort(listed); named != 1 || !slices.Equal(listed, []string{"a", "b", "b/f", "z"}) {
+			if slices.Sort(listed); named != 1 || !slices.Equal(listed, []string{"a", "b", "b/f", "c/f", "z"}) {
 				t.Errorf("named %d, listed %q", named, listed)
 			}
 			w.restore(RestoreOptions{DeletedOptions: DeletedOptions{Under: []string{"a"}}}, Restoration{Entries: 1})
 			for _, dry := range []bool{true, false} {
-				told := w.restore(RestoreOptions{DryRun: dry}, Restoration{Entries: 3, Failed: 1})
+				told := w.restore(RestoreOptions{DryRun: dry}, Restoration{Entries: 4, Failed: 1})
 				if told[0].Entry.Path != bad || !errors.Is(told[0].Err, entry.ErrName) {
 					t.Errorf("%q: %v", told[0].Entry.Path, told[0].Err)
 				}
