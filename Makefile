@@ -14,6 +14,8 @@ UNTIMED := ./schemas/... ./pkg/bus ./pkg/control ./pkg/drill ./pkg/event ./pkg/f
 # These mostly wait for servers of their own, and allow for a busy machine: two of them at
 # a time may share it, with nothing else. The first takes as long as all the others.
 LABS := ./pkg/target/postgres ./pkg/target/minio ./pkg/target/zfs ./pkg/lab/...
+# These wait for three quarters of their time: they share the machine with each other.
+WAITING := ./services/injector ./services/observer
 # Leases end by the clock, and a zfs-fuse is waited for by it.
 TIMED := ./services/mirror/fleet ./services/mirror/zfs/...
 STATICCHECK_VERSION := v0.8.2
@@ -98,10 +100,12 @@ release-given:
 test: setup build lint verify jaeger minio peers python test-go ## set up and run everything
 
 test-go:
-	@alone=$$(go list $(TIMED)); together=$$(go list $(UNTIMED) | grep -vxF "$$alone"); labs=$$(go list $(LABS)); rest=$$(go list work | grep -vxF -e "$$together" -e "$$labs"); \
+	@alone=$$(go list $(TIMED)); together=$$(go list $(UNTIMED) | grep -vxF "$$alone"); labs=$$(go list $(LABS)); \
+	waiting=$$(go list $(WAITING)); rest=$$(go list work | grep -vxF -e "$$together" -e "$$labs" -e "$$waiting"); \
 	failed=0; \
 	$(GOTEST) -p 2 $$together || failed=1; \
 	$(GOTEST) -p 2 $$labs || failed=1; \
+	$(GOTEST) -p 2 $$waiting || failed=1; \
 	$(GOTEST) -p 1 $$rest || failed=1; \
 	exit $$failed
 	@for m in $(MODULES); do (cd $$m && GOWORK=off go build ./...) || { echo "$$m does not build alone"; exit 1; }; done

@@ -199,19 +199,19 @@ func (g *guarded) mirror(t *testing.T, services map[string]*bus.Bus) {
 		t.Errorf("request %+v, %v", req, err)
 	}
 	sync, verify := bus.MirrorSchedule{Mirror: "out", What: "sync"}, bus.MirrorSchedule{Mirror: "out", What: "verify"}
-	must(t, "schedule", mirror.ScheduleMirror(t.Context(), verify, "@every 1h"))
-	must(t, "schedule", mirror.ScheduleMirror(t.Context(), sync, "@every 1s"))
+	must(t, "schedule", mirror.ScheduleMirror(t.Context(), verify, "@every 1h", ""))
+	must(t, "schedule", mirror.ScheduleMirror(t.Context(), sync, "@every 1s", ""))
 	if ticked, err := bus.ReadMirrorTick(await(t, ticks, 10*time.Second, "tick").Subject); err != nil || ticked != sync {
 		t.Errorf("tick of %+v, %v", ticked, err)
 	}
 	ticked := func(s bus.MirrorSchedule, want bool) {
 		t.Helper()
-		if at, known, err := cli.MirrorTicked(t.Context(), s); err != nil || known != want || known && time.Since(at) > time.Minute {
-			t.Errorf("%+v ticked %v, %v, %v", s, at, known, err)
+		if at, err := cli.MirrorTimes(t.Context(), s); err != nil || (at.Spec != "") != want || want && time.Since(at.Set) > time.Minute {
+			t.Errorf("%+v is known as %+v, %v", s, at, err)
 		}
 	}
 	ticked(sync, true)
-	must(t, "schedule", mirror.ScheduleMirror(t.Context(), sync, ""))
+	must(t, "keep schedules", mirror.KeepMirrorSchedules(t.Context(), func(s bus.MirrorSchedule) bool { return s == verify }))
 	ticked(sync, false)
 	ticked(verify, true) // which is a schedule of its own
 	_, err = mirror.Publish(t.Context(), "mirror.req.schedule-verify.out", []byte("{}"), "a tick")

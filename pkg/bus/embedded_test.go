@@ -175,6 +175,13 @@ func TestReady(t *testing.T) {
 			t.Errorf("%s: %v", service, err)
 		}
 	}
+	mirror := w.connect(event.Mirror)
+	if err := w.js(t).DeleteStream(t.Context(), bus.StreamMirrorWork); err != nil {
+		t.Fatal(err)
+	}
+	if err := mirror.Ready(t.Context()); err == nil || !strings.Contains(err.Error(), "make a lane of durable mirror-work in stream MIRROR_WORK") || !strings.Contains(err.Error(), "run bootstrap") {
+		t.Errorf("without the stream of its lanes: %v", err)
+	}
 	if _, err := b.History(t.Context(), "readiness"); !errors.Is(err, bus.ErrNoDrill) {
 		t.Errorf("the readiness check stored something: %v", err)
 	}

@@ -71,17 +71,22 @@ type lane struct {
 	found  atomic.Pointer[jetstream.Consumer]
 
 	// With what follows under the set's mu: how many messages are worked on, how many
-	// helpers wait for one, whether the last one waited in vain, and when that was.
+	// helpers wait for one, when the last one waited in vain since the last message, and the
+	// how manieth look into any lane was the last into this one.
 	active, waiting int
-	empty           bool
+	vain            time.Time
 	looked          int
 }
+
+// vainFor is how long a lane is passed over in which a helper waited in vain: by then
+// something may have come, though its own worker is busy for hours.
+const vainFor = 3 * time.Second
 
 func (ls *laneSet) begin(l *lane) {
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
 	l.active++
-	l.empty = false
+	l.vain = time.Time{}
 	ls.wake()
 }
 
@@ -130,11 +135,12 @@ func (ls *laneSet) help(ctx context.Context) error {
 func (ls *laneSet) choose() (l *lane, changed <-chan struct{}) {
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
+	now := time.Now()
 	for _, one := range ls.all {
 		if one.active == 0 || one.Most > 0 && one.active+one.waiting >= one.Most {
 			continue
 		}
-		if l == nil || one.before(l) {
+		if l == nil || one.before(l, now) {
 			l = one
 		}
 	}
@@ -145,11 +151,11 @@ func (ls *laneSet) choose() (l *lane, changed <-chan struct{}) {
 	return l, ls.changed
 }
 
-// before says which of two lanes a helper looks into: where there was something the last
-// time, then where the fewest are at work, then where nobody looked for the longest time.
-func (l *lane) before(other *lane) bool {
-	if l.empty != other.empty {
-		return other.empty
+// before says which of two lanes a helper looks into: where nobody has just waited in vain,
+// then where the fewest are at work, then where nobody looked for the longest time.
+func (l *lane) before(other *lane, now time.Time) bool {
+	if mine, its := now.Sub(l.vain) < vainFor, now.Sub(other.vain) < vainFor; mine != its {
+		return its
 	}
 	if a, b := l.active+l.waiting, other.active+other.waiting; a != b {
 		return a < b
@@ -174,7 +180,9 @@ func (ls *laneSet) serve(ctx context.Context, l *lane) error {
 	m, wait, err := l.worker.next(ctx, helperWait)
 	ls.mu.Lock()
 	l.waiting--
-	l.empty = m == nil
+	if l.vain = (time.Time{}); m == nil {
+		l.vain = time.Now()
+	}
 	ls.wake()
 	ls.mu.Unlock()
 	if m == nil || err != nil {

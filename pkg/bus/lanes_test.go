@@ -132,6 +132,53 @@ func TestHelpersAreShared(t *testing.T) {
 	}
 }
 
+// A lane that was found empty gets help again, though its own worker is not done yet with
+// what it had then.
+func TestALaneThatWasEmptyIsLookedIntoAgain(t *testing.T) {
+	c := idleCrew(t)
+	goOn := make(chan struct{})
+	spawn(t, func(ctx context.Context) error {
+		return c.bus.WorkLanes(ctx, bus.MirrorWork, []bus.Lane{{Name: "a"}, {Name: "b"}}, bus.WorkOptions{Concurrency: 3}, func(ctx context.Context, m bus.Message) error {
+			at, err := bus.ReadMirrorWork(m.Subject)
+			if err != nil {
+				return bus.Poison(err)
+			}
+			c.begun <- at.Mirror
+			let := goOn
+			if at.Mirror == "b" {
+				let = nil // for ever
+			}
+			select {
+			case <-let:
+				return nil
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		})
+	})
+	c.put("b", 0, 1)
+	if got := c.await(1); got["b"] != 1 {
+		t.Fatalf("at work: %v", got)
+	}
+	c.put("a", 0, 10)
+	if got := c.await(3); got["a"] != 3 { // for which the helpers left the other lane
+		t.Fatalf("at work: %v", got)
+	}
+	c.put("b", 1, 1)
+	over := time.After(20 * time.Second)
+	for i := 10; ; i++ {
+		select {
+		case goOn <- struct{}{}:
+		case <-over:
+			t.Fatal("nobody helps in the lane that was empty")
+		}
+		c.put("a", i, 1)
+		if got := c.await(1); got["b"] == 1 {
+			return
+		}
+	}
+}
+
 func TestALaneHasNoMoreThanItsMost(t *testing.T) {
 	c := newCrew(t, 4, bus.Lane{Name: "held", Most: 1}, bus.Lane{Name: "free"})
 	c.put("held", 0, 10)

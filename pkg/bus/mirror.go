@@ -224,22 +224,6 @@ func (b *Bus) LastMirrorEvent(ctx context.Context, mirror, kind string) (Record,
 	return r, known, err
 }
 
-// MirrorTicked is when a schedule of a mirror was last set or due, from which it follows
-// when it is due next; false if there is none.
-func (b *Bus) MirrorTicked(ctx context.Context, m MirrorSchedule) (time.Time, bool, error) {
-	set, scheduled, err := b.lastMirror(ctx, StreamMirrorSchedule, m.subject())
-	if err == nil && scheduled {
-		tick, ticked, terr := b.lastMirror(ctx, StreamMirrorSchedule, m.tick())
-		if err = terr; ticked && tick.Stored.After(set.Stored) {
-			set = tick
-		}
-	}
-	if err != nil {
-		return time.Time{}, false, fmt.Errorf("read when to %s mirror %s: %w", m.What, m.Mirror, err)
-	}
-	return set.Stored, scheduled, nil
-}
-
 func (b *Bus) lastMirror(ctx context.Context, stream, subject string) (Record, bool, error) {
 	r, err := b.get(ctx, stream, getRequest{LastFor: subject})
 	if errors.Is(err, errNoRecord) {
@@ -332,39 +316,4 @@ func (b *Bus) purgeOnce(ctx context.Context, stream, filter string) error {
 		return err
 	}
 	return s.Purge(ctx, jetstream.WithPurgeSubject(filter))
-}
-
-// MirrorSchedule says what of a mirror is scheduled: each has a schedule of its own for
-// everything that is done with it.
-type MirrorSchedule struct{ Mirror, What string }
-
-func (m MirrorSchedule) subject() string { return "mirror.schedule." + m.Mirror + "." + m.What }
-
-// tick is where the server publishes each time that came.
-func (m MirrorSchedule) tick() string { return "mirror.tick." + m.Mirror + "." + m.What }
-
-// ScheduleMirror has the server publish a tick again and again: spec is "@every 5m" or a
-// cron expression of six fields in UTC. It replaces the schedule that there was; an empty
-// spec takes it away.
-func (b *Bus) ScheduleMirror(ctx context.Context, s MirrorSchedule, spec string) error {
-	if !token(s.Mirror) || !token(s.What) {
-		return fmt.Errorf("schedule to %q mirror %q: both must be single subject tokens", s.What, s.Mirror)
-	}
-	if spec == "" {
-		return b.purge(ctx, StreamMirrorSchedule, s.subject())
-	}
-	m := nats.NewMsg(s.subject())
-	m.Header.Set("Nats-Schedule", spec)
-	m.Header.Set("Nats-Schedule-Target", s.tick())
-	_, err := b.publish(ctx, m, "")
-	return err
-}
-
-// ReadMirrorTick takes the subject of a tick apart.
-func ReadMirrorTick(subject string) (MirrorSchedule, error) {
-	parts := strings.Split(subject, ".")
-	if len(parts) != 4 || parts[0] != "mirror" || parts[1] != "tick" || !token(parts[2]) || !token(parts[3]) {
-		return MirrorSchedule{}, fmt.Errorf("subject %q: that is no tick of a mirror", subject)
-	}
-	return MirrorSchedule{Mirror: parts[2], What: parts[3]}, nil
 }

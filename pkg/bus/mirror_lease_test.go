@@ -77,12 +77,12 @@ func TestASchedulesRemovalOutlastsARestart(t *testing.T) {
 	address := strings.TrimPrefix(w.server.URL(), "nats://")
 	b := connect(t, bus.Options{URL: w.server.URL(), Identity: w.identity(event.Mirror, "mirror-1"), Keyring: w.ring})
 	sync := bus.MirrorSchedule{Mirror: "out", What: "sync"}
-	if err := b.ScheduleMirror(t.Context(), sync, "@every 1h"); err != nil {
+	if err := b.ScheduleMirror(t.Context(), sync, "@every 1h", ""); err != nil {
 		t.Fatal(err)
 	}
 	w.server.Shutdown()
 	gone := make(chan error, 1)
-	go func() { gone <- b.ScheduleMirror(t.Context(), sync, "") }()
+	go func() { gone <- b.ScheduleMirror(t.Context(), sync, "", "") }()
 	// It must have found nobody there, which it tells nobody: a try takes far less.
 	select {
 	case err := <-gone:
@@ -93,7 +93,7 @@ func TestASchedulesRemovalOutlastsARestart(t *testing.T) {
 	if err := await(t, gone, 15*time.Second, "removal of the schedule"); err != nil {
 		t.Error(err)
 	}
-	if _, scheduled, err := b.MirrorTicked(t.Context(), sync); err != nil || scheduled {
-		t.Errorf("it is still scheduled: %v, %v", scheduled, err)
+	if at, err := b.MirrorTimes(t.Context(), sync); err != nil || at.Spec != "" {
+		t.Errorf("it is still scheduled: %+v, %v", at, err)
 	}
 }

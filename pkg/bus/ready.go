@@ -2,6 +2,7 @@ package bus
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -14,7 +15,7 @@ import (
 
 // Ready reports whether this identity can do its work now: the server answers,
 // the streams and the service's durables exist, and the server permits what the
-// service publishes. It stores nothing. Without it a missing permission would
+// service publishes, and that it makes the lanes of its durables. It stores nothing. Without it a missing permission would
 // show only as timeouts in the middle of a drill. ErrDenied says that the server
 // refused a subject, now or earlier on this connection.
 func (b *Bus) Ready(ctx context.Context) error {
@@ -46,7 +47,11 @@ func (b *Bus) Ready(ctx context.Context) error {
 		if d.Service != b.id.Service {
 			continue
 		}
-		if err := b.hasDurable(ctx, d); err != nil {
+		err := b.hasDurable(ctx, d)
+		if err == nil && d.Lanes {
+			err = b.mayMakeLane(ctx, d)
+		}
+		if err != nil {
 			return fmt.Errorf("not ready: %w", err)
 		}
 	}
@@ -71,16 +76,53 @@ func (b *Bus) publishes() []string {
 // does not belong to. The refusal of just that proves that the subject is
 // permitted and reaches JetStream.
 func (b *Bus) mayPublish(ctx context.Context, subject string) error {
-	_, changed := b.violations()
 	m := nats.NewMsg(subject)
 	m.Header.Set(jetstream.ExpectedStreamHeader, "firedrill-readiness")
+	return b.refusedAs(ctx, codeStreamMismatch, func(ctx context.Context) error {
+		_, err := b.publishOnce(ctx, []*nats.Msg{m})
+		return err
+	})
+}
+
+// mayMakeLane asks the server to make a lane of a stream by the name of another one, for
+// which mayPublish has the reason.
+func (b *Bus) mayMakeLane(ctx context.Context, d Durable) error {
+	what := fmt.Sprintf("make a lane of durable %s in stream %s", d.Name, d.Stream)
+	if _, err := b.js.Stream(ctx, d.Stream); err != nil {
+		return fmt.Errorf("%s: %w; run bootstrap", what, err)
+	}
+	lane := d.Lane("readiness")
+	body, err := json.Marshal(map[string]any{"stream_name": "firedrill-readiness", "config": lane})
+	if err != nil {
+		return err
+	}
+	err = b.refusedAs(ctx, codeRequestMismatch, func(ctx context.Context) error {
+		reply, err := b.nc.RequestWithContext(ctx, apiBase+"CONSUMER.CREATE."+d.Stream+"."+lane.Durable+"."+lane.FilterSubject, body)
+		if err != nil {
+			return err
+		}
+		var answer struct {
+			Error *apiError `json:"error"`
+		}
+		if err := json.Unmarshal(reply.Data, &answer); err != nil || answer.Error == nil {
+			return err
+		}
+		return answer.Error
+	})
+	if err != nil {
+		return fmt.Errorf("%s: %w", what, err)
+	}
+	return nil
+}
+
+// refusedAs asks for what the server can only refuse, with a code that says that it would
+// have been permitted.
+func (b *Bus) refusedAs(ctx context.Context, code int, do func(context.Context) error) error {
+	_, changed := b.violations()
 	answer := make(chan error, 1)
 	ask, cancel := context.WithCancel(ctx)
 	defer cancel()
-	go func() {
-		_, err := b.publishOnce(ask, []*nats.Msg{m})
-		answer <- err
-	}()
+	go func() { answer <- do(ask) }()
 	select {
 	case <-changed:
 		cancel()
@@ -89,10 +131,10 @@ func (b *Bus) mayPublish(ctx context.Context, subject string) error {
 		return fmt.Errorf("%w: %s", ErrDenied, denied[len(denied)-1])
 	case err := <-answer:
 		switch {
-		case isCode(err, codeStreamMismatch):
+		case isCode(err, code):
 			return nil
 		case err == nil:
-			return errors.New("the server stored a message meant for no stream")
+			return errors.New("the server took what was meant for no stream")
 		default:
 			return err
 		}

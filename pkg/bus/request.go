@@ -26,6 +26,7 @@ const (
 const (
 	codeMessageNotFound      = 10037
 	codeStreamNotFound       = 10059
+	codeRequestMismatch      = 10056 // the stream in the subject is not that in the request
 	codeStreamMismatch       = 10060
 	codeWrongLastSequence    = 10071
 	codeDuplicateInProgress  = 10158

@@ -139,8 +139,8 @@ func (w *worker) run(ctx context.Context) error {
 			try = 0
 		}
 		level := slog.LevelDebug
-		if try%tellEvery == tellEvery-1 { // It is no interruption, and somebody has to mend it.
-			level = slog.LevelWarn
+		if _, refused := errors.AsType[*jetstream.APIError](err); try%tellEvery == tellEvery-1 || try == 0 && refused && !notFound(err) {
+			level = slog.LevelWarn // It is no interruption, and somebody has to mend it.
 		}
 		w.bus.log.Log(ctx, level, "work goes on after an interruption", "durable", w.consumer, "error", err)
 		if pause(ctx, backoff(try)) != nil {

@@ -84,22 +84,34 @@ type Mirror struct {
 	OneFileSystem bool `json:"oneFileSystem,omitempty"`
 	// BytesPerSecond bounds the content that is read; 0 is no limit.
 	BytesPerSecond int64 `json:"bytesPerSecond,omitempty"`
+	// Heavy says whether its jobs are heavy work, which a machine does one after the other:
+	// true from their beginning, false never; left out, from their second minute on, but
+	// never with bytesPerSecond.
+	Heavy *bool `json:"heavy,omitempty"`
 	// Deletes is how much a run may delete.
 	Deletes MirrorDeletes `json:"deletes,omitempty"`
 	// KeepDeleted is how long what a run deletes can be listed and brought back, such as
 	// 168h: it is put aside in .firedrill-trash below the location, or stays as a version of
 	// a bucket that keeps those. 0 deletes for good. A copy deletes nothing.
 	KeepDeleted event.Duration `json:"keepDeleted,omitempty"`
-	// Permissions are rules for the modes and owners of what a run has copied into a
-	// directory. They are set after all is copied, and the last rule that matches decides.
+	// Permissions are rules for the modes and owners of what lies in a directory that is
+	// mirrored, or mirrored into. They are set after all is copied, and of the rules of a side
+	// the last one that matches decides.
 	Permissions []Permission `json:"permissions,omitempty"`
 	// Snapshots is how the snapshots of the dataset From are brought over, as ZFS streams;
 	// left out, the mirror copies the files that the dataset holds now.
 	Snapshots *MirrorSnapshots `json:"snapshots,omitempty"`
 	// Every is how often the mirror runs by itself; 0 is only when asked.
 	Every event.Duration `json:"every,omitempty"`
-	// Daily is the time of day, in UTC and as 02:30, at which it runs by itself.
+	// Daily is the time of day, as 02:30, at which it runs by itself.
 	Daily string `json:"daily,omitempty"`
+	// Zone is the IANA name of the zone that Daily is in, such as Europe/Berlin; UTC if left
+	// out.
+	Zone string `json:"zone,omitempty"`
+	// After names mirrors that come first: a run that the mirror makes by itself waits until
+	// the last run of each of them left nothing undone, and was later than its own last one
+	// of that kind.
+	After []string `json:"after,omitempty"`
 	// Check is what the runs that the mirror makes by itself go by for To: state (what the
 	// last run left there), listing (its listing), audit (hashes only: what has none is
 	// read) or auto (state while the last listing is younger than 24h, else listing); auto
@@ -118,27 +130,11 @@ type MirrorVerification struct {
 	// Level is L1 (names, sizes and ETags), L2 (the checksums that a store keeps), L3 (each
 	// content is read once in 30 days) or L4 (each is read now); L1 if left out.
 	Level string `json:"level,omitempty" jsonschema:"enum=L1,enum=L2,enum=L3,enum=L4"`
-	// Every is how often; Daily, of which one is given, the time of day in UTC, as 04:00.
+	// Every is how often; Daily, of which one is given, the time of day, as 04:00.
 	Every event.Duration `json:"every,omitempty"`
 	Daily string         `json:"daily,omitempty"`
-}
-
-// Cadence is when something is done by itself: every so often, or at a time of day in UTC.
-// The zero value is never.
-type Cadence struct {
-	Every event.Duration
-	Daily string
-}
-
-// Cadence is when the mirror does something by itself: MirrorSync or MirrorVerify.
-func (m Mirror) Cadence(what string) Cadence {
-	switch {
-	case what == MirrorSync:
-		return Cadence{m.Every, m.Daily}
-	case what == MirrorVerify && m.Verify != nil:
-		return Cadence{m.Verify.Every, m.Verify.Daily}
-	}
-	return Cadence{}
+	// Zone is that of Daily, as the mirror's is.
+	Zone string `json:"zone,omitempty"`
 }
 
 // MirrorSnapshots is how snapshots are brought over: from a dataset to another one, which
@@ -174,15 +170,29 @@ type MirrorDeletes struct {
 	Scans int `json:"scans,omitempty"`
 }
 
+// The sides of a mirror that a rule for permissions is for.
+const (
+	SideSource      = "source"      // From
+	SideDestination = "destination" // To
+)
+
+// GroupInherit is a rule's group that is each entry's directory's.
+const GroupInherit = "inherit"
+
 // Permission is a rule for modes and owners.
 type Permission struct {
+	// Side is what the rule is for: source (the directory From, of which the destination gets
+	// what the rules make of it) or destination; destination if left out.
+	Side string `json:"side,omitempty" jsonschema:"enum=source,enum=destination"`
 	// Match is a pattern as in filters, such as /bin/** or *.sh.
 	Match string `json:"match"`
 	// Files and Dirs are modes in octal, such as "0640" and "2750"; left out, they
 	// stay.
 	Files string `json:"files,omitempty"`
 	Dirs  string `json:"dirs,omitempty"`
-	// Owner and Group are names or numbers; left out, they stay.
+	// Owner and Group are names or numbers; left out, they stay. The group inherit is that of
+	// the directory which an entry lies in, if that is setgid, and a directory is then setgid,
+	// too: as what is made there gets them.
 	Owner string `json:"owner,omitempty"`
 	Group string `json:"group,omitempty"`
 }
@@ -227,6 +237,7 @@ func (c *checker) checkMirrors(ms []Mirror) {
 	for i, m := range ms {
 		c.checkMirror(fmt.Sprintf("spec.mirrors[%d]", i), m)
 	}
+	c.checkOrder(ms)
 }
 
 func (c *checker) checkMirror(at string, m Mirror) {
@@ -275,17 +286,6 @@ func (c *checker) checkMirror(at string, m Mirror) {
 	}
 }
 
-// checkCadence checks when something is done by itself; never is fine.
-func (c *checker) checkCadence(at string, when Cadence) {
-	c.between(at+".every", when.Every, time.Second, 365*24*time.Hour)
-	if when.Daily != "" && !clockPattern().MatchString(when.Daily) {
-		c.add(at+".daily", when.Daily, "this is a time of day in UTC, such as 02:30")
-	}
-	if when.Every != 0 && when.Daily != "" {
-		c.add(at+".daily", when.Daily, "there is every already: use one of them")
-	}
-}
-
 func (c *checker) checkVerification(at string, m Mirror) {
 	if m.Verify == nil {
 		return
@@ -303,6 +303,9 @@ func (c *checker) checkVerification(at string, m Mirror) {
 }
 
 func (c *checker) checkPermission(at string, p Permission) {
+	if !slices.Contains([]string{"", SideSource, SideDestination}, p.Side) {
+		c.add(at+".side", p.Side, "this must be source or destination")
+	}
 	if p.Match == "" {
 		c.add(at+".match", "", "say which names the rule is for, such as **")
 	}

@@ -26,42 +26,49 @@ const boardWait = 10 * time.Second
 // Posted is a job that is on a board; nil is one of no directory.
 type Posted struct{ f *os.File }
 
-// Post puts a job on a board, unless one that is there keeps it off: against is asked
-// about the note of each, and what it returns, if anything, is what Post returns. Two jobs
-// that are posted at once see each other. A job is on the board until Remove, or until its
-// process ends. Notes are read by all users of the machine, and may have been written by
-// any of them. Another error says why nothing can be posted there.
-func (l Locks) Post(ctx context.Context, board string, note []byte, against func(other []byte) error) (*Posted, error) {
+// Post puts a job on a board. note is given the notes of all that are there, and gives this
+// job's own, or why it is not to be there, which is what Post returns then. Two jobs that are
+// posted at once see each other. A job is on the board until Remove, or until its process
+// ends. Notes are read by all users of the machine, and may have been written by any of
+// them. Another error says why nothing can be posted there.
+func (l Locks) Post(ctx context.Context, board string, note func(others [][]byte) ([]byte, error)) (p *Posted, err error) {
 	if l == "" {
 		return nil, nil
 	}
-	if len(note) > maxNote {
-		return nil, fmt.Errorf("a note of %d bytes: at most %d are read", len(note), maxNote)
-	}
-	alone, err := openLock(l.path("board " + board))
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = filelock.LetGo(alone) }() // nothing was written to it
+	err = l.atBoard(ctx, board, func(prefix string, others [][]byte) error {
+		own, err := note(others)
+		if err != nil {
+			return err
+		}
+		p, err = post(prefix+strings.ToLower(rand.Text()), own)
+		return err
+	})
+	return p, err
+}
+
+// atBoard has a board to itself while do looks at the notes of those that are there. prefix
+// begins the paths of their files.
+func (l Locks) atBoard(ctx context.Context, board string, do func(prefix string, notes [][]byte) error) error {
 	// Any user may hold it for as long as it likes: then jobs go on without a board.
 	looking, cancel := context.WithTimeout(ctx, boardWait)
 	defer cancel()
-	if err := filelock.Wait(looking, alone, boardPause); err != nil {
-		return nil, fmt.Errorf("look at %s: %w", alone.Name(), err)
-	}
-	prefix := filepath.Join(string(l), "firedrill-"+board+"-")
-	others, err := filepath.Glob(escaped(prefix) + "*")
+	alone, err := l.lock("board "+board, func(f *os.File) error { return filelock.Wait(looking, f, boardPause) })
 	if err != nil {
-		return nil, err
+		return err
 	}
-	for _, path := range others {
-		if other, there := look(path); there {
-			if err := against(other); err != nil {
-				return nil, err
-			}
+	defer func() { _ = filelock.LetGo(alone) }() // nothing was written to it
+	prefix := filepath.Join(string(l), "firedrill-"+board+"-")
+	paths, err := filepath.Glob(escaped(prefix) + "*")
+	if err != nil {
+		return err
+	}
+	var notes [][]byte
+	for _, path := range paths {
+		if note, there := look(path); there {
+			notes = append(notes, note)
 		}
 	}
-	return post(prefix+strings.ToLower(rand.Text()), note)
+	return do(prefix, notes)
 }
 
 // escaped is a path as a pattern that matches nothing else.
@@ -89,18 +96,31 @@ func look(path string) (note []byte, there bool) {
 }
 
 func post(path string, note []byte) (*Posted, error) {
+	if len(note) > maxNote {
+		return nil, fmt.Errorf("a note of %d bytes: at most %d are read", len(note), maxNote)
+	}
 	f, err := tryOpen(path)
 	if err != nil {
 		return nil, err
 	}
-	err = filelock.Try(f)
-	if err == nil {
-		_, err = f.Write(note)
+	p := &Posted{f}
+	if err = filelock.Try(f); err == nil {
+		err = p.write(note)
 	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("post %s: %w", path, err), os.Remove(path), filelock.LetGo(f))
 	}
-	return &Posted{f}, nil
+	return p, nil
+}
+
+// write puts another note in the place of the job's. Others read it meanwhile only if the
+// caller does not have the board.
+func (p *Posted) write(note []byte) error {
+	if err := p.f.Truncate(0); err != nil {
+		return err
+	}
+	_, err := p.f.WriteAt(note, 0)
+	return err
 }
 
 // Remove takes the job off its board.

@@ -17,21 +17,28 @@ import (
 
 var errAgainst = errors.New("it is against another one")
 
-// unlike keeps a job off a board where there is one of that note.
-func unlike(note string) func([]byte) error {
-	return func(other []byte) error {
-		if string(other) == note {
-			return fmt.Errorf("%w: %s", errAgainst, other)
+// unless posts a note on a board unless there is another one that it is against.
+func unless(against, note string) func([][]byte) ([]byte, error) {
+	return func(others [][]byte) ([]byte, error) {
+		for _, other := range others {
+			if string(other) == against {
+				return nil, fmt.Errorf("%w: %s", errAgainst, other)
+			}
 		}
-		return nil
+		return []byte(note), nil
 	}
+}
+
+// anyway posts a note whoever is there.
+func anyway(note string) func([][]byte) ([]byte, error) {
+	return func([][]byte) ([]byte, error) { return []byte(note), nil }
 }
 
 func TestJobsOnABoardKnowOfEachOther(t *testing.T) {
 	l := machine.Locks(filepath.Join(t.TempDir(), "[a]*")) // no pattern
 	must(t, os.Mkdir(string(l), 0o777))
 	post := func(board, note, against string) (*machine.Posted, error) {
-		return l.Post(t.Context(), board, []byte(note), unlike(against))
+		return l.Post(t.Context(), board, unless(against, note))
 	}
 	a, err := post("jobs", "a", "a")
 	must(t, err)
@@ -61,7 +68,7 @@ func TestOneOfManyIsPosted(t *testing.T) {
 		var all sync.WaitGroup
 		for range 4 {
 			all.Go(func() {
-				switch p, err := l.Post(t.Context(), "jobs", []byte("a"), unlike("a")); {
+				switch p, err := l.Post(t.Context(), "jobs", unless("a", "a")); {
 				case err == nil:
 					got <- p
 				case !errors.Is(err, errAgainst):
@@ -80,7 +87,7 @@ func TestOneOfManyIsPosted(t *testing.T) {
 // TestAJobThatDiedIsOffTheBoard, and what it left is cleared away.
 func TestAJobThatDiedIsOffTheBoard(t *testing.T) {
 	if dir := os.Getenv("MACHINE_TEST_DIR"); dir != "" {
-		if _, err := machine.Locks(dir).Post(t.Context(), "jobs", []byte("a"), unlike("a")); err != nil {
+		if _, err := machine.Locks(dir).Post(t.Context(), "jobs", unless("a", "a")); err != nil {
 			fmt.Println(err)
 		}
 		fmt.Println("posted")
@@ -100,7 +107,7 @@ func TestAJobThatDiedIsOffTheBoard(t *testing.T) {
 	if left() != 1 {
 		t.Fatal("it was not posted")
 	}
-	p, err := l.Post(t.Context(), "jobs", []byte("a"), unlike("a"))
+	p, err := l.Post(t.Context(), "jobs", unless("a", "a"))
 	must(t, err)
 	if n := left(); n != 1 {
 		t.Errorf("%d notes beside that of the living", n-1)
@@ -115,7 +122,12 @@ func TestWhatIsNoJobsIsLeftAlone(t *testing.T) {
 	must(t, os.WriteFile(secret, []byte("a"), 0o600))
 	at := func(name string) string { return filepath.Join(string(l), "firedrill-jobs-"+name) }
 	must(t, errors.Join(os.Symlink(secret, at("link")), syscall.Mkfifo(at("pipe"), 0o666), os.Mkdir(at("dir"), 0o777), os.Link(secret, at("hard"))))
-	p, err := l.Post(t.Context(), "jobs", []byte("a"), func([]byte) error { return errAgainst })
+	p, err := l.Post(t.Context(), "jobs", func(others [][]byte) ([]byte, error) {
+		if len(others) > 0 {
+			return nil, errAgainst
+		}
+		return []byte("a"), nil
+	})
 	must(t, err)
 	must(t, p.Remove())
 	for _, name := range []string{"link", "pipe", "dir", "hard"} {
@@ -127,26 +139,25 @@ func TestWhatIsNoJobsIsLeftAlone(t *testing.T) {
 
 func TestABoardThatCannotBeUsed(t *testing.T) {
 	var none machine.Locks
-	p, err := none.Post(t.Context(), "jobs", nil, func([]byte) error { return errAgainst })
+	p, err := none.Post(t.Context(), "jobs", func([][]byte) ([]byte, error) { return nil, errAgainst })
 	must(t, err)
 	must(t, p.Remove())
-	nothing := func([]byte) error { return nil }
-	if _, err := machine.Locks(filepath.Join(t.TempDir(), "none")).Post(t.Context(), "jobs", nil, nothing); err == nil {
+	if _, err := machine.Locks(filepath.Join(t.TempDir(), "none")).Post(t.Context(), "jobs", anyway("")); err == nil {
 		t.Error("posted to a directory that is not there")
 	}
 	l := machine.Locks(t.TempDir())
-	if _, err := l.Post(t.Context(), "jobs", make([]byte, 1<<20), nothing); err == nil || !strings.Contains(err.Error(), "1048576 bytes") {
+	if _, err := l.Post(t.Context(), "jobs", anyway(strings.Repeat("a", 1<<20))); err == nil || !strings.Contains(err.Error(), "1048576 bytes") {
 		t.Errorf("a note that is too long: %v", err)
 	}
 	over, cancel := context.WithCancel(t.Context())
 	cancel()
 	// Somebody looks at the board for a long time.
-	if _, err := l.Post(t.Context(), "jobs", nil, func([]byte) error { return nil }); err != nil {
+	if _, err := l.Post(t.Context(), "jobs", anyway("")); err != nil {
 		t.Fatal(err)
 	}
-	_, err = l.Post(t.Context(), "jobs", nil, func([]byte) error {
-		_, err := l.Post(over, "jobs", nil, nothing)
-		return err
+	_, err = l.Post(t.Context(), "jobs", func([][]byte) ([]byte, error) {
+		_, err := l.Post(over, "jobs", anyway(""))
+		return nil, err
 	})
 	if !errors.Is(err, context.Canceled) {
 		t.Errorf("a board that another one looks at: %v", err)

@@ -73,18 +73,9 @@ func (l Locks) Take(what, by string) (*Held, error) {
 	if l == "" {
 		return nil, nil
 	}
-	path := l.path(what)
-	f, err := openLock(path)
+	f, err := l.lock(what, filelock.Try)
 	if err != nil {
 		return nil, err
-	}
-	if err := filelock.Try(f); err != nil {
-		held := holder(f)
-		_ = f.Close() // nothing was written to it
-		if errors.Is(err, filelock.ErrHeld) {
-			return nil, held
-		}
-		return nil, fmt.Errorf("lock %s: %w", path, err)
 	}
 	// For people: who may not write into another user's file is not named.
 	_ = f.Truncate(0)
@@ -92,9 +83,24 @@ func (l Locks) Take(what, by string) (*Held, error) {
 	return &Held{f}, nil
 }
 
-func (l Locks) path(what string) string {
+// lock opens the file that stands for something, and locks it by a way of filelock's. The
+// error is a *HeldError if somebody else has it, and that was not waited for.
+func (l Locks) lock(what string, by func(*os.File) error) (*os.File, error) {
 	sum := sha256.Sum256([]byte(what))
-	return filepath.Join(string(l), "firedrill-"+hex.EncodeToString(sum[:16]))
+	path := filepath.Join(string(l), "firedrill-"+hex.EncodeToString(sum[:16]))
+	f, err := openLock(path)
+	if err != nil {
+		return nil, err
+	}
+	if err = by(f); err == nil {
+		return f, nil
+	}
+	held := holder(f)
+	_ = f.Close() // nothing was written to it
+	if errors.Is(err, filelock.ErrHeld) {
+		return nil, held
+	}
+	return nil, fmt.Errorf("lock %s: %w", path, err)
 }
 
 // Path is the lock's file; "" for nil.
@@ -119,7 +125,7 @@ func (h *Held) Release() error {
 func holder(f *os.File) *HeldError {
 	e := &HeldError{Path: f.Name()}
 	said, _ := io.ReadAll(io.LimitReader(f, 300))
-	e.By = printable(string(said))
+	e.By = Printable(string(said))
 	if i := strings.LastIndex(e.By, ", process "); i >= 0 {
 		_, _ = fmt.Sscanf(e.By[i:], ", process %d", &e.PID)
 	}
@@ -129,9 +135,9 @@ func holder(f *os.File) *HeldError {
 	return e
 }
 
-// printable is the first line of what any user may have written, without what terminals
+// Printable is the first line of what any user may have written, without what terminals
 // take for commands.
-func printable(said string) string {
+func Printable(said string) string {
 	line, _, _ := strings.Cut(strings.TrimSpace(said), "\n")
 	return strings.Map(func(c rune) rune {
 		if unicode.IsPrint(c) {

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/firedrill/firedrill/pkg/drill"
+	"github.com/firedrill/firedrill/services/mirror/job"
 	"github.com/firedrill/firedrill/services/mirror/location"
 	"github.com/firedrill/firedrill/services/mirror/plan/filter"
 	"github.com/firedrill/firedrill/services/mirror/snapshots"
@@ -140,20 +141,10 @@ func Check(m drill.Mirror, stores []drill.Store) []drill.Problem {
 	if to.Scheme == location.ZFS {
 		c.add("to", m.To, "a dataset is read through snapshots and cannot be written to: name its mount point with dir:")
 	}
-	twoWay := m.Mode == drill.MirrorTwoWay
-	if from.Scheme == location.ZFS && twoWay {
+	if from.Scheme == location.ZFS && m.Mode == drill.MirrorTwoWay {
 		c.add("from", m.From, "a snapshot cannot be written to: for two-way, name the dataset's mount point with dir:")
 	}
-	switch {
-	case len(m.Permissions) == 0:
-	case m.Overwrite == drill.OverwriteUnedited:
-		c.add("permissions", "", "they change what was edited, too, which overwrite: unedited is to leave alone: leave one of them out")
-	case to.IsBucket():
-		c.add("permissions", "", "a bucket has none: leave them out, or mirror into a directory")
-	case twoWay:
-		c.add("permissions", "", "two sides cannot both be told: leave them out, or mirror one way")
-	}
-	return c.problems
+	return append(c.problems, job.Unruled(m, from, to)...)
 }
 
 // checking collects problems.

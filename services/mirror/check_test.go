@@ -16,6 +16,12 @@ func TestCheckNamesTheFieldTheValueAndTheFix(t *testing.T) {
 	if got := mirror.Check(good, stores); len(got) > 0 {
 		t.Errorf("a good one: %v", got)
 	}
+	good.Permissions = []drill.Permission{{Side: drill.SideSource, Match: "**", Files: "0640", Group: drill.GroupInherit}}
+	good.Overwrite = drill.OverwriteUnedited // which is about the destination
+	if got := mirror.Check(good, stores); len(got) > 0 {
+		t.Errorf("one with rules for its source: %v", got)
+	}
+	good.Permissions, good.Overwrite = nil, ""
 	for _, c := range []struct {
 		field, value, fix string
 		spoil             func(*drill.Mirror)
@@ -44,6 +50,18 @@ func TestCheckNamesTheFieldTheValueAndTheFix(t *testing.T) {
 		}},
 		{"permissions", "", "one way", func(m *drill.Mirror) {
 			m.To, m.Mode, m.Permissions = "dir:/b", drill.MirrorTwoWay, []drill.Permission{{Match: "x"}}
+		}},
+		{"permissions[1].side", "source", "side: destination", func(m *drill.Mirror) {
+			m.From, m.To, m.Permissions = "s3:lab/bucket", "dir:/b", []drill.Permission{{Match: "x"}, {Side: drill.SideSource, Match: "x"}}
+		}},
+		{"permissions[0].side", "source", "mount point with dir:", func(m *drill.Mirror) {
+			m.From, m.Permissions = "zfs:a", []drill.Permission{{Side: drill.SideSource, Match: "x"}}
+		}},
+		{"permissions[0].side", "source", "one way", func(m *drill.Mirror) {
+			m.Mode, m.Permissions = drill.MirrorTwoWay, []drill.Permission{{Side: drill.SideSource, Match: "x"}}
+		}},
+		{"permissions[1].side", "destination", "side: source", func(m *drill.Mirror) {
+			m.Permissions = []drill.Permission{{Side: drill.SideSource, Match: "x", Group: drill.GroupInherit}, {Side: drill.SideDestination, Match: "x"}}
 		}},
 	} {
 		m := good

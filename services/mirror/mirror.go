@@ -103,14 +103,14 @@ var listing = fleet.Request{Check: "listing"}
 
 // ask has the fleet run a mirror.
 func (c Config) ask(ctx context.Context, name, asked string) (*fleet.Result, error) {
-	return fleet.Ask(ctx, c.Bus, bus.MirrorRequest{Who: requester, Mirror: name}, asked, listing)
+	return fleet.Ask(ctx, c.Bus, bus.MirrorRequest{Who: fleet.ByDrill, Mirror: name}, asked, listing)
 }
 
 // itself has this process run mirrors.
 func (c Config) itself() func(ctx context.Context, name, asked string) (*fleet.Result, error) {
 	single := fleet.NewSingle(c.fleet())
 	return func(ctx context.Context, name, _ string) (*fleet.Result, error) {
-		return single.Do(ctx, bus.MirrorRequest{Who: requester, Mirror: name}, listing)
+		return single.Do(ctx, bus.MirrorRequest{Who: fleet.ByDrill, Mirror: name}, listing)
 	}
 }
 
@@ -148,9 +148,6 @@ func (s *service) onRequest(ctx context.Context, m bus.Message) error {
 	}
 	return s.answer(ctx, id, req.Step, answer)
 }
-
-// requester asks for the runs of mirrors that are steps of drills.
-const requester = "drill"
 
 // carryOut makes what is asked for; what goes wrong is an answer too.
 func (s *service) carryOut(ctx context.Context, id, asked string, req *event.MirrorRequested) event.Draft {

@@ -110,7 +110,7 @@ func configure(t *testing.T, p *lab.Postgres, settings ...string) {
 
 // drillOf is a drill of one phase on one target, which the drill calls so, with short
 // windows and the objective that nothing is lost; what the phase says itself stays.
-func drillOf(t *testing.T, name, target string, phase map[string]any) []byte {
+func drillOf(t *testing.T, name, target string, maxParts int, phase map[string]any) []byte {
 	t.Helper()
 	all := map[string]any{
 		"objective":   map[string]any{"rto": "1m", "rpo": map[string]any{"records": 0}},
@@ -121,7 +121,7 @@ func drillOf(t *testing.T, name, target string, phase map[string]any) []byte {
 	raw, err := json.Marshal(map[string]any{
 		"apiVersion": drill.APIVersion, "kind": "Drill", "metadata": map[string]any{"name": name},
 		"spec": map[string]any{
-			"guards":  map[string]any{"deadline": "5m"},
+			"guards":  map[string]any{"deadline": "5m", "maxParts": maxParts},
 			"targets": []any{map[string]any{"name": target, "inventory": "lab"}},
 			"phases":  []any{all},
 		},
@@ -151,7 +151,7 @@ func quickDrill(t *testing.T, name string, change func(phase map[string]any)) []
 	if change != nil {
 		change(phase)
 	}
-	return drillOf(t, name, "orders", phase)
+	return drillOf(t, name, "orders", 1, phase)
 }
 
 // hurried makes the windows short, for drills whose measurement nothing judges.

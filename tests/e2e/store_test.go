@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -36,7 +37,7 @@ func storeDrill(t *testing.T, name string, looks, phase map[string]any) []byte {
 		probe["target"], probe["deadline"] = "store", "1s"
 	}
 	phase["name"], phase["probes"] = "one", []any{writes, looks}
-	return drillOf(t, name, "store", phase)
+	return drillOf(t, name, "store", 2, phase) // the node, and its file system
 }
 
 // onStore is a step of a drill on the store, of the kind "fault", "action" or "check".
@@ -125,7 +126,7 @@ func judge(t *testing.T, name string, phase fold.Phase, lost int64, late bool) {
 	}
 }
 
-// TestStoreDrills drills a real MinIO: one that is killed, or frozen or read-only for a
+// TestStoreDrills drills a real MinIO: one that is killed, or frozen, full or read-only for a
 // while, comes back with every object that it acknowledged, and one that lost an object, or has
 // a damaged one, of which it has no other copy, fails its check; each time all is put back.
 func TestStoreDrills(t *testing.T) {
@@ -151,8 +152,10 @@ func TestStoreDrills(t *testing.T) {
 	for _, fault := range []map[string]any{
 		onStore("fault", "freeze"),
 		onStore("fault", "read-only"),
+		// MinIO wants a hundredth of the file system free.
+		onStore("fault", "fill-disk", map[string]any{"path": filepath.Join(m.dir, "scratch"), "leave": storeSize / 200}),
 	} {
-		fault["hold"] = "2s"
+		fault["hold"] = "3s"
 		name := fault["name"].(string)
 		held := judged(t, stack, rec, name, storeDrill(t, name, reads, map[string]any{
 			"faults":  []any{fault},
@@ -229,12 +232,27 @@ type store struct {
 	start []string
 }
 
-// storeUser is the probes', whom something can be denied.
-const storeUser = "probes"
+// storeUser is the probes', whom something can be denied, and storeSize the size of the file
+// system that a store has for itself, so that it can be filled.
+const (
+	storeUser = "probes"
+	storeSize = 256 << 20
+)
 
 func startStore(t *testing.T) *store {
 	t.Helper()
-	dir := roomy(t)
+	dir := t.TempDir()
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size="+strconv.Itoa(storeSize)); err != nil {
+		t.Fatalf("a file system of its own: %v: may this user mount? run the tests as root", err)
+	}
+	t.Cleanup(func() {
+		if err := syscall.Unmount(dir, syscall.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := os.Mkdir(filepath.Join(dir, "scratch"), 0o755); err != nil {
+		t.Fatal(err)
+	}
 	m, err := lab.StartMinIO(t.Context(), lab.MinIOOptions{Binary: filepath.Join(os.Getenv("FIREDRILL_BIN"), "minio"), Dir: filepath.Join(dir, "minio")})
 	if err != nil {
 		t.Fatal(err)
@@ -292,7 +310,7 @@ func (s *store) inventory(t *testing.T) drill.Inventory {
 	return inventoryOf(t, "minio", map[string]any{
 		"endpoint": s.Endpoint, "bucket": "canaries", "user": storeUser, "secretKey": map[string]any{"env": "FIREDRILL_TEST_SECRET"},
 		"admin":    map[string]any{"user": s.AccessKey, "secretKey": map[string]any{"env": "FIREDRILL_TEST_SECRET"}},
-		"stateDir": filepath.Join(s.dir, "state"),
+		"stateDir": filepath.Join(s.dir, "state"), "scratchDirs": []string{filepath.Join(s.dir, "scratch")},
 		"nodes": []any{map[string]any{
 			"name": "a", "host": "127.0.0.1", "port": port, "drives": []string{filepath.Join(s.dir, "minio", "data")}, "logFile": s.LogFile,
 			"start": s.start,

@@ -30,8 +30,8 @@ type Fill struct {
 	Path    string
 	Allowed []string
 	// Keep are directories such as the system's data and firedrill's own, which may be
-	// missing yet. A file system that holds one of them, or /, is not filled to the
-	// end: Bytes must be set.
+	// missing yet. A file system that holds one of them is not filled to the end: Bytes
+	// or Leave must be set. Of that of / it is Bytes, whatever is left.
 	Keep []string
 	// Bytes is the file's size; 0 means all that is free but Leave. Max bounds it; 0
 	// means DefaultMax.
@@ -83,8 +83,11 @@ func (f Fill) Size(ctx context.Context) (int64, error) {
 		limit = DefaultMax
 	}
 	if size == 0 {
-		if slices.Contains(said[:at], said[at]) {
-			return 0, &target.FieldError{Field: "params.path", Value: f.Path, Fix: "it lies on the file system of /, of the data or of firedrill's own directory there: set params.bytes to bound the file, or choose a small file system of its own"}
+		switch disk := said[at]; {
+		case disk == said[0]:
+			return 0, &target.FieldError{Field: "params.path", Value: f.Path, Fix: "it lies on the file system of /: set params.bytes to bound the file, or choose a small file system of its own"}
+		case f.Leave == 0 && slices.Contains(said[1:at], disk):
+			return 0, &target.FieldError{Field: "params.path", Value: f.Path, Fix: "it lies on the file system of the data or of firedrill's own directory there: set params.leave, the bytes that stay free, or params.bytes to bound the file, or choose a small file system of its own"}
 		}
 		size = free - f.Leave
 	}

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strconv"
+	"syscall"
 	"testing"
 
 	"github.com/firedrill/firedrill/pkg/control"
@@ -55,12 +57,43 @@ func TestWhatCouldHurtIsRefused(t *testing.T) {
 			t.Errorf("%s: %d bytes", name, size)
 		}
 	}
+	// The system's file system is bounded by the file's size, whatever is to be left.
 	f := fill(t)
+	f.Path, f.Leave = "/", 1
+	if size, err := f.Size(t.Context()); err == nil {
+		t.Errorf("the system's file system but for a byte: %d bytes", size)
+	}
+	f = fill(t)
 	f.Path += "x"
 	if err := f.Check(); !errors.As(err, new(*target.FieldError)) {
 		t.Errorf("a directory that is not set aside: %v", err)
 	}
 	if _, err := diskfill.Remove(t.Context(), f.Host, token, "/etc/passwd"); err == nil {
 		t.Error("another file is removed")
+	}
+}
+
+// TestTheDatasFileSystemIsFilledButForWhatIsLeft needs one that is not that of /.
+func TestTheDatasFileSystemIsFilledButForWhatIsLeft(t *testing.T) {
+	f := fill(t)
+	const whole, leave = 16 << 20, 1 << 20
+	if err := syscall.Mount("tmpfs", f.Path, "tmpfs", 0, "size="+strconv.Itoa(whole)); err != nil {
+		t.Fatalf("a file system of its own: %v: may this user mount? run the tests as root", err)
+	}
+	t.Cleanup(func() {
+		if err := syscall.Unmount(f.Path, 0); err != nil {
+			t.Error(err)
+		}
+	})
+	if size, err := f.Size(t.Context()); err == nil {
+		t.Errorf("to its end: %d bytes", size)
+	}
+	f.Leave = leave
+	size, err := f.Size(t.Context())
+	if err != nil || size > whole-leave || size < whole-2*leave {
+		t.Fatalf("%d, %v", size, err)
+	}
+	if p, err := f.Write(t.Context(), control.Fence{}, size); err != nil || !p.Proven {
+		t.Errorf("%+v, %v", p, err)
 	}
 }

@@ -102,7 +102,7 @@ func operations() []operationKind {
 		{name: FaultStop, allowed: []string{"node"}, plan: (*store).planStop, do: (*store).stop,
 			doc: "Stop the server in order, by the node's stop command or SIGTERM. params: node (the first)."},
 		{name: FaultFillDisk, allowed: []string{"node", "path", "bytes", "leave", "max"}, plan: (*store).planFill, do: (*store).fill,
-			doc: "Fill a small file system, or put a file of some size there. params: path (a directory), bytes (needed on the system's or a drive's file system), leave (bytes to leave free), max (refuse to write more; 4 GiB), node (the first)."},
+			doc: "Fill a small file system, or put a file of some size there. params: path (a directory), bytes (needed on the system's file system), leave (bytes to leave free; this or bytes is needed on a drive's file system), max (refuse to write more; 4 GiB), node (the first)."},
 		{name: FaultReadOnly, plan: (*store).planReadOnly, do: (*store).readOnly,
 			doc: "Deny the probes' user to write to the bucket, by a policy of its own."},
 		{name: FaultDeleteObject, allowed: []string{"node", "drive", "key"}, plan: (*store).planObject, do: (*store).deleteObject,

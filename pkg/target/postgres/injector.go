@@ -104,7 +104,7 @@ func operations() []operationKind {
 		{name: FaultRefuse, allowed: []string{"node", "users"}, plan: (*servers).planRefuse, do: (*servers).refuse,
 			doc: "Refuse clients by a line in pg_hba.conf and end their sessions. params: node (the acting primary), users (all that can log in, but for the admin)."},
 		{name: FaultFillDisk, allowed: []string{"node", "path", "bytes", "leave", "max"}, plan: (*servers).planFill, do: (*servers).fill,
-			doc: "Fill a small file system, or put a file of some size there. params: path (a directory), bytes (needed on the system's or the data's file system), leave (bytes to leave free), max (refuse to write more; 4 GiB), node (the acting primary)."},
+			doc: "Fill a small file system, or put a file of some size there. params: path (a directory), bytes (needed on the system's file system), leave (bytes to leave free; this or bytes is needed on the data's file system), max (refuse to write more; 4 GiB), node (the acting primary)."},
 		{name: FaultCutReplication, allowed: []string{"node", "relay"}, plan: (*servers).planCut, do: (*servers).cut,
 			doc: "Cut replication, by pg_hba.conf, or by pausing the relay with the control URL in params.relay. params: node (the acting primary), relay."},
 		{name: ActionPromote, action: true, allowed: []string{"node"}, plan: (*servers).planPromote, do: (*servers).promoteAction,

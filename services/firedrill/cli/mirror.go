@@ -308,6 +308,7 @@ func (a *app) open(ctx context.Context, o *mirrorOptions, s *subject, p *mirrorP
 		return err
 	}, func(busy *state.LockedError) error {
 		if busy.By != "" { // another mirror's job: this one has its turn after it
+			p.waits.Store(true)
 			p.say(fmt.Sprintf("firedrill: waiting: %s has been using %s since %s (process %d)", busy.By, busy.Dir, clockTime(busy.Since), busy.PID))
 			return nil
 		}

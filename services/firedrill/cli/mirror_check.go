@@ -108,6 +108,7 @@ that they are what they were, and exits with 1; sync --check audit reads it.`,
 func (o *mirrorOptions) describeComparison(f *pflag.FlagSet, v *verifyFlags) {
 	o.describeFilter(f, otherFilter)
 	o.describeLimit(f)
+	o.describeHeavy(f)
 	o.describeWait(f)
 	v.fleetFlags.describe(f, "where the mirror ran last")
 }
@@ -129,10 +130,11 @@ func (a *app) compare(cmd *cobra.Command, args []string, o *mirrorOptions, v ver
 		left = "what was repaired stays"
 	}
 	return a.withMirror(cmd, args, o, visit{
-		left: left,
-		use:  c.Use(),
+		left:  left,
+		use:   c.Use(),
+		heavy: true,
 		do: func(ctx context.Context, j *job.Job, p *mirrorPrinter) (shown, error) {
-			c.Seen, c.Bytes = p.seen, p.read
+			c.Pass, c.Seen, c.Bytes = p.load.Pass, p.seen, p.read
 			got, err := j.Compare(ctx, c)
 			a.noteCheck(j.Dir(), got, err)
 			return func(err error) error { return p.compared(got, err) }, err
@@ -145,7 +147,10 @@ type visit struct {
 	// left says what an interruption leaves.
 	left string
 	use  job.Use
-	do   func(ctx context.Context, j *job.Job, p *mirrorPrinter) (shown, error)
+	// heavy says that it waits for the machine's other heavy work once it lasts: it asks the
+	// printer's load.
+	heavy bool
+	do    func(ctx context.Context, j *job.Job, p *mirrorPrinter) (shown, error)
 }
 
 // shown prints what a visit came to, and returns err, which says how it ended, or what is to
@@ -177,6 +182,10 @@ func (a *app) withMirror(cmd *cobra.Command, args []string, o *mirrorOptions, v 
 	j, err := a.open(ctx, o, s, p, func() (*job.Job, error) { return s.env.OpenLast(ctx, s.Mirror, v.use) })
 	if err != nil {
 		return interrupted(ctx, v.left, err)
+	}
+	if v.heavy {
+		p.load = p.work(ctx, s)
+		defer p.load.End()
 	}
 	show, err := v.do(ctx, j, p)
 	if cerr := j.Close(ctx); err == nil {

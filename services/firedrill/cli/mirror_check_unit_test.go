@@ -134,7 +134,7 @@ func TestWhatWasFoundIsToldOnceWithTheWayOut(t *testing.T) {
 
 // The JSON of a run is one object, whatever it is made of.
 func TestARunIsOneObject(t *testing.T) {
-	r := job.Result{Mended: 1, Compared: [2]int64{1, 2}}
+	r := job.Result{Mended: [2]int64{plan.Dest: 1}, Compared: [2]int64{1, 2}}
 	r.Check, r.Failed, r.NotTried, r.Refusals, r.Replaced = engine.CheckAudit, 3, 4, []plan.Refusal{{Guard: plan.GuardVersioned}}, 5
 	raw, err := json.Marshal(asJSON(drill.Mirror{From: "a", To: "b"}, true, r))
 	if err != nil {

@@ -4,9 +4,11 @@ import (
 	"cmp"
 	"container/heap"
 	"fmt"
+	"strings"
 
 	"github.com/firedrill/firedrill/pkg/drill"
 	"github.com/firedrill/firedrill/services/mirror/engine"
+	"github.com/firedrill/firedrill/services/mirror/entry"
 	"github.com/firedrill/firedrill/services/mirror/plan"
 )
 
@@ -88,9 +90,27 @@ func dryText(m drill.Mirror, d engine.Done) string {
 	case a.Op == plan.Unholdable:
 		return fmt.Sprintf("%-10s %q: %v", a.Op, a.Key, a.Err)
 	}
+	if a.Op == plan.Meta && a.To == plan.Source && m.Mode != drill.MirrorTwoWay {
+		return fmt.Sprintf("%-10s %q on the %s, by permissions: %s", a.Op, a.Key, a.To, rightsText(a.Source, a.Dest))
+	}
 	over := ""
 	if a.Op == plan.Put && a.Past.Key == "" && plan.Present(a.At(a.To)) {
 		over = ", over what no run has put there"
 	}
 	return fmt.Sprintf("%-10s %q on the %s%s", a.Op, a.Key, a.To, over)
+}
+
+// rightsText says what a rule for permissions makes of an entry.
+func rightsText(have, want entry.Entry) string {
+	var parts []string
+	if have.Mode != want.Mode {
+		parts = append(parts, fmt.Sprintf("mode %04o to %04o", have.Mode, want.Mode))
+	}
+	if have.UID != want.UID {
+		parts = append(parts, fmt.Sprintf("owner %d to %d", have.UID, want.UID))
+	}
+	if have.GID != want.GID {
+		parts = append(parts, fmt.Sprintf("group %d to %d", have.GID, want.GID))
+	}
+	return strings.Join(parts, ", ")
 }

@@ -27,6 +27,13 @@ func (o *mirrorOptions) describe(f *pflag.FlagSet) {
 	f.BoolVar(&o.spec.Xattrs, "xattrs", false, "mirror extended attributes, too")
 	f.BoolVar(&o.spec.OneFileSystem, "one-file-system", false, "leave out what is mounted below the directory")
 	o.describeLimit(f)
+	o.describeHeavy(f)
+}
+
+// describeHeavy adds --heavy.
+func (o *mirrorOptions) describeHeavy(f *pflag.FlagSet) {
+	f.Var(&maybe{&o.spec.Heavy}, "heavy", "whether this is heavy work, of which a machine does one after the other: true from the beginning, false never; left out, from the second minute on, but never with --bwlimit")
+	f.Lookup("heavy").NoOptDefVal = "true"
 }
 
 func (o *mirrorOptions) describeFilter(f *pflag.FlagSet, more string) {
@@ -43,7 +50,7 @@ func (o *mirrorOptions) describeWait(f *pflag.FlagSet) {
 
 // describing lists the flags that were given and describe a mirror.
 func describing(f *pflag.FlagSet) (out []string) {
-	for _, name := range []string{"mode", "overwrite", "keep-deleted", "filter", "xattrs", "one-file-system", "bwlimit"} {
+	for _, name := range []string{"mode", "overwrite", "keep-deleted", "filter", "xattrs", "one-file-system", "bwlimit", "heavy"} {
 		if f.Changed(name) {
 			out = append(out, "--"+name)
 		}
@@ -148,6 +155,30 @@ func (b *bandwidth) Set(text string) error {
 		return errors.New("write bytes per second, such as 500K, 10M (10,000,000) or 10Mi (10,485,760), or 0 for no limit")
 	}
 	*b = bandwidth(n)
+	return nil
+}
+
+// maybe is a flag that is true, false or left out.
+type maybe struct{ is **bool }
+
+// Type implements pflag.Value.
+func (maybe) Type() string { return "bool" }
+
+// String implements pflag.Value.
+func (m maybe) String() string {
+	if m.is == nil || *m.is == nil {
+		return ""
+	}
+	return strconv.FormatBool(**m.is)
+}
+
+// Set implements pflag.Value.
+func (m maybe) Set(text string) error {
+	is, err := strconv.ParseBool(text)
+	if err != nil {
+		return errors.New("write true or false")
+	}
+	*m.is = &is
 	return nil
 }
 

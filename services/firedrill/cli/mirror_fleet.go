@@ -101,6 +101,10 @@ func (w *fleetWatch) show(kind string, e fleet.Event) {
 	case fleet.KindStarted:
 		w.began, w.waits = e.At, false
 	case fleet.KindProgress:
+		if w.waits && e.Since == nil {
+			w.p.say(fmt.Sprintf("firedrill: %s goes on", w.name))
+			w.waits = false
+		}
 		w.p.progress(engineProgress(w.began, e))
 	case fleet.KindStalled:
 		w.p.say(fmt.Sprintf("firedrill: %s stands still: %s", w.name, e.Reason))
@@ -297,7 +301,7 @@ func (p *mirrorPrinter) fleetResult(name string, r *fleet.Result) {
 	}
 	// What a run of one's own says of the same.
 	own := job.Result{New: r.NewDestination, Disowned: r.OwnersNotSet, Unread: r.Unchecked, Untried: r.Untried, Unasked: r.Unasked}
-	own.Replaced = r.Replaced
+	own.Replaced, own.Mended = r.Replaced, [2]int64{plan.Source: r.SourcePermissionsSet, plan.Dest: r.PermissionsSet - r.SourcePermissionsSet}
 	if r.Compared != nil {
 		own.Check = engine.CheckAudit
 		own.Compared = [2]int64{plan.Source: r.Compared[plan.Source.String()], plan.Dest: r.Compared[plan.Dest.String()]}
@@ -322,7 +326,7 @@ func (a *app) mirrorCancelCmd(o *mirrorOptions) *cobra.Command {
 		Long: `Call off the run of a mirror that a running firedrill makes, or, where none is under
 way, the one that waits. What it has copied stays, and the next run goes on from there.`,
 		RunE: a.withSession(func(cmd *cobra.Command, s *session, args []string) error {
-			running, last, err := runUnderWay(cmd.Context(), s.bus, args[0])
+			running, last, err := fleet.UnderWay(cmd.Context(), s.bus, args[0])
 			switch {
 			case err != nil:
 				return failure(fmt.Errorf("mirror %s: %w", args[0], err))
@@ -350,46 +354,4 @@ way, the one that waits. What it has copied stays, and the next run goes on from
 			return nil
 		}),
 	}
-}
-
-// runUnderWay gives what was told last of the run of a mirror that is under way, or else of one
-// that waits, and where that is stored; the zero Event if there is neither.
-func runUnderWay(ctx context.Context, b *bus.Bus, mirror string) (last fleet.Event, seq uint64, err error) {
-	ended := map[string]bool{}
-	for _, kind := range []string{fleet.KindFinished, fleet.KindFailed, fleet.KindCancelled} {
-		e, _, err := lastTold(ctx, b, mirror, kind)
-		if err != nil {
-			return last, 0, err
-		}
-		ended[e.Run] = true
-	}
-	for _, kinds := range [][]string{{fleet.KindStarted, fleet.KindProgress, fleet.KindStalled}, {fleet.KindWaiting}} {
-		for _, kind := range kinds {
-			e, at, err := lastTold(ctx, b, mirror, kind)
-			if err != nil {
-				return last, 0, err
-			}
-			if at > seq {
-				last, seq = e, at
-			}
-		}
-		if !ended[last.Run] {
-			return last, seq, nil
-		}
-		last, seq = fleet.Event{}, 0
-	}
-	return last, 0, nil
-}
-
-// lastTold is the last event of a kind; the zero Event if that was too long ago for a run
-// that is still there.
-func lastTold(ctx context.Context, b *bus.Bus, mirror, kind string) (e fleet.Event, seq uint64, err error) {
-	r, known, err := b.LastMirrorEvent(ctx, mirror, kind)
-	if err != nil || !known || time.Since(r.Stored) > silent {
-		return e, 0, err
-	}
-	if err := json.Unmarshal(r.Data, &e); err != nil {
-		return e, 0, fmt.Errorf("read what is told of its run: %w", err)
-	}
-	return e, r.Seq, nil
 }

@@ -71,7 +71,10 @@ type undoneJSON struct {
 
 // notedJSON is what went well and may not be what was meant, and what both sides hold.
 type notedJSON struct {
-	Mended int64 `json:"permissionsSet,omitempty"`
+	// Mended counts whose permissions were set by the rules, MendedSource what of it is at the
+	// source, or, of a dry run, would be.
+	Mended       int64 `json:"permissionsSet,omitempty"`
+	MendedSource int64 `json:"sourcePermissionsSet,omitempty"`
 	// Replaced counts what was put over an entry that no run had put there.
 	Replaced int64 `json:"replaced,omitempty"`
 	// Disowned counts what keeps another owner, as this process may not change owners,
@@ -113,7 +116,7 @@ func asJSON(m drill.Mirror, dry bool, r job.Result) syncJSON {
 			Problems: runlog.Left(&r.Report), FailedSum: r.Failed, NotTried: r.NotTried, Untried: r.Untried, Refusals: refusals(r.Refusals),
 			ErrorSum: r.Faults, HeldBack: r.HeldBack,
 		},
-		notedJSON: notedJSON{Mended: r.Mended, Replaced: r.Replaced, Disowned: r.Disowned, Unchecked: r.Unread, New: r.New, Unasked: r.Unasked, Pruned: r.Pruned},
+		notedJSON: notedJSON{Mended: r.Mended[plan.Source] + r.Mended[plan.Dest], MendedSource: r.Mended[plan.Source], Replaced: r.Replaced, Disowned: r.Disowned, Unchecked: r.Unread, New: r.New, Unasked: r.Unasked, Pruned: r.Pruned},
 	}
 	if r.Done[plan.Delete] > 0 && !dry {
 		out.Aside = r.Aside

@@ -2,6 +2,7 @@ package cli_test
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -234,6 +235,41 @@ spec:
 		if st, err := os.Stat(filepath.Join(w.dir, name)); err != nil || st.Mode() != want {
 			t.Errorf("%s: %v, %v, want %v", name, st.Mode(), err, want)
 		}
+	}
+}
+
+// Rules for the source of README: a dry run names what a run then sets, in one go with the
+// copy.
+func TestPermissionsOfASource(t *testing.T) {
+	w := newMirrorWorld(t)
+	shared := filepath.Join(w.dir, "src/d")
+	if err := errors.Join(os.Chmod(filepath.Join(w.dir, "src/a"), 0o604), os.Chown(shared, -1, 12345), os.Chmod(shared, os.ModeSetgid|0o700)); err != nil {
+		t.Fatal(err)
+	}
+	w.write("inv.yaml", fmt.Sprintf(`apiVersion: firedrill/v1
+kind: Inventory
+spec:
+  mirrors:
+    - name: up
+      from: %q
+      to: %q
+      permissions:
+        - {side: source, match: "**", files: "0660", group: inherit}
+`, w.from, w.to))
+	sync := []string{"sync", "--inventory", filepath.Join(w.dir, "inv.yaml"), "up"}
+	w.has(w.run(0, append(sync, "--dry-run")...), `meta       "a" on the source, by permissions: mode 0604 to 0660`, `meta       "d/b" on the source, by permissions: mode 0644 to 0660, group 0 to 12345`,
+		"rules      the permissions of 2 entries of the source would be set by the rules, after the copy")
+	w.has(w.run(0, sync...), "rules      the permissions of 2 entries of the source were set by the rules, after the copy")
+	for _, name := range []string{"src/a", "dst/a", "src/d/b", "dst/d/b"} {
+		if st, err := os.Stat(filepath.Join(w.dir, name)); err != nil || st.Mode() != 0o660 {
+			t.Errorf("%s: %v, %v", name, st.Mode(), err)
+		}
+	}
+	for _, what := range []string{"drift", "verify", "audit"} {
+		w.run(0, what, "--inventory", filepath.Join(w.dir, "inv.yaml"), "up")
+	}
+	if again := w.run(0, sync...); strings.Contains(again, "rules") || !strings.Contains(again, "equal") {
+		t.Errorf("the next run:\n%s", again)
 	}
 }
 

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"log/slog"
@@ -9,8 +10,11 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/firedrill/firedrill/pkg/machine"
 	"github.com/firedrill/firedrill/services/mirror/engine"
 	"github.com/firedrill/firedrill/services/mirror/entry"
+	"github.com/firedrill/firedrill/services/mirror/heavy"
+	"github.com/firedrill/firedrill/services/mirror/job"
 	"github.com/firedrill/firedrill/services/mirror/plan"
 	"github.com/firedrill/firedrill/services/mirror/pulse"
 )
@@ -25,8 +29,11 @@ type mirrorPrinter struct {
 	bytes, looked atomic.Int64
 	// pulse tells whether that goes on.
 	pulse *pulse.Pulse
-	// waits says that somebody else has the mirror, which is waited for.
+	// waits says that somebody else has the mirror, a place or the machine, which is waited
+	// for.
 	waits atomic.Bool
+	// load is what is done here to other heavy work; nil if it is none.
+	load *heavy.Work
 	// kept counts, by reason, what a run did not remove.
 	kept map[plan.Reason]int64
 
@@ -118,6 +125,23 @@ func (a *app) guard(p *mirrorPrinter, s *subject) (done func()) {
 	}
 }
 
+// behind is told for whom heavy work waits, with nil when that is over.
+func (p *mirrorPrinter) behind(first *machine.Head) {
+	p.pulse.Wake(time.Now())
+	p.waits.Store(first != nil)
+	if first == nil {
+		p.say("firedrill: it goes on")
+		return
+	}
+	p.say("firedrill: waiting: " + heavy.Reason(*first))
+}
+
+// work is what is done with a mirror here to the machine's other heavy work. The caller ends
+// it.
+func (p *mirrorPrinter) work(ctx context.Context, s *subject) *heavy.Work {
+	return heavy.OfMirror(ctx, s.Mirror, heavy.Options{Locks: s.env.Locks, By: job.Called(s.Mirror), Waits: p.behind})
+}
+
 // stop ends the drawing, and takes the line away. It may be called again.
 func (p *mirrorPrinter) stop() {
 	p.once.Do(func() { close(p.end) })
@@ -190,6 +214,8 @@ func (p *mirrorPrinter) draw(now time.Time) {
 func (p *mirrorPrinter) line(now time.Time) string {
 	spent := now.Sub(p.began).Round(time.Second)
 	switch n := p.looked.Load(); {
+	case p.waits.Load():
+		return fmt.Sprintf("waiting, %s", spent)
 	case n > 0:
 		return fmt.Sprintf("%d looked at, now in the %s, %s", n, p.side, spent)
 	case !p.told:

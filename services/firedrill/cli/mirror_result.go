@@ -162,6 +162,16 @@ func (p *mirrorPrinter) reportNotes(m drill.Mirror, dry bool, r job.Result) {
 		}
 		fmt.Fprintf(p.out, "  owners     of %s %s set, as this process may not (CAP_CHOWN): %s\n", fold.Plural(r.Disowned, "entry"), were, later)
 	}
+	for side, n := range r.Mended {
+		if n == 0 {
+			continue
+		}
+		were := "were set by the rules, after the copy"
+		if dry {
+			were = "would be set by the rules, after the copy"
+		}
+		fmt.Fprintf(p.out, "  rules      the permissions of %s of the %s %s\n", fold.Plural(n, "entry"), plan.Side(side), were)
+	}
 	for _, name := range r.Untried {
 		fmt.Fprintf(p.out, "  untried    whether these credentials may write to %s: a dry run writes nothing\n", name)
 	}

@@ -102,7 +102,7 @@ type runningJSON struct {
 	// Do is what is done: sync, verify, drift or audit; left out where that is not known.
 	Do       string          `json:"do,omitempty"`
 	Progress *fleet.Progress `json:"progress,omitempty"`
-	// Waits says why a run has not begun yet, which Since is then when it was taken up.
+	// Waits says what a run waits for, which Since is then when it began to wait.
 	Waits string `json:"waits,omitempty"`
 }
 
@@ -122,10 +122,6 @@ func (a *app) fleetView(ctx context.Context) (v *fleetView, done func()) {
 	return &fleetView{s}, s.close
 }
 
-// silent is after how long without an event a run is not taken for running: it tells
-// how far it is every two seconds.
-const silent = time.Minute
-
 // look gives what the fleet's events tell of a mirror that this machine may not know: of its
 // runs, of the last comparison, and of what is under way.
 func (v *fleetView) look(ctx context.Context, name string) (log *runlog.Log, check *runlog.Check, running *runningJSON, err error) {
@@ -143,7 +139,7 @@ func (v *fleetView) look(ctx context.Context, name string) (log *runlog.Log, che
 		}
 		check = later(e.Log.Check, check)
 	}
-	e, _, err := runUnderWay(ctx, v.s.bus, name)
+	e, _, err := fleet.UnderWay(ctx, v.s.bus, name)
 	if err != nil || e.Run == "" {
 		return log, check, nil, err
 	}
@@ -172,7 +168,7 @@ func newer(a, b *runlog.Log) bool {
 // status gathers what is known.
 func (s *subject) status(ctx context.Context, v *fleetView) (*mirrorStatus, error) {
 	syncs, verifies := s.Cadence(drill.MirrorSync), s.Cadence(drill.MirrorVerify)
-	st := &mirrorStatus{Name: s.Name, From: s.From, To: s.To, Mode: modeOf(s.Mode), Filter: s.Filter, Check: s.log.Check, Schedule: schedule(syncs), VerifySchedule: schedule(verifies), dir: s.env.StateDir}
+	st := &mirrorStatus{Name: s.Name, From: s.From, To: s.To, Mode: modeOf(s.Mode), Filter: s.Filter, Check: s.log.Check, Schedule: syncs.String(), VerifySchedule: verifies.String(), dir: s.env.StateDir}
 	if !s.named && s.log.Mirror.From == "" {
 		st.Mode = ""
 	}
@@ -241,16 +237,6 @@ func (st *mirrorStatus) state() string {
 
 func modeOf(mode string) string { return cmp.Or(mode, drill.MirrorCopy) }
 
-func schedule(c drill.Cadence) string {
-	switch {
-	case c.Every > 0:
-		return "every " + c.Every.String()
-	case c.Daily != "":
-		return "daily at " + c.Daily + " UTC"
-	}
-	return ""
-}
-
 // next is when a mirror does something by itself next; nil if it does not. While what is due
 // waits for others, that is since when it does: ticks that come meanwhile bring no other one.
 func (v *fleetView) next(ctx context.Context, mirror, what string, c drill.Cadence) (*time.Time, error) {
@@ -260,9 +246,13 @@ func (v *fleetView) next(ctx context.Context, mirror, what string, c drill.Caden
 	if since, overdue, err := fleet.Overdue(ctx, v.s.bus, mirror, what); overdue || err != nil {
 		return &since, err
 	}
-	last, scheduled, err := v.s.bus.MirrorTicked(ctx, bus.MirrorSchedule{Mirror: mirror, What: what})
-	if err != nil || !scheduled {
+	t, err := v.s.bus.MirrorTimes(ctx, bus.MirrorSchedule{Mirror: mirror, What: what})
+	if err != nil || t.Spec == "" {
 		return nil, err
+	}
+	last := t.Set
+	if t.TickSeq > 0 {
+		last = t.Ticked
 	}
 	at := nextTime(c, last, time.Now())
 	return &at, nil
@@ -277,16 +267,7 @@ func nextTime(c drill.Cadence, last, now time.Time) time.Time {
 		}
 		return at.UTC().Round(time.Second)
 	}
-	clock, err := time.Parse("15:04", c.Daily)
-	if err != nil {
-		return time.Time{} // no inventory with that is read
-	}
-	now = now.UTC()
-	at := time.Date(now.Year(), now.Month(), now.Day(), clock.Hour(), clock.Minute(), 0, 0, time.UTC)
-	if !at.After(now) {
-		at = at.AddDate(0, 0, 1)
-	}
-	return at
+	return c.Next(now).UTC()
 }
 
 // print writes the status for people.

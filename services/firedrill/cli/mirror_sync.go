@@ -117,7 +117,9 @@ func (a *app) sync(ctx context.Context, o *mirrorOptions, s *subject, so job.Syn
 		return interrupted(ctx, s.left(so.DryRun), err)
 	}
 	a.noteBegin(s, so, began)
-	so.Watch, so.Each = p.progress, p.count
+	load := p.work(ctx, s)
+	defer load.End()
+	so.Pass, so.Watch, so.Each = load.Pass, p.progress, p.count
 	if so.DryRun {
 		so.Each = p.each(s.Mirror)
 	}

@@ -78,7 +78,9 @@ func (a *app) archive(ctx context.Context, o *mirrorOptions, fl archiveFlags, ar
 		return failure(err)
 	}
 	p := a.zfsPrinter(o)
-	fl.save.Watch = p.progress
+	watch, end := p.work(ctx, dataset, fl.save.BytesPerSecond)
+	defer end()
+	fl.save.Watch = watch
 	if !fl.recursive {
 		return p.end(a.archiveOne(ctx, p, fl, h, dataset, where))
 	}

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -9,7 +10,10 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/firedrill/firedrill/pkg/drill"
+	"github.com/firedrill/firedrill/pkg/machine"
 	"github.com/firedrill/firedrill/pkg/run"
+	"github.com/firedrill/firedrill/services/mirror/heavy"
 	"github.com/firedrill/firedrill/services/mirror/zfs"
 	"github.com/firedrill/firedrill/services/reporter/fold"
 )
@@ -53,6 +57,26 @@ func (p *zfsPrinter) progress(g zfs.Progress) {
 		of = " of " + size(g.Total)
 	}
 	fmt.Fprintf(p.err, "\r%s (%d of %d): %s%s, %s/s\x1b[K", g.Snapshot, g.Number, g.Of, size(g.Bytes), of, size(int64(p.bytesPerSec)))
+}
+
+// work is what is done with a dataset to the machine's other heavy work: what sends is
+// passed on to watch, and may have to wait there. What is held back to so many bytes a second
+// is no heavy work. The caller calls end.
+func (p *zfsPrinter) work(ctx context.Context, dataset string, bytesPerSecond int64) (watch func(zfs.Progress), end func()) {
+	load := heavy.OfMirror(ctx, drill.Mirror{BytesPerSecond: bytesPerSecond}, heavy.Options{
+		Locks: machine.Shared(), By: "firedrill zfs with " + dataset,
+		Waits: func(first *machine.Head) {
+			said := "firedrill: it goes on"
+			if first != nil {
+				said = "firedrill: waiting: " + heavy.Reason(*first)
+			}
+			fmt.Fprintln(p.err, said)
+		},
+	})
+	return func(g zfs.Progress) {
+		p.progress(g)
+		_ = load.Pass(ctx) // The stream ends by itself when ctx does.
+	}, load.End
 }
 
 // clear takes the line away.

@@ -82,7 +82,9 @@ func (a *app) replicate(ctx context.Context, o *mirrorOptions, fl replicateFlags
 		return failure(fmt.Errorf("TO: %w", err))
 	}
 	p := a.zfsPrinter(o)
-	r.Watch = p.progress
+	watch, end := p.work(ctx, r.From, r.BytesPerSecond)
+	defer end()
+	r.Watch = watch
 	if !fl.recursive {
 		return p.end(a.replicateOne(ctx, p, fl, r))
 	}

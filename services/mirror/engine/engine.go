@@ -91,6 +91,9 @@ type Job struct {
 	// Places are the source and the destination, by [plan.Side].
 	Places [2]place.Place
 	Mode   plan.Mode
+	// Sets says that the caller sets modes and owners at the source once the run has ended,
+	// so that it has to be the place that the mirror was set up with.
+	Sets bool
 	// Unedited is [plan.Rules.Unedited].
 	Unedited bool
 	Check    Check
@@ -130,6 +133,10 @@ type Job struct {
 	// Touched, if not nil, reports whether the content of a file may be another than the
 	// last run left on the source, whatever its times say. It is read then.
 	Touched func(e entry.Entry) bool
+	// Pass, if not nil, is asked before anything more is begun, and returns once that may be,
+	// or with the error of ctx. What is under way goes on meanwhile. It is called often and
+	// concurrently.
+	Pass func(ctx context.Context) error
 	// Each, if not nil, is told of each action once it was carried out, failed or,
 	// in a dry run, was found to be needed. It is called by one goroutine at a time.
 	Each func(Done)

@@ -194,7 +194,7 @@ func (r *run) identify() {
 func (r *run) written() error {
 	for _, s := range []plan.Side{plan.Source, plan.Dest} {
 		m := r.Guards.Markers[s]
-		if s == plan.Source && r.Mode != plan.TwoWay || m.Got == m.Want {
+		if s == plan.Source && r.Mode != plan.TwoWay && !r.Sets || m.Got == m.Want {
 			continue
 		}
 		return Elsewhere(s, r.Places[s])
@@ -228,11 +228,14 @@ func (r *run) howToCheck() Check {
 func (r *run) carryOut(p *plan.Plan) error {
 	last := false
 	tail := &tail{run: r}
+	if err := r.pass(); err != nil {
+		return err
+	}
 	for a, err := range p.Actions() {
 		if err != nil {
 			return err
 		}
-		if err := r.ctx.Err(); err != nil {
+		if err := r.pass(); err != nil {
 			return err
 		}
 		if r.names[plan.Dest] && a.Op == plan.Equal && !listedAsLeft(&a) {
@@ -263,6 +266,16 @@ func (r *run) carryOut(p *plan.Plan) error {
 		return err
 	}
 	return tail.flush()
+}
+
+// pass waits until more may be begun.
+func (r *run) pass() error {
+	if r.Pass != nil {
+		if err := r.Pass(r.ctx); err != nil {
+			return err
+		}
+	}
+	return r.ctx.Err()
 }
 
 // barrier waits until all that was begun has ended.
@@ -411,6 +424,7 @@ func (r *run) asLeft(size int64) {
 	r.leftBytes += size
 	if r.left == leftAtOnce {
 		r.countLeft()
+		_ = r.pass() // Once the run ends no more is listed.
 	}
 }
 

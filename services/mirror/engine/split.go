@@ -48,6 +48,9 @@ func (r *run) splits(it *Item) bool {
 // carry has an item carried out.
 func (r *run) carry(it Item) ([]Done, error) {
 	if !r.splits(&it) {
+		if err := r.pass(); err != nil {
+			return nil, err
+		}
 		return r.Pool.Do(r.ctx, it)
 	}
 	s := &split{run: r, slot: make(chan struct{}, 1)}
@@ -154,7 +157,7 @@ func (s *split) send(ctx context.Context, a *plan.Action, u *upload) error {
 
 // room waits until one item more may be under way.
 func (s *split) room(ctx context.Context) (release func(), err error) {
-	if err := ctx.Err(); err != nil {
+	if err := s.pass(); err != nil {
 		return nil, err
 	}
 	select {

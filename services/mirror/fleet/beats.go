@@ -2,19 +2,29 @@ package fleet
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	"github.com/firedrill/firedrill/pkg/drill"
+	"github.com/firedrill/firedrill/pkg/machine"
+	"github.com/firedrill/firedrill/services/mirror/heavy"
 	"github.com/firedrill/firedrill/services/mirror/pulse"
 )
 
-// beats publish how far a run is, and raise the alarm when it stands still.
+// beats publish how far a run is, and raise the alarm when it stands still. One that waits
+// until other heavy work has left the machine does not.
 type beats struct {
 	runner *runner
 	event  Event
 	*pulse.Pulse
 	// read is what was read so far, by all processes, also of what is not done yet.
 	read *tally
+
+	mu sync.Mutex // guards what follows
+	// reason says for whom the run waits, since when it does, and when that is told next; ""
+	// if it does not.
+	reason      string
+	since, next time.Time
 }
 
 // pulseEvery is how often progress is published.
@@ -22,6 +32,40 @@ const pulseEvery = 2 * time.Second
 
 func newBeats(r *runner, m drill.Mirror, e Event) *beats {
 	return &beats{runner: r, event: e, Pulse: pulse.New(m.Stalled.D(), r.Env.Now()), read: &tally{}}
+}
+
+// waits is told for whom the run waits, with nil when that is over.
+func (p *beats) waits(first *machine.Head) {
+	now := p.runner.Env.Now()
+	p.Wake(now)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if first == nil {
+		p.runner.Log.Info("a run goes on that waited for other heavy work", "mirror", p.event.Mirror, "run", p.event.Run, "for", now.Sub(p.since))
+		p.reason = ""
+		return
+	}
+	if p.reason == "" {
+		p.since = now.UTC()
+	}
+	p.reason, p.next = heavy.Reason(*first), now
+	p.runner.Log.Info("a run waits for other heavy work", "mirror", p.event.Mirror, "run", p.event.Run, "reason", p.reason)
+}
+
+// waiting gives what all that is told has in common, with whether the run waits; due says
+// that this is to be told by itself.
+func (p *beats) waiting(now time.Time) (e Event, due bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if e = p.event; p.reason == "" {
+		return e, false
+	}
+	since := p.since
+	e.Since, e.Reason = &since, p.reason
+	if due = !now.Before(p.next); due {
+		p.next = now.Add(waitsEvery)
+	}
+	return e, due
 }
 
 // publish publishes until ctx ends.
@@ -34,9 +78,17 @@ func (p *beats) publish(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
-		b := p.Look(p.runner.Env.Now(), p.read.bytes())
-		kind, e := KindProgress, p.event
+		now := p.runner.Env.Now()
+		e, due := p.waiting(now)
+		if e.Since != nil {
+			p.Wake(now)
+		}
+		b := p.Look(now, p.read.bytes())
+		kind := KindProgress
 		e.Progress = describe(b)
+		if due {
+			p.tell(ctx, KindWaiting, e)
+		}
 		switch {
 		case b.Stalled: // once; then it goes on telling: who is silent is taken for dead
 			kind, e.Reason = KindStalled, b.Reason()
@@ -44,9 +96,13 @@ func (p *beats) publish(ctx context.Context) {
 		case b.Moves:
 			p.runner.Log.Warn("a mirror that stood still goes on", "mirror", e.Mirror, "run", e.Run)
 		}
-		if err := p.runner.tell(ctx, kind, e); err != nil && ctx.Err() == nil {
-			p.runner.Log.Warn("publish progress", "error", err)
-		}
+		p.tell(ctx, kind, e)
+	}
+}
+
+func (p *beats) tell(ctx context.Context, kind string, e Event) {
+	if err := p.runner.tell(ctx, kind, e); err != nil && ctx.Err() == nil {
+		p.runner.Log.Warn("publish progress", "mirror", e.Mirror, "run", e.Run, "error", err)
 	}
 }
 

@@ -39,7 +39,9 @@ func (r *runner) comparison(ctx context.Context, h *held, q *request, j *job.Job
 			"mirror", q.mirror.Name, "run", q.event.Run)
 	}
 	p.Looks(j.Size(c))
-	c.Seen, c.Bytes = p.Looked, p.read.count
+	load := r.work(ctx, h, q, p)
+	defer load.End()
+	c.Pass, c.Seen, c.Bytes = load.Pass, p.Looked, p.read.count
 	began := r.Env.Now()
 	got, err := j.Compare(ctx, c)
 	if c.Repair {

@@ -10,7 +10,9 @@ import (
 
 // Kinds of events on mirror.evt.<mirror>.<kind>.
 const (
-	// KindWaiting: the run waits for others, its turn, or whoever has the mirror open.
+	// KindWaiting: the run waits for others, its turn, or whoever has the mirror open, or, after
+	// started, for other heavy work; or, as yet without a name, for the mirrors that come first,
+	// which is told once.
 	KindWaiting  = "waiting"
 	KindStarted  = "started"
 	KindProgress = "progress"
@@ -31,14 +33,15 @@ func ends(kind string) bool {
 
 // Event is what is published of a run, which a comparison is, too.
 type Event struct {
-	Mirror string    `json:"mirror"`
-	Run    string    `json:"run"`
-	At     time.Time `json:"at"`
+	Mirror string `json:"mirror"`
+	// Run is "" where a run waits that is not asked for before other mirrors have run.
+	Run string    `json:"run"`
+	At  time.Time `json:"at"`
 	// Do is what is done: sync, verify, drift or audit; left out where that is not known.
 	Do string `json:"do,omitempty"`
 	// By says who asked.
 	By string `json:"by,omitempty"`
-	// Since is when a run that is waiting began to wait.
+	// Since is when a run that is waiting began to wait; it goes with its progress, too.
 	Since *time.Time `json:"since,omitempty"`
 	// Reason says why it was rejected, failed, waits or is stalled, and what has drifted.
 	Reason string `json:"reason,omitempty"`
@@ -46,7 +49,7 @@ type Event struct {
 	// where the mirror cannot be run as it is described; else firedrill, or what it needs,
 	// failed.
 	Fault job.Fault `json:"fault,omitempty" jsonschema:"enum=refused,enum=description"`
-	// Progress goes with progress and stalled.
+	// Progress goes with progress and stalled, and with waiting after started.
 	Progress *Progress `json:"progress,omitempty"`
 	// Result goes with finished, of a sync.
 	Result *Result `json:"result,omitempty"`
@@ -98,11 +101,13 @@ type Result struct {
 	// nothing is done; Replaced counts what was put over an entry that no run had put there.
 	NewDestination bool  `json:"newDestination,omitempty"`
 	Replaced       int64 `json:"replaced,omitempty"`
-	// PermissionsSet counts the entries whose permissions were set by the mirror's rules,
-	// OwnersNotSet what keeps another owner, as the process that wrote it may not change
-	// owners.
-	PermissionsSet int64 `json:"permissionsSet,omitempty"`
-	OwnersNotSet   int64 `json:"ownersNotSet,omitempty"`
+	// PermissionsSet counts the entries whose permissions were set by the mirror's rules after
+	// the copy, SourcePermissionsSet those of them that are the source's, or, of a dry run, would
+	// be set there. OwnersNotSet counts what keeps another owner, as the process that wrote it may
+	// not change owners.
+	PermissionsSet       int64 `json:"permissionsSet,omitempty"`
+	SourcePermissionsSet int64 `json:"sourcePermissionsSet,omitempty"`
+	OwnersNotSet         int64 `json:"ownersNotSet,omitempty"`
 	// Unchecked counts what was taken for equal and never read.
 	Unchecked int64 `json:"unchecked,omitempty"`
 	// Compared counts, by side, the contents that a run which audits has read to compare them.

@@ -2,10 +2,13 @@ package fleet
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/firedrill/firedrill/pkg/bus"
+	"github.com/firedrill/firedrill/pkg/drill"
 	"github.com/firedrill/firedrill/services/mirror/engine"
+	"github.com/firedrill/firedrill/services/mirror/job"
 )
 
 // EncodeItem writes an item of work for two places.
@@ -35,7 +38,15 @@ func SendItem(ctx context.Context, b *bus.Bus, at bus.MirrorItem, w *engine.Work
 
 // OnRequest makes the run of one request.
 func OnRequest(ctx context.Context, c Config, m bus.Message) error {
-	r := &runner{Config: c, turns: newTurns(), slots: make(chan struct{}, 1)}
+	c.Runs = 1
+	return newRunner(c).onRequest(ctx, m)
+}
+
+// OnRequestAt is OnRequest where turn says what a job needs.
+func OnRequestAt(ctx context.Context, c Config, turn func(drill.Mirror, job.Use) job.Turn, m bus.Message) error {
+	c.Runs = 1
+	r := newRunner(c)
+	r.turn = turn
 	return r.onRequest(ctx, m)
 }
 
@@ -48,4 +59,24 @@ var Summary = summary
 // Pending reports whether the last request of a scheduler waits.
 func Pending(ctx context.Context, c Config, who, mirror string) (bool, error) {
 	return (&runner{Config: c}).pending(ctx, who, mirror)
+}
+
+// Tend sees once to all that the mirrors of an inventory do by themselves.
+func Tend(ctx context.Context, c Config) error {
+	r := newRunner(c.complete())
+	var errs []error
+	for _, s := range r.scheduled() {
+		errs = append(errs, r.tend(ctx, s, map[bus.MirrorSchedule]bool{}))
+	}
+	return errors.Join(errs...)
+}
+
+// OnTick takes a tick of the clock.
+func OnTick(ctx context.Context, c Config, m bus.Message) error {
+	return newRunner(c.complete()).onTick(ctx, m)
+}
+
+// LookDue says how often a process looks for what is due.
+func LookDue(every time.Duration) func(*Config) {
+	return func(c *Config) { c.dueLook = every }
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/firedrill/firedrill/pkg/bus"
 	"github.com/firedrill/firedrill/pkg/drill"
 	"github.com/firedrill/firedrill/services/mirror/engine"
+	"github.com/firedrill/firedrill/services/mirror/heavy"
 	"github.com/firedrill/firedrill/services/mirror/job"
 )
 
@@ -26,7 +27,8 @@ type Config struct {
 	// Runs is how many runs this process begins at once, Items how many items of one mirror
 	// it carries out at once; 0 means DefaultRuns and engine.DefaultItems.
 	Runs, Items int
-	// Long is after how long a run no longer counts as one of Runs; 0 means DefaultLong.
+	// Long is after how long a run no longer counts as one of Runs, and is heavy; 0 means
+	// heavy.DefaultLong.
 	Long time.Duration
 	// Lease is how long a process that plans a run may be silent before another one
 	// takes its mirror over; 0 means DefaultLease. It is the same in all processes.
@@ -34,18 +36,18 @@ type Config struct {
 	// SplitAbove is the size in bytes above which the parts of one file are spread over
 	// the processes; 0 means engine.DefaultSplit.
 	SplitAbove int64
+
+	// dueLook is how often it is looked for what is due; 0 means defaultDueLook.
+	dueLook time.Duration
 }
 
 // waitingRuns is how many requests a process takes at once: those that have to wait
 // for a location must not keep others from running.
 const waitingRuns = 16
 
-// DefaultRuns is how many runs a process begins at once. A run that takes longer than
-// DefaultLong makes room for the next one.
-const (
-	DefaultRuns = 2
-	DefaultLong = time.Minute
-)
+// DefaultRuns is how many runs a process begins at once. One that takes long makes room for
+// the next one.
+const DefaultRuns = 2
 
 // ErrUnknown says that the inventory of a process has no such mirror.
 var ErrUnknown = errors.New("the inventory has no mirror of that name")
@@ -74,7 +76,7 @@ func Run(ctx context.Context, c Config) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var wg sync.WaitGroup
-	wg.Go(func() { c.schedule(ctx) })
+	wg.Go(func() { r.schedule(ctx) })
 	wg.Go(func() { w.readers.tell(ctx, c) })
 	errs := make([]error, len(queues))
 	for i, q := range queues {
@@ -113,13 +115,16 @@ func (c Config) complete() Config {
 		c.Runs = DefaultRuns
 	}
 	if c.Long == 0 {
-		c.Long = DefaultLong
+		c.Long = heavy.DefaultLong
 	}
 	if c.Items == 0 {
 		c.Items = engine.DefaultItems
 	}
 	if c.Lease == 0 {
 		c.Lease = DefaultLease
+	}
+	if c.dueLook == 0 {
+		c.dueLook = defaultDueLook
 	}
 	return c
 }

@@ -27,6 +27,8 @@ var ErrTaken = errors.New("another process has taken the mirror over, because th
 // held is a mirror that this process has.
 type held struct {
 	runner *runner
+	// slot is that of the run, until it takes long.
+	slot *slot
 
 	mu sync.Mutex
 	is bus.MirrorLease
@@ -79,7 +81,7 @@ func (r *runner) alone(ctx context.Context, mirror, run string, fn func(context.
 	if err != nil {
 		return err
 	}
-	h := &held{runner: r, is: l}
+	h := &held{runner: r, slot: slot, is: l}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var wg sync.WaitGroup

@@ -12,7 +12,9 @@ import (
 
 	"github.com/firedrill/firedrill/pkg/bus"
 	"github.com/firedrill/firedrill/pkg/drill"
+	"github.com/firedrill/firedrill/pkg/machine"
 	"github.com/firedrill/firedrill/services/mirror/engine"
+	"github.com/firedrill/firedrill/services/mirror/heavy"
 	"github.com/firedrill/firedrill/services/mirror/job"
 	"github.com/firedrill/firedrill/services/mirror/plan"
 	"github.com/firedrill/firedrill/services/mirror/runlog"
@@ -23,6 +25,8 @@ import (
 type runner struct {
 	Config
 	turns *turns
+	// turn says what a job needs for itself; it asks the file system.
+	turn func(drill.Mirror, job.Use) job.Turn
 	// slots bound the runs that have begun.
 	slots chan struct{}
 	// single says that no other process has a part in its runs, nor this one by the
@@ -31,7 +35,7 @@ type runner struct {
 }
 
 func newRunner(c Config) *runner {
-	return &runner{Config: c, turns: newTurns(), slots: make(chan struct{}, c.Runs)}
+	return &runner{Config: c, turns: newTurns(), turn: c.Env.Turn, slots: make(chan struct{}, c.Runs)}
 }
 
 // request is one that is in this process's hands, as a run of its own: nothing of another
@@ -40,6 +44,8 @@ type request struct {
 	message bus.Message
 	mirror  drill.Mirror
 	task    task
+	// needs is what the run needs for itself.
+	needs job.Turn
 	// event is what all that is told of it has in common.
 	event Event
 	calls *calls
@@ -85,9 +91,8 @@ func (r *runner) attempt(ctx context.Context, q *request) error {
 	defer cancel(nil)
 	q.calls, q.waits = &calls{run: q.event.Run, cancel: cancel}, &waits{runner: r, event: q.event}
 	wg.Go(func() { r.awaitCancel(ctx, q.mirror.Name, q.message.Seq, q.calls) })
-	q.waits.begin(ctx, "")
-	defer q.waits.over()
 	err := r.inTurn(ctx, q)
+	q.waits.over()
 	if err != nil && errors.Is(context.Cause(ctx), ErrCancelled) {
 		return r.tell(context.WithoutCancel(ctx), KindCancelled, q.event) // before it began
 	}
@@ -96,23 +101,48 @@ func (r *runner) attempt(ctx context.Context, q *request) error {
 
 // inTurn makes the run when it has its turn.
 func (r *runner) inTurn(ctx context.Context, q *request) error {
-	if q.message.Delivered <= maxTries { // else it is only to be answered
-		done, err := r.turns.take(ctx, q.mirror.Name, r.Env.Turn(q.mirror, q.task.use()))
-		if err != nil {
-			return err
-		}
-		defer done()
+	if q.message.Delivered > maxTries { // It is only to be answered.
+		q.waits.begin(ctx, "")
+		return r.once(ctx, q)
 	}
+	if err := r.look(ctx, q); err != nil {
+		return err
+	}
+	q.waits.begin(ctx, "")
+	done, err := r.turns.take(ctx, q.mirror.Name, q.needs)
+	if err != nil {
+		return err
+	}
+	defer done()
 	return r.unlocked(ctx, q)
+}
+
+// look finds out what the run needs for itself. A mount that does not answer keeps whoever
+// follows its links for ever: such a run tells that it stands still, as one that has begun
+// does, and is called off all the same.
+func (r *runner) look(ctx context.Context, q *request) error {
+	found := make(chan job.Turn, 1)
+	go func() { found <- r.turn(q.mirror, q.task.use()) }() // which goes on with the mount alone
+	p := newBeats(r, q.mirror, q.event)
+	var told sync.WaitGroup
+	defer told.Wait()
+	beat, stop := context.WithCancel(ctx)
+	defer stop()
+	told.Go(func() { p.publish(beat) })
+	select {
+	case q.needs = <-found:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // unlocked makes the run, and again and again tries to, while somebody runs the mirror at
 // the command line, or another process of this machine works on one of its places:
 // meanwhile others have the slot and the lease.
 func (r *runner) unlocked(ctx context.Context, q *request) error {
-	needs := r.Env.Turn(q.mirror, q.task.use())
 	once := func() error {
-		end, err := r.Env.Begin(ctx, needs)
+		end, err := r.Env.Begin(ctx, q.needs)
 		if err == nil {
 			err = errors.Join(r.once(ctx, q), end())
 		}
@@ -221,7 +251,13 @@ func (r *runner) run(ctx context.Context, h *held, q *request) error {
 	case e.Outcome != nil:
 		return r.tellOutcome(ctx, e)
 	}
-	return r.tell(ctx, KindFinished, e)
+	if err := r.tell(ctx, KindFinished, e); err != nil {
+		return err
+	}
+	if !r.single && e.Result.Whole && !e.Result.DryRun {
+		r.followers(ctx, e.Mirror)
+	}
+	return nil
 }
 
 // carry carries out what is asked for, and gives the event that tells what it came to. The
@@ -254,6 +290,25 @@ func (r *runner) carry(ctx context.Context, h *held, q *request) (Event, error) 
 	return e, nil
 }
 
+// ByDrill asks for the runs of mirrors that are steps of drills.
+const ByDrill = "drill"
+
+// work is what the run, which has all else that it waits for, is to the machine's other heavy
+// work; nil where it is none. A drill's step never waits for others: its time is what the
+// drill measures. The caller ends it.
+func (r *runner) work(ctx context.Context, h *held, q *request, p *beats) *heavy.Work {
+	if q.event.By == ByDrill {
+		return nil
+	}
+	return heavy.OfMirror(ctx, q.mirror, heavy.Options{
+		Locks: r.Env.Locks, By: job.Called(q.mirror), Long: r.Long,
+		Waits: func(first *machine.Head) {
+			h.slot.release() // Who waits is in nobody's way.
+			p.waits(first)
+		},
+	})
+}
+
 // begins says that a run has the mirror open, or cannot open it.
 func (r *runner) begins(q *request) {
 	r.Log.Info("a mirror's run begins", "mirror", q.mirror.Name, "run", q.event.Run, "by", q.event.By, "do", q.event.Do)
@@ -278,6 +333,9 @@ func (r *runner) sync(ctx context.Context, h *held, q *request, p *beats) (out s
 	o := q.task.sync
 	o.Watch = p.Feel
 	if q.mirror.Snapshots != nil {
+		load := r.work(ctx, h, q, p)
+		defer load.End()
+		o.Pass = load.Pass
 		out.Result, err = r.snapshots(ctx, q, o)
 		return out, err
 	}
@@ -302,6 +360,9 @@ func (r *runner) sync(ctx context.Context, h *held, q *request, p *beats) (out s
 		r.noteEnd(ctx, q, job.Result{}, err)
 		return out, err
 	}
+	load := r.work(ctx, h, q, p)
+	defer load.End()
+	o.Pass = load.Pass
 	out.Result, err = r.carryOut(ctx, j, q.mirror.Name, q.event.Run, p.read, o)
 	r.noteEnd(ctx, q, out.Result, err)
 	if !o.DryRun {
@@ -356,7 +417,8 @@ func summary(m drill.Mirror, res job.Result, dry bool) *Result {
 		Whole: res.Whole(), DryRun: dry, Seconds: res.Ended.Sub(res.Began).Seconds(), Done: map[string]int64{}, Believed: res.Believed,
 		Bytes: res.Bytes[plan.Put], Failed: res.Failed, NotTried: res.NotTried, HeldBack: res.HeldBack, Entries: res.Root.Root.Entries,
 		From: m.From, To: m.To, Mode: m.Mode, NewDestination: res.New, Replaced: res.Replaced,
-		PermissionsSet: res.Mended, OwnersNotSet: res.Disowned, Unchecked: res.Unread, Untried: res.Untried, Unasked: res.Unasked,
+		PermissionsSet: res.Mended[plan.Source] + res.Mended[plan.Dest], SourcePermissionsSet: res.Mended[plan.Source],
+		OwnersNotSet: res.Disowned, Unchecked: res.Unread, Untried: res.Untried, Unasked: res.Unasked,
 	}
 	for op, n := range res.Done {
 		out.Done[op.String()] = n

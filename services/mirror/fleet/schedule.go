@@ -3,7 +3,9 @@ package fleet
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -11,8 +13,14 @@ import (
 	"github.com/firedrill/firedrill/pkg/drill"
 )
 
-// scheduleAgain is how long after a failure the server is told again.
-const scheduleAgain = 5 * time.Second
+const (
+	// scheduleAgain is how long after a failure the server is told again.
+	scheduleAgain = 5 * time.Second
+	// defaultDueLook is how often it is looked for what is due and nobody has asked for, and
+	// dueLate how late the server's tick may be before that is done without it.
+	defaultDueLook = 30 * time.Second
+	dueLate        = 2 * time.Minute
+)
 
 // Scheduler asks for what mirrors do by themselves, and VerifyScheduler for their
 // verifications: each kind of request waits for itself only.
@@ -26,79 +34,212 @@ func schedulers() map[string]string {
 	return map[string]string{drill.MirrorSync: Scheduler, drill.MirrorVerify: VerifyScheduler}
 }
 
-// schedule tells the server when mirrors do something by themselves, and does not rest until
-// it has heard so. Each process says the same.
-func (c Config) schedule(ctx context.Context) {
+// scheduled is one thing that a mirror does by itself.
+type scheduled struct {
+	bus.MirrorSchedule
+	mirror drill.Mirror
+	when   drill.Cadence
+}
+
+// scheduled is all that the inventory's mirrors do by themselves.
+func (c Config) scheduled() (out []scheduled) {
 	for _, m := range c.Inventory.Spec.Mirrors {
-		for what := range schedulers() {
-			if !c.scheduleOne(ctx, bus.MirrorSchedule{Mirror: m.Name, What: what}, cadence(m.Cadence(what))) {
-				return
+		for _, what := range []string{drill.MirrorSync, drill.MirrorVerify} {
+			if when := m.Cadence(what); when != (drill.Cadence{}) {
+				out = append(out, scheduled{bus.MirrorSchedule{Mirror: m.Name, What: what}, m, when})
 			}
 		}
 	}
+	return out
 }
 
-// scheduleOne is schedule for one schedule; false once ctx has ended.
-func (c Config) scheduleOne(ctx context.Context, s bus.MirrorSchedule, spec string) bool {
-	for {
-		err := c.Bus.ScheduleMirror(ctx, s, spec)
-		if err == nil || ctx.Err() != nil {
-			return ctx.Err() == nil
+// schedule tells the server when mirrors do something by themselves, and does not rest until
+// it has heard so; each process says the same. Then it looks for what is due without a tick.
+func (r *runner) schedule(ctx context.Context) {
+	all := r.scheduled()
+	told, tidy := map[bus.MirrorSchedule]bool{}, false
+	for ctx.Err() == nil {
+		wait := r.dueLook
+		if !tidy {
+			err := r.Bus.KeepMirrorSchedules(ctx, func(s bus.MirrorSchedule) bool {
+				return slices.ContainsFunc(all, func(one scheduled) bool { return one.MirrorSchedule == s })
+			})
+			if tidy = err == nil; !tidy {
+				wait = scheduleAgain
+				r.warn(ctx, "what is scheduled no more is not removed yet", "error", err)
+			}
 		}
-		c.Log.Warn("a mirror is not scheduled yet", "mirror", s.Mirror, "what", s.What, "error", err)
+		for _, s := range all {
+			err := r.tend(ctx, s, told)
+			if !told[s.MirrorSchedule] {
+				wait = scheduleAgain
+			}
+			if err != nil {
+				r.warn(ctx, "a mirror's schedule is not seen to yet", "mirror", s.Mirror, "what", s.What, "error", err)
+			}
+		}
 		select {
 		case <-ctx.Done():
-			return false
-		case <-time.After(scheduleAgain):
+		case <-time.After(wait):
 		}
 	}
 }
 
-// cadence is a schedule as NATS writes it; "" if it is never.
-func cadence(c drill.Cadence) string {
-	switch {
-	case c.Every > 0:
+// warn says what keeps something from being done, but for the process's own end.
+func (r *runner) warn(ctx context.Context, text string, args ...any) {
+	if ctx.Err() == nil {
+		r.Log.Warn(text, args...)
+	}
+}
+
+// tend sees to one schedule: until the server is told of it, and then to what is due.
+func (r *runner) tend(ctx context.Context, s scheduled, told map[bus.MirrorSchedule]bool) error {
+	if !told[s.MirrorSchedule] {
+		if err := r.Bus.ScheduleMirror(ctx, s.MirrorSchedule, spec(s.when), s.when.Zone); err != nil {
+			return err
+		}
+		told[s.MirrorSchedule] = true
+	}
+	return r.catchUp(ctx, s)
+}
+
+// spec is a cadence as NATS writes it.
+func spec(c drill.Cadence) string {
+	if c.Every > 0 {
 		return "@every " + c.Every.D().String()
-	case c.Daily != "":
-		return fmt.Sprintf("0 %s %s * * *", c.Daily[3:], c.Daily[:2])
 	}
-	return ""
+	return fmt.Sprintf("0 %s %s * * *", c.Daily[3:], c.Daily[:2])
 }
 
-// due is what a mirror asks for when that is due.
-func due(m drill.Mirror, what string) Request {
-	if what == drill.MirrorVerify && m.Verify != nil {
-		return Request{Do: what, Level: m.Verify.Level}
-	}
-	return Request{Do: what, Check: m.Check}
+// due is something that nobody has asked for since it was due: the same for all processes
+// that see it.
+type due struct {
+	since time.Time
+	id    string
 }
 
-// onTick turns a tick of the clock into a request, unless the one before of its kind is not
-// worked off yet, by whatever process: a mirror that takes longer than its schedule gives it
-// must not take the places of the others.
+// catchUp asks for what is due and no tick asks for any more.
+func (r *runner) catchUp(ctx context.Context, s scheduled) error {
+	d, is, err := r.due(ctx, s)
+	if err != nil || !is {
+		return err
+	}
+	if s.What == drill.MirrorVerify {
+		// There is nothing yet that it could be compared with.
+		if log, err := r.history(ctx, s.mirror); err != nil || log == nil || log.Success == nil {
+			return err
+		}
+	}
+	return r.askFor(ctx, s, d)
+}
+
+// due finds what is due without a tick that has just come: the first run of a schedule that
+// is new or another one now, what the server has missed while it was down or clocks were put
+// forward, and what waits for other mirrors.
+func (r *runner) due(ctx context.Context, s scheduled) (d due, is bool, err error) {
+	t, err := r.Bus.MirrorTimes(ctx, s.MirrorSchedule)
+	if err != nil || t.Spec == "" {
+		return d, false, err
+	}
+	late := func(asked time.Time) (time.Time, bool) {
+		at := s.when.Next(latest(t.Set, t.Ticked, asked))
+		return at, !r.Env.Now().Before(at.Add(dueLate))
+	}
+	fresh, held := s.when.Every > 0 && t.TickSeq == 0, s.waits() && t.TickSeq > 0
+	if _, is := late(time.Time{}); !is && !fresh && !held {
+		return d, false, nil // mostly, and it took no more than that to know
+	}
+	last, _, err := r.Bus.MirrorRequested(ctx, s.who(), s.Mirror)
+	if err != nil {
+		return d, false, err
+	}
+	at, missed := late(last.Stored)
+	switch {
+	case fresh && t.Set.After(last.Stored):
+		return due{t.Set, fmt.Sprintf("set/%s/%d", s.Mirror, t.SetSeq)}, true, nil
+	case held && t.Ticked.After(last.Stored) && !s.again(last, t.Ticked):
+		ran, err := ranSince(ctx, r.Bus, s.Mirror, t.Ticked)
+		return due{t.Ticked, tickID(s.Mirror, t.TickSeq)}, !ran, err
+	case missed:
+		return due{at, fmt.Sprintf("late/%s/%s/%d", s.Mirror, s.What, at.Unix())}, true, nil
+	}
+	return d, false, nil
+}
+
+// latest is that of some times.
+func latest(times ...time.Time) (last time.Time) {
+	for _, t := range times {
+		if t.After(last) {
+			last = t
+		}
+	}
+	return last
+}
+
+func tickID(mirror string, seq uint64) string {
+	return "tick/" + mirror + "/" + strconv.FormatUint(seq, 10)
+}
+
+// who asks for it.
+func (s scheduled) who() string { return schedulers()[s.What] }
+
+// waits reports whether other mirrors come first.
+func (s scheduled) waits() bool { return s.What == drill.MirrorSync && len(s.mirror.After) > 0 }
+
+// again reports whether a tick came on a day that had its request: where clocks are put back
+// the server sees the same time of day twice.
+func (s scheduled) again(last bus.Record, tick time.Time) bool {
+	return s.when.Zone != "" && last.Seq > 0 && s.when.Next(last.Stored).After(tick)
+}
+
+// request is what is asked for.
+func (s scheduled) request() Request {
+	if s.What == drill.MirrorVerify {
+		return Request{Do: s.What, Level: s.mirror.Verify.Level}
+	}
+	return Request{Do: s.What, Check: s.mirror.Check}
+}
+
+// onTick turns a tick of the clock into a request. One that was scheduled by an inventory
+// that is no more brings none: whoever starts with another one takes its schedule away.
 func (r *runner) onTick(ctx context.Context, m bus.Message) error {
 	tick, err := bus.ReadMirrorTick(m.Subject)
 	if err != nil {
 		return bus.Poison(err)
 	}
-	mirror, known := r.Inventory.FindMirror(tick.Mirror)
-	who := schedulers()[tick.What]
-	if !known || who == "" || mirror.Cadence(tick.What) == (drill.Cadence{}) {
-		// It was scheduled by an inventory that is no more.
-		return r.Bus.ScheduleMirror(ctx, tick, "")
+	all := r.scheduled()
+	i := slices.IndexFunc(all, func(s scheduled) bool { return s.MirrorSchedule == tick })
+	if i < 0 {
+		return nil
 	}
-	if pending, err := r.pending(ctx, who, tick.Mirror); pending || err != nil {
+	last, _, err := r.Bus.MirrorRequested(ctx, all[i].who(), tick.Mirror)
+	if err != nil || all[i].again(last, m.Stored) {
 		return err
 	}
-	subject, err := bus.MirrorRequest{Who: who, Mirror: tick.Mirror}.Subject()
+	return r.askFor(ctx, all[i], due{m.Stored, tickID(tick.Mirror, m.Seq)})
+}
+
+// askFor asks for what is due, unless the one before of its kind is not worked off yet, by
+// whatever process: a mirror that takes longer than its schedule gives it must not take the
+// places of the others. Nor does it while other mirrors come first, which is told.
+func (r *runner) askFor(ctx context.Context, s scheduled, d due) error {
+	if pending, err := r.pending(ctx, s.who(), s.Mirror); pending || err != nil {
+		return err
+	}
+	if s.waits() {
+		if waits, err := r.waitsFor(ctx, s.mirror); err != nil || len(waits) > 0 {
+			return errors.Join(err, r.tellWaits(ctx, s, d, waits))
+		}
+	}
+	subject, err := bus.MirrorRequest{Who: s.who(), Mirror: s.Mirror}.Subject()
 	if err != nil {
 		return bus.Poison(err)
 	}
-	body, err := json.Marshal(due(mirror, tick.What))
+	body, err := json.Marshal(s.request())
 	if err != nil {
 		return bus.Poison(err)
 	}
-	_, err = r.Bus.Publish(ctx, subject, body, "tick/"+tick.Mirror+"/"+strconv.FormatUint(m.Seq, 10))
+	_, err = r.Bus.Publish(ctx, subject, body, d.id)
 	return err
 }
 

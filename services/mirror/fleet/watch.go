@@ -150,3 +150,52 @@ func signs(ctx context.Context, b *bus.Bus) (readers int, newest uint64, err err
 	last, _, err := b.LastMirrorEvent(ctx, "*", "*")
 	return readers, last.Seq, err
 }
+
+// silent is after how long without an event a run is not taken for one that is there: it
+// tells how far it is every two seconds, or, before it has begun, that it waits every 20.
+const silent = time.Minute
+
+// UnderWay gives what was told last of the run of a mirror that is under way, or else of one
+// that has not begun, as it waits, and where that is stored; the zero Event if there is neither.
+func UnderWay(ctx context.Context, b *bus.Bus, mirror string) (last Event, seq uint64, err error) {
+	ended := map[string]bool{}
+	for _, kind := range []string{KindFinished, KindFailed, KindCancelled} {
+		e, _, err := lastTold(ctx, b, mirror, kind)
+		if err != nil {
+			return last, 0, err
+		}
+		ended[e.Run] = true
+	}
+	for _, kind := range []string{KindStarted, KindProgress, KindStalled} {
+		e, at, err := lastTold(ctx, b, mirror, kind)
+		if err != nil {
+			return last, 0, err
+		}
+		if at > seq {
+			last, seq = e, at
+		}
+	}
+	waits, at, err := lastTold(ctx, b, mirror, KindWaiting)
+	switch begun := last.Run != "" && !ended[last.Run]; {
+	case err != nil:
+		return Event{}, 0, err
+	case begun && (waits.Run != last.Run || at < seq):
+		return last, seq, nil
+	case !ended[waits.Run]:
+		return waits, at, nil
+	}
+	return Event{}, 0, nil
+}
+
+// lastTold is the last event of a kind; the zero Event if that was too long ago for a run
+// that is still there.
+func lastTold(ctx context.Context, b *bus.Bus, mirror, kind string) (e Event, seq uint64, err error) {
+	r, known, err := b.LastMirrorEvent(ctx, mirror, kind)
+	if err != nil || !known || time.Since(r.Stored) > silent {
+		return e, 0, err
+	}
+	if err := json.Unmarshal(r.Data, &e); err != nil {
+		return e, 0, fmt.Errorf("read what is told of its run: %w", err)
+	}
+	return e, r.Seq, nil
+}

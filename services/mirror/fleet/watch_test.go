@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -167,9 +168,9 @@ func TestTheResultSaysWhatMayNotBeMeant(t *testing.T) {
 	if r := e.Result; r.FirstRun || r.KeptByMode != 1 || r.Compared == nil {
 		t.Errorf("where the mode kept something: %+v", r)
 	}
-	all := job.Result{New: true, Mended: 1, Disowned: 2, Unread: 3, Untried: []string{"b"}, Unasked: "c"}
+	all := job.Result{New: true, Mended: [2]int64{2, 1}, Disowned: 2, Unread: 3, Untried: []string{"b"}, Unasked: "c"}
 	all.Replaced = 4
-	if r := fleet.Summary(drill.Mirror{}, all, true); !r.NewDestination || r.PermissionsSet != 1 || r.OwnersNotSet != 2 || r.Unchecked != 3 || r.Replaced != 4 || !slices.Equal(r.Untried, all.Untried) || r.Unasked != all.Unasked {
+	if r := fleet.Summary(drill.Mirror{}, all, true); !r.NewDestination || r.PermissionsSet != 3 || r.SourcePermissionsSet != 2 || r.OwnersNotSet != 2 || r.Unchecked != 3 || r.Replaced != 4 || !slices.Equal(r.Untried, all.Untried) || r.Unasked != all.Unasked {
 		t.Errorf("all: %+v", r)
 	}
 }
@@ -187,5 +188,42 @@ func TestAStalledRunGoesOnTelling(t *testing.T) {
 		if e, seq = w.await("slow", seq, fleet.KindProgress, fleet.KindStalled); e.Reason != "" {
 			t.Errorf("another alarm: %+v", e)
 		}
+	}
+}
+
+// A mount that does not answer keeps a run from beginning: that is told as a standstill, too,
+// and the run is called off all the same.
+func TestAMountThatDoesNotAnswerIsToldOf(t *testing.T) {
+	t.Parallel() // it waits for most of its time
+	w := newWorld(t, drill.Mirror{Name: "out", From: "dir:DIR/src", To: "dir:DIR/dst", Stalled: event.Duration(time.Second)})
+	c := fleet.Config{
+		Bus: w.connect(event.Mirror), Log: quiet(), Inventory: w.inv,
+		Env: job.Env{StateDir: filepath.Join(w.dir, "state"), Now: time.Now},
+	}
+	answers, looked := make(chan struct{}), make(chan struct{}, 9)
+	defer close(answers)
+	turn := func(m drill.Mirror, u job.Use) job.Turn {
+		looked <- struct{}{}
+		<-answers
+		return c.Env.Turn(m, u)
+	}
+	subject, err := bus.MirrorRequest{Who: "test", Mirror: "out"}.Subject()
+	must(t, err)
+	done := make(chan error, 1)
+	go func() {
+		done <- fleet.OnRequestAt(t.Context(), c, turn, bus.Message{Subject: subject, Seq: 1, Delivered: 1})
+	}()
+	e, seq := w.await("out", 0, fleet.KindStalled)
+	if !strings.HasPrefix(e.Reason, "no progress for ") || e.Progress == nil {
+		t.Errorf("it was told %+v", e)
+	}
+	if under, _, err := fleet.UnderWay(t.Context(), w.me, "out"); err != nil || under.Run != e.Run || under.Progress.StillSeconds == 0 {
+		t.Errorf("under way: %+v, %v", under, err)
+	}
+	must(t, w.me.PublishMirrorCommand(t.Context(), "out", "cancel", fleet.Cancel{Run: e.Run}))
+	w.await("out", seq, fleet.KindCancelled)
+	must(t, <-done)
+	if len(looked) != 1 {
+		t.Errorf("it was looked at %d times", len(looked))
 	}
 }

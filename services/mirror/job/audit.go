@@ -332,10 +332,8 @@ var ErrFailing = errors.New("what was written reads differently again: the mediu
 // attributes stay.
 func (j *Job) replace(ctx context.Context, p *plan.Past, side plan.Side) error {
 	w := j.Worker()
-	w.Tries = 1 // What is not as it was left is for a run to carry.
-	if r, ok := w.Places[side].(ruled); ok {
-		w.Places[side] = r.Place // which tells what is really there
-	}
+	w.Tries = 1                              // What is not as it was left is for a run to carry.
+	w.Places[side] = plainly(w.Places[side]) // which tells what is really there
 	if err := intact(ctx, w, p, side.Other()); err != nil {
 		return err
 	}
@@ -372,7 +370,10 @@ func (j *Job) replace(ctx context.Context, p *plan.Past, side plan.Side) error {
 	if unlike(got, want) {
 		return ErrFailing
 	}
-	if written, _ = apply(j.spec.rights, written); side == plan.Source {
+	if written, err = j.remembered(ctx, side, written); err != nil {
+		return err
+	}
+	if side == plan.Source {
 		p.Source = written
 	} else {
 		p.Dest = written

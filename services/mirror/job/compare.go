@@ -28,6 +28,9 @@ type Comparison struct {
 	Read   verify.Amount
 	// Repair and RepairSource are those of [AuditOptions].
 	Repair, RepairSource bool
+	// Pass, if not nil, is asked before more is looked at, and returns once that may be, or
+	// with the error of ctx. It is called often and concurrently.
+	Pass func(ctx context.Context) error
 	// Seen and Bytes are those of [VerifyOptions].
 	Seen  func(plan.Side, entry.Entry)
 	Bytes func(int)
@@ -85,6 +88,18 @@ func (j *Job) Size(c Comparison) (entries, bytes int64) {
 // Compare makes a comparison. With an error, what was shown before it is in the result.
 func (j *Job) Compare(ctx context.Context, c Comparison) (Compared, error) {
 	out := Compared{Comparison: c}
+	if c.Pass != nil {
+		if err := c.Pass(ctx); err != nil {
+			return out, err
+		}
+		seen := c.Seen
+		c.Seen = func(side plan.Side, e entry.Entry) {
+			if seen != nil {
+				seen(side, e)
+			}
+			_ = c.Pass(ctx) // Once ctx ends no more is looked at.
+		}
+	}
 	if c.What == drill.MirrorAudit {
 		a, err := j.Audit(ctx, AuditOptions{Repair: c.Repair, RepairSource: c.RepairSource, Seen: c.Seen, Bytes: c.Bytes})
 		for _, v := range a.Sides {

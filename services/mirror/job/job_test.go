@@ -51,7 +51,17 @@ func TestWrongDescriptions(t *testing.T) {
 		"to  ":                 {"dataset", func(m *drill.Mirror) { m.To = "zfs:tank/x" }},
 		"from ":                {"snapshot", func(m *drill.Mirror) { m.From, m.Mode = "zfs:tank/x", drill.MirrorTwoWay }},
 		"permissions":          {"a bucket", func(m *drill.Mirror) { m.To, m.Permissions = "s3:lab/a-bucket", []drill.Permission{{Match: "a"}} }},
-		"permissions ":         {"two sides", func(m *drill.Mirror) { m.Mode, m.Permissions = drill.MirrorTwoWay, []drill.Permission{{Match: "a"}} }},
+		"permissions[0].side":  {`"both"`, func(m *drill.Mirror) { m.Permissions = []drill.Permission{{Side: "both", Match: "a"}} }},
+		"permissions[1].side": {"a bucket", func(m *drill.Mirror) {
+			m.From, m.Permissions = "s3:lab/a-bucket", []drill.Permission{{Match: "a"}, {Side: drill.SideSource, Match: "a"}}
+		}},
+		"permissions[0].side ": {"a snapshot cannot be written to", func(m *drill.Mirror) {
+			m.From, m.Permissions = "zfs:tank/a", []drill.Permission{{Side: drill.SideSource, Match: "a"}}
+		}},
+		"permissions[0].side  ": {"two sides", func(m *drill.Mirror) {
+			m.Mode, m.Permissions = drill.MirrorTwoWay, []drill.Permission{{Side: drill.SideSource, Match: "a"}}
+		}},
+		"permissions ": {"two sides", func(m *drill.Mirror) { m.Mode, m.Permissions = drill.MirrorTwoWay, []drill.Permission{{Match: "a"}} }},
 	} {
 		m := good
 		c.spoil(&m)
@@ -393,7 +403,7 @@ func TestPermissionRules(t *testing.T) {
 	must(t, os.Symlink("a", filepath.Join(w.from, "link")))
 	enginetest.Write(t, w.to, "extra", "was there before")
 	res := w.whole()
-	if res.Mended == 0 {
+	if res.Mended[plan.Dest] == 0 {
 		t.Error("what was there before was left as it was")
 	}
 	check := func() {
@@ -412,12 +422,12 @@ func TestPermissionRules(t *testing.T) {
 		t.Errorf("the source: %v, %v", st, err)
 	}
 	for _, c := range []engine.Check{engine.CheckAuto, engine.CheckListing} {
-		if res := w.sync(SyncOptions{Check: c}); res.Mended != 0 || res.Done[plan.Meta]+res.Done[plan.Put]+res.Done[plan.MakeDir] != 0 {
+		if res := w.sync(SyncOptions{Check: c}); res.Mended != [2]int64{} || res.Done[plan.Meta]+res.Done[plan.Put]+res.Done[plan.MakeDir] != 0 {
 			t.Errorf("a run with nothing to do: %+v", res)
 		}
 	}
 	must(t, os.Chmod(filepath.Join(w.to, "a"), 0o600))
-	if res := w.whole(); res.Mended != 1 {
+	if res := w.whole(); res.Mended != [2]int64{plan.Dest: 1} {
 		t.Errorf("somebody's chmod: %+v", res)
 	}
 	check()
@@ -441,9 +451,9 @@ func TestRepairUnderPermissionRules(t *testing.T) {
 	w.write("a", "the content")
 	w.whole()
 	w.with(func(j *Job) {
-		r := &enginetest.Rotten{Place: j.places[plan.Source].(ruled).Place}
+		r := &enginetest.Rotten{Place: plainly(j.places[plan.Source])}
 		r.Rot("a")
-		j.places[plan.Source] = ruled{r, j.spec.rights}
+		j.places[plan.Source] = j.ruledBy(plan.Dest, r, nil)
 		a, err := j.Audit(t.Context(), AuditOptions{Repair: true, RepairSource: true})
 		must(t, err)
 		if !a.Clean() || len(a.Rotten) != 1 {

@@ -110,7 +110,7 @@ func (j *Job) mayWrite() error {
 	}
 	for _, side := range []plan.Side{plan.Source, plan.Dest} {
 		path := j.roots[side]
-		if path == "" || side == plan.Source && j.spec.mode != plan.TwoWay {
+		if path == "" || Runs.access(j.spec.Mirror, j.spec.at[plan.Source])[side] == reads {
 			continue
 		}
 		var st unix.Statfs_t
@@ -144,9 +144,9 @@ func (e Env) openJob(ctx context.Context, m drill.Mirror, use Use) (_ *Job, err 
 		return nil, fmt.Errorf("mirror %s: %w", s.Name, err)
 	}
 	j.cleanUp = append(j.cleanUp, func(context.Context) error { return end() })
-	writes := use.writes(m.Mode, s.at[plan.Source])
+	access := use.access(m, s.at[plan.Source])
 	for _, side := range []plan.Side{plan.Source, plan.Dest} {
-		p, err := j.open(ctx, side, !writes[side])
+		p, err := j.open(ctx, side, access[side])
 		if err != nil {
 			return nil, fmt.Errorf("mirror %s: open the %s: %w", s.Name, side, err)
 		}
@@ -155,14 +155,12 @@ func (e Env) openJob(ctx context.Context, m drill.Mirror, use Use) (_ *Job, err 
 	if err := j.apart(); err != nil {
 		return nil, err
 	}
-	if writes[plan.Dest] {
+	if use != Looks {
 		if err := j.settable(); err != nil {
 			return nil, err
 		}
 	}
-	if len(s.rights) > 0 {
-		j.places[plan.Source] = ruled{j.places[plan.Source], s.rights}
-	}
+	j.places[plan.Source] = j.ruledBy(plan.Dest, j.places[plan.Source], nil)
 	return j, nil
 }
 
@@ -178,15 +176,17 @@ func (e Env) OpenWorker(ctx context.Context, m drill.Mirror) (w *engine.Worker, 
 		return nil, nil, &SpecError{s.Name, "from", "a snapshot is read where it was taken", "let the process that planned the run carry it out"}
 	}
 	for _, side := range []plan.Side{plan.Source, plan.Dest} {
-		p, err := j.open(ctx, side, side == plan.Source && s.mode != plan.TwoWay)
+		can := writes
+		if side == plan.Source && s.mode != plan.TwoWay {
+			can = reads // What the rules want there the planner sets, when all is done.
+		}
+		p, err := j.open(ctx, side, can)
 		if err != nil {
 			return nil, nil, errors.Join(fmt.Errorf("mirror %s: open the %s: %w", s.Name, side, err), j.Close(ctx))
 		}
 		j.places[side] = p
 	}
-	if len(s.rights) > 0 {
-		j.places[plan.Source] = ruled{j.places[plan.Source], s.rights}
-	}
+	j.places[plan.Source] = j.ruledBy(plan.Dest, j.places[plan.Source], nil)
 	return j.Worker(), j.Close, nil
 }
 
@@ -275,8 +275,8 @@ func (j *Job) stateApart(root string) error {
 		fmt.Sprintf("keep the state elsewhere, or leave it out with \"- /%s/\"", filepath.ToSlash(inside))}
 }
 
-func (j *Job) open(ctx context.Context, side plan.Side, readOnly bool) (place.Place, error) {
-	l := j.spec.at[side]
+func (j *Job) open(ctx context.Context, side plan.Side, can access) (place.Place, error) {
+	l, readOnly := j.spec.at[side], can != writes
 	switch {
 	case l.Scheme == location.ZFS:
 		return j.openDataset(ctx, l)
@@ -318,7 +318,7 @@ func (j *Job) open(ctx context.Context, side plan.Side, readOnly bool) (place.Pl
 	}
 	j.roots[side] = path
 	return local.Open(ctx, path, local.Options{
-		ReadOnly: readOnly, Xattrs: j.spec.Xattrs, OneFileSystem: j.spec.OneFileSystem, Owner: j.owner(), Name: l.String(),
+		ReadOnly: readOnly, Rights: can == sets, Xattrs: j.spec.Xattrs, OneFileSystem: j.spec.OneFileSystem, Owner: j.owner(), Name: l.String(),
 	})
 }
 

@@ -1,51 +1,63 @@
 package job
 
 import (
-	"context"
 	"fmt"
-	"iter"
 	"os"
 	"os/user"
+	"slices"
 	"strconv"
-	"time"
 
 	"github.com/firedrill/firedrill/pkg/drill"
 	"github.com/firedrill/firedrill/services/mirror/engine"
-	"github.com/firedrill/firedrill/services/mirror/entry"
-	"github.com/firedrill/firedrill/services/mirror/place"
+	"github.com/firedrill/firedrill/services/mirror/location"
 	"github.com/firedrill/firedrill/services/mirror/plan"
 	"github.com/firedrill/firedrill/services/mirror/plan/filter"
 )
 
 // right is a rule for modes and owners, understood.
 type right struct {
+	// at is the rule's place in the inventory.
+	at          string
 	match       *filter.Filter
 	files, dirs *uint32
 	uid, gid    *uint32
+	// inherit is the group that a setgid directory gives.
+	inherit bool
 }
 
-func parseRights(mirror string, rules []drill.Permission) ([]right, error) {
-	var out []right
+// sideOf is the side that a rule is for.
+func sideOf(p drill.Permission) plan.Side {
+	if p.Side == drill.SideSource {
+		return plan.Source
+	}
+	return plan.Dest
+}
+
+func parseRights(mirror string, rules []drill.Permission) ([2][]right, error) {
+	var out [2][]right
 	for i, p := range rules {
 		at := fmt.Sprintf("permissions[%d]", i)
-		r := right{}
+		if !slices.Contains([]string{"", drill.SideSource, drill.SideDestination}, p.Side) {
+			return out, &SpecError{mirror, at + ".side", fmt.Sprintf("%q is no side", p.Side), "use source or destination"}
+		}
+		r := right{at: at, inherit: p.Group == drill.GroupInherit}
 		var err error
 		// What the pattern matches is excluded by this filter, which includes the rest.
 		if r.match, err = filter.Parse([]string{"- " + p.Match}); err != nil {
-			return nil, &SpecError{mirror, at + ".match", err.Error(), "mend the pattern"}
+			return out, &SpecError{mirror, at + ".match", err.Error(), "mend the pattern"}
 		}
 		for _, m := range []struct {
 			field, text string
 			to          **uint32
 		}{{"files", p.Files, &r.files}, {"dirs", p.Dirs, &r.dirs}} {
 			if *m.to, err = parseMode(m.text); err != nil {
-				return nil, &SpecError{mirror, at + "." + m.field, fmt.Sprintf("%q is no mode", m.text), `write it in octal, such as "0640"`}
+				return out, &SpecError{mirror, at + "." + m.field, fmt.Sprintf("%q is no mode", m.text), `write it in octal, such as "0640"`}
 			}
 		}
 		for _, who := range owners(p) {
 			id, err := lookUp(who.name, who.byName)
 			if err != nil {
-				return nil, &SpecError{mirror, at + "." + who.field, err.Error(), who.fix}
+				return out, &SpecError{mirror, at + "." + who.field, err.Error(), who.fix}
 			}
 			if who.field == "owner" {
 				r.uid = id
@@ -53,9 +65,52 @@ func parseRights(mirror string, rules []drill.Permission) ([]right, error) {
 				r.gid = id
 			}
 		}
-		out = append(out, r)
+		side := sideOf(p)
+		out[side] = append(out[side], r)
 	}
 	return out, nil
+}
+
+// Unruled finds the rules for permissions that no run of a mirror between two places could
+// follow. The fields are those of [drill.Mirror].
+func Unruled(m drill.Mirror, from, to location.Location) (out []drill.Problem) {
+	for _, u := range unruled(m, from, to) {
+		out = append(out, drill.Problem{Field: u.field, Value: u.value, Fix: u.why + ": " + u.fix})
+	}
+	return out
+}
+
+// ruleless says why there can be no rules for a side, and what to do.
+type ruleless struct{ field, value, why, fix string }
+
+// unruled finds, for each side that there are rules for, why there can be none.
+func unruled(m drill.Mirror, from, to location.Location) (out []ruleless) {
+	for side, at := range []location.Location{plan.Source: from, plan.Dest: to} {
+		i := slices.IndexFunc(m.Permissions, func(p drill.Permission) bool { return sideOf(p) == plan.Side(side) })
+		if i < 0 {
+			continue
+		}
+		u := ruleless{field: "permissions", value: m.Permissions[i].Side}
+		if u.value != "" {
+			u.field = fmt.Sprintf("permissions[%d].side", i)
+		}
+		switch {
+		case plan.Side(side) == plan.Dest && m.Overwrite == drill.OverwriteUnedited:
+			u.why, u.fix = "they change what was edited, too, which overwrite: unedited is to leave alone", "leave one of them out"
+		case m.Mode == drill.MirrorTwoWay:
+			u.why, u.fix = "two sides cannot both be told", "leave them out, or mirror one way"
+		case at.IsBucket() && plan.Side(side) == plan.Source:
+			u.why, u.fix = "a bucket has none", "leave them out, or write side: destination for the directory that is mirrored into"
+		case at.IsBucket():
+			u.why, u.fix = "a bucket has none", "leave them out, mirror into a directory, or write side: source for the directory that is mirrored"
+		case at.Scheme == location.ZFS && plan.Side(side) == plan.Source:
+			u.why, u.fix = "a snapshot cannot be written to", "name the dataset's mount point with dir: in from, or leave them out"
+		default:
+			continue
+		}
+		out = append(out, u)
+	}
+	return out
 }
 
 // Strangers finds the users and groups in rules that this machine does not know: a run
@@ -79,6 +134,10 @@ type ownerField struct {
 }
 
 func owners(p drill.Permission) [2]ownerField {
+	group := p.Group
+	if group == drill.GroupInherit {
+		group = ""
+	}
 	return [2]ownerField{
 		{"owner", p.Owner, "make that user, or give its name in /etc/passwd or its number", func(n string) (string, error) {
 			u, err := user.Lookup(n)
@@ -87,7 +146,7 @@ func owners(p drill.Permission) [2]ownerField {
 			}
 			return u.Uid, nil
 		}},
-		{"group", p.Group, "make that group, or give its name in /etc/group or its number", func(n string) (string, error) {
+		{"group", group, "make that group, or give its name in /etc/group or its number", func(n string) (string, error) {
 			g, err := user.LookupGroup(n)
 			if err != nil {
 				return "", err
@@ -127,77 +186,22 @@ func lookUp(s string, byName func(string) (string, error)) (*uint32, error) {
 	return &id, nil
 }
 
-// apply gives the entry the attributes that the rules want; false if it has them.
-func apply(rules []right, e entry.Entry) (entry.Entry, bool) {
-	if e.Kind == entry.Symlink {
-		return e, false // its mode means nothing, and its owner next to nothing
-	}
-	was := e
-	for _, r := range rules {
-		if r.match.Match(e.Path, e.Kind) {
+// settable refuses rules about owners where this process may not give files away:
+// no run would ever be done. To the group of a directory it may give what it owns, if it is
+// in that group, and what is made there has it from the beginning.
+func (j *Job) settable() error {
+	for side, rules := range j.spec.rights {
+		if j.places[side].Traits().Lists&plan.AttrOwner != 0 {
 			continue
 		}
-		mode := r.files
-		if e.Kind == entry.Dir {
-			mode = r.dirs
-		}
-		if mode != nil {
-			e.Mode = *mode
-		}
-		if r.uid != nil {
-			e.UID = *r.uid
-		}
-		if r.gid != nil {
-			e.GID = *r.gid
-		}
-	}
-	return e, e.Mode != was.Mode || e.UID != was.UID || e.GID != was.GID
-}
-
-// ruled is a source as the rules want its copy to be: what is copied anew has the
-// right attributes from its first moment, and a run that finds nothing new changes
-// nothing.
-type ruled struct {
-	place.Place
-	rules []right
-}
-
-// Entries implements place.Place.
-func (r ruled) Entries(ctx context.Context, o place.ListOptions) iter.Seq2[entry.Entry, error] {
-	return func(yield func(entry.Entry, error) bool) {
-		for e, err := range r.Place.Entries(ctx, o) {
-			e, altered := apply(r.rules, e)
-			if altered && !e.Change.OfInode() {
-				// Nobody may take it, later and by other rules, for what the bucket holds.
-				e.Change = entry.Change{}
+		for _, r := range rules {
+			if r.uid != nil || r.gid != nil {
+				field := "owner"
+				if r.uid == nil {
+					field = "group"
+				}
+				return &SpecError{j.spec.Name, r.at + "." + field, "this process may not change owners", "leave owner and group out, write group: inherit, or run it as root"}
 			}
-			if !yield(e, err) {
-				return
-			}
-		}
-	}
-}
-
-// Look implements place.Place.
-func (r ruled) Look(ctx context.Context, e entry.Entry) (entry.Entry, bool, error) {
-	e, there, err := r.Place.Look(ctx, e)
-	e, _ = apply(r.rules, e)
-	return e, there, err
-}
-
-// settable refuses rules about owners where this process may not give files away:
-// no run would ever be done.
-func (j *Job) settable() error {
-	if j.places[plan.Dest].Traits().Lists&plan.AttrOwner != 0 {
-		return nil
-	}
-	for i, r := range j.spec.rights {
-		if r.uid != nil || r.gid != nil {
-			field := "owner"
-			if r.uid == nil {
-				field = "group"
-			}
-			return &SpecError{j.spec.Name, fmt.Sprintf("permissions[%d].%s", i, field), "this process may not change owners", "leave owner and group out, or run it as root"}
 		}
 	}
 	return nil
@@ -220,53 +224,4 @@ func (j *Job) disowned(d *engine.Done, dry bool) bool {
 		return int64(want.UID) != int64(os.Geteuid()) || int64(want.GID) != int64(os.Getegid())
 	}
 	return want.UID != got.UID || want.GID != got.GID
-}
-
-// mendRights sets modes and owners in the destination by the job's rules: after
-// the copy, never beside it. It returns how many entries were changed; what could
-// not be changed is in the report.
-func (j *Job) mendRights(ctx context.Context, report *engine.Report) (int64, error) {
-	if len(j.spec.rights) == 0 {
-		return 0, nil
-	}
-	dest := j.places[plan.Dest]
-	n := int64(0)
-	for e, err := range dest.Entries(ctx, j.listOptions()) {
-		if err != nil {
-			return n, fmt.Errorf("set permissions in %s: %w", dest, err)
-		}
-		want, differs := apply(j.spec.rights, e)
-		if !differs {
-			continue
-		}
-		if _, err := dest.SetAttrs(ctx, want, e); err != nil {
-			if ctx.Err() != nil {
-				return n, fmt.Errorf("set permissions in %s: %w", dest, ctx.Err())
-			}
-			report.Fail(e.Key(), plan.Meta, err)
-			continue
-		}
-		n++
-	}
-	if n == 0 {
-		return 0, nil
-	}
-	if err := dest.Finish(ctx); err != nil {
-		return n, fmt.Errorf("set permissions in %s: %w", dest, err)
-	}
-	return n, j.distrust()
-}
-
-// distrust has the next run list the destination: what is remembered of it is not
-// what is there any more.
-func (j *Job) distrust() error {
-	facts, known, err := j.Facts()
-	if err == nil && known && !facts.Listed.IsZero() {
-		facts.Listed = time.Time{}
-		err = j.store.Save(engine.FactsName, facts)
-	}
-	if err != nil {
-		return fmt.Errorf("mirror %s: %w", j.spec.Name, err)
-	}
-	return nil
 }

@@ -35,7 +35,7 @@ const rootKey = "./"
 // who may not look into the source.
 func (j *Job) makeRoot(path string) error {
 	mode := fs.FileMode(0o755)
-	if from := j.roots[plan.Source]; from != "" && len(j.spec.rights) == 0 {
+	if from := j.roots[plan.Source]; from != "" && len(j.spec.rights[plan.Dest]) == 0 {
 		st, err := os.Stat(from)
 		if err != nil {
 			return err
@@ -69,10 +69,10 @@ func lookAtRoot(path string) (rootAttrs, error) {
 
 // carryRoot makes the root of the destination look like that of the source; in a
 // two-way mirror it carries what was changed since the last run. Where there are rules
-// for permissions, whoever wrote them sees to it. What cannot be set is in the report, but for what this user may not set
+// for the permissions of the destination, whoever wrote them sees to it. What cannot be set is in the report, but for what this user may not set
 // and what lets nobody in whom the other side keeps out.
 func (j *Job) carryRoot(report *engine.Report) error {
-	if j.roots[plan.Source] == "" || j.roots[plan.Dest] == "" || len(j.spec.rights) > 0 {
+	if j.roots[plan.Source] == "" || j.roots[plan.Dest] == "" || len(j.spec.rights[plan.Dest]) > 0 {
 		return nil
 	}
 	var now [2]rootAttrs
@@ -150,7 +150,7 @@ func (j *Job) carryRoots(now, was [2]rootAttrs, known bool, report *engine.Repor
 // verifyRoot adds to what a check has shown whether the root of the side looks as the
 // last run left it, where it carried that.
 func (j *Job) verifyRoot(side plan.Side, v *Verified) error {
-	if j.roots[plan.Source] == "" || j.roots[plan.Dest] == "" || len(j.spec.rights) > 0 {
+	if j.roots[plan.Source] == "" || j.roots[plan.Dest] == "" || len(j.spec.rights[plan.Dest]) > 0 {
 		return nil
 	}
 	var all [2]rootAttrs

@@ -41,7 +41,8 @@ type spec struct {
 	at     [2]location.Location
 	mode   plan.Mode
 	filter *filter.Filter
-	rights []right
+	// rights are the rules for permissions, by side.
+	rights [2][]right
 }
 
 func parse(m drill.Mirror) (spec, error) {
@@ -78,9 +79,6 @@ func parse(m drill.Mirror) (spec, error) {
 	case m.Overwrite == drill.OverwriteUnedited && s.mode != plan.Copy:
 		return s, &SpecError{s.Name, "overwrite", "only a copy may be told to leave alone what was edited", "use mode copy; two-way reports what was changed on both sides"}
 	}
-	if m.Overwrite == drill.OverwriteUnedited && len(m.Permissions) > 0 {
-		return s, &SpecError{s.Name, "permissions", "they change what was edited, too, which overwrite: unedited is to leave alone", "leave one of them out"}
-	}
 	if to := s.at[plan.Dest]; to.Scheme == location.ZFS {
 		return s, &SpecError{s.Name, "to", "a dataset is read through snapshots and cannot be written so", "write to its mount point with dir:"}
 	}
@@ -97,11 +95,8 @@ func parse(m drill.Mirror) (spec, error) {
 	if s.rights, err = parseRights(s.Name, m.Permissions); err != nil {
 		return s, err
 	}
-	if len(s.rights) > 0 && s.at[plan.Dest].IsBucket() {
-		return s, &SpecError{s.Name, "permissions", "a bucket has none", "leave them out, or mirror into a directory"}
-	}
-	if len(s.rights) > 0 && s.mode == plan.TwoWay {
-		return s, &SpecError{s.Name, "permissions", "two sides cannot both be told", "leave them out, or mirror one way"}
+	for _, u := range unruled(m, s.at[plan.Source], s.at[plan.Dest]) {
+		return s, &SpecError{s.Name, u.field, u.why, u.fix}
 	}
 	return s, nil
 }

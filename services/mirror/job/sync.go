@@ -36,7 +36,8 @@ type SyncOptions struct {
 	// MayDelete raises the limits of deletes for this run: less than 0 takes them
 	// off, 0 leaves them.
 	MayDelete int64
-	// Each and Watch are as in engine.Job.
+	// Pass, Each and Watch are as in engine.Job.
+	Pass  func(context.Context) error
 	Each  func(engine.Done)
 	Watch func(engine.Progress)
 }
@@ -47,9 +48,9 @@ type Result struct {
 	// Root stands for what both places hold by what is remembered. It says nothing
 	// about what they hold now.
 	Root proof.Signed
-	// Mended counts the entries whose permissions were set by the rules after the
-	// copy.
-	Mended int64
+	// Mended counts, by side, the entries whose permissions were set by the rules after the
+	// copy, or, at the source, would be by a run that is not dry.
+	Mended [2]int64
 	// Disowned counts what was written, or would be, and keeps an owner or a group that is
 	// not that of the other side, as this process may not change owners there: a run
 	// that may sets them.
@@ -80,7 +81,8 @@ type Result struct {
 func (j *Job) Sync(ctx context.Context, o SyncOptions) (res Result, err error) {
 	past := j.sealing()
 	defer func() { err = errors.Join(err, past.close()) }()
-	e, spill, err := j.engine(o, past)
+	var a asked
+	e, spill, err := j.engine(o, past, &a)
 	if err != nil {
 		return res, err
 	}
@@ -116,7 +118,9 @@ func (j *Job) Sync(ctx context.Context, o SyncOptions) (res Result, err error) {
 		return res, errors.Join(err, failed)
 	}
 	if err == nil && o.DryRun {
-		res.Untried, err = j.couldWrite(writes)
+		if res.Untried, err = j.couldWrite(writes); err == nil {
+			err = j.mendRights(ctx, o, past, &a, &res)
+		}
 	}
 	if err != nil || o.DryRun {
 		return res, err
@@ -124,7 +128,7 @@ func (j *Job) Sync(ctx context.Context, o SyncOptions) (res Result, err error) {
 	if err = j.carryRoot(&res.Report); err != nil {
 		return res, err
 	}
-	if res.Mended, err = j.mendRights(ctx, &res.Report); err != nil {
+	if err = j.mendRights(ctx, o, past, &a, &res); err != nil {
 		return res, err
 	}
 	if res.Root, res.Unread, err = j.seal(past); err != nil {
@@ -137,15 +141,15 @@ func (j *Job) Sync(ctx context.Context, o SyncOptions) (res Result, err error) {
 	return res, nil
 }
 
-func (j *Job) engine(o SyncOptions, past engine.Store) (*engine.Job, *state.Spill, error) {
+func (j *Job) engine(o SyncOptions, past engine.Store, a *asked) (*engine.Job, *state.Spill, error) {
 	spill, err := j.store.Spill()
 	if err != nil {
 		return nil, nil, fmt.Errorf("mirror %s: keep deletes until the end: %w", j.spec.Name, err)
 	}
 	e := &engine.Job{
-		Places: j.places, Mode: j.spec.mode, Unedited: j.unedited(), Check: o.Check, Filter: j.filter(),
+		Places: j.copied(a), Sets: len(j.spec.rights[plan.Source]) > 0, Mode: j.spec.mode, Unedited: j.unedited(), Check: o.Check, Filter: j.filter(),
 		Guards: j.guards(o.MayDelete), DryRun: o.DryRun, AcceptPlaces: o.AcceptPlaces, Boot: bootID(), Store: past, Spill: spill, Pool: o.Pool,
-		Now: j.env.Now, AsOf: j.dataset.moment(), Each: o.Each, Watch: o.Watch,
+		Now: j.env.Now, AsOf: j.dataset.moment(), Pass: o.Pass, Each: o.Each, Watch: o.Watch,
 	}
 	if j.spec.KeepDeleted > 0 {
 		e.Bin = j.bin(o.Run)
@@ -171,7 +175,7 @@ func bootID() string {
 
 // Worker is one that carries out items of this job in this process.
 func (j *Job) Worker() *engine.Worker {
-	w := &engine.Worker{Places: j.places, Limit: pace.NewLimit(j.spec.BytesPerSecond)}
+	w := &engine.Worker{Places: j.copied(nil), Limit: pace.NewLimit(j.spec.BytesPerSecond)}
 	if j.env.Pace != nil {
 		w.Pace = j.env.Pace
 	}

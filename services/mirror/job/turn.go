@@ -7,12 +7,13 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
-	"unicode"
 
 	"github.com/firedrill/firedrill/pkg/drill"
+	"github.com/firedrill/firedrill/pkg/machine"
 	"github.com/firedrill/firedrill/services/mirror/location"
 	"github.com/firedrill/firedrill/services/mirror/plan"
 	"github.com/firedrill/firedrill/services/mirror/state"
@@ -30,12 +31,28 @@ const (
 	Repairs
 )
 
-// writes says where a job writes.
-func (u Use) writes(mode string, from location.Location) [2]bool {
-	return [2]bool{
-		plan.Source: u == Runs && mode == drill.MirrorTwoWay || u == Repairs && from.Scheme != location.ZFS,
-		plan.Dest:   u != Looks,
+// access is what a job does at one place.
+type access uint8
+
+const (
+	reads  access = iota
+	sets          // modes and owners, by rules, and nothing else
+	writes        // whatever is to be there
+)
+
+// access says what a job does at each place.
+func (u Use) access(m drill.Mirror, from location.Location) (a [2]access) {
+	ruled := slices.ContainsFunc(m.Permissions, func(p drill.Permission) bool { return sideOf(p) == plan.Source })
+	switch {
+	case u == Looks:
+		return a
+	case u == Runs && m.Mode == drill.MirrorTwoWay, u == Repairs && from.Scheme != location.ZFS:
+		a[plan.Source] = writes
+	case u == Runs && ruled:
+		a[plan.Source] = sets
 	}
+	a[plan.Dest] = writes
+	return a
 }
 
 // Turn is what a job needs for itself: its places, as they are called by all.
@@ -55,13 +72,18 @@ type turnNote struct {
 	Writes [2]bool   `json:"writes"`
 }
 
+// Called is what others of the machine are told of a mirror.
+func Called(m drill.Mirror) string {
+	if m.Name == "" {
+		return fmt.Sprintf("the mirror of %s to %s", m.From, m.To)
+	}
+	return "mirror " + m.Name
+}
+
 // Turn says what a job of a mirror needs. What cannot be understood of its places is
 // refused when they are opened.
 func (e Env) Turn(m drill.Mirror, u Use) Turn {
-	t := Turn{note: turnNote{By: "mirror " + m.Name, PID: os.Getpid()}}
-	if m.Name == "" {
-		t.note.By = fmt.Sprintf("the mirror of %s to %s", m.From, m.To)
-	}
+	t := Turn{note: turnNote{By: Called(m), PID: os.Getpid()}}
 	for side, text := range []string{m.From, m.To} {
 		l, err := location.Parse(text)
 		if err != nil {
@@ -70,7 +92,9 @@ func (e Env) Turn(m drill.Mirror, u Use) Turn {
 		t.at[side] = e.settled(l)
 		t.note.At[side] = strconv.QuoteToASCII(t.at[side].String())
 	}
-	t.note.Writes = u.writes(m.Mode, t.at[plan.Source])
+	for side, a := range u.access(m, t.at[plan.Source]) {
+		t.note.Writes[side] = a != reads
+	}
 	return t
 }
 
@@ -121,19 +145,17 @@ func (t Turn) Against(o Turn) (place location.Location, against bool) {
 // turns are taken.
 func (e Env) Begin(ctx context.Context, t Turn) (end func() error, err error) {
 	t.note.Since = e.Now().UTC()
-	note, err := json.Marshal(t.note)
-	if err != nil {
-		return nil, err
-	}
-	posted, err := e.Locks.Post(ctx, "mirrors", note, func(other []byte) error {
-		o, ok := readTurn(other)
-		if !ok {
-			return nil // nobody's who means well
+	posted, err := e.Locks.Post(ctx, "mirrors", func(others [][]byte) ([]byte, error) {
+		for _, other := range others {
+			o, ok := readTurn(other)
+			if !ok {
+				continue // nobody's who means well
+			}
+			if place, against := t.Against(o); against {
+				return nil, &state.LockedError{Dir: place.String(), By: o.note.By, PID: o.note.PID, Since: o.note.Since}
+			}
 		}
-		if place, against := t.Against(o); against {
-			return &state.LockedError{Dir: place.String(), By: o.note.By, PID: o.note.PID, Since: o.note.Since}
-		}
-		return nil
+		return json.Marshal(t.note)
 	})
 	if errors.Is(err, state.ErrLocked) || err != nil && ctx.Err() != nil {
 		return nil, err
@@ -146,12 +168,7 @@ func readTurn(note []byte) (t Turn, ok bool) {
 	if json.Unmarshal(note, &t.note) != nil {
 		return t, false
 	}
-	t.note.By = strings.Map(func(c rune) rune {
-		if unicode.IsPrint(c) {
-			return c
-		}
-		return -1
-	}, t.note.By)
+	t.note.By = machine.Printable(t.note.By)
 	for side, quoted := range t.note.At {
 		text, err := strconv.Unquote(quoted)
 		if err != nil {

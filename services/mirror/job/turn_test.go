@@ -27,6 +27,11 @@ func TestWhoWritesToAPlaceHasItAlone(t *testing.T) {
 		}
 		return m
 	}
+	ruled := func(from, side string) drill.Mirror {
+		m := mirror(from, "dir:/b")
+		m.Permissions = []drill.Permission{{Side: side, Match: "*", Files: "0640"}}
+		return m
+	}
 	for _, c := range []struct {
 		name    string
 		a       drill.Mirror
@@ -45,6 +50,9 @@ func TestWhoWritesToAPlaceHasItAlone(t *testing.T) {
 		{"a name that begins alike", mirror("dir:DIR/a", "dir:/x"), Runs, mirror("dir:/xy", "dir:/z"), Runs, false},
 		{"by a link", mirror("dir:DIR/b", "dir:DIR/a"), Runs, mirror("dir:DIR/link/c", "dir:/z"), Runs, true},
 		{"two-way writes to its source", mirror("dir:/a", "dir:/b", "two-way"), Runs, mirror("dir:/a", "dir:/c"), Runs, true},
+		{"rules for permissions write to its source", ruled("dir:/a", drill.SideSource), Runs, mirror("dir:/a", "dir:/c"), Runs, true},
+		{"rules for the copy do not", ruled("dir:/a", ""), Runs, mirror("dir:/a", "dir:/c"), Runs, false},
+		{"nor do those of who only looks", ruled("dir:/a", drill.SideSource), Looks, mirror("dir:/a", "dir:/c"), Runs, false},
 		{"a repair writes to its source", mirror("dir:/a", "dir:/b"), Repairs, mirror("dir:/a", "dir:/c"), Runs, true},
 		{"a repair does not write to a snapshot", mirror("zfs:tank/a", "dir:/b"), Repairs, mirror("zfs:tank/a", "dir:/c"), Runs, false},
 		{"two names of a server", mirror("dir:/a", "s3:one/bucket/p"), Runs, mirror("s3:same/bucket", "dir:/c"), Runs, true},
@@ -92,7 +100,9 @@ func TestWhoHasAPlaceIsTold(t *testing.T) {
 	}
 	must(t, end())
 	// What nobody wrote who means well keeps nobody out.
-	p, err := locks.Post(t.Context(), "mirrors", []byte(`{"at":["x","y"],"writes":[true,true]}`), func([]byte) error { return nil })
+	p, err := locks.Post(t.Context(), "mirrors", func([][]byte) ([]byte, error) {
+		return []byte(`{"at":["x","y"],"writes":[true,true]}`), nil
+	})
 	must(t, err)
 	end, err = env.Begin(t.Context(), env.Turn(drill.Mirror{Name: "in", From: "dir:/x", To: "dir:/y"}, Runs))
 	must(t, errors.Join(err, end(), p.Remove()))

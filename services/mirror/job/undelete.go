@@ -94,9 +94,7 @@ type level struct {
 // ErrNothingDeleted, with nothing done, where one of the paths was not deleted.
 func (j *Job) Restore(ctx context.Context, o RestoreOptions) (Restoration, error) {
 	r := &restoring{Job: j, ctx: ctx, o: o, keep: j.keepers(), plain: j.places}
-	if source, ok := r.plain[plan.Source].(ruled); ok {
-		r.plain[plan.Source] = source.Place
-	}
+	r.plain[plan.Source] = plainly(j.places[plan.Source])
 	err := r.right()
 	if err == nil {
 		err = r.restore()
@@ -371,7 +369,9 @@ func (r *restoring) across(back []*Restored, now []entry.Entry) error {
 			continue
 		}
 		a := dones[n].Action
-		a.Source, _ = apply(r.spec.rights, a.Source)
+		if a.Source, b.Alone = r.remembered(r.ctx, plan.Source, a.Source); b.Alone != nil {
+			continue
+		}
 		a.Op = plan.Equal
 		if err := r.done.Push(a); err != nil {
 			return fmt.Errorf("mirror %s: %w", r.spec.Name, err)

@@ -111,6 +111,15 @@ type Named interface {
 	OpenNamed(ctx context.Context, listed entry.Entry) (Content, entry.Entry, error)
 }
 
+// Righter is what a place can do whose entries have modes and owners that are not only kept.
+type Righter interface {
+	// SetRights gives have, which the place holds, the mode and the owner of want, and
+	// touches nothing else of it, as somebody may be at work on that. Where have is no longer
+	// there as it was it is ErrChanged. A directory that the mode would lock the process out
+	// of gets it at Finish.
+	SetRights(ctx context.Context, want, have entry.Entry) (entry.Entry, error)
+}
+
 // Traits are what a place can do and keep.
 type Traits struct {
 	// Lists are the attributes that the place keeps and that Entries carries, whatever it

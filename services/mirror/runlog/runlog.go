@@ -63,6 +63,19 @@ func CheckOf(c job.Compared, by string, at time.Time) Check {
 	return out
 }
 
+// Later is the comparison of two that ended later; nil is earlier than any.
+func (c *Check) Later(than *Check) *Check {
+	if c == nil || than != nil && than.Ended.After(c.Ended) {
+		return than
+	}
+	return c
+}
+
+// Newer reports whether a log tells of a later run than another one; nil tells of none.
+func (l *Log) Newer(than *Log) bool {
+	return l != nil && l.Last != nil && (than == nil || than.Last == nil || l.Last.Began.After(than.Last.Began))
+}
+
 // ErrCancelled is the error of a run that was called off.
 var ErrCancelled = errors.New("the run was called off")
 

@@ -27,6 +27,8 @@ type Options struct {
 	// somebody else has it; Ended after every such run, with what Run returns.
 	Begun func(at time.Time)
 	Ended func(res job.Result, err error)
+	// Pass, if not nil, is asked before more of a stream is sent, as that of engine.Job.
+	Pass func(ctx context.Context) error
 	// Watch, if not nil, is told how far it is, often and from another goroutine.
 	Watch func(engine.Progress)
 }
@@ -131,7 +133,7 @@ func (r *running) replicate(ctx context.Context, dataset string) error {
 	to := Below(dataset, r.from, r.to.Path)
 	one := zfs.Replication{
 		Source: r.source, Target: r.target, From: dataset, To: to, Job: Job(to, r.Snapshots.ToVia),
-		BytesPerSecond: r.BytesPerSecond, Watch: r.watch,
+		BytesPerSecond: r.BytesPerSecond, Watch: r.watched(ctx),
 	}
 	if r.Snapshots.Recursive {
 		one.Root = r.to.Path
@@ -178,7 +180,7 @@ func (r *running) archive(ctx context.Context, dataset string) error {
 			return r.archivePlan(ctx, a, dataset)
 		}
 		done, err := a.Update(ctx, r.source, dataset, zfs.SaveOptions{
-			Job: name, BytesPerSecond: r.BytesPerSecond, WholeEvery: r.Snapshots.WholeEvery.D(), Watch: r.watch,
+			Job: name, BytesPerSecond: r.BytesPerSecond, WholeEvery: r.Snapshots.WholeEvery.D(), Watch: r.watched(ctx),
 		}, zfs.UpdateOptions{Now: r.env.Now(), Keep: r.keep, KeepPoints: r.keepPoints})
 		r.count(plan.Put, len(done.Points))
 		for _, p := range done.Points {
@@ -215,6 +217,17 @@ func (r *running) open(ctx context.Context, where location.Location, do func(*zf
 func (r *running) count(op plan.Op, n int) {
 	if n > 0 {
 		r.report.Done[op] += int64(n)
+	}
+}
+
+// watched tells how far the run is. The stream waits for it, and may have to wait until more
+// of it may be sent.
+func (r *running) watched(ctx context.Context) func(zfs.Progress) {
+	return func(g zfs.Progress) {
+		r.watch(g)
+		if r.options.Pass != nil {
+			_ = r.options.Pass(ctx) // The stream ends by itself when ctx does.
+		}
 	}
 }
 

@@ -30,6 +30,8 @@ type Options struct {
 	// ReadOnly refuses every change. Nothing is touched then, not even what a
 	// crashed run left.
 	ReadOnly bool
+	// Rights has SetRights work although all else is refused, as ReadOnly asks.
+	Rights bool
 	// Xattrs keeps extended attributes too, where the file system has them.
 	Xattrs bool
 	// NoOwner leaves owners alone although the process may set them: for shares
@@ -100,7 +102,7 @@ func (p *Place) learn(ctx context.Context) error {
 	if err := retry(func() error { return unix.Fstatfs(p.at, &fs) }); err != nil {
 		return err
 	}
-	if !p.o.ReadOnly && fs.Flags&unix.ST_RDONLY != 0 {
+	if (!p.o.ReadOnly || p.o.Rights) && fs.Flags&unix.ST_RDONLY != 0 {
 		return unix.EROFS
 	}
 	p.nameMax = int(fs.Namelen)
@@ -194,6 +196,11 @@ func (p *Place) change(ctx context.Context) error {
 	if p.o.ReadOnly {
 		return place.ErrReadOnly
 	}
+	return p.touch(ctx)
+}
+
+// touch is asked before each change that was not refused.
+func (p *Place) touch(ctx context.Context) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}

@@ -1,0 +1,158 @@
+package fleet
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/firedrill/firedrill/pkg/bus"
+	"github.com/firedrill/firedrill/pkg/drill"
+	"github.com/firedrill/firedrill/services/mirror/runlog"
+)
+
+// Remembered gives what the events of a mirror tell of its runs, and of the last comparison;
+// nil where they tell nothing.
+func Remembered(ctx context.Context, b *bus.Bus, mirror string) (log *runlog.Log, check *runlog.Check, err error) {
+	for kind := range endKinds() {
+		r, known, err := b.LastMirrorEvent(ctx, mirror, kind)
+		if err != nil {
+			return nil, nil, err
+		}
+		var e Event
+		if !known || json.Unmarshal(r.Data, &e) != nil || e.Log == nil {
+			continue
+		}
+		if e.Log.Newer(log) {
+			log = e.Log
+		}
+		check = e.Log.Check.Later(check)
+	}
+	return log, check, nil
+}
+
+// endKinds are the kinds of events with which a run ends.
+func endKinds() map[string]bool {
+	return map[string]bool{KindFinished: true, KindFailed: true, KindCancelled: true}
+}
+
+// history is what is known of a mirror's runs, by its events and here; nil if nothing is.
+func (r *runner) history(ctx context.Context, m drill.Mirror) (*runlog.Log, error) {
+	log, _, err := Remembered(ctx, r.Bus, m.Name)
+	if err != nil {
+		return nil, err
+	}
+	if own := r.known(m); own.Newer(log) {
+		return own, nil
+	}
+	return log, nil
+}
+
+// ranSince reports whether a run of a mirror has ended since a time.
+func ranSince(ctx context.Context, b *bus.Bus, mirror string, since time.Time) (bool, error) {
+	for kind := range endKinds() {
+		last, known, err := b.LastMirrorEvent(ctx, mirror, kind)
+		if err != nil || known && last.Stored.After(since) {
+			return err == nil, err
+		}
+	}
+	return false, nil
+}
+
+// Wait is a mirror that comes before another one, and why that one still waits for it.
+type Wait struct{ Mirror, Why string }
+
+// WaitsFor gives the mirrors for which a mirror's runs wait. log gives what is known of a
+// mirror's runs, nil if nothing is.
+func WaitsFor(m drill.Mirror, log func(mirror string) (*runlog.Log, error)) (out []Wait, err error) {
+	if len(m.After) == 0 {
+		return nil, nil
+	}
+	own, err := log(m.Name)
+	if err != nil {
+		return nil, err
+	}
+	var since time.Time
+	if own != nil && own.Success != nil {
+		since = own.Success.Began
+	}
+	for _, name := range m.After {
+		l, err := log(name)
+		if err != nil {
+			return nil, err
+		}
+		why := ""
+		switch {
+		case l == nil || l.Last == nil:
+			why = "it has not run yet"
+		case l.Last.Ended.IsZero():
+			why = "its run has not ended"
+		case !l.Last.Whole:
+			why = "its last run left something undone"
+		case !l.Last.Ended.After(since):
+			why = "it has not run since"
+		}
+		if why != "" {
+			out = append(out, Wait{name, why})
+		}
+	}
+	return out, nil
+}
+
+// waitsFor is WaitsFor by what this process knows.
+func (r *runner) waitsFor(ctx context.Context, m drill.Mirror) ([]Wait, error) {
+	return WaitsFor(m, func(name string) (*runlog.Log, error) {
+		other, known := r.Inventory.FindMirror(name)
+		if !known {
+			return nil, fmt.Errorf("mirror %s: after: %w: %q", m.Name, ErrUnknown, name)
+		}
+		return r.history(ctx, other)
+	})
+}
+
+// WaitsWords says what is waited for.
+func WaitsWords(waits []Wait) string {
+	var out []string
+	for _, w := range waits {
+		out = append(out, fmt.Sprintf("%s (%s)", w.Mirror, w.Why))
+	}
+	return "waits for " + strings.Join(out, " and ")
+}
+
+// tellWaits tells, once for each reason, that what is due waits for other mirrors.
+func (r *runner) tellWaits(ctx context.Context, s scheduled, d due, waits []Wait) error {
+	if len(waits) == 0 {
+		return nil
+	}
+	since := d.since.UTC()
+	e := Event{Mirror: s.Mirror, Do: s.What, By: s.who(), At: r.Env.Now().UTC(), Since: &since, Reason: WaitsWords(waits)}
+	if err := r.Bus.PublishMirrorEvent(ctx, s.Mirror, KindWaiting, d.id+"/"+e.Reason, e); err != nil {
+		return fmt.Errorf("mirror %s: tell that it waits: %w", s.Mirror, err)
+	}
+	return nil
+}
+
+// followers asks for what has waited for a run that left nothing undone. What fails is looked
+// for again by and by.
+func (r *runner) followers(ctx context.Context, mirror string) {
+	for _, s := range r.scheduled() {
+		for _, name := range s.mirror.After {
+			if name != mirror || !s.waits() {
+				continue
+			}
+			if err := r.catchUp(ctx, s); err != nil {
+				r.warn(ctx, "a mirror that comes after another one is not asked for yet", "mirror", s.Mirror, "after", mirror, "error", err)
+			}
+		}
+	}
+}
+
+// Held gives since when what a mirror does by itself waits for other mirrors; false if
+// nothing is due, or it was asked for.
+func Held(ctx context.Context, b *bus.Bus, m drill.Mirror, now time.Time) (since time.Time, is bool, err error) {
+	r := &runner{Config: Config{Bus: b}}
+	r.Env.Now = func() time.Time { return now }
+	d, is, err := r.due(ctx, scheduled{bus.MirrorSchedule{Mirror: m.Name, What: drill.MirrorSync}, m, m.Cadence(drill.MirrorSync)})
+	return d.since, is, err
+}

@@ -1,0 +1,86 @@
+package local
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/firedrill/firedrill/services/mirror/entry"
+	"github.com/firedrill/firedrill/services/mirror/place"
+	"golang.org/x/sys/unix"
+)
+
+var _ place.Righter = (*Place)(nil)
+
+// SetRights gives what the place holds the mode and the owner of want. A link has no mode.
+func (p *Place) SetRights(ctx context.Context, want, have entry.Entry) (entry.Entry, error) {
+	e, err := p.setRights(ctx, want, have)
+	if err != nil {
+		return entry.Entry{}, &Error{"set the permissions of", have.Path, err}
+	}
+	return e, nil
+}
+
+func (p *Place) setRights(ctx context.Context, want, have entry.Entry) (e entry.Entry, err error) {
+	if p.o.ReadOnly && !p.o.Rights {
+		return e, place.ErrReadOnly
+	}
+	if err := p.touch(ctx); err != nil {
+		return e, err
+	}
+	fd, err := p.openNode(have.Path)
+	if gone(err) {
+		return e, changed("it is gone")
+	}
+	if err != nil {
+		return e, err
+	}
+	defer func() { _ = unix.Close(fd) }()
+	var st unix.Stat_t
+	if err := fstat(fd, &st); err != nil {
+		return e, err
+	}
+	if differs(have, &st) {
+		return e, changed("it was touched or replaced")
+	}
+	mode := want.Mode
+	if have.Kind == entry.Dir {
+		// What lies in it is yet to be looked at, and maybe to be set.
+		mode |= ownerAll
+	}
+	if err := give(fd, want, mode, &st); err != nil {
+		return e, err
+	}
+	if e, err = p.describe(ctx, fd, have.Path); err != nil {
+		return e, err
+	}
+	if have.Kind != entry.Symlink && e.Mode != mode {
+		return e, fmt.Errorf("%w: it has the mode %04o, not %04o: this user is not in the group %d", ErrPrivilege, e.Mode, mode, e.GID)
+	}
+	if e.Sum = have.Sum; mode != want.Mode && have.Kind == entry.Dir {
+		err = p.notes.add(note{path: have.Path, inode: e.Change.Inode, mode: want.Mode, hasMode: true})
+		e.Mode = want.Mode
+	}
+	return e, err
+}
+
+// give gives an open node what it has not of an owner and a mode.
+func give(fd int, want entry.Entry, mode uint32, st *unix.Stat_t) error {
+	uid, gid := -1, -1
+	if want.UID != st.Uid {
+		uid = int(want.UID)
+	}
+	if want.GID != st.Gid {
+		gid = int(want.GID)
+	}
+	moved := uid >= 0 || gid >= 0
+	if moved {
+		if err := chown(fd, uid, gid); err != nil {
+			return err
+		}
+	}
+	// Behind the owner, whose change takes setuid and setgid away.
+	if kindOf(st.Mode) == entry.Symlink || !moved && st.Mode&0o7777 == mode {
+		return nil
+	}
+	return chmod(fd, mode)
+}
