@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -187,6 +188,23 @@ func TestMirrorRestoreRefusesWhatItCannotDo(t *testing.T) {
 	if got := w.run(0, "deleted", "--inventory", inventory, "m"); !strings.Contains(got, "3 entries") {
 		t.Errorf("there is left\n%s", got)
 	}
+}
+
+// A dry run writes to neither side, and needs no leave to.
+func TestMirrorRestoreDryRunOnlyLooks(t *testing.T) {
+	w, inventory := keptWorld(t)
+	dst := filepath.Join(w.dir, "dst")
+	err := errors.Join(syscall.Mount(dst, dst, "", syscall.MS_BIND, ""), syscall.Mount("", dst, "", syscall.MS_BIND|syscall.MS_REMOUNT|syscall.MS_RDONLY, ""))
+	if err != nil {
+		t.Fatalf("mount %s: %v: may this user mount? run the tests as root", dst, err)
+	}
+	t.Cleanup(func() {
+		if err := syscall.Unmount(dst, syscall.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
+	w.has(w.run(0, "restore", "--dry-run", "--all", "--inventory", inventory, "m"), "3 entries (4 B) would be restored")
+	w.has(w.run(255, "restore", "--all", "--inventory", inventory, "m"), "read-only")
 }
 
 // Nobody runs the mirror meanwhile.

@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/minio/minio-go/v7"
 	"golang.org/x/sys/unix"
 
 	"github.com/firedrill/firedrill/pkg/run"
@@ -279,4 +280,37 @@ func TestRootLeavesAUsersMirrorToThatUser(t *testing.T) {
 	if told(t, text, lock[0]+" belongs to root (uid 0), and this process is nobody (uid 65534): run it as that user, or sudo "+mend); strings.Count(text, "\n") > 2 {
 		t.Errorf("more than one message:\n%s", text)
 	}
+}
+
+// TestMirrorDeletedNamesWhatIsNoName: in a bucket with versions others may have deleted what
+// is no name of a file; that is named, and all else is listed and comes back.
+func TestMirrorDeletedNamesWhatIsNoName(t *testing.T) {
+	server := &enginetest.Server{}
+	m := server.Start(t)
+	t.Cleanup(func() {
+		m.Stop()
+		if err := os.RemoveAll(filepath.Dir(server.Drive())); err != nil {
+			t.Error(err)
+		}
+	})
+	c := server.Bucket(t, true)
+	t.Setenv("AWS_ACCESS_KEY_ID", m.AccessKey)
+	t.Setenv("AWS_SECRET_ACCESS_KEY", m.SecretKey)
+	from, to, state := source(t), "s3+"+c.Endpoint+"/"+c.Bucket, t.TempDir()
+	for _, name := range []string{"1", "2", "3", "4", "5"} {
+		enginetest.Write(t, from, name, name)
+	}
+	sync := []string{"sync", "--mode", "mirror", "--keep-deleted", "1h", "dir:" + from, to}
+	mirrored(t, state, run.OK, sync...)
+	enginetest.Must(t, os.Remove(filepath.Join(from, "a")))
+	mirrored(t, state, run.OK, sync...)
+	mirrored(t, state, run.OK, sync...)
+	client, bad := enginetest.Client(t, c), "b/%2E"+strings.Repeat("x", 250)
+	_, err := client.PutObject(t.Context(), c.Bucket, bad, strings.NewReader("x"), 1, minio.PutObjectOptions{})
+	enginetest.Must(t, errors.Join(err, client.RemoveObject(t.Context(), c.Bucket, bad, minio.RemoveObjectOptions{})))
+	named := fmt.Sprintf("cannot: what is kept of the key %q is no entry of a mirror", bad)
+	told(t, mirrored(t, state, run.Fail, "deleted", "dir:"+from, to), named, `destination  "a"`, "1 entry, 4 B")
+	told(t, mirrored(t, state, run.Fail, "deleted", "--json", "dir:"+from, to), `"error": "what is kept of the key`, `"path": "a"`)
+	mirrored(t, state, run.OK, "deleted", "--path", "a", "dir:"+from, to)
+	told(t, mirrored(t, state, run.Fail, "restore", "--all", "dir:"+from, to), `cannot     `+fmt.Sprintf("%q", bad), `restored   "a"`, "1 entry (4 B) restored on both sides, 0 on one only, 1 not")
 }

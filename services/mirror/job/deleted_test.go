@@ -424,17 +424,19 @@ func TestWhatCannotComeBackAtTheSource(t *testing.T) {
 	w.whole()
 	must(t, os.RemoveAll(filepath.Join(w.from, "d")))
 	w.whole()
-	w.with(func(j *Job) {
-		j.spec.at[plan.Source].Scheme = location.ZFS
-		res, err := j.Restore(t.Context(), RestoreOptions{Each: func(r Restored) {
-			if r.Err != nil || !errors.Is(r.Alone, ErrOneSide) {
-				t.Errorf("%s: %v, %v", r.Entry.Path, r.Err, r.Alone)
+	for _, dry := range []bool{true, false} {
+		w.with(func(j *Job) {
+			j.spec.at[plan.Source].Scheme = location.ZFS
+			res, err := j.Restore(t.Context(), RestoreOptions{DryRun: dry, Each: func(r Restored) {
+				if r.Err != nil || !errors.Is(r.Alone, ErrOneSide) {
+					t.Errorf("dry %t: %s: %v, %v", dry, r.Entry.Path, r.Err, r.Alone)
+				}
+			}})
+			if must(t, err); res != (Restoration{Alone: 2}) {
+				t.Errorf("dry %t: restored %+v", dry, res)
 			}
-		}})
-		if must(t, err); res != (Restoration{Alone: 2}) {
-			t.Errorf("restored %+v", res)
-		}
-	})
+		})
+	}
 	if got, err := os.ReadFile(filepath.Join(w.to, "d/a")); err != nil || string(got) != "d/a" {
 		t.Errorf("it holds %q, %v", got, err)
 	}

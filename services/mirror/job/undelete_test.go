@@ -17,6 +17,7 @@ import (
 	"github.com/minio/minio-go/v7"
 
 	"github.com/firedrill/firedrill/pkg/drill"
+	"github.com/firedrill/firedrill/services/mirror/bucket"
 	"github.com/firedrill/firedrill/services/mirror/engine"
 	"github.com/firedrill/firedrill/services/mirror/engine/enginetest"
 	"github.com/firedrill/firedrill/services/mirror/entry"
@@ -187,6 +188,73 @@ func TestAFileAndADirectoryOfOneNameWereDeleted(t *testing.T) {
 	}
 }
 
+// What MinIO would not list, as versions of another object hide it, a dry run does not promise.
+func TestWhatWouldBeHiddenIsNotPromised(t *testing.T) {
+	w, now := keepsDeleted(t, drill.MirrorMirror, true, true)
+	for _, path := range []string{"x/in/it", "stays", "stays2", "stays3"} {
+		w.write(path, path)
+	}
+	w.whole()
+	must(t, os.RemoveAll(filepath.Join(w.from, "x")))
+	w.whole()
+	w.write("x", "a file by now")
+	w.whole()
+	must(t, os.Remove(filepath.Join(w.from, "x")))
+	w.whole()
+	*now = now.Add(time.Hour)
+	for _, dry := range []bool{true, false} {
+		told := w.restore(RestoreOptions{DryRun: dry}, Restoration{Entries: 1, Failed: 1})
+		if len(told) != 2 || told[1].Entry.Path != "x/in" || !errors.Is(told[1].Err, bucket.ErrHidden) {
+			t.Errorf("dry %t: %+v", dry, told)
+		}
+	}
+}
+
+// narrow is a place that cannot hold everything.
+type narrow struct{ place.Keeper }
+
+var errNarrow = errors.New("too long for it")
+
+func (n narrow) Traits() place.Traits {
+	t := n.Keeper.Traits()
+	t.Holds = func(e entry.Entry) error {
+		if e.Path == "long" {
+			return errNarrow
+		}
+		return nil
+	}
+	return t
+}
+
+// What the other side cannot hold stays in the trash, where it would not be deleted again.
+func TestWhatTheOtherSideCannotHoldStays(t *testing.T) {
+	w, _ := keepsDeleted(t, drill.MirrorMirror, false, false)
+	for _, path := range []string{"short", "long", "stays", "stays2", "stays3"} {
+		w.write(path, path)
+	}
+	w.whole()
+	must(t, errors.Join(os.Remove(filepath.Join(w.from, "short")), os.Remove(filepath.Join(w.from, "long"))))
+	w.whole()
+	for _, dry := range []bool{true, false} {
+		w.with(func(j *Job) {
+			k, ok := j.places[plan.Source].(place.Keeper)
+			if !ok {
+				t.Fatal("it keeps nothing")
+			}
+			j.places[plan.Source] = narrow{k}
+			res, err := j.Restore(t.Context(), RestoreOptions{DryRun: dry, Each: func(r Restored) {
+				if errors.Is(r.Err, errNarrow) != (r.Entry.Path == "long") || r.Alone != nil {
+					t.Errorf("dry %t: %q: %v, %v", dry, r.Entry.Path, r.Err, r.Alone)
+				}
+			}})
+			if must(t, err); res.Entries != 1 || res.Failed != 1 {
+				t.Errorf("dry %t: %+v", dry, res)
+			}
+		})
+	}
+	w.restore(RestoreOptions{}, Restoration{Entries: 1})
+}
+
 // A run's directories may have been deleted by another run: they come back for what is in
 // them, and only for that.
 func TestARunsFilesComeBackWithTheirDirectories(t *testing.T) {
@@ -220,11 +288,11 @@ func TestAKeyThatIsNoNameIsPassedOver(t *testing.T) {
 	for _, versions := range []bool{false, true} {
 		t.Run(fmt.Sprintf("versions %t", versions), func(t *testing.T) {
 			w, _ := keepsDeleted(t, drill.MirrorMirror, true, versions)
-			for _, path := range []string{"a", "z", "b/f", "stays", "stays2", "stays3"} {
+			for _, path := range []string{"a", "z", "b/f", "c/f", "stays", "stays2", "stays3"} {
 				w.write(path, path)
 			}
 			w.whole()
-			must(t, errors.Join(os.Remove(filepath.Join(w.from, "a")), os.Remove(filepath.Join(w.from, "z")), os.RemoveAll(filepath.Join(w.from, "b"))))
+			must(t, errors.Join(os.Remove(filepath.Join(w.from, "a")), os.Remove(filepath.Join(w.from, "z")), os.RemoveAll(filepath.Join(w.from, "b")), os.RemoveAll(filepath.Join(w.from, "c"))))
 			run := w.whole().Aside
 			client := enginetest.Client(t, w.bucket)
 			// Others write no such escape, so that its name is made longer, here too long.
@@ -237,6 +305,9 @@ func TestAKeyThatIsNoNameIsPassedOver(t *testing.T) {
 			if versions {
 				must(t, client.RemoveObject(t.Context(), w.bucket.Bucket, bad, minio.RemoveObjectOptions{}))
 			}
+			// What has the name of a directory now, and is none, is there all the same.
+			_, err = client.PutObject(t.Context(), w.bucket.Bucket, "c/", strings.NewReader("x"), 1, minio.PutObjectOptions{})
+			must(t, err)
 			named, listed := 0, []string(nil)
 			w.with(func(j *Job) {
 				for d, err := range j.Deleted(t.Context(), DeletedOptions{}) {
@@ -248,12 +319,12 @@ func TestAKeyThatIsNoNameIsPassedOver(t *testing.T) {
 					listed = append(listed, d.Entry.Path)
 				}
 			})
-			if slices.Sort(listed); named != 1 || !slices.Equal(listed, []string{"a", "b", "b/f", "z"}) {
+			if slices.Sort(listed); named != 1 || !slices.Equal(listed, []string{"a", "b", "b/f", "c/f", "z"}) {
 				t.Errorf("named %d, listed %q", named, listed)
 			}
 			w.restore(RestoreOptions{DeletedOptions: DeletedOptions{Under: []string{"a"}}}, Restoration{Entries: 1})
 			for _, dry := range []bool{true, false} {
-				told := w.restore(RestoreOptions{DryRun: dry}, Restoration{Entries: 3, Failed: 1})
+				told := w.restore(RestoreOptions{DryRun: dry}, Restoration{Entries: 4, Failed: 1})
 				if told[0].Entry.Path != bad || !errors.Is(told[0].Err, entry.ErrName) {
 					t.Errorf("%q: %v", told[0].Entry.Path, told[0].Err)
 				}
@@ -321,7 +392,8 @@ func TestMemoryDoesNotGrowWithWhatIsRestored(t *testing.T) {
 	w.write("stays", "x")
 	w.whole()
 	// Were it held, it would take many times the bound.
-	const many, bound = 200_000, 24 << 20
+	const many, bound = 100_000, 20 << 20
+	must(t, os.Mkdir(filepath.Join(w.to, place.Trash), 0o700))
 	heap := func() uint64 {
 		runtime.GC()
 		var m runtime.MemStats
