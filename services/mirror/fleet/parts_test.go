@@ -196,7 +196,7 @@ func (s *spread) arrived() {
 func (s *spread) verified() {
 	s.t.Helper()
 	env := job.Env{StateDir: filepath.Join(s.dir, "state"), Now: later, Stores: s.inv.Spec.Stores}
-	j, err := env.Open(s.t.Context(), s.inv.Spec.Mirrors[0], false)
+	j, err := env.OpenRun(s.t.Context(), s.inv.Spec.Mirrors[0], true)
 	must(s.t, err)
 	defer func() { must(s.t, j.Close(s.t.Context())) }()
 	for _, level := range []proof.Level{proof.L1, proof.L2, proof.L4} {
