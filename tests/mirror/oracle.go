@@ -95,7 +95,7 @@ func (in *Installation) verify(ctx context.Context, mirror string) (proven bool,
 		return false, fmt.Errorf("no mirror %s", mirror)
 	}
 	env := job.Env{Stores: inv.Spec.Stores, StateDir: in.stateDir(), Now: time.Now}
-	j, err := env.Open(ctx, m, false)
+	j, err := env.OpenLast(ctx, m, job.Looks)
 	if err != nil {
 		return false, err
 	}

@@ -298,13 +298,14 @@ func (a *app) mirrorReader() (proof.Signer, error) {
 	return a.mirrorSigner()
 }
 
-// open opens the mirror. While another process has it, it waits if that was asked for.
-func (a *app) open(ctx context.Context, o *mirrorOptions, s *subject, p *mirrorPrinter, open func() (*job.Job, error)) (*job.Job, error) {
+// open opens the mirror when it has its turn. While another process has it, it waits if that
+// was asked for.
+func (a *app) open(ctx context.Context, o *mirrorOptions, s *subject, p *mirrorPrinter, use job.Use, open func() (*job.Job, error)) (*job.Job, error) {
 	var j *job.Job
 	var refused error
 	defer p.waits.Store(false)
 	err := state.Wait(ctx, func() (err error) {
-		j, err = open()
+		j, err = s.env.InTurn(ctx, s.Mirror, use, open)
 		return err
 	}, func(busy *state.LockedError) error {
 		if busy.By != "" { // another mirror's job: this one has its turn after it

@@ -179,7 +179,7 @@ func (a *app) withMirror(cmd *cobra.Command, args []string, o *mirrorOptions, v 
 	defer p.stop()
 	defer a.guard(p, s)()
 	defer mindInterrupt(ctx, p, v.left)()
-	j, err := a.open(ctx, o, s, p, func() (*job.Job, error) { return s.env.OpenLast(ctx, s.Mirror, v.use) })
+	j, err := a.open(ctx, o, s, p, v.use, func() (*job.Job, error) { return s.env.OpenLast(ctx, s.Mirror, v.use) })
 	if err != nil {
 		return interrupted(ctx, v.left, err)
 	}

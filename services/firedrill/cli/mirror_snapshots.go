@@ -39,7 +39,7 @@ func (a *app) syncSnapshots(cmd *cobra.Command, o *mirrorOptions, s *subject, so
 	}
 	var res job.Result
 	// What it opens is closed again by the run: there is no job.
-	_, err := a.open(ctx, o, s, p, func() (_ *job.Job, err error) {
+	_, err := a.open(ctx, o, s, p, runs(so), func() (_ *job.Job, err error) {
 		load := p.work(ctx, s)
 		defer load.End()
 		run.Pass = load.Pass

@@ -125,7 +125,7 @@ func (a *app) fleetView(ctx context.Context) (v *fleetView, done func()) {
 // look gives what the fleet's events tell of a mirror that this machine may not know: of its
 // runs, of the last comparison, and of what is under way.
 func (v *fleetView) look(ctx context.Context, name string) (log *runlog.Log, check *runlog.Check, running *runningJSON, err error) {
-	for _, kind := range []string{fleet.KindFinished, fleet.KindFailed, fleet.KindCancelled} {
+	for _, kind := range fleet.Endings() {
 		r, known, err := v.s.bus.LastMirrorEvent(ctx, name, kind)
 		if err != nil {
 			return nil, nil, nil, err

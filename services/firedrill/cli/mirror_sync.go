@@ -108,7 +108,7 @@ func (a *app) sync(ctx context.Context, o *mirrorOptions, s *subject, so job.Syn
 			return failure(&shortError{fmt.Sprintf("the key that signs manifests: %v: name another place for what firedrill keeps with --state-dir", err), err})
 		}
 	}
-	j, err := a.open(ctx, o, s, p, func() (*job.Job, error) { return s.env.OpenRun(ctx, s.Mirror, so.DryRun) })
+	j, err := a.open(ctx, o, s, p, runs(so), func() (*job.Job, error) { return s.env.OpenRun(ctx, s.Mirror, so.DryRun) })
 	if err != nil {
 		if !errors.Is(err, state.ErrLocked) && ctx.Err() == nil {
 			a.noteBegin(s, so, began)
@@ -144,6 +144,14 @@ func (a *app) sync(ctx context.Context, o *mirrorOptions, s *subject, so job.Syn
 		p.removesNothing(s.Mode, s.named, first, p.kept[plan.KeepMode])
 	}
 	return err
+}
+
+// runs is what a run does at its places.
+func runs(so job.SyncOptions) job.Use {
+	if so.DryRun {
+		return job.Looks
+	}
+	return job.Runs
 }
 
 // warnStrange says what of the state this run, by root, could not leave to whom the state's

@@ -10,6 +10,7 @@ import (
 
 	"github.com/firedrill/firedrill/pkg/drill"
 	"github.com/firedrill/firedrill/pkg/machine"
+	"github.com/firedrill/firedrill/services/mirror/heavy"
 	"github.com/firedrill/firedrill/services/mirror/job"
 )
 
@@ -39,4 +40,51 @@ func TestMirrorsOfOnePlaceTakeTurns(t *testing.T) {
 		t.Errorf("exit code %d\n%s", code, out)
 	}
 	w.run(0, "verify", w.from, w.to)
+}
+
+// TestHeavyMirrorsQueue, whatever their places; who has to wait says for whom, and begins
+// nothing. What is not heavy goes on beside.
+func TestHeavyMirrorsQueue(t *testing.T) {
+	w := newMirrorWorld(t)
+	other := heavy.Begin(t.Context(), heavy.Options{Locks: machine.Shared(), By: "mirror onward", Long: -1})
+	defer other.End()
+	if err := other.Pass(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	w.run(0, "sync", w.from, w.to)
+	w.run(0, "verify", "--heavy", "--heavy=false", w.from, w.to)
+	late := filepath.Join(w.dir, "dst", "late")
+	if err := os.WriteFile(filepath.Join(w.dir, "src", "late"), []byte("content"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	want := "firedrill: waiting: mirror onward has been at heavy work on this machine since 2"
+	waits := func(command ...string) (out fmt.Stringer, ended <-chan int) {
+		t.Helper()
+		said, _, done := w.begin(append(append([]string{"mirror"}, command...), w.stateDirs...)...)
+		w.until("it waits", func() bool {
+			return strings.Contains(said.String(), want) && strings.Contains(said.String(), fmt.Sprintf("(process %d)", os.Getpid()))
+		})
+		return said, done
+	}
+	sync, ended := waits("sync", "--heavy", w.from, w.to)
+	if _, err := os.Stat(late); err == nil {
+		t.Error("it has written beside other heavy work")
+	}
+	other.End()
+	if code := <-ended; code != 0 || !strings.Contains(sync.String(), "firedrill: it goes on") {
+		t.Errorf("exit code %d\n%s", code, sync)
+	}
+	if _, err := os.Stat(late); err != nil {
+		t.Error(err)
+	}
+	other = heavy.Begin(t.Context(), heavy.Options{Locks: machine.Shared(), By: "mirror onward", Long: -1})
+	defer other.End()
+	if err := other.Pass(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	verify, ended := waits("verify", "--heavy", w.from, w.to)
+	other.End()
+	if code := <-ended; code != 0 || !strings.Contains(verify.String(), "VERIFIED") && !strings.Contains(verify.String(), "verified") {
+		t.Errorf("exit code %d\n%s", code, verify)
+	}
 }

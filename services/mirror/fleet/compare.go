@@ -15,7 +15,7 @@ import (
 // compare opens the mirror and makes the comparison, in this process alone.
 func (r *runner) compare(ctx context.Context, h *held, q *request, p *beats) (*outcome.Outcome, error) {
 	c := q.task.compare
-	j, err := r.inside().OpenLast(ctx, q.mirror, c.Use())
+	j, err := r.Env.OpenLast(ctx, q.mirror, c.Use())
 	if err != nil {
 		return nil, err
 	}

@@ -26,10 +26,8 @@ const (
 	KindRejected  = "rejected"
 )
 
-// ends reports whether a run has ended with an event of that kind.
-func ends(kind string) bool {
-	return kind == KindFinished || kind == KindFailed || kind == KindCancelled
-}
+// Endings are the kinds of events with which a run ends.
+func Endings() []string { return []string{KindFinished, KindFailed, KindCancelled} }
 
 // Event is what is published of a run, which a comparison is, too.
 type Event struct {

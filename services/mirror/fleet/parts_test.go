@@ -198,7 +198,7 @@ func (s *spread) verified() {
 	env := job.Env{StateDir: filepath.Join(s.dir, "state"), Now: later, Stores: s.inv.Spec.Stores}
 	m := s.inv.Spec.Mirrors[0]
 	m.BytesPerSecond = 0 // only the runs are to last
-	j, err := env.Open(s.t.Context(), m, false)
+	j, err := env.OpenRun(s.t.Context(), m, true)
 	must(s.t, err)
 	defer func() { must(s.t, j.Close(s.t.Context())) }()
 	for _, level := range []proof.Level{proof.L1, proof.L2, proof.L4} {

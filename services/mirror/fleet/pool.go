@@ -432,7 +432,7 @@ func (w *worker) watch(mirror string, o *opened) {
 	if err == nil {
 		err = w.Bus.FollowMirror(o.life, mirror, begun.Seq, func(r bus.Record) error {
 			var e Event
-			if !ends(r.Kind) || json.Unmarshal(r.Data, &e) != nil || e.Run != o.run {
+			if !slices.Contains(Endings(), r.Kind) || json.Unmarshal(r.Data, &e) != nil || e.Run != o.run {
 				return nil
 			}
 			o.end(errRunOver)

@@ -161,13 +161,6 @@ func (r *runner) unlocked(ctx context.Context, q *request) error {
 	})
 }
 
-// inside is where a mirror is opened that has its turn.
-func (r *runner) inside() job.Env {
-	env := r.Env
-	env.Locks = ""
-	return env
-}
-
 // once makes the run as soon as nobody else plans this mirror and a slot is free.
 func (r *runner) once(ctx context.Context, q *request) error {
 	return r.alone(ctx, q.mirror.Name, q.event.Run, func(ctx context.Context, h *held) error {
@@ -216,7 +209,7 @@ func (r *runner) answered(ctx context.Context, mirror string, m bus.Message) (bo
 	if m.Delivered < 2 {
 		return false, nil
 	}
-	for _, kind := range []string{KindFinished, KindFailed, KindCancelled} {
+	for _, kind := range Endings() {
 		last, known, err := r.Bus.LastMirrorEvent(ctx, mirror, kind)
 		if err != nil {
 			return false, err
@@ -346,7 +339,7 @@ func (r *runner) sync(ctx context.Context, h *held, q *request, p *beats) (out s
 	}
 	began := r.Env.Now()
 	out.first = !runlog.Begun(runlog.Dir(r.Env, q.mirror))
-	j, err := r.inside().OpenRun(ctx, q.mirror, o.DryRun)
+	j, err := r.Env.OpenRun(ctx, q.mirror, o.DryRun)
 	if errors.Is(err, state.ErrLocked) {
 		return out, err
 	}

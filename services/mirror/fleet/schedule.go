@@ -244,7 +244,7 @@ func (r *runner) askFor(ctx context.Context, s scheduled, d due) error {
 }
 
 // endings are the kinds of events that end a request.
-func endings() []string { return []string{KindFinished, KindFailed, KindCancelled, KindRejected} }
+func endings() []string { return append(Endings(), KindRejected) }
 
 // pending reports whether the last request of a scheduler for a mirror waits or is being
 // worked off. Requests that another one's long run keeps from being counted as worked

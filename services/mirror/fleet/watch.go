@@ -159,7 +159,7 @@ const silent = time.Minute
 // that has not begun, as it waits, and where that is stored; the zero Event if there is neither.
 func UnderWay(ctx context.Context, b *bus.Bus, mirror string) (last Event, seq uint64, err error) {
 	ended := map[string]bool{}
-	for _, kind := range []string{KindFinished, KindFailed, KindCancelled} {
+	for _, kind := range Endings() {
 		e, _, err := lastTold(ctx, b, mirror, kind)
 		if err != nil {
 			return last, 0, err

@@ -60,8 +60,8 @@ func (c Comparison) Use() Use {
 }
 
 // OpenLast opens a mirror for what is done with what its last run left, and makes nothing
-// where no run has left anything: the error is ErrNothingKnown then, ErrSnapshots, or as that
-// of Open. The caller closes the job.
+// where no run has left anything: the error is ErrNothingKnown then, ErrSnapshots, or as those
+// of OpenRun. The caller closes the job.
 func (e Env) OpenLast(ctx context.Context, m drill.Mirror, u Use) (*Job, error) {
 	if m.Snapshots != nil {
 		return nil, fmt.Errorf("mirror %s: %w", m.Name, ErrSnapshots)

@@ -29,7 +29,7 @@ func TestADryRunIsRefusedWhereTheRunIs(t *testing.T) {
 		t.Errorf("the dry run says %q, the run %q", said[0], said[1])
 	}
 	// For reading it is good enough.
-	j, err := w.env.Open(t.Context(), w.mirror, false)
+	j, err := w.env.openJob(t.Context(), w.mirror, Looks)
 	must(t, err)
 	must(t, j.Close(t.Context()))
 	// A destination that the first run makes is no obstacle.

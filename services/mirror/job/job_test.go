@@ -65,7 +65,7 @@ func TestWrongDescriptions(t *testing.T) {
 	} {
 		m := good
 		c.spoil(&m)
-		_, err := newEnv(t).Open(t.Context(), m, false)
+		_, err := newEnv(t).openJob(t.Context(), m, Looks)
 		e, ok := errors.AsType[*SpecError](err)
 		if !ok || !errors.Is(err, ErrSpec) || e.Field != strings.TrimSpace(field) || e.Mirror != "m" || !strings.Contains(e.Problem, c.value) || e.Fix == "" {
 			t.Errorf("%s: got %v", field, err)
@@ -88,7 +88,7 @@ func TestPlacesMustBeApart(t *testing.T) {
 		{From: "dir:" + dir + "/in", To: "dir:" + dir + "/link"},
 		{From: "s3:lab/" + b.Bucket, To: "s3:alias/" + b.Bucket},
 	} {
-		if _, err := env.Open(t.Context(), m, true); !errors.Is(err, ErrSpec) {
+		if _, err := env.openJob(t.Context(), m, Runs); !errors.Is(err, ErrSpec) {
 			t.Errorf("%s to %s: %v", m.From, m.To, err)
 		}
 	}
@@ -100,7 +100,7 @@ func TestTheStateIsNoPartOfWhatIsMirrored(t *testing.T) {
 	for _, root := range []string{w.from, w.to} {
 		w.env.StateDir = filepath.Join(root, "var", "state")
 		w.mirror.Filter = nil
-		_, err := w.env.Open(t.Context(), w.mirror, true)
+		_, err := w.env.openJob(t.Context(), w.mirror, Runs)
 		if e, ok := errors.AsType[*SpecError](err); !ok || e.Field != "filter" || !strings.Contains(e.Fix, "- /var/state/m/") {
 			t.Errorf("in %s: %v", root, err)
 		}
@@ -112,11 +112,11 @@ func TestTheStateIsNoPartOfWhatIsMirrored(t *testing.T) {
 
 func TestWhoMayNameABucket(t *testing.T) {
 	m := drill.Mirror{From: "dir:" + t.TempDir(), To: "s3+http://127.0.0.1:1/bucket"}
-	if _, err := newEnv(t).Open(t.Context(), m, true); err == nil || !strings.Contains(err.Error(), "add its store to the inventory") {
+	if _, err := newEnv(t).openJob(t.Context(), m, Runs); err == nil || !strings.Contains(err.Error(), "add its store to the inventory") {
 		t.Errorf("got %v", err)
 	}
 	m.To = "s3:unknown/bucket"
-	if _, err := newEnv(t).Open(t.Context(), m, true); err == nil || !strings.Contains(err.Error(), `no store "unknown"`) {
+	if _, err := newEnv(t).openJob(t.Context(), m, Runs); err == nil || !strings.Contains(err.Error(), `no store "unknown"`) {
 		t.Errorf("got %v", err)
 	}
 }
@@ -124,7 +124,7 @@ func TestWhoMayNameABucket(t *testing.T) {
 func TestOneAtATime(t *testing.T) {
 	w := between(t, drill.MirrorCopy, false)
 	w.with(func(*Job) {
-		_, err := w.env.Open(t.Context(), w.mirror, true)
+		_, err := w.env.openJob(t.Context(), w.mirror, Runs)
 		if _, ok := errors.AsType[*state.LockedError](err); !ok {
 			t.Errorf("a second one: %v", err)
 		}

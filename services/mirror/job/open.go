@@ -78,24 +78,17 @@ type Job struct {
 	made bool
 }
 
-// Open opens a mirror's places and its state. write says whether something is to be
-// written: otherwise the places are opened for reading only. The caller closes the
-// job. Errors are *SpecError, state's LockedError while the mirror runs elsewhere or
-// another one has a place that is needed, or those of the places.
-func (e Env) Open(ctx context.Context, m drill.Mirror, write bool) (*Job, error) {
-	use := Looks
-	if write {
-		use = Runs
-	}
-	return e.openJob(ctx, m, use)
-}
-
-// OpenRun is Open for a run, which a dry one writes nothing in: it is refused where the
-// real one would be, as far as that can be known without writing.
+// OpenRun opens a mirror's places and its state for a run. A dry one, which writes nothing, is
+// refused where the real one would be, as far as that can be known without writing. The caller
+// closes the job. Errors are *SpecError, state's LockedError while the mirror is open
+// elsewhere, or those of the places. It takes no turn: see [Env.InTurn].
 func (e Env) OpenRun(ctx context.Context, m drill.Mirror, dry bool) (*Job, error) {
-	j, err := e.Open(ctx, m, !dry)
-	if err != nil || !dry {
-		return j, err
+	if !dry {
+		return e.openJob(ctx, m, Runs)
+	}
+	j, err := e.openJob(ctx, m, Looks)
+	if err != nil {
+		return nil, err
 	}
 	if err := j.mayWrite(); err != nil {
 		return nil, errors.Join(err, j.Close(ctx))
@@ -139,11 +132,6 @@ func (e Env) openJob(ctx context.Context, m drill.Mirror, use Use) (_ *Job, err 
 	if err := j.openState(); err != nil {
 		return nil, err
 	}
-	end, err := e.Begin(ctx, e.Turn(m, use))
-	if err != nil {
-		return nil, fmt.Errorf("mirror %s: %w", s.Name, err)
-	}
-	j.cleanUp = append(j.cleanUp, func(context.Context) error { return end() })
 	access := use.access(m, s.at[plan.Source])
 	for _, side := range []plan.Side{plan.Source, plan.Dest} {
 		p, err := j.open(ctx, side, access[side])
@@ -191,8 +179,8 @@ func (e Env) OpenWorker(ctx context.Context, m drill.Mirror) (w *engine.Worker, 
 }
 
 // Known tells, before a mirror is opened to be compared with its manifest, whether there is
-// one, or somebody may be about to make it. If not, the error is ErrNothingKnown. Unlike
-// Open it makes nothing.
+// one, or somebody may be about to make it. If not, the error is ErrNothingKnown. It makes
+// nothing.
 func (e Env) Known(m drill.Mirror) error {
 	s, err := parse(m)
 	if err != nil {
@@ -201,7 +189,7 @@ func (e Env) Known(m drill.Mirror) error {
 	dir := e.dir(s.Name)
 	var signed sealed
 	if known, err := state.LoadFrom(dir, rootName, &signed); known || err != nil {
-		return nil // Open says what is wrong with it.
+		return nil // openJob says what is wrong with it.
 	}
 	if busy, err := state.Holder(dir); busy != nil || err != nil {
 		return nil

@@ -75,9 +75,10 @@ func TestNothingIsBegunWithoutLeave(t *testing.T) {
 	few := between(t, drill.MirrorCopy, false)
 	few.write("f", "content")
 	few.whole()
-	few, w = w, few
+	all := w
+	w = few
 	cut("looking at one that is equal", 0, looking)
-	few, w = w, few
+	w = all
 	for i := range files {
 		must(t, os.Chmod(filepath.Join(w.to, fmt.Sprintf("f%04d", i)), 0o600))
 	}

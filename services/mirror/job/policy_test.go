@@ -172,7 +172,7 @@ func (g *guest) run(w *world, pool func(*engine.Worker) engine.Pool) error {
 
 // looked does something with the mirror open for reading, and gives what went wrong.
 func (g *guest) looked(do func(*Job) (good bool, err error)) error {
-	j, err := g.env.Open(g.t.Context(), g.mirror, false)
+	j, err := g.env.openJob(g.t.Context(), g.mirror, Looks)
 	if err != nil {
 		return err
 	}

@@ -42,7 +42,7 @@ func (p *pair) restore(name string, change func(*Job)) restored {
 	env := p.env
 	env.StateDir = r.dir + "-state"
 	m := drill.Mirror{Name: "r", Mode: drill.MirrorCopy, From: "s3:lab/" + p.bucket.Bucket + "/" + p.prefixes[p.lastBucket()], To: "dir:" + r.dir, Xattrs: true, Permissions: p.mirror.Permissions}
-	j, err := env.Open(p.Context(), m, true)
+	j, err := env.openJob(p.Context(), m, Runs)
 	must(p, err)
 	defer func() { must(p, j.Close(p.Context())) }()
 	change(j)
@@ -148,7 +148,7 @@ func restoreWhatIsAwkward(t *testing.T, plain bool) {
 	))
 	up := drill.Mirror{Name: "up", Mode: drill.MirrorCopy, From: "dir:" + from, To: "s3:lab/" + p.bucket.Bucket + "/x", Xattrs: true}
 	p.env.StateDir = filepath.Join(root, "state")
-	j, err := p.env.Open(t.Context(), up, true)
+	j, err := p.env.openJob(t.Context(), up, Runs)
 	must(t, err)
 	if res, err := j.Sync(t.Context(), SyncOptions{}); err != nil || !res.Whole() {
 		t.Fatalf("up: %+v, %v", res, err)

@@ -1,6 +1,7 @@
 package job
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -161,6 +162,32 @@ func (e Env) Begin(ctx context.Context, t Turn) (end func() error, err error) {
 		return nil, err
 	}
 	return posted.Remove, nil
+}
+
+// InTurn opens a mirror once its turn is begun, which ends when the job is closed, or when
+// open returns without one. The error is a *state.LockedError while another job has a place
+// that is needed, or somebody has the mirror itself, neither of which is waited for; or that
+// of open.
+func (e Env) InTurn(ctx context.Context, m drill.Mirror, u Use, open func() (*Job, error)) (*Job, error) {
+	name := cmp.Or(m.Name, AdHoc(m))
+	// Who has the mirror has its places, too, but is no other mirror's job.
+	busy, err := state.Holder(e.dir(name))
+	if busy != nil {
+		err = busy
+	}
+	var end func() error
+	if err == nil {
+		end, err = e.Begin(ctx, e.Turn(m, u))
+	}
+	if err != nil {
+		return nil, fmt.Errorf("mirror %s: %w", name, err)
+	}
+	j, err := open()
+	if j == nil {
+		return nil, errors.Join(err, end())
+	}
+	j.cleanUp = append([]func(context.Context) error{func(context.Context) error { return end() }}, j.cleanUp...) // which is last
+	return j, err
 }
 
 // readTurn reads a note, which anybody may have written.

@@ -130,13 +130,27 @@ func TestAnOpenMirrorHasItsTurn(t *testing.T) {
 	env := Env{Now: time.Now, StateDir: filepath.Join(dir, "state"), Locks: machine.Locks(t.TempDir())}
 	one := drill.Mirror{Name: "one", From: "dir:" + dir + "/src", To: "dir:" + dir + "/mid"}
 	two := drill.Mirror{Name: "two", From: "dir:" + dir + "/mid", To: "dir:" + dir + "/dst"}
-	j, err := env.OpenRun(t.Context(), one, false)
+	open := func(m drill.Mirror) (*Job, error) {
+		return env.InTurn(t.Context(), m, Runs, func() (*Job, error) { return env.OpenRun(t.Context(), m, false) })
+	}
+	j, err := open(one)
 	must(t, err)
-	if _, err := env.OpenRun(t.Context(), two, false); !errors.Is(err, state.ErrLocked) || !strings.Contains(err.Error(), "mirror two: dir:"+dir+"/mid is in use by mirror one (process ") {
+	if _, err := open(one); !errors.Is(err, state.ErrLocked) || !strings.Contains(err.Error(), filepath.Join(dir, "state", "one")) {
+		t.Errorf("while it is open itself: %v", err)
+	}
+	if _, err := open(two); !errors.Is(err, state.ErrLocked) || !strings.Contains(err.Error(), "mirror two: dir:"+dir+"/mid is in use by mirror one (process ") {
 		t.Errorf("while the first one is open: %v", err)
 	}
 	must(t, j.Close(t.Context()))
-	j, err = env.OpenRun(t.Context(), two, false)
+	j, err = open(two)
 	must(t, err)
 	must(t, j.Close(t.Context()))
+	// What opens nothing has had its turn by then.
+	for range 2 {
+		j, err = env.InTurn(t.Context(), one, Runs, func() (*Job, error) { return nil, nil })
+		must(t, err)
+		if j != nil {
+			t.Error("a job of nothing")
+		}
+	}
 }
