@@ -179,7 +179,7 @@ func (r *Rules) judgeNumbers(t *tally, on Side, refuse func(Refusal)) {
 		percent = DefaultPercent
 	}
 	if share := 100 * float64(t.deletes[on]) / float64(t.seen[on]); share > percent {
-		most := int64(percent / 100 * float64(t.seen[on]))
+		most := int64(percent * float64(t.seen[on]) / 100)
 		refuse(Refusal{Guard: GuardPercent, Value: found, Limit: fmt.Sprintf("at most %d (%g %%, deletes.mostPercent)", most, percent), Fix: fix("deletes.mostPercent"), Deletes: t.deletes[on]})
 	}
 }
