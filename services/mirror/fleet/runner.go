@@ -254,7 +254,8 @@ func (r *runner) carry(ctx context.Context, h *held, q *request) (Event, error) 
 		r.Log.Warn("a mirror's run left something undone", append(at, "problems", left, "first", e.Result.Problems)...)
 	} else {
 		r.Log.Info("a mirror's run ended well", append(at, "dryRun", q.task.sync.DryRun, "seconds", e.Result.Seconds, "copied", e.Result.Done[plan.Put.String()], "bytes", e.Result.Bytes,
-			"deleted", e.Result.Done[plan.Delete.String()], "equal", e.Result.Done[plan.Equal.String()])...)
+			"deleted", e.Result.Done[plan.Delete.String()], "equal", e.Result.Done[plan.Equal.String()],
+			"permissionsSet", e.Result.PermissionsSet, "sourcePermissionsSet", e.Result.SourcePermissionsSet)...)
 	}
 	return e, nil
 }
