@@ -90,7 +90,7 @@ func TestResolveRefusesWhatTheOperatorDoesNotLet(t *testing.T) {
 		"another scheme": {sampleInventory, func(d *drill.Drill) { d.Spec.Phases[0].Keep[0].To = "s3:/srv/evidence/x" }, []string{"keep[0].to"}},
 		"more parts":     {sampleInventory, func(d *drill.Drill) { d.Spec.Guards.MaxParts = 3 }, []string{`spec.guards.maxParts: "3": the inventory allows 2`}},
 		"a longer drill": {sampleInventory, func(d *drill.Drill) { d.Spec.Guards.Deadline = 2 * drill.WithDefaults(*d).Spec.Guards.Deadline },
-			[]string{`spec.guards.deadline: "2h0m0s": the inventory allows 1h`}},
+			[]string{`spec.guards.deadline: "2h": the inventory allows 1h`}},
 		"a deadline that the drill cannot keep": {strings.Replace(sampleInventory, "deadline: 1h", "deadline: 20s", 1), func(*drill.Drill) {},
 			[]string{"spec.guards.deadline: \"20s\": the drill cannot end within its deadline of 20s"}},
 		"windows of its own": {strings.Replace(sampleInventory, "maxParts: 2", `windows: [{from: "09:00", to: "17:00"}]`, 1), func(d *drill.Drill) {

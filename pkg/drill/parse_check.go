@@ -226,16 +226,7 @@ func given(d event.Duration) string {
 }
 
 // brief writes a duration without its zero parts: 1m, not 1m0s.
-func brief(d time.Duration) string {
-	s := d.String()
-	if strings.HasSuffix(s, "m0s") {
-		s = strings.TrimSuffix(s, "0s")
-	}
-	if strings.HasSuffix(s, "h0m") {
-		s = strings.TrimSuffix(s, "0m")
-	}
-	return s
-}
+func brief(d time.Duration) string { return event.Duration(d).String() }
 
 func namesOf[T any](list []T, name func(T) string) []string {
 	out := make([]string, 0, len(list))

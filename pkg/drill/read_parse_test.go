@@ -66,7 +66,7 @@ func TestEverythingIsReportedInOneRun(t *testing.T) {
 	inv := inventory(t, `{apiVersion: firedrill/v1, kind: Inventory, spec: {guards: {deadline: 1h}, targets: [{name: shop, driver: shop, config: {}}]}}`)
 	_, err = drill.Read(named, inv, shop)
 	compare(t, drill.AsProblems(err), []string{
-		`5:22: spec.guards.deadline: "3h0m0s": the inventory allows 1h: ask for less`,
+		`5:22: spec.guards.deadline: "3h": the inventory allows 1h: ask for less`,
 		`7:28: spec.targets[0].inventory: "shp": the inventory has no such entry: did you mean "shop"?`,
 		`12:23: spec.phases[0].faults[0].name: "F": use small letters, digits and dashes, with a letter or digit at both ends, such as f`,
 	})

@@ -36,8 +36,8 @@ func TestCheckNamesTheFieldTheValueAndTheFix(t *testing.T) {
 		{"mode", "both", "two-way", func(m *drill.Mirror) { m.Mode = "both" }},
 		{"overwrite", "never", "always or unedited", func(m *drill.Mirror) { m.Overwrite = "never" }},
 		{"overwrite", "unedited", "only a copy", func(m *drill.Mirror) { m.Mode, m.Overwrite = drill.MirrorTwoWay, drill.OverwriteUnedited }},
-		{"keepDeleted", "1h0m0s", "a copy deletes nothing", func(m *drill.Mirror) { m.Mode, m.KeepDeleted = drill.MirrorCopy, event.Duration(time.Hour) }},
-		{"keepDeleted", "-1h0m0s", "such as 168h", func(m *drill.Mirror) { m.Mode, m.KeepDeleted = drill.MirrorMirror, event.Duration(-time.Hour) }},
+		{"keepDeleted", "1h", "a copy deletes nothing", func(m *drill.Mirror) { m.Mode, m.KeepDeleted = drill.MirrorCopy, event.Duration(time.Hour) }},
+		{"keepDeleted", "-1h", "such as 168h", func(m *drill.Mirror) { m.Mode, m.KeepDeleted = drill.MirrorMirror, event.Duration(-time.Hour) }},
 		{"permissions", "", "leave one of them out", func(m *drill.Mirror) {
 			m.To, m.Overwrite, m.Permissions = "dir:/b", drill.OverwriteUnedited, []drill.Permission{{Match: "x", Files: "0600"}}
 		}},

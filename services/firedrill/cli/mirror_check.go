@@ -49,7 +49,7 @@ until all was read once, it says how far it is, and exits with 1. What L4 and au
 read counts as well.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if v.period <= 0 {
-				return fmt.Errorf("--period: %v is no time in which everything could be read: use hours, such as 720h", v.period)
+				return fmt.Errorf("--period: %v is no time in which everything could be read: use hours, such as 720h", event.Duration(v.period))
 			}
 			if cmd.Flags().Changed("period") {
 				v.Period = event.Duration(v.period)

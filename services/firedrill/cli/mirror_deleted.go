@@ -316,5 +316,5 @@ func (p *mirrorPrinter) reportDeleted(m drill.Mirror, dry bool, deleted int64) {
 	if dry {
 		how = "would be kept"
 	}
-	fmt.Fprintf(p.out, "  deleted    %d: %s for %s, mirror deleted lists and mirror restore brings back\n", deleted, how, strings.TrimSuffix(m.KeepDeleted.String(), "0m0s"))
+	fmt.Fprintf(p.out, "  deleted    %d: %s for %s, mirror deleted lists and mirror restore brings back\n", deleted, how, m.KeepDeleted)
 }

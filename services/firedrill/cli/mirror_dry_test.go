@@ -28,7 +28,8 @@ func TestADryRunEndsAsTheRunWould(t *testing.T) {
 	sync(0, "--dry-run") // missing for the first time
 	sync(0)
 	for _, args := range [][]string{{"--dry-run"}, nil} {
-		w.has(sync(1, args...), "10: 76.9 % of the destination would be removed, at most 25 % may be", "allow it for one run with --may-delete")
+		w.has(sync(1, args...), "  kept       10 of the destination's 13 entries would be removed, at most 3 (25 %, deletes.mostPercent) may be: look at it with --dry-run; if this is meant, allow it for one run with --may-delete 10\n")
+		w.has(sync(1, append(args, "--may-delete", "9")...), "  kept       10 of the destination's 13 entries would be removed, at most 9 (--may-delete) may be: ", "with --may-delete 10\n")
 	}
 	var dry struct {
 		Whole, DryRun bool

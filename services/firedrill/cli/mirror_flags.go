@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/firedrill/firedrill/pkg/drill"
+	"github.com/firedrill/firedrill/pkg/event"
 	"github.com/firedrill/firedrill/services/mirror"
 	"github.com/firedrill/firedrill/services/mirror/fleet"
 	"github.com/firedrill/firedrill/services/mirror/location"
@@ -214,7 +215,7 @@ func (ff *fleetFlags) describe(f *pflag.FlagSet, workers string) {
 func (ff *fleetFlags) check(f *pflag.FlagSet, args []string) error {
 	switch {
 	case ff.timeout < 0:
-		return fmt.Errorf("--timeout: %s is no time to watch: write one such as 30m, or 0 to watch until the run has ended", ff.timeout)
+		return fmt.Errorf("--timeout: %s is no time to watch: write one such as 30m, or 0 to watch until the run has ended", event.Duration(ff.timeout))
 	case ff.timeout > 0 && !ff.fleet:
 		return errors.New("--timeout: it bounds how long a run of the fleet is watched: give --fleet, too, or interrupt a run that is made here")
 	case !ff.fleet:

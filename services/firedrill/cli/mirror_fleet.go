@@ -292,13 +292,11 @@ func (p *mirrorPrinter) fleetResult(name string, r *fleet.Result) {
 	if r == nil {
 		return
 	}
+	did, more := counts(fleetReport(r)), ""
 	if r.DryRun {
-		fmt.Fprintf(p.out, "%s: nothing was done; it would have copied %d (%s), deleted %d; %d equal already, %d believed equal (the same without --fleet says which)\n",
-			name, r.Done["put"], size(r.Bytes), r.Done["delete"], r.Done["equal"]-r.Believed, r.Believed)
-	} else {
-		fmt.Fprintf(p.out, "%s: %d copied (%s), %d deleted, %d equal already, %d believed equal, %d failed in %.1f s\n",
-			name, r.Done["put"], size(r.Bytes), r.Done["delete"], r.Done["equal"]-r.Believed, r.Believed, r.Failed, r.Seconds)
+		did, more = "would have: "+did, " (the same without --fleet says which)"
 	}
+	fmt.Fprintf(p.out, "%s: %s in %.1f s%s\n", name, did, r.Seconds, more)
 	// What a run of one's own says of the same.
 	own := job.Result{New: r.NewDestination, Disowned: r.OwnersNotSet, Unread: r.Unchecked, Untried: r.Untried, Unasked: r.Unasked}
 	own.Replaced, own.Mended = r.Replaced, [2]int64{plan.Source: r.SourcePermissionsSet, plan.Dest: r.PermissionsSet - r.SourcePermissionsSet}
@@ -310,6 +308,12 @@ func (p *mirrorPrinter) fleetResult(name string, r *fleet.Result) {
 		fmt.Fprintln(p.err, "firedrill: note:", note)
 	}
 	p.reportNotes(drill.Mirror{From: r.From, To: r.To, Mode: r.Mode}, r.DryRun, own)
+	for _, k := range r.Kept {
+		if why := plan.Reason(k.Why); why != plan.KeepGuarded { // of which the problems tell
+			p.kept[why] = k.Entries
+		}
+	}
+	p.reportKept(drill.Mirror{Mode: r.Mode, Deletes: drill.MirrorDeletes{Scans: r.Scans}}, job.Result{})
 	for _, problem := range r.Problems {
 		fmt.Fprintln(p.out, "  "+problem)
 	}
@@ -317,6 +321,15 @@ func (p *mirrorPrinter) fleetResult(name string, r *fleet.Result) {
 		fmt.Fprintf(p.out, "  manifest   %d entries, root %s\n", r.Entries, r.Root)
 	}
 	p.removesNothing(r.Mode, true, r.FirstRun, r.KeptByMode)
+}
+
+// fleetReport is what counts are made of.
+func fleetReport(r *fleet.Result) engine.Report {
+	out := engine.Report{Began: r.Began, Believed: r.Believed, Listed: r.Listed, Failed: r.Failed, Done: map[plan.Op]int64{}, Bytes: map[plan.Op]int64{plan.Put: r.Bytes}}
+	for op := plan.Equal; op <= plan.Gone; op++ {
+		out.Done[op] = r.Done[op.String()]
+	}
+	return out
 }
 
 func (a *app) mirrorCancelCmd(o *mirrorOptions) *cobra.Command {

@@ -19,6 +19,7 @@ import (
 	"github.com/firedrill/firedrill/services/mirror/engine"
 	"github.com/firedrill/firedrill/services/mirror/fleet"
 	"github.com/firedrill/firedrill/services/mirror/job"
+	"github.com/firedrill/firedrill/services/mirror/plan"
 )
 
 // slowMirror writes an inventory whose mirror "out" copies one file, and gives its path and
@@ -223,6 +224,35 @@ func TestARunOfTheFleetHasTheNotesOfALoneOne(t *testing.T) {
 		if _, notes, _ := strings.Cut(printed.String(), "\n"); notes != lines.String() {
 			t.Errorf("dry %v: a run of the fleet says\n%sa lone one\n%s", dry, notes, lines)
 		}
+	}
+}
+
+// TestARunOfTheFleetHasTheCountsOfALoneOne: directories and attributes, too, and why what was
+// kept.
+func TestARunOfTheFleetHasTheCountsOfALoneOne(t *testing.T) {
+	began := time.Now()
+	own := job.Result{}
+	own.Began, own.Ended, own.Listed, own.Believed = began, began.Add(time.Second), began.Add(-time.Minute), 4
+	own.Seen = [2]int64{9, 9}
+	own.Done = map[plan.Op]int64{plan.Put: 1, plan.MakeDir: 2, plan.Meta: 3, plan.Equal: 5, plan.Keep: 6, plan.Delete: 7, plan.Conflict: 8}
+	own.Bytes = map[plan.Op]int64{plan.Put: 2048}
+	asked := fleet.Result{Began: began, Seconds: 1, Listed: own.Listed, Believed: 4, Bytes: 2048, Done: map[string]int64{}, Scans: 3,
+		Kept: []fleet.Kept{{Why: string(plan.KeepMissing), Entries: 2}, {Why: string(plan.KeepGuarded), Entries: 4}}}
+	for op, n := range own.Done {
+		asked.Done[op.String()] = n
+	}
+	for _, asked.DryRun = range []bool{false, true} {
+		lone, want := watching(t.TempDir(), "", 0)
+		lone.p.kept[plan.KeepMissing] = 2
+		lone.p.report(drill.Mirror{Name: "out", Mode: drill.MirrorMirror, Deletes: drill.MirrorDeletes{Scans: 3}}, asked.DryRun, own, "")
+		asked.Mode = drill.MirrorMirror
+		w, got := watching(t.TempDir(), "", 0)
+		w.p.fleetResult("out", &asked)
+		counts, kept, _ := strings.Cut(want.String(), "\n")
+		_, counts, _ = strings.Cut(counts, ": ")
+		counts, _, _ = strings.Cut(counts, " in 1s")
+		contains(t, counts, "1 copied (2.0 KiB), 2 directories made, 3 attributes set, 7 deleted, 8 in conflict, 1 equal already, 4 believed equal (the destination was listed 1m0s ago)")
+		contains(t, got.String(), "out: "+strings.TrimPrefix(counts, "out: ")+" in 1.0 s", kept)
 	}
 }
 

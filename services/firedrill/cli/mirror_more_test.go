@@ -111,7 +111,7 @@ func TestWhatIsNotDeletedIsExplained(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.has(w.run(0, "sync", w.from, w.to), "kept       1: only there: this mode removes nothing")
-	w.has(w.run(0, "sync", "--mode", "mirror", w.from, w.to), "1 kept", "1: gone from the source: removed once 2 runs in a row have found it gone")
+	w.has(w.run(0, "sync", "--mode", "mirror", w.from, w.to), "kept       1: gone from the source: removed once 2 runs in a row have found it gone")
 	w.has(w.run(0, "sync", "--mode", "mirror", w.from, w.to), "1 deleted")
 	w.has(w.run(254, "sync", "--mode", "two-way", w.from, w.to), "mode two-way: what the runs so far remember is that of mode mirror", "--state")
 }

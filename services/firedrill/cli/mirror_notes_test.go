@@ -273,6 +273,31 @@ spec:
 	}
 }
 
+// What is known of a mirror is that of the places which it had, and status says so.
+func TestStatusOfAMirrorThatWasMoved(t *testing.T) {
+	w := newMirrorWorld(t)
+	describe := func(to string) {
+		w.write("inv.yaml", fmt.Sprintf("{apiVersion: firedrill/v1, kind: Inventory, spec: {mirrors: [{name: out, from: %q, to: %q}]}}", w.from, to))
+	}
+	file := filepath.Join(w.dir, "inv.yaml")
+	describe(w.to)
+	w.run(0, "sync", "--inventory", file, "out")
+	const said = " when it last came to its end: what is told of that run and of checks is of these places\n"
+	for _, args := range [][]string{{"status", "--inventory", file}, {"status", "--inventory", file, "out"}} {
+		if out := w.run(0, args...); strings.Contains(out, said) {
+			t.Errorf("it was not moved:\n%s", out)
+		}
+		describe(w.to + "-new")
+		w.has(w.run(0, args...), w.from+" -> "+w.to+said)
+		describe(w.to)
+	}
+	describe(w.to + "-new")
+	var got struct{ Of struct{ From, To string } }
+	if err := json.Unmarshal([]byte(w.run(0, "status", "--json", "--inventory", file, "out")), &got); err != nil || got.Of.To != w.to {
+		t.Errorf("as JSON: %+v, %v", got, err)
+	}
+}
+
 // What verify or audit found last is told by status, until another one found something
 // else.
 func TestStatusTellsWhatACheckFound(t *testing.T) {

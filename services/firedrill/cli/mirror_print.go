@@ -235,7 +235,13 @@ func (p *mirrorPrinter) line(now time.Time) string {
 }
 
 func progressLine(g engine.Progress, perSecond float64, spent time.Duration) string {
-	todo := fmt.Sprintf("%d of %d, %s of %s, %s/s", g.DoneActions, g.Actions, size(g.DoneBytes), size(g.Bytes), size(int64(perSecond)))
+	todo := fmt.Sprintf("%d of %d", g.DoneActions, g.Actions)
+	if g.Bytes > 0 {
+		todo += fmt.Sprintf(", %s of %s", size(g.DoneBytes), size(g.Bytes))
+	}
+	if g.DoneBytes < g.Bytes { // else it is attributes and names, which no bytes tell of
+		todo += fmt.Sprintf(", %s/s", size(int64(perSecond)))
+	}
 	if !g.Planned {
 		return fmt.Sprintf("still looking: %d seen, %s; done so far: %s", g.Seen, spent, todo)
 	}

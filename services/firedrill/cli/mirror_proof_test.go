@@ -151,7 +151,7 @@ spec:
 	enginetest.Must(t, os.WriteFile(filepath.Join(dst, "a"), []byte("others'"), 0o644))
 	told(t, mirrored(t, dir, run.Fail, "verify", "--fleet", "--json", "out"), `"differs": true`, `"good": false`, `"key": "a"`)
 	up.says("a mirror is not what its last run left")
-	told(t, mirrored(t, dir, run.OK, "status", "--inventory", inventory, "out"), "next run", "(every 24h0m0s)", "next verify", "(daily at 04:00 UTC)", "verify at L1: not all is as it should be", "1 different")
+	told(t, mirrored(t, dir, run.OK, "status", "--inventory", inventory, "out"), "next run", "(every 24h)", "next verify", "(daily at 04:00 UTC)", "verify at L1: not all is as it should be", "1 different")
 	told(t, mirrored(t, dir, run.OK, "status", "--inventory", inventory), "verify L1: DRIFT")
 
 	// One that waits shows since when it is due, however often that comes meanwhile.

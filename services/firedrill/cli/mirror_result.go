@@ -239,8 +239,14 @@ func (p *mirrorPrinter) reportKept(m drill.Mirror, r job.Result) {
 			fmt.Fprintf(p.out, "  kept       %d: %s\n", n, k.why)
 		}
 	}
-	for _, text := range refusals(r.Refusals) {
-		fmt.Fprintf(p.out, "  kept       %d: %s\n", p.kept[plan.KeepGuarded], text)
+	for i, text := range refusals(r.Refusals) {
+		switch {
+		case i > 0:
+			text = "and: " + text // of the same entries
+		case !tooMuch(r.Refusals[0]): // which has numbers of its own
+			text = fmt.Sprintf("%d: %s", p.kept[plan.KeepGuarded], text)
+		}
+		fmt.Fprintf(p.out, "  kept       %s\n", text)
 	}
 	if r.HeldBack > 0 {
 		fmt.Fprintf(p.out, "  kept       %d: to be removed, held back as something before them failed\n", r.HeldBack)
@@ -249,15 +255,29 @@ func (p *mirrorPrinter) reportKept(m drill.Mirror, r job.Result) {
 
 // refusals say why nothing was removed, and what to do about it here.
 func refusals(all []plan.Refusal) (out []string) {
-	// More may be removed only where nothing else forbids it.
-	look := ": look at it with --dry-run; if this is meant, allow it for one run with --may-delete"
-	if slices.ContainsFunc(all, func(g plan.Refusal) bool { return g.Guard != plan.GuardNumber && g.Guard != plan.GuardPercent }) {
-		look = ", once nothing else is in the way"
+	last, most := -1, int64(0)
+	for i, g := range all {
+		if tooMuch(g) {
+			last, most = i, max(most, g.Deletes)
+		}
 	}
-	for _, g := range all {
+	for i, g := range all {
+		look := ""
+		switch {
+		case i != last: // of several one says what to do
+		case slices.ContainsFunc(all, func(g plan.Refusal) bool { return !tooMuch(g) }):
+			look = ", once nothing else is in the way" // More may be removed only then.
+		default:
+			look = fmt.Sprintf(": look at it with --dry-run; if this is meant, allow it for one run with --may-delete %d", most)
+		}
 		out = append(out, refusal(g, look))
 	}
 	return out
+}
+
+// tooMuch reports whether only how much is to be removed is in the way.
+func tooMuch(g plan.Refusal) bool {
+	return g.Guard == plan.GuardNumber || g.Guard == plan.GuardPercent
 }
 
 // refusal is one of refusals; look is what to do about too much.
@@ -280,7 +300,7 @@ func (p *mirrorPrinter) more(all int64, shown int, what string) {
 	}
 }
 
-// counts says in words what a run did.
+// counts says in words what a run did. What it kept is told with why.
 func counts(r engine.Report) string {
 	var parts []string
 	for _, o := range []struct {
@@ -288,7 +308,7 @@ func counts(r engine.Report) string {
 		text string
 	}{
 		{plan.Put, "copied"}, {plan.MakeDir, "directories made"}, {plan.Meta, "attributes set"}, {plan.Delete, "deleted"},
-		{plan.Keep, "kept"}, {plan.Conflict, "in conflict"}, {plan.Unholdable, "not holdable"}, {plan.Equal, "equal already"},
+		{plan.Conflict, "in conflict"}, {plan.Unholdable, "not holdable"}, {plan.Equal, "equal already"},
 	} {
 		n := r.Done[o.op]
 		switch {

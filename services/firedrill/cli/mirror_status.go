@@ -90,6 +90,10 @@ type mirrorStatus struct {
 	VerifySchedule string     `json:"verifySchedule,omitempty"`
 	NextVerify     *time.Time `json:"nextVerify,omitempty"`
 
+	// Of are the places of the run that left what is remembered, where the inventory names
+	// others by now.
+	Of *movedJSON `json:"of,omitempty"`
+
 	// dir is where runs are remembered.
 	dir string
 }
@@ -189,7 +193,7 @@ func (s *subject) status(ctx context.Context, v *fleetView) (*mirrorStatus, erro
 			return nil, err
 		}
 	}
-	st.Last, st.Success, st.Failure = log.Last, log.Success, log.Failure
+	st.Last, st.Success, st.Failure, st.Of = log.Last, log.Success, log.Failure, moved(s.Mirror, log.Mirror)
 	var facts engine.Facts
 	if known, err := state.LoadFrom(s.dir(), engine.FactsName, &facts); err != nil {
 		return nil, err
@@ -288,6 +292,9 @@ func (st *mirrorStatus) print(a *app) {
 	}
 	if r := st.Running; r != nil {
 		line(st.State, "%s", r.words())
+	}
+	if st.Of != nil {
+		line("was", "%s", st.Of.words())
 	}
 	switch {
 	case st.Mode == "":
@@ -394,6 +401,11 @@ func (a *app) listMirrors(ctx context.Context, o *mirrorOptions) error {
 		fmt.Fprintln(a.Out, "no mirror has run here, and no inventory with mirrors was given: name its file with --inventory")
 	} else if err := a.printMirrors(list); err != nil {
 		return err
+	}
+	for _, st := range list {
+		if st.Of != nil {
+			fmt.Fprintf(a.Out, "%s: was %s\n", st.Name, st.Of.words())
+		}
 	}
 	if idle > 0 {
 		fmt.Fprintf(a.Out, "left out: %s, of which no run ever got to work, as of a mistyped one: `mirror status FROM TO` tells of it\n", fold.Plural(idle, "mirror"))

@@ -106,7 +106,7 @@ func TestMirrorIsReadBitByBit(t *testing.T) {
 		t.Errorf("got %+v", sides)
 	}
 	w.has(w.run(254, "verify", "--read", "5%", w.from, w.to), "--read: it is for level L3 only")
-	w.has(l3(254, "--period", "-1h"), "--period: -1h0m0s is no time")
+	w.has(l3(254, "--period", "-1h"), "--period: -1h is no time")
 	for _, bad := range []string{"0", "0%", "101%", "NaN%", "5x", "%"} {
 		w.has(l3(254, "--read", bad), "write a share")
 	}

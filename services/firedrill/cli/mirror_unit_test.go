@@ -247,6 +247,41 @@ func TestFewFailuresArePrinted(t *testing.T) {
 	}
 }
 
+// Of attributes and names no bytes tell, nor how fast they are.
+func TestTheProgressOfWhatHasNoContent(t *testing.T) {
+	began := time.Now()
+	for want, g := range map[string]engine.Progress{
+		"[############------------] 5 of 10, 4s left":                           {Actions: 10, DoneActions: 5},
+		"[########################] 5 of 10, 2.0 KiB of 2.0 KiB, 4s left":       {Actions: 10, DoneActions: 5, Bytes: 2048, DoneBytes: 2048},
+		"[######------------------] 5 of 10, 512 B of 2.0 KiB, 0 B/s, 12s left": {Actions: 10, DoneActions: 5, Bytes: 2048, DoneBytes: 512},
+	} {
+		g.Planned, g.Began, g.At = true, began, began.Add(4*time.Second)
+		if got := progressLine(g, 0, 4*time.Second); got != want {
+			t.Errorf("it shows %s, want %s", got, want)
+		}
+	}
+}
+
+// Why something was kept is said once, with numbers that are of one thing each.
+func TestWhatWasKeptIsSaidOnce(t *testing.T) {
+	var out bytes.Buffer
+	p := &mirrorPrinter{out: &out, kept: map[plan.Reason]int64{plan.KeepGuarded: 17, plan.KeepMissing: 2}}
+	r := job.Result{}
+	r.Done = map[plan.Op]int64{plan.Keep: 19, plan.Put: 1}
+	r.Refusals = []plan.Refusal{
+		{Guard: plan.GuardNumber, Value: "17 of the destination's 20 entries", Limit: "at most 5 (deletes.most)", Deletes: 17},
+		{Guard: plan.GuardPercent, Value: "17 of the destination's 20 entries", Limit: "at most 5 (25 %, deletes.mostPercent)", Deletes: 17},
+	}
+	p.report(drill.Mirror{Name: "m", Mode: drill.MirrorMirror}, false, r, "")
+	const want = `  kept       2: gone from the source: removed once 2 runs in a row have found it gone (dry runs do not count)
+  kept       17 of the destination's 20 entries would be removed, at most 5 (deletes.most) may be
+  kept       and: 17 of the destination's 20 entries would be removed, at most 5 (25 %, deletes.mostPercent) may be: look at it with --dry-run; if this is meant, allow it for one run with --may-delete 17
+`
+	if first, rest, _ := strings.Cut(out.String(), "\n"); !strings.Contains(first, ": 1 copied (0 B) in ") || strings.Contains(first, "kept") || !strings.HasSuffix(rest, want) {
+		t.Errorf("it says\n%s", &out)
+	}
+}
+
 // What a dry run finds nearly in order it prints in order, and what it holds back for that
 // is bounded: also of more entries than that only what comes late is out of place.
 func TestADryRunIsPrintedByPath(t *testing.T) {

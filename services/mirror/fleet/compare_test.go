@@ -62,7 +62,7 @@ func TestAMirrorIsVerifiedWhereItIsAskedFor(t *testing.T) {
 	if e.Do != drill.MirrorVerify || e.Result != nil || e.Log == nil || e.Log.Check == nil || !e.Log.Check.Good || e.Log.Check.Reached != "L2" || e.Log.Check.By != "test" {
 		t.Errorf("the event: %+v, %+v", e, e.Log)
 	}
-	contains(t, log.String(), "level=INFO", "a mirror's run begins", "a mirror's run ended well", "copied=1", "a mirror's comparison ended well", "verify at L2: 4 checked")
+	contains(t, log.String(), "level=INFO", "a mirror's run begins", "a mirror's run ended well", "copied=1", "permissionsSet=0 sourcePermissionsSet=0", "a mirror's comparison ended well", "verify at L2: source: 2 checked; destination: 2 checked")
 	s.file("d/strange\x1b[31m", "nobody has copied it")
 	s.large(2)()
 	s.ask("big", `{"do": "drift"}`)

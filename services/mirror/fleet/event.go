@@ -76,16 +76,25 @@ type Progress struct {
 	LeftSeconds *float64 `json:"leftSeconds,omitempty"`
 }
 
+// Kept counts entries that were not deleted for one reason.
+type Kept struct {
+	Why     string `json:"why"`
+	Entries int64  `json:"entries"`
+}
+
 // Result is what a run came to.
 type Result struct {
 	Whole   bool             `json:"whole"`
 	DryRun  bool             `json:"dryRun,omitempty"`
+	Began   time.Time        `json:"began,omitzero"`
 	Seconds float64          `json:"seconds"`
 	Done    map[string]int64 `json:"done"`
 	// Believed counts those of the equal ones that nobody looked at in this run.
 	Believed int64 `json:"believed,omitempty"`
-	Bytes    int64 `json:"bytes"`
-	Failed   int64 `json:"failed"`
+	// Listed is when the destination was last listed in full; left out if it never was.
+	Listed time.Time `json:"listed,omitzero"`
+	Bytes  int64     `json:"bytes"`
+	Failed int64     `json:"failed"`
 	// NotTried counts what was not tried as a place had refused very many before it.
 	NotTried int64 `json:"notTried,omitempty"`
 	HeldBack int64 `json:"heldBack"`
@@ -114,6 +123,10 @@ type Result struct {
 	// a mode that deletes nothing has left at the destination.
 	FirstRun   bool  `json:"firstRun,omitempty"`
 	KeptByMode int64 `json:"keptByMode,omitempty"`
+	// Kept counts, by reason, what only one side has and was not deleted; Scans is the mirror's
+	// deletes.scans, if it has one.
+	Kept  []Kept `json:"kept,omitempty"`
+	Scans int    `json:"scans,omitempty"`
 	// Keyless say of which buckets no keys were given, so that they are used as by anybody.
 	Keyless []string `json:"keyless,omitempty"`
 	// Untried are the buckets of a dry run into which nothing was written to see whether

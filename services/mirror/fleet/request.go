@@ -83,7 +83,7 @@ func (r Request) Comparison() (job.Comparison, error) {
 		return c, &RequestError{"side", fmt.Sprintf("%q is no side: use source, destination or both", r.Side)}
 	}
 	if r.Period < 0 {
-		return c, &RequestError{"period", fmt.Sprintf("%v is no time in which everything could be read: use hours, such as 720h", r.Period.D())}
+		return c, &RequestError{"period", fmt.Sprintf("%v is no time in which everything could be read: use hours, such as 720h", r.Period)}
 	}
 	if r.Read != "" {
 		var err error

@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -272,13 +274,17 @@ func (r *runner) carry(ctx context.Context, h *held, q *request) (Event, error) 
 		return e, err
 	}
 	e.Result = summary(q.mirror, res.Result, q.task.sync.DryRun)
-	e.Result.FirstRun, e.Result.KeptByMode, e.Result.Keyless = res.first, res.kept, r.Env.Keyless(q.mirror)
+	e.Result.FirstRun, e.Result.KeptByMode, e.Result.Keyless = res.first, res.kept[plan.KeepMode], r.Env.Keyless(q.mirror)
+	for _, why := range slices.Sorted(maps.Keys(res.kept)) {
+		e.Result.Kept = append(e.Result.Kept, Kept{string(why), res.kept[why]})
+	}
 	at := []any{"mirror", e.Mirror, "run", e.Run, "by", e.By}
 	if left := runlog.Left(&res.Report); left > 0 && !q.task.sync.DryRun {
 		r.Log.Warn("a mirror's run left something undone", append(at, "problems", left, "first", e.Result.Problems)...)
 	} else {
 		r.Log.Info("a mirror's run ended well", append(at, "dryRun", q.task.sync.DryRun, "seconds", e.Result.Seconds, "copied", e.Result.Done[plan.Put.String()], "bytes", e.Result.Bytes,
-			"deleted", e.Result.Done[plan.Delete.String()], "equal", e.Result.Done[plan.Equal.String()])...)
+			"deleted", e.Result.Done[plan.Delete.String()], "equal", e.Result.Done[plan.Equal.String()],
+			"permissionsSet", e.Result.PermissionsSet, "sourcePermissionsSet", e.Result.SourcePermissionsSet)...)
 	}
 	return e, nil
 }
@@ -315,10 +321,10 @@ func (r *runner) reject(ctx context.Context, e Event) error {
 // synced is what a sync came to, and what else there is to say of it.
 type synced struct {
 	job.Result
-	// first says that no run had come to look at the places before, kept counts what stays at
-	// the destination only because the mode deletes nothing.
+	// first says that no run had come to look at the places before, kept counts, by reason,
+	// what was not deleted.
 	first bool
-	kept  int64
+	kept  map[plan.Reason]int64
 }
 
 // sync opens the mirror and makes the run over all workers.
@@ -332,9 +338,10 @@ func (r *runner) sync(ctx context.Context, h *held, q *request, p *beats) (out s
 		out.Result, err = r.snapshots(ctx, q, o)
 		return out, err
 	}
+	out.kept = map[plan.Reason]int64{}
 	o.Each = func(d engine.Done) {
-		if d.Err == nil && d.Action.Op == plan.Keep && d.Action.Reason == plan.KeepMode {
-			out.kept++
+		if d.Err == nil && d.Action.Op == plan.Keep {
+			out.kept[d.Action.Reason]++
 		}
 	}
 	began := r.Env.Now()
@@ -407,11 +414,11 @@ const fewProblems = 20
 
 func summary(m drill.Mirror, res job.Result, dry bool) *Result {
 	out := &Result{
-		Whole: res.Whole(), DryRun: dry, Seconds: res.Ended.Sub(res.Began).Seconds(), Done: map[string]int64{}, Believed: res.Believed,
+		Whole: res.Whole(), DryRun: dry, Began: res.Began, Seconds: res.Ended.Sub(res.Began).Seconds(), Done: map[string]int64{}, Believed: res.Believed, Listed: res.Listed,
 		Bytes: res.Bytes[plan.Put], Failed: res.Failed, NotTried: res.NotTried, HeldBack: res.HeldBack, Entries: res.Root.Root.Entries,
 		From: m.From, To: m.To, Mode: m.Mode, NewDestination: res.New, Replaced: res.Replaced,
 		PermissionsSet: res.Mended[plan.Source] + res.Mended[plan.Dest], SourcePermissionsSet: res.Mended[plan.Source],
-		OwnersNotSet: res.Disowned, Unchecked: res.Unread, Untried: res.Untried, Unasked: res.Unasked,
+		OwnersNotSet: res.Disowned, Scans: m.Deletes.Scans, Unchecked: res.Unread, Untried: res.Untried, Unasked: res.Unasked,
 	}
 	for op, n := range res.Done {
 		out.Done[op.String()] = n

@@ -195,7 +195,7 @@ func (j *Job) guards(may int64) plan.Guards {
 	d := j.spec.Deletes
 	g := plan.Guards{Number: d.Most, Percent: d.MostPercent, Scans: d.Scans}
 	if may != 0 {
-		g.Number, g.Percent = may, 100
+		g.Number, g.Percent, g.Once = may, 100, true
 	}
 	return g
 }

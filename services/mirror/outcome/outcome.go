@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"strings"
 	"time"
 
 	"github.com/firedrill/firedrill/pkg/drill"
@@ -103,25 +104,50 @@ func (n *Counts) add(s Side) {
 	n.Unreadable += s.Unreadable.Count
 }
 
-// Words say in one line what was found.
+// Words say in one line what was found, on each side by itself.
 func (o Outcome) Words() string {
-	text := fmt.Sprintf("%s at %v: %d checked", o.Do, o.Level, o.Counts.Checked)
 	if len(o.Sides) == 0 || o.Counts == (Counts{}) {
-		text = fmt.Sprintf("%s at %v: nothing was checked", o.Do, o.Asked)
+		return fmt.Sprintf("%s at %v: nothing was checked", o.Do, o.Asked)
 	}
-	for _, f := range []struct {
-		n    int64
-		what string
-	}{
-		{o.Counts.Missing, "missing"}, {o.Counts.Extra, "extra"}, {o.Counts.Different, "different"}, {o.Counts.MetadataOnly, "with other attributes"},
-		{o.Counts.Unchecked, "unchecked"}, {o.Counts.Low, "checked at a lower level only"}, {o.Counts.Unreadable, "could not be read"},
-		{o.Counts.Rotten, "rotten"}, {o.Counts.Apart, "not alike on both sides"}, {o.Counts.Repaired, "repaired"},
-	} {
-		if f.n > 0 {
-			text += fmt.Sprintf(", %d %s", f.n, f.what)
-		}
+	var parts []string
+	for _, s := range o.Sides {
+		var n Counts
+		n.add(s)
+		parts = append(parts, s.Side+": "+n.words())
+	}
+	if both := (counted{{o.Counts.Rotten, "rotten"}, {o.Counts.Apart, "not alike on both sides"}, {o.Counts.Repaired, "repaired"}}).words(); both != "" {
+		parts = append(parts, both)
+	}
+	return fmt.Sprintf("%s at %v: %s", o.Do, o.Level, strings.Join(parts, "; "))
+}
+
+// words are those of one side.
+func (n Counts) words() string {
+	text := fmt.Sprintf("%d checked", n.Checked)
+	if more := (counted{
+		{n.Missing, "missing"}, {n.Extra, "extra"}, {n.Different, "different"}, {n.MetadataOnly, "with other attributes"},
+		{n.Unchecked, "unchecked"}, {n.Low, "checked at a lower level only"}, {n.Unreadable, "could not be read"},
+	}).words(); more != "" {
+		text += ", " + more
 	}
 	return text
+}
+
+// counted are numbers and what they count.
+type counted []struct {
+	n    int64
+	what string
+}
+
+// words leave out what there is none of.
+func (c counted) words() string {
+	var out []string
+	for _, f := range c {
+		if f.n > 0 {
+			out = append(out, fmt.Sprintf("%d %s", f.n, f.what))
+		}
+	}
+	return strings.Join(out, ", ")
 }
 
 // problems are the first findings of all sorts that are none of what should be.

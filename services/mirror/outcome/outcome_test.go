@@ -30,14 +30,14 @@ func TestWhatDiffers(t *testing.T) {
 		good, differs bool
 		words         string
 	}{
-		"nothing":              {func(*job.Verified) {}, drill.MirrorVerify, true, false, "verify at L2: 3 checked"},
-		"missing":              {func(v *job.Verified) { v.Verdict.Missing.Add("a", "") }, drill.MirrorVerify, false, true, "verify at L2: 3 checked, 1 missing"},
-		"a mode, verified":     {func(v *job.Verified) { v.Verdict.MetadataOnly.Add("a", "") }, drill.MirrorVerify, true, true, "verify at L2: 3 checked, 1 with other attributes"},
-		"a mode, drift":        {func(v *job.Verified) { v.Verdict.MetadataOnly.Add("a", "") }, drill.MirrorDrift, false, true, "drift at L2: 3 checked, 1 with other attributes"},
-		"an owner nobody sets": {func(v *job.Verified) { v.Verdict.MetadataOnly.Add("a", ""); v.Verdict.Owners, v.Disowning = 1, true }, drill.MirrorDrift, true, false, "drift at L2: 3 checked, 1 with other attributes"},
-		"not read yet":         {func(v *job.Verified) { v.Verdict.Low.Add("a", "never read"); v.Verdict.Level = proof.L1 }, drill.MirrorVerify, false, false, "verify at L1: 3 checked, 1 checked at a lower level only"},
+		"nothing":              {func(*job.Verified) {}, drill.MirrorVerify, true, false, "verify at L2: destination: 3 checked"},
+		"missing":              {func(v *job.Verified) { v.Verdict.Missing.Add("a", "") }, drill.MirrorVerify, false, true, "verify at L2: destination: 3 checked, 1 missing"},
+		"a mode, verified":     {func(v *job.Verified) { v.Verdict.MetadataOnly.Add("a", "") }, drill.MirrorVerify, true, true, "verify at L2: destination: 3 checked, 1 with other attributes"},
+		"a mode, drift":        {func(v *job.Verified) { v.Verdict.MetadataOnly.Add("a", "") }, drill.MirrorDrift, false, true, "drift at L2: destination: 3 checked, 1 with other attributes"},
+		"an owner nobody sets": {func(v *job.Verified) { v.Verdict.MetadataOnly.Add("a", ""); v.Verdict.Owners, v.Disowning = 1, true }, drill.MirrorDrift, true, false, "drift at L2: destination: 3 checked, 1 with other attributes"},
+		"not read yet":         {func(v *job.Verified) { v.Verdict.Low.Add("a", "never read"); v.Verdict.Level = proof.L1 }, drill.MirrorVerify, false, false, "verify at L1: destination: 3 checked, 1 checked at a lower level only"},
 		"nothing there":        {func(v *job.Verified) { v.Verdict = proof.Verdict{Asked: proof.L2} }, drill.MirrorVerify, false, true, "verify at L2: nothing was checked"},
-		"unreadable":           {func(v *job.Verified) { v.Verdict.Unchecked.Add("a", ""); v.Unreadable.Add("a", "") }, drill.MirrorVerify, false, true, "verify at L2: 3 checked, 1 unchecked, 1 could not be read"},
+		"unreadable":           {func(v *job.Verified) { v.Verdict.Unchecked.Add("a", ""); v.Unreadable.Add("a", "") }, drill.MirrorVerify, false, true, "verify at L2: destination: 3 checked, 1 unchecked, 1 could not be read"},
 	} {
 		o := outcome.Of(compared(c.what, c.change), proof.Root{}, time.Second, 20)
 		if o.Good != c.good || o.Differs != c.differs || o.Words() != c.words {
@@ -46,6 +46,18 @@ func TestWhatDiffers(t *testing.T) {
 		if back := o.Compared(); back.Good() != c.good || back.Differs() != c.differs {
 			t.Errorf("%s: read again it is %+v", name, back)
 		}
+	}
+}
+
+// Two sides are two counts, and what an audit found is of neither.
+func TestWordsNameTheSides(t *testing.T) {
+	c := compared(drill.MirrorAudit, func(v *job.Verified) { v.Verdict.Missing.Add("a", "") })
+	source := c.Shown[0]
+	source.Side, source.Verdict.Missing = plan.Source, proof.Findings{}
+	c.Shown = []job.Verified{source, c.Shown[0]}
+	c.Audited = &job.Audited{Sides: [2]job.Verified{source, c.Shown[1]}, Rotten: []job.Rot{{Key: "b"}}}
+	if got := outcome.Of(c, proof.Root{}, time.Second, 20).Words(); got != "audit at L2: source: 3 checked; destination: 3 checked, 1 missing; 1 rotten" {
+		t.Errorf("it says %s", got)
 	}
 }
 

@@ -35,6 +35,8 @@ type Refusal struct {
 	Value, Limit string
 	// Fix says what to do.
 	Fix string
+	// Deletes is how many entries would be deleted, of GuardNumber and GuardPercent.
+	Deletes int64
 }
 
 // String is the refusal in one sentence.
@@ -57,6 +59,8 @@ type Guards struct {
 	// Markers identify the sides whose absences delete: the source, and in
 	// two-way runs the destination as well.
 	Markers [2]Marker
+	// Once says that Number is for this run only, and not the mirror's own.
+	Once bool
 	// Number is how many entries a run may delete on a side; 0 means
 	// [DefaultNumber], less than 0 that there is no limit.
 	Number int64
@@ -132,7 +136,7 @@ func (r *Rules) judge(t *tally) []Refusal {
 			refuse(GuardIdentity, fmt.Sprintf("%s %s", absent, quote(m.Got)), quote(m.Want),
 				fmt.Sprintf("see whether the right %s is mounted; if it was replaced on purpose, set the mirror up again", absent))
 		}
-		r.judgeNumbers(t, on, refuse)
+		r.judgeNumbers(t, on, func(r Refusal) { out = append(out, r) })
 	}
 	if r.Mode == TwoWay && !r.Guards.Versioned && t.deletes[Source]+t.deletes[Dest] > 0 {
 		refuse(GuardVersioned, "a destination without versions", "a versioned one", "turn on the bucket's versioning, or have the mirror keep what it deletes (keepDeleted)")
@@ -152,21 +156,31 @@ func believed(refusals []Refusal) bool {
 	return true
 }
 
-func (r *Rules) judgeNumbers(t *tally, on Side, refuse func(g Guard, value, limit, fix string)) {
-	const fix = "if this is meant, raise the limit for one run"
+// judgeNumbers says what it found by the numbers that it counted: a rounded share might be
+// that of the limit. Each limit is named as whoever set it knows it.
+func (r *Rules) judgeNumbers(t *tally, on Side, refuse func(Refusal)) {
+	found := fmt.Sprintf("%d of the %s's %d entries", t.deletes[on], on, t.seen[on])
+	fix := func(field string) string {
+		return fmt.Sprintf("if this is meant, allow it for one run with --may-delete %d, or raise %s in the inventory", t.deletes[on], field)
+	}
 	number := r.Guards.Number
 	if number == 0 {
 		number = DefaultNumber
 	}
 	if number > 0 && t.deletes[on] > number {
-		refuse(GuardNumber, fmt.Sprintf("%d on the %s", t.deletes[on], on), fmt.Sprintf("at most %d", number), fix)
+		field := "deletes.most"
+		if r.Guards.Once {
+			field = "--may-delete"
+		}
+		refuse(Refusal{Guard: GuardNumber, Value: found, Limit: fmt.Sprintf("at most %d (%s)", number, field), Fix: fix("deletes.most"), Deletes: t.deletes[on]})
 	}
 	percent := r.Guards.Percent
 	if percent == 0 {
 		percent = DefaultPercent
 	}
 	if share := 100 * float64(t.deletes[on]) / float64(t.seen[on]); share > percent {
-		refuse(GuardPercent, fmt.Sprintf("%.1f %% of the %s", share, on), fmt.Sprintf("at most %g %%", percent), fix)
+		most := int64(percent * float64(t.seen[on]) / 100)
+		refuse(Refusal{Guard: GuardPercent, Value: found, Limit: fmt.Sprintf("at most %d (%g %%, deletes.mostPercent)", most, percent), Fix: fix("deletes.mostPercent"), Deletes: t.deletes[on]})
 	}
 }
 

@@ -233,6 +233,15 @@ func TestGuardNumberPain3TooManyDeletes(t *testing.T) {
 	w.rules.Guards.Number = 1
 	actions, report := w.run()
 	refusedBy(t, actions, report, plan.GuardNumber)
+	const said = "deletes refused by guard number: found 2 of the destination's 10 entries, want at most 1 (deletes.most); if this is meant, allow it for one run with --may-delete 2, or raise deletes.most in the inventory"
+	if got := report.Refusals[0]; got.String() != said || got.Deletes != 2 {
+		t.Errorf("it says %s (%d)", got, got.Deletes)
+	}
+	w = synced(t, plan.Mirror)
+	w.rules.Guards.Number, w.rules.Guards.Once = 1, true
+	if _, report := w.run(); report.Refusals[0].Limit != "at most 1 (--may-delete)" {
+		t.Errorf("of a limit for this run it says %s", report.Refusals[0])
+	}
 
 	w = synced(t, plan.Mirror)
 	w.rules.Guards.Number = 2
@@ -246,6 +255,10 @@ func TestGuardPercentPain3TooGreatAShare(t *testing.T) {
 	w.rules.Guards.Percent = 19.9
 	actions, report := w.run()
 	refusedBy(t, actions, report, plan.GuardPercent)
+	const said = "found 2 of the destination's 10 entries, want at most 1 (19.9 %, deletes.mostPercent); if this is meant, allow it for one run with --may-delete 2, or raise deletes.mostPercent in the inventory"
+	if got := report.Refusals[0].String(); !strings.HasSuffix(got, said) {
+		t.Errorf("it says %s", got)
+	}
 
 	w = synced(t, plan.Mirror)
 	w.rules.Guards.Percent = 20

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/firedrill/firedrill/pkg/drill"
+	"github.com/firedrill/firedrill/pkg/event"
 	"github.com/firedrill/firedrill/services/mirror/engine"
 	"github.com/firedrill/firedrill/services/mirror/entry"
 	"github.com/firedrill/firedrill/services/mirror/plan"
@@ -97,4 +98,6 @@ func (p *Pulse) Look(now time.Time, more int64) Beat {
 }
 
 // Reason says for how long nothing has moved.
-func (b Beat) Reason() string { return fmt.Sprintf("no progress for %s", b.Still.Round(time.Second)) }
+func (b Beat) Reason() string {
+	return fmt.Sprintf("no progress for %s", event.Duration(b.Still.Round(time.Second)))
+}

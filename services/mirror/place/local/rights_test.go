@@ -26,17 +26,19 @@ func held(t *testing.T, p *Place, path string) entry.Entry {
 // Of what others are at work on nothing is touched but what was asked for.
 func TestRightsAreAllThatIsSet(t *testing.T) {
 	dir := t.TempDir()
-	for _, name := range []string{"d/f", "d/g"} {
+	for _, name := range []string{"d/f", "d/g", "d/runs"} {
 		must(t, os.MkdirAll(filepath.Join(dir, "d"), 0o755))
 		must(t, os.WriteFile(filepath.Join(dir, name), []byte("x"), 0o600))
 	}
 	must(t, os.Symlink("f", filepath.Join(dir, "d/link")))
+	must(t, os.Chmod(filepath.Join(dir, "d/runs"), os.ModeSetuid|0o755))
 	must(t, unix.Setxattr(filepath.Join(dir, "d/f"), "user.theirs", []byte("v"), 0))
 	p := open(t, dir, Options{ReadOnly: true, Rights: true, Xattrs: true})
 	was := all(t, p)
 	for path, want := range map[string]entry.Entry{
 		"d/f":    {Mode: 0o4751, UID: 12, GID: 34},
 		"d/g":    {Mode: 0o640, UID: was["d/g"].UID, GID: was["d/g"].GID},
+		"d/runs": {Mode: 0o4755, UID: 12, GID: 34}, // which a change of owner takes from it
 		"d":      {Mode: 0o2750, UID: 12, GID: 34},
 		"d/link": {UID: 12, GID: 34},
 	} {
