@@ -374,11 +374,21 @@ func runUnderWay(ctx context.Context, b *bus.Bus, mirror string) (last fleet.Eve
 			}
 		}
 		if !ended[last.Run] {
-			return last, seq, nil
+			return stillWaits(ctx, b, mirror, last, seq)
 		}
 		last, seq = fleet.Event{}, 0
 	}
 	return last, 0, nil
+}
+
+// stillWaits gives the later word of a run that has found somebody else at the mirror after
+// all, when it had begun.
+func stillWaits(ctx context.Context, b *bus.Bus, mirror string, last fleet.Event, seq uint64) (fleet.Event, uint64, error) {
+	e, at, err := lastTold(ctx, b, mirror, fleet.KindWaiting)
+	if err == nil && at > seq && e.Run == last.Run {
+		last, seq = e, at
+	}
+	return last, seq, err
 }
 
 // lastTold is the last event of a kind; the zero Event if that was too long ago for a run

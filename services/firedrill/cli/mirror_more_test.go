@@ -183,11 +183,11 @@ func TestARunOfNothingSaysSo(t *testing.T) {
 // TestStatusWorksDuringARun: and what compares says who has the mirror.
 func TestStatusWorksDuringARun(t *testing.T) {
 	w := newMirrorWorld(t)
-	w.has(w.run(0, "status", w.from, w.to), "last run      none is remembered in")
+	w.has(w.run(1, "status", w.from, w.to), "last run      none is remembered in")
 	w.run(0, "sync", w.from, w.to)
 	release := w.hold()
 	pid := fmt.Sprintf("process %d", os.Getpid())
-	w.has(w.run(0, "status", w.from, w.to), "running       since 2", pid, "last success")
+	w.has(w.run(0, "status", w.from, w.to), "running       since 2", pid, "last run      2", "2 copied")
 	w.has(w.run(0, "status"), w.from+" -> "+w.to, "running")
 	for _, c := range []string{"sync", "verify", "drift", "audit"} {
 		w.has(w.run(255, c, w.from, w.to), w.from+" -> "+w.to+": "+pid+" has it since 2", "--wait", "firedrill --state-dir")
@@ -212,8 +212,8 @@ func TestAFailedRunIsRemembered(t *testing.T) {
 	if strings.Contains(text, "adhoc-") {
 		t.Errorf("a name that nobody gave is shown:\n%s", text)
 	}
-	w.has(w.run(0, "status", w.from, w.to), "failed: open the source:", "last success  2", "2 copied, 0 deleted")
-	w.has(w.run(0, "status"), "failed", "open the source:")
+	w.has(w.run(1, "status", w.from, w.to), "failed: open the source:", "last success  2", "2 copied, 0 deleted")
+	w.has(w.run(1, "status"), "failed", "open the source:")
 	w.run(0, "sync", "--dry-run", "dir:"+filepath.Join(w.dir, "gone"), w.to) // which leaves nothing to list
 	var list []struct {
 		State   string `json:"state"`
@@ -221,7 +221,7 @@ func TestAFailedRunIsRemembered(t *testing.T) {
 			Problem string `json:"problem"`
 		} `json:"failure"`
 	}
-	if err := json.Unmarshal([]byte(w.run(0, "status", "--json")), &list); err != nil || len(list) != 1 || list[0].State != "failed" || list[0].Failure.Problem == "" {
+	if err := json.Unmarshal([]byte(w.run(1, "status", "--json")), &list); err != nil || len(list) != 1 || list[0].State != "failed" || list[0].Failure.Problem == "" {
 		t.Errorf("got %+v, %v", list, err)
 	}
 }
