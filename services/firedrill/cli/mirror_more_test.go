@@ -286,7 +286,7 @@ func TestAnInterruptedRunSaysWhatIsLeft(t *testing.T) {
 	out, cancel, ended := w.begin(args...)
 	w.until("it runs", func() bool {
 		h, err := state.Holder(w.stateOf())
-		return err == nil && h != nil && strings.Contains(w.run(0, "status", w.from, w.to), "running")
+		return err == nil && h != nil && strings.Contains(w.run(1, "status", w.from, w.to), "running")
 	})
 	cancel()
 	if code := <-ended; code != 130 {
@@ -379,11 +379,16 @@ func TestARunOfTheFleetGoesOnWhenNobodyWatches(t *testing.T) {
 	}
 	w.until("nothing runs that was asked for", func() bool { // twice, above
 		code, printed := mirror("cancel", "out")
-		if code != 0 && (code != 1 || !strings.Contains(printed, "it does not run now")) {
+		if code != 0 && (code != 1 || !strings.Contains(printed, "no run of it is under way")) {
 			t.Fatalf("cancel: exit code %d: %s", code, printed)
 		}
 		return code == 1
 	})
+	code, printed = mirror("cancel", "uot")
+	if w.has(printed, `mirror "uot": the inventory `, "has none of that name; it has out"); code != 254 {
+		t.Errorf("cancel of what is not known: exit code %d", code)
+	}
+	w.has(w.run(1, "cancel", "uot"), `mirror "uot": no run of a mirror of that name was ever heard of there`, "mirror status --inventory FILE` lists those that there are")
 	stop()
 	if code := <-ended; code != 0 {
 		t.Errorf("up: exit code %d: %s", code, up)
