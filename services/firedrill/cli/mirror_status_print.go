@@ -157,9 +157,11 @@ func (a *app) printMirrors(list []*mirrorStatus) error {
 		case st.Schedule != "":
 			next = "when firedrill up runs"
 		}
-		if last := st.ended(); last != nil && !last.Whole {
+		switch last := st.ended(); {
+		case last == nil: // its state says so
+		case !last.Whole:
 			problem = last.Problem
-		} else if len(st.Problems) > 0 {
+		case len(st.Problems) > 0:
 			problem = st.Problems[0]
 		}
 		problem = strings.Join(strings.Fields(strings.TrimPrefix(problem, "mirror "+st.Name+": ")), " ")
