@@ -28,7 +28,7 @@ func TestAPlaceThatIsAnotherExitsAsGuardsDo(t *testing.T) {
 		t.Errorf("got %+v, %v", got, err)
 	}
 	w.has(w.run(1, "sync", w.from, w.to), says)
-	if text := w.run(0, "status", w.from, w.to); strings.Contains(text, "mirror job") || !strings.Contains(text, "failed: the destination dir:"+dst+" is not the place") {
+	if text := w.run(1, "status", w.from, w.to); strings.Contains(text, "mirror job") || !strings.Contains(text, "failed: the destination dir:"+dst+" is not the place") {
 		t.Errorf("told later:\n%s", text)
 	}
 	w.run(0, "sync", "--accept-places", w.from, w.to)

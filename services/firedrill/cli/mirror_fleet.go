@@ -235,6 +235,9 @@ func (w *fleetWatch) heard() string {
 	if kind == "" {
 		return "that the run began was not heard of"
 	}
+	if kind == fleet.KindWaiting {
+		return fmt.Sprintf("the run was last heard of at %s, when it waited: %s", clockTime(last.At), last.Reason)
+	}
 	far := &runningJSON{Since: w.began}
 	if p := last.Progress; p != nil {
 		shown := *p
@@ -344,7 +347,7 @@ way, the one that waits. What it has copied stays, and the next run goes on from
 			case err != nil:
 				return failure(fmt.Errorf("mirror %s: %w", args[0], err))
 			case running.Run == "":
-				return &exitError{code: run.Fail, err: fmt.Errorf("mirror %s: it does not run now", args[0])}
+				return a.notRunning(cmd.Context(), s.bus, args[0])
 			}
 			if err := s.bus.PublishMirrorCommand(cmd.Context(), args[0], "cancel", fleet.Cancel{Run: running.Run}); err != nil {
 				return failure(err)
@@ -367,4 +370,24 @@ way, the one that waits. What it has copied stays, and the next run goes on from
 			return nil
 		}),
 	}
+}
+
+// notRunning says that there is no run of a mirror to be called off, and why not where it may
+// be the name.
+func (a *app) notRunning(ctx context.Context, b *bus.Bus, name string) error {
+	_, inv, err := a.mirrorEnv(&mirrorOptions{})
+	if err != nil {
+		return err
+	}
+	if _, known := inv.FindMirror(name); a.inventory != "" && !known {
+		return fmt.Errorf("mirror %q: the inventory %s has none of that name; it has %s", name, a.inventory, names(inv.Spec.Mirrors))
+	}
+	_, told, err := b.LastMirror(ctx, name)
+	if err != nil {
+		return failure(fmt.Errorf("mirror %s: %w", name, err))
+	}
+	if !told {
+		return &exitError{code: run.Fail, err: fmt.Errorf("mirror %q: no run of a mirror of that name was ever heard of there, so none can be called off: %s lists those that there are", name, a.command("mirror status --inventory "+cmp.Or(a.inventory, "FILE")))}
+	}
+	return &exitError{code: run.Fail, err: fmt.Errorf("mirror %s: no run of it is under way, and none that was asked for waits, so none can be called off: %s tells how its last runs ended", name, a.command("mirror status --inventory "+cmp.Or(a.inventory, "FILE")+" "+name))}
 }

@@ -203,6 +203,15 @@ func TestNobodyIsNotWaitedFor(t *testing.T) {
 	}
 	err = w.end(ctx, "the run is called off")
 	contains(t, err.Error(), "nobody works on the run", "last heard of at "+clockTime(began)+", under way since "+clockTime(began), "the run is called off when a firedrill that has this mirror is up there again")
+	// And of one that nobody heard begin.
+	w.run = fleet.WatchRun("out", "2-x", 0)
+	if err := s.bus.PublishMirrorEvent(ctx, "out", fleet.KindWaiting, "", fleet.Event{Mirror: "out", Run: "2-x", At: began, Reason: "others come first"}); err != nil {
+		t.Fatal(err)
+	}
+	err = w.end(ctx, "the run is called off")
+	if contains(t, err.Error(), "last heard of at "+clockTime(began)+", when it waited: others come first"); strings.Contains(err.Error(), "under way") {
+		t.Errorf("it says that it began: %v", err)
+	}
 }
 
 // TestARunOfTheFleetHasTheNotesOfALoneOne, in the same words.

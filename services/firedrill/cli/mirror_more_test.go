@@ -183,11 +183,11 @@ func TestARunOfNothingSaysSo(t *testing.T) {
 // TestStatusWorksDuringARun: and what compares says who has the mirror.
 func TestStatusWorksDuringARun(t *testing.T) {
 	w := newMirrorWorld(t)
-	w.has(w.run(0, "status", w.from, w.to), "last run      none is remembered in")
+	w.has(w.run(1, "status", w.from, w.to), "last run      none is remembered in")
 	w.run(0, "sync", w.from, w.to)
 	release := w.hold()
 	pid := fmt.Sprintf("process %d", os.Getpid())
-	w.has(w.run(0, "status", w.from, w.to), "running       since 2", pid, "last success")
+	w.has(w.run(0, "status", w.from, w.to), "running       since 2", pid, "last run      2", "2 copied")
 	w.has(w.run(0, "status"), w.from+" -> "+w.to, "running")
 	for _, c := range []string{"sync", "verify", "drift", "audit"} {
 		w.has(w.run(255, c, w.from, w.to), w.from+" -> "+w.to+": "+pid+" has it since 2", "--wait", "firedrill --state-dir")
@@ -212,8 +212,8 @@ func TestAFailedRunIsRemembered(t *testing.T) {
 	if strings.Contains(text, "adhoc-") {
 		t.Errorf("a name that nobody gave is shown:\n%s", text)
 	}
-	w.has(w.run(0, "status", w.from, w.to), "failed: open the source:", "last success  2", "2 copied, 0 deleted")
-	w.has(w.run(0, "status"), "failed", "open the source:")
+	w.has(w.run(1, "status", w.from, w.to), "failed: open the source:", "last success  2", "2 copied, 0 deleted")
+	w.has(w.run(1, "status"), "failed", "open the source:")
 	w.run(0, "sync", "--dry-run", "dir:"+filepath.Join(w.dir, "gone"), w.to) // which leaves nothing to list
 	var list []struct {
 		State   string `json:"state"`
@@ -221,7 +221,7 @@ func TestAFailedRunIsRemembered(t *testing.T) {
 			Problem string `json:"problem"`
 		} `json:"failure"`
 	}
-	if err := json.Unmarshal([]byte(w.run(0, "status", "--json")), &list); err != nil || len(list) != 1 || list[0].State != "failed" || list[0].Failure.Problem == "" {
+	if err := json.Unmarshal([]byte(w.run(1, "status", "--json")), &list); err != nil || len(list) != 1 || list[0].State != "failed" || list[0].Failure.Problem == "" {
 		t.Errorf("got %+v, %v", list, err)
 	}
 }
@@ -263,7 +263,7 @@ func TestEveryKeyIsLowerCamel(t *testing.T) {
 	w.write("dst/a", "rot!")
 	printed(1, "verify", w.from, w.to)
 	printed(1, "audit", w.from, w.to)
-	printed(0, "status", w.from, w.to)
+	printed(1, "status", w.from, w.to) // an audit has found what differs
 	for _, c := range []struct {
 		code int
 		args []string
@@ -286,7 +286,7 @@ func TestAnInterruptedRunSaysWhatIsLeft(t *testing.T) {
 	out, cancel, ended := w.begin(args...)
 	w.until("it runs", func() bool {
 		h, err := state.Holder(w.stateOf())
-		return err == nil && h != nil && strings.Contains(w.run(0, "status", w.from, w.to), "running")
+		return err == nil && h != nil && strings.Contains(w.run(1, "status", w.from, w.to), "running")
 	})
 	cancel()
 	if code := <-ended; code != 130 {
@@ -308,14 +308,14 @@ func TestAFailingScheduleIsSeen(t *testing.T) {
 	w.has(up.String(), "level=ERROR", "mirror=out", "by=schedule", "src.none")
 	list := func() string {
 		var out bytes.Buffer
-		if code := cli.Run(t.Context(), append([]string{"mirror", "status"}, common...), cli.Streams{Out: &out, Err: &out}, target.NewRegistry()); code != 0 {
+		if code := cli.Run(t.Context(), append([]string{"mirror", "status"}, common...), cli.Streams{Out: &out, Err: &out}, target.NewRegistry()); code != 1 {
 			t.Errorf("exit code %d: %s", code, &out)
 		}
 		return out.String()
 	}
 	var shown string
 	w.until("the failure is listed", func() bool { shown = list(); return strings.Contains(shown, "src.none") })
-	if !regexp.MustCompile(`(?m)^out +copy +failed +2\S+ +- +- +2\S+Z +open the source:`).MatchString(shown) ||
+	if !regexp.MustCompile(`(?m)^out +copy +failed +2\S+ +- +- +(due since )?2\S+Z +open the source:`).MatchString(shown) ||
 		!regexp.MustCompile(`(?m)^night +mirror +never +- +- +- +2\S+T02:30:00Z +-$`).MatchString(shown) {
 		t.Errorf("listed:\n%s", shown)
 	}
@@ -379,11 +379,16 @@ func TestARunOfTheFleetGoesOnWhenNobodyWatches(t *testing.T) {
 	}
 	w.until("nothing runs that was asked for", func() bool { // twice, above
 		code, printed := mirror("cancel", "out")
-		if code != 0 && (code != 1 || !strings.Contains(printed, "it does not run now")) {
+		if code != 0 && (code != 1 || !strings.Contains(printed, "no run of it is under way")) {
 			t.Fatalf("cancel: exit code %d: %s", code, printed)
 		}
 		return code == 1
 	})
+	code, printed = mirror("cancel", "uot")
+	if w.has(printed, `mirror "uot": the inventory `, "has none of that name; it has out"); code != 254 {
+		t.Errorf("cancel of what is not known: exit code %d", code)
+	}
+	w.has(w.run(1, "cancel", "uot"), `mirror "uot": no run of a mirror of that name was ever heard of there`, "mirror status --inventory FILE` lists those that there are")
 	stop()
 	if code := <-ended; code != 0 {
 		t.Errorf("up: exit code %d: %s", code, up)

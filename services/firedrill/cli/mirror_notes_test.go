@@ -162,18 +162,18 @@ func TestWhatARunReplacesIsTold(t *testing.T) {
 // listed for ever; what is remembered of it is its last description.
 func TestStatusTellsOnlyWhatIsKnown(t *testing.T) {
 	w := newMirrorWorld(t)
-	text := w.run(0, "status", w.from, w.to)
+	text := w.run(1, "status", w.from, w.to)
 	if w.has(text, "none is remembered in "+filepath.Join(w.dir, "mirrors"), "--state-dir"); strings.Contains(text, "mode") {
 		t.Errorf("it tells of a mode:\n%s", text)
 	}
-	if text := w.run(0, "status", "--json", w.from, w.to); strings.Contains(text, `"mode"`) {
+	if text := w.run(1, "status", "--json", w.from, w.to); strings.Contains(text, `"mode"`) {
 		t.Errorf("it tells of a mode:\n%s", text)
 	}
 	slip := "dir:" + filepath.Join(w.dir, "scr")
 	for _, mode := range []string{"two-way", "mirror"} {
 		w.run(255, "sync", "--mode", mode, slip, w.to)
 	}
-	w.has(w.run(0, "status", slip, w.to), "mode mirror\n", "failed")
+	w.has(w.run(1, "status", slip, w.to), "mode mirror\n", "failed")
 	w.has(w.run(0, "status"), "no mirror has run here", "left out: 1 mirror, of which no run ever got to work")
 	w.run(0, "sync", w.from, w.to)
 	text = w.run(0, "status")
@@ -309,8 +309,8 @@ func TestStatusTellsWhatACheckFound(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.run(1, "drift", w.from, w.to)
-	w.has(w.run(0, "status", w.from, w.to), "drift at L1: not all is as it should be", "1 missing")
-	if list := w.run(0, "status"); !regexp.MustCompile(`LAST SUCCESS +LAST CHECK +NEXT RUN(?s:.*) ok +2\S+Z +2\S+Z +2\S+Z drift L1: DRIFT +- +-\n`).MatchString(list) {
+	w.has(w.run(1, "status", w.from, w.to), "drift at L1: not all is as it should be", "1 missing")
+	if list := w.run(1, "status"); !regexp.MustCompile(`LAST SUCCESS +LAST CHECK +NEXT RUN(?s:.*) drift +2\S+Z +2\S+Z +2\S+Z drift L1: DRIFT +- +the last check has found drift\n`).MatchString(list) {
 		t.Errorf("listed:\n%s", list)
 	}
 	w.run(0, "sync", w.from, w.to)

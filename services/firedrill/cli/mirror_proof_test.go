@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/firedrill/firedrill/pkg/drill"
+	"github.com/firedrill/firedrill/pkg/event"
 	"github.com/firedrill/firedrill/pkg/run"
 	"github.com/firedrill/firedrill/services/mirror/engine/enginetest"
 	"github.com/firedrill/firedrill/services/mirror/fleet"
@@ -105,19 +106,62 @@ func TestTheStatesOfAMirror(t *testing.T) {
 		change(&r)
 		return &r
 	}
-	for want, st := range map[string]mirrorStatus{
-		"waiting":     {Running: &runningJSON{Waits: "another one"}, Last: &ended},
-		"stalled":     {Running: &runningJSON{Progress: &fleet.Progress{StillSeconds: 900}}},
-		"running":     {Running: &runningJSON{Progress: &fleet.Progress{}}},
-		"never":       {},
-		"interrupted": {Last: &runlog.Run{}},
-		"ok":          {Last: with(func(r *runlog.Run) { r.Whole = true })},
-		"cancelled":   {Last: with(func(r *runlog.Run) { r.Cancelled, r.Failed = true, true })},
-		"failed":      {Last: with(func(r *runlog.Run) { r.Failed = true })},
-		"undone":      {Last: &ended},
+	good, now := with(func(r *runlog.Run) { r.Whole = true }), time.Now()
+	ago := func(d time.Duration) *time.Time {
+		at := now.Add(-d)
+		return &at
+	}
+	began := func(d time.Duration) *runlog.Run {
+		return with(func(r *runlog.Run) { r.Whole, r.Began = true, *ago(d) })
+	}
+	found := func(level string) *runlog.Check {
+		return &runlog.Check{Differs: true, Level: level, Ended: *ago(time.Hour)}
+	}
+	drifted := mirrorStatus{Last: good, Check: found("L1")}
+	var hourly drill.Mirror
+	hourly.Every = event.Duration(time.Hour)
+	verified := drill.Mirror{Verify: &drill.MirrorVerification{Daily: "04:00"}}
+	for name, c := range map[string]struct {
+		st    mirrorStatus
+		m     drill.Mirror
+		state string
+		well  bool
+	}{
+		"waits":                  {st: mirrorStatus{Running: &runningJSON{Waits: "another one"}, Last: good, Success: good}, state: "waiting", well: true},
+		"waits behind a failure": {st: mirrorStatus{Running: &runningJSON{Waits: "another one"}, Last: &ended, Failure: &ended}, state: "waiting"},
+		"stands still":           {st: mirrorStatus{Running: &runningJSON{Progress: &fleet.Progress{StillSeconds: 900}}, Last: &runlog.Run{}, Success: good}, state: "stalled"},
+		"runs":                   {st: mirrorStatus{Running: &runningJSON{Progress: &fleet.Progress{}}, Last: &runlog.Run{}, Success: good}, state: "running", well: true},
+		"runs first":             {st: mirrorStatus{Running: &runningJSON{Progress: &fleet.Progress{}}, Last: &runlog.Run{}}, state: "running"},
+		"runs behind a failure":  {st: mirrorStatus{Running: &runningJSON{}, Last: &runlog.Run{}, Success: good, Failure: with(func(r *runlog.Run) { r.Ended = now.Add(time.Hour) })}, state: "running"},
+		"new":                    {state: "never"},
+		"killed":                 {st: mirrorStatus{Last: &runlog.Run{}, Success: good}, state: "interrupted"},
+		"fine":                   {st: mirrorStatus{Last: good}, state: "ok", well: true},
+		"called off":             {st: mirrorStatus{Last: with(func(r *runlog.Run) { r.Cancelled, r.Failed = true, true })}, state: "cancelled"},
+		"failed":                 {st: mirrorStatus{Last: with(func(r *runlog.Run) { r.Failed = true })}, state: "failed"},
+		"not all done":           {st: mirrorStatus{Last: &ended}, state: "undone"},
+		"drifted":                {st: drifted, state: "drift"},
+		"drifted and failed":     {st: mirrorStatus{Last: &ended, Check: found("L1")}, state: "undone"},
+		"drifted and runs":       {st: mirrorStatus{Last: good, Check: found("L1"), Running: &runningJSON{}}, state: "running"},
+		"run since":              {st: mirrorStatus{Last: began(0), Success: began(0), Check: found("L1")}, state: "drift"},
+		"listed and run since":   {st: mirrorStatus{Last: began(0), Success: began(0), Listed: ago(0), Check: found("L1")}, state: "ok", well: true},
+		"rotten":                 {st: mirrorStatus{Last: began(0), Success: began(0), Listed: ago(0), Check: found("L4")}, state: "drift"},
+		"repaired":               {st: mirrorStatus{Last: good, Check: &runlog.Check{Differs: true, Good: true, Level: "L4"}}, state: "ok", well: true},
+		"not all proven yet":     {st: mirrorStatus{Last: good, Check: &runlog.Check{Level: "L3"}}, state: "ok", well: true},
+		"not to be verified":     {st: mirrorStatus{Last: good, Unchecked: "verify failed"}, state: "ok"},
+		"in time":                {st: mirrorStatus{Last: began(2 * time.Hour), Success: began(2 * time.Hour)}, m: hourly, state: "ok", well: true},
+		"late":                   {st: mirrorStatus{Last: began(3 * time.Hour), Success: began(3 * time.Hour)}, m: hourly, state: "overdue"},
+		"late and runs":          {st: mirrorStatus{Last: &runlog.Run{}, Success: began(3 * time.Hour), Running: &runningJSON{}}, m: hourly, state: "running", well: true},
+		"late and waits":         {st: mirrorStatus{Last: began(3 * time.Hour), Success: began(3 * time.Hour), Running: &runningJSON{Waits: "another one"}}, m: hourly, state: "waiting"},
+		"after a nightly one":    {st: mirrorStatus{Last: began(3 * time.Hour), Success: began(3 * time.Hour)}, m: drill.Mirror{Every: hourly.Every, After: []string{"nightly"}}, state: "ok", well: true},
+		"after one by hand":      {st: mirrorStatus{Last: began(999 * time.Hour), Success: began(999 * time.Hour)}, m: drill.Mirror{Every: hourly.Every, After: []string{"hand"}}, state: "ok", well: true},
+		"verified":               {st: mirrorStatus{Last: good, Check: &runlog.Check{Good: true, Ended: *ago(30 * time.Hour)}}, m: verified, state: "ok", well: true},
+		"verified long ago":      {st: mirrorStatus{Last: good, Check: &runlog.Check{Good: true, Ended: *ago(60 * time.Hour)}}, m: verified, state: "overdue"},
 	} {
-		if got := st.state(); got != want {
-			t.Errorf("%s and not %s", got, want)
+		var inv drill.Inventory
+		inv.Spec.Mirrors = []drill.Mirror{{Name: "nightly", Daily: "02:30"}, {Name: "hand"}}
+		c.st.judge(c.m, inv, now)
+		if c.st.State != c.state || c.st.Well != c.well || c.well != (len(c.st.Problems) == 0) {
+			t.Errorf("%s: %s, well %v: %q, want %s, %v", name, c.st.State, c.st.Well, c.st.Problems, c.state, c.well)
 		}
 	}
 }
@@ -133,13 +177,14 @@ func TestTheFleetComparesAMirror(t *testing.T) {
 kind: Inventory
 spec:
   mirrors:
-    - {name: out, from: %q, to: %q, every: 24h, check: listing, verify: {level: L4, daily: "04:00"}}
+    - {name: out, from: %q, to: %q, daily: "03:00", zone: Europe/Berlin, check: listing, verify: {level: L4, daily: "04:00"}}
     - {name: again, from: %[2]q, to: %[3]q, every: 1s}
     - {name: slow, from: %[1]q, to: %[3]q, bytesPerSecond: 1, stalled: 1s}
 `, "dir:"+src, "dir:"+dst, "dir:"+filepath.Join(data, "third")))
 	up := start(t, dir, "--log-level", "info", "up", "--listen", "127.0.0.1:0", "--http", "", "--inventory", inventory, "--out", filepath.Join(dir, "out"))
 	up.says("firedrill is up")
 	told(t, mirrored(t, dir, run.Fail, "verify", "--fleet", "out"), "run it first")
+	told(t, mirrored(t, dir, run.Fail, "status", "--inventory", inventory), "  never  ", "  FAILED  ")
 	mirrored(t, dir, run.OK, "sync", "--fleet", "out")
 	up.says("a mirror's run ended well")
 	told(t, mirrored(t, dir, run.OK, "verify", "--fleet", "--level", "L4", "out"), "dir:"+src+": verified (L4): 1 checked", "dir:"+dst+": verified (L4): 1 checked")
@@ -151,23 +196,25 @@ spec:
 	enginetest.Must(t, os.WriteFile(filepath.Join(dst, "a"), []byte("others'"), 0o644))
 	told(t, mirrored(t, dir, run.Fail, "verify", "--fleet", "--json", "out"), `"differs": true`, `"good": false`, `"key": "a"`)
 	up.says("a mirror is not what its last run left")
-	told(t, mirrored(t, dir, run.OK, "status", "--inventory", inventory, "out"), "next run", "(every 24h)", "next verify", "(daily at 04:00 UTC)", "verify at L1: not all is as it should be", "1 different")
-	told(t, mirrored(t, dir, run.OK, "status", "--inventory", inventory), "verify L1: DRIFT")
+	told(t, mirrored(t, dir, run.Fail, "status", "--inventory", inventory, "out"), "  not well      the last check has found drift", "next run", "(daily at 03:00 Europe/Berlin)", "next verify", "(daily at 04:00 UTC)", "verify at L1: not all is as it should be", "1 different")
+	told(t, mirrored(t, dir, run.Fail, "status", "--inventory", inventory), "verify L1: DRIFT")
 
 	// One that waits shows since when it is due, however often that comes meanwhile.
 	enginetest.Must(t, os.WriteFile(filepath.Join(src, "heavy"), make([]byte, 4<<20), 0o644)) // which takes for ever at a byte a second
 	slow := start(t, dir, "mirror", "sync", "--fleet", "slow")
 	slow.says("slow stands still")
-	told(t, mirrored(t, dir, run.OK, "status", "--inventory", inventory, "slow"), "  stalled       since ", "no progress for ")
+	told(t, mirrored(t, dir, run.Fail, "status", "--inventory", inventory, "slow"), "  stalled       since ", "no progress for ")
 	until := time.Now().Add(time.Minute)
 	for text := ""; !strings.Contains(text, "  waiting       since "); {
-		if text = mirrored(t, dir, run.OK, "status", "--inventory", inventory, "again"); time.Now().After(until) {
+		_, text, _ = invoke(t, "", "mirror", "--state-dir", dir, "status", "--inventory", inventory, "again")
+		if time.Now().After(until) {
 			t.Fatalf("it never waits:\n%s", text)
 		}
 	}
-	told(t, mirrored(t, dir, run.OK, "status", "--inventory", inventory, "again"), "one has a location in common with it", "next run      as soon as it has its turn, due since 2")
+	_, text, _ := invoke(t, "", "mirror", "--state-dir", dir, "status", "--inventory", inventory, "again")
+	told(t, text, "one has a location in common with it", "next run      as soon as it has its turn, due since 2")
 	told(t, mirrored(t, dir, run.OK, "cancel", "slow"), "mirror slow: cancelled")
-	told(t, mirrored(t, dir, run.OK, "status", "--inventory", inventory, "slow"), "called off; the next run goes on from there")
+	told(t, mirrored(t, dir, run.Fail, "status", "--inventory", inventory, "slow"), "called off; the next run goes on from there")
 	if code := slow.ends(); code != run.Fail {
 		t.Errorf("the one that watched it: exit code %d", code)
 	}

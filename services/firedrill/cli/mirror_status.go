@@ -8,14 +8,13 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/firedrill/firedrill/pkg/bus"
 	"github.com/firedrill/firedrill/pkg/drill"
+	"github.com/firedrill/firedrill/pkg/run"
 	"github.com/firedrill/firedrill/services/mirror/engine"
 	"github.com/firedrill/firedrill/services/mirror/fleet"
 	"github.com/firedrill/firedrill/services/mirror/job"
@@ -30,7 +29,13 @@ func (a *app) mirrorStatusCmd(o *mirrorOptions) *cobra.Command {
 		Short: "Say what is known of a mirror, or list all",
 		Long: `Say how the last runs of a mirror ended and when the next one is due; without an
 argument, list the mirrors of the inventory and those that have run here. It looks
-at neither location and changes nothing, and works also while a run is under way.`,
+at neither location and changes nothing, and works also while a run is under way.
+
+It exits with 0 if all is well with the mirror, or with all of the inventory (without one:
+all that are listed): the last run that ended left nothing undone, no check has found drift
+that is still there as far as is known, the last verification could be made, nothing stands
+still, and what the mirror does by itself is not late by more than another interval. Else
+it exits with 1, and says why.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				return a.listMirrors(cmd.Context(), o)
@@ -47,17 +52,32 @@ at neither location and changes nothing, and works also while a run is under way
 			}
 			view, done := a.fleetView(cmd.Context())
 			defer done()
-			st, err := s.status(cmd.Context(), view)
+			_, inv, err := a.mirrorEnv(o)
+			if err != nil {
+				return err
+			}
+			st, err := s.status(cmd.Context(), view, inv)
 			if err != nil {
 				return failure(s.plain(err))
 			}
 			if o.json {
-				return writeJSON(a.Out, st)
+				if err := writeJSON(a.Out, st); err != nil {
+					return err
+				}
+			} else {
+				st.print(a)
 			}
-			st.print(a)
-			return nil
+			return wellExit(st.Well)
 		},
 	}
+}
+
+// wellExit is the exit code of what is well, or not.
+func wellExit(well bool) error {
+	if well {
+		return nil
+	}
+	return &exitError{code: run.Fail}
 }
 
 // mirrorStatus is what is known of a mirror without looking at its places.
@@ -69,8 +89,15 @@ type mirrorStatus struct {
 	Mode   string   `json:"mode,omitempty"`
 	Filter []string `json:"filter,omitempty"`
 	// State is never, waiting (a run waits for others), running, stalled (it stands still),
-	// ok, undone (a run left something undone), failed, cancelled or interrupted.
+	// ok, drift (a check has found that a side is not what the last run left), overdue (what
+	// it does by itself is late), undone (a run left something undone), failed, cancelled or
+	// interrupted.
 	State string `json:"state"`
+	// Well says that nothing of it calls for anybody, Problems what does.
+	Well     bool     `json:"well"`
+	Problems []string `json:"problems,omitempty"`
+	// KeepDeleted is how long what its runs delete is kept, which they prune.
+	KeepDeleted string `json:"keepDeleted,omitempty"`
 	// Running is there while a process has the mirror, or has a run in hands that waits.
 	Running *runningJSON `json:"running,omitempty"`
 	// Last is the last run that began, Success the last that left nothing to be done,
@@ -78,8 +105,10 @@ type mirrorStatus struct {
 	Last    *runlog.Run `json:"last,omitempty"`
 	Success *runlog.Run `json:"success,omitempty"`
 	Failure *runlog.Run `json:"failure,omitempty"`
-	// Check is what verify, drift or audit found last.
-	Check *runlog.Check `json:"check,omitempty"`
+	// Check is what verify, drift or audit found last, Unchecked why a later one could not be
+	// made.
+	Check     *runlog.Check `json:"check,omitempty"`
+	Unchecked string        `json:"unchecked,omitempty"`
 	// Listed is when the destination was last listed in full.
 	Listed *time.Time `json:"listed,omitempty"`
 	// Schedule says when it runs by itself, Next when it does so next; Next is left out
@@ -126,70 +155,65 @@ func (a *app) fleetView(ctx context.Context) (v *fleetView, done func()) {
 	return &fleetView{s}, s.close
 }
 
-// look gives what the fleet's events tell of a mirror that this machine may not know: of its
-// runs, of the last comparison, and of what is under way.
-func (v *fleetView) look(ctx context.Context, name string) (log *runlog.Log, check *runlog.Check, running *runningJSON, err error) {
-	for _, kind := range fleet.Endings() {
-		r, known, err := v.s.bus.LastMirrorEvent(ctx, name, kind)
-		if err != nil {
-			return nil, nil, nil, err
-		}
-		var e fleet.Event
-		if !known || json.Unmarshal(r.Data, &e) != nil || e.Log == nil {
-			continue
-		}
-		if newer(e.Log, log) {
-			log = e.Log
-		}
-		check = later(e.Log.Check, check)
+// look takes in what the fleet's events tell of a mirror that this machine may not know: of
+// its runs, of comparisons, and of what is under way.
+func (v *fleetView) look(ctx context.Context, st *mirrorStatus, log *runlog.Log) (*runlog.Log, error) {
+	remote, check, err := fleet.Remembered(ctx, v.s.bus, st.Name)
+	if err != nil {
+		return nil, err
 	}
-	e, _, err := fleet.UnderWay(ctx, v.s.bus, name)
+	if remote.Newer(log) {
+		log = remote
+	}
+	st.Check = check.Later(st.Check)
+	if st.Unchecked, err = v.unchecked(ctx, st); err != nil {
+		return nil, err
+	}
+	e, _, err := fleet.UnderWay(ctx, v.s.bus, st.Name)
 	if err != nil || e.Run == "" {
-		return log, check, nil, err
+		return log, err
 	}
-	running = &runningJSON{Since: e.At, By: e.By, Do: e.Do, Progress: e.Progress}
+	st.Running = &runningJSON{Since: e.At, By: e.By, Do: e.Do, Progress: e.Progress}
 	if e.Since != nil {
-		running.Since, running.Waits = *e.Since, e.Reason
-	} else if started, known, err := v.s.bus.LastMirrorEvent(ctx, name, fleet.KindStarted); err == nil && known {
-		running.Since = started.Stored
+		st.Running.Since, st.Running.Waits = *e.Since, e.Reason
+	} else if started, known, err := v.s.bus.LastMirrorEvent(ctx, st.Name, fleet.KindStarted); err == nil && known {
+		st.Running.Since = started.Stored
 	}
-	return log, check, running, nil
+	return log, nil
 }
 
-// later is the comparison of two that ended later.
-func later(a, b *runlog.Check) *runlog.Check {
-	if a == nil || b != nil && b.Ended.After(a.Ended) {
-		return b
+// unchecked says why a comparison failed since the last that came to its end; "" if none did.
+func (v *fleetView) unchecked(ctx context.Context, st *mirrorStatus) (string, error) {
+	r, known, err := v.s.bus.LastMirrorEvent(ctx, st.Name, fleet.KindFailed)
+	var e fleet.Event
+	if err != nil || !known || json.Unmarshal(r.Data, &e) != nil || e.Do == "" || e.Do == drill.MirrorSync {
+		return "", err
 	}
-	return a
+	if st.Check != nil && st.Check.Ended.After(e.At) {
+		return "", nil
+	}
+	return fmt.Sprintf("%s %s failed: %s", clockTime(e.At), e.Do, e.Reason), nil
 }
 
-// newer reports whether a tells of a later run than b.
-func newer(a, b *runlog.Log) bool {
-	return a != nil && a.Last != nil && (b == nil || b.Last == nil || a.Last.Began.After(b.Last.Began))
-}
-
-// status gathers what is known.
-func (s *subject) status(ctx context.Context, v *fleetView) (*mirrorStatus, error) {
-	syncs, verifies := s.Cadence(drill.MirrorSync), s.Cadence(drill.MirrorVerify)
-	st := &mirrorStatus{Name: s.Name, From: s.From, To: s.To, Mode: modeOf(s.Mode), Filter: s.Filter, Check: s.log.Check, Schedule: syncs.String(), VerifySchedule: verifies.String(), dir: s.env.StateDir}
+// status gathers what is known; inv has the mirrors that it may have to wait for.
+func (s *subject) status(ctx context.Context, v *fleetView, inv drill.Inventory) (*mirrorStatus, error) {
+	st := &mirrorStatus{
+		Name: s.Name, From: s.From, To: s.To, Mode: modeOf(s.Mode), Filter: s.Filter, Check: s.log.Check,
+		Schedule: s.Cadence(drill.MirrorSync).String(), VerifySchedule: s.Cadence(drill.MirrorVerify).String(), dir: s.env.StateDir,
+	}
+	if s.KeepDeleted > 0 {
+		st.KeepDeleted = s.KeepDeleted.String()
+	}
 	if !s.named && s.log.Mirror.From == "" {
 		st.Mode = ""
 	}
 	log := &s.log
 	if v != nil && s.named {
-		remote, check, running, err := v.look(ctx, s.Name)
-		if err != nil {
+		var err error
+		if log, err = v.look(ctx, st, log); err != nil {
 			return nil, err
 		}
-		if st.Running = running; newer(remote, log) {
-			log = remote
-		}
-		st.Check = later(check, st.Check)
-		if st.Next, err = v.next(ctx, s.Name, drill.MirrorSync, syncs); err != nil {
-			return nil, err
-		}
-		if st.NextVerify, err = v.next(ctx, s.Name, drill.MirrorVerify, verifies); err != nil {
+		if err := v.plan(ctx, st, s, inv); err != nil {
 			return nil, err
 		}
 	}
@@ -210,47 +234,63 @@ func (s *subject) status(ctx context.Context, v *fleetView) (*mirrorStatus, erro
 			st.Running.By = log.Last.By
 		}
 	}
-	if busy != nil {
+	if busy != nil && st.Running.Waits == "" { // else it waits for that process
 		st.Running.PID = busy.PID
 	}
-	st.State = st.state()
+	st.judge(s.Mirror, inv, s.env.Now())
 	return st, nil
 }
 
-func (st *mirrorStatus) state() string {
-	switch {
-	case st.Running != nil && st.Running.Waits != "":
-		return "waiting"
-	case st.Running != nil && st.Running.Progress != nil && st.Running.Progress.StillSeconds > 0:
-		return "stalled"
-	case st.Running != nil:
-		return "running"
-	case st.Last == nil:
-		return "never"
-	case st.Last.Ended.IsZero():
-		return "interrupted"
-	case st.Last.Whole:
-		return "ok"
-	case st.Last.Cancelled:
-		return "cancelled"
-	case st.Last.Failed:
-		return "failed"
+// plan finds when the mirror does something by itself next, and what it waits for with that.
+func (v *fleetView) plan(ctx context.Context, st *mirrorStatus, s *subject, inv drill.Inventory) (err error) {
+	if st.Next, err = v.next(ctx, st, s.Mirror, drill.MirrorSync); err != nil {
+		return err
 	}
-	return "undone"
+	if st.NextVerify, err = v.next(ctx, st, s.Mirror, drill.MirrorVerify); err != nil {
+		return err
+	}
+	since, held, err := fleet.Held(ctx, v.s.bus, s.Mirror, s.env.Now())
+	if err != nil || !held || len(s.After) == 0 {
+		return err
+	}
+	waits, err := fleet.WaitsFor(s.Mirror, func(name string) (*runlog.Log, error) {
+		m, _ := inv.FindMirror(name)
+		own, _, err := runlog.Read(runlog.Dir(s.env, m))
+		if err != nil {
+			return nil, err
+		}
+		remote, _, err := fleet.Remembered(ctx, v.s.bus, name)
+		if own.Newer(remote) {
+			return &own, err
+		}
+		return remote, err
+	})
+	if err != nil || len(waits) == 0 {
+		return err
+	}
+	st.Next = &since
+	if st.Running == nil {
+		st.Running = &runningJSON{Since: since.UTC(), By: fleet.Scheduler, Do: drill.MirrorSync, Waits: fleet.WaitsWords(waits)}
+	}
+	return nil
 }
 
 func modeOf(mode string) string { return cmp.Or(mode, drill.MirrorCopy) }
 
 // next is when a mirror does something by itself next; nil if it does not. While what is due
 // waits for others, that is since when it does: ticks that come meanwhile bring no other one.
-func (v *fleetView) next(ctx context.Context, mirror, what string, c drill.Cadence) (*time.Time, error) {
+func (v *fleetView) next(ctx context.Context, st *mirrorStatus, m drill.Mirror, what string) (*time.Time, error) {
+	c := m.Cadence(what)
 	if (c == drill.Cadence{}) {
 		return nil, nil
 	}
-	if since, overdue, err := fleet.Overdue(ctx, v.s.bus, mirror, what); overdue || err != nil {
+	if r := st.Running; r != nil && r.Waits != "" && r.By == fleet.SchedulerOf(what) {
+		return &r.Since, nil
+	}
+	if since, overdue, err := fleet.Overdue(ctx, v.s.bus, m.Name, what); overdue || err != nil {
 		return &since, err
 	}
-	t, err := v.s.bus.MirrorTimes(ctx, bus.MirrorSchedule{Mirror: mirror, What: what})
+	t, err := v.s.bus.MirrorTimes(ctx, bus.MirrorSchedule{Mirror: m.Name, What: what})
 	if err != nil || t.Spec == "" {
 		return nil, err
 	}
@@ -274,106 +314,6 @@ func nextTime(c drill.Cadence, last, now time.Time) time.Time {
 	return c.Next(now).UTC()
 }
 
-// print writes the status for people.
-func (st *mirrorStatus) print(a *app) {
-	title := st.From + " -> " + st.To
-	if st.Name != "" {
-		title = st.Name + ": " + title
-	}
-	if st.Mode != "" {
-		title += ", mode " + st.Mode
-	}
-	fmt.Fprintln(a.Out, title)
-	line := func(name, format string, args ...any) {
-		fmt.Fprintf(a.Out, "  %-13s %s\n", name, fmt.Sprintf(format, args...))
-	}
-	if len(st.Filter) > 0 {
-		line("filter", "%q", st.Filter)
-	}
-	if r := st.Running; r != nil {
-		line(st.State, "%s", r.words())
-	}
-	if st.Of != nil {
-		line("was", "%s", st.Of.words())
-	}
-	switch {
-	case st.Mode == "":
-		line("last run", "none is remembered in %s: if it ran from another directory, name what firedrill keeps there with --state-dir", st.dir)
-	case st.Last == nil:
-		line("last run", "none yet")
-	case st.Last.Ended.IsZero() && st.Running == nil:
-		line("last run", "%s by %s: interrupted; the next run goes on from there", clockTime(st.Last.Began), st.Last.By)
-	case st.Last.Ended.IsZero():
-	default:
-		line("last run", "%s", st.Last.Words())
-	}
-	if st.Success != nil && st.State != "ok" {
-		line("last success", "%s", st.Success.Words())
-	}
-	if st.Failure != nil && st.State != "failed" && st.State != "undone" && st.State != "cancelled" {
-		line("last failure", "%s", st.Failure.Words())
-	}
-	next := func(name, schedule string, at *time.Time) {
-		switch {
-		case schedule == "":
-		case at != nil && at.Before(time.Now()):
-			line(name, "as soon as it has its turn, due since %s (%s)", clockTime(*at), schedule)
-		case at != nil:
-			line(name, "%s (%s)", clockTime(*at), schedule)
-		default:
-			line(name, "%s, once `firedrill up` runs with this inventory", schedule)
-		}
-	}
-	next("next run", st.Schedule, st.Next)
-	next("next verify", st.VerifySchedule, st.NextVerify)
-	if st.Listed != nil {
-		line("listed", "%s, the destination in full: what others changed there since, no run may have seen", clockTime(*st.Listed))
-	}
-	if c := st.Check; c != nil {
-		line("last check", "%s", c.Words())
-		for _, side := range c.Sides {
-			line("", "%s", side)
-		}
-	}
-	for _, r := range []*runlog.Run{st.Last, st.Success, st.Failure} {
-		if r != nil && r.Root != nil {
-			line("manifest", "%s, %s, root %s", fold.Plural(r.Root.Root.Entries, "entry"), size(r.Root.Root.Bytes), r.Root.Root.Hash)
-			if r.Root.Signer != "" {
-				line("", "signed by %s", r.Root.Signer)
-			}
-			break
-		}
-	}
-}
-
-func (r *runningJSON) words() string {
-	text := "since " + clockTime(r.Since)
-	if r.By != "" {
-		text += " by " + r.By
-	}
-	if r.PID > 0 {
-		text += fmt.Sprintf(" (process %d)", r.PID)
-	}
-	if r.Do != "" && r.Do != drill.MirrorSync {
-		text = r.Do + " " + text
-	}
-	if r.Waits != "" {
-		text += ": " + r.Waits
-	}
-	if p := r.Progress; p != nil {
-		text += fmt.Sprintf(": %d of %d, %s of %s", p.DoneActions, p.Actions, size(p.DoneBytes), size(p.Bytes))
-		switch {
-		case !p.Planned:
-			text += fmt.Sprintf(", still looking (%d seen)", p.Seen)
-		case p.StillSeconds > 0:
-			text += fmt.Sprintf(", no progress for %s", time.Duration(p.StillSeconds*float64(time.Second)).Round(time.Second))
-		case p.LeftSeconds != nil:
-			text += fmt.Sprintf(", %s left", time.Duration(*p.LeftSeconds*float64(time.Second)).Round(time.Second))
-		}
-	}
-	return text
-}
-
 // listMirrors lists the mirrors of the inventory, and those that have run here.
 func (a *app) listMirrors(ctx context.Context, o *mirrorOptions) error {
 	env, inv, err := a.mirrorEnv(o)
@@ -386,16 +326,21 @@ func (a *app) listMirrors(ctx context.Context, o *mirrorOptions) error {
 	if err != nil {
 		return failure(err)
 	}
-	list := []*mirrorStatus{}
+	list, well := []*mirrorStatus{}, true
 	for _, s := range all {
-		st, err := s.status(ctx, v)
+		st, err := s.status(ctx, v, inv)
 		if err != nil {
 			return failure(s.plain(err))
 		}
 		list = append(list, st)
+		// Of what else was tried out here an inventory says nothing.
+		well = well && (st.Well || a.inventory != "" && !s.named)
 	}
 	if o.json {
-		return writeJSON(a.Out, list)
+		if err := writeJSON(a.Out, list); err != nil {
+			return err
+		}
+		return wellExit(well)
 	}
 	if len(list) == 0 {
 		fmt.Fprintln(a.Out, "no mirror has run here, and no inventory with mirrors was given: name its file with --inventory")
@@ -410,7 +355,7 @@ func (a *app) listMirrors(ctx context.Context, o *mirrorOptions) error {
 	if idle > 0 {
 		fmt.Fprintf(a.Out, "left out: %s, of which no run ever got to work, as of a mistyped one: `mirror status FROM TO` tells of it\n", fold.Plural(idle, "mirror"))
 	}
-	return nil
+	return wellExit(well)
 }
 
 // subjects are the mirrors of an inventory, and those without a name that have left a
@@ -436,46 +381,4 @@ func (a *app) subjects(env job.Env, inv drill.Inventory) (out []*subject, idle i
 		}
 	}
 	return out, idle, nil
-}
-
-// checkedAt says in a few words what the last comparison found, and when.
-func checkedAt(c *runlog.Check) string {
-	if c == nil {
-		return "-"
-	}
-	found := "ok"
-	switch {
-	case c.Differs:
-		found = "DRIFT"
-	case !c.Good:
-		found = "NOT ok"
-	}
-	return fmt.Sprintf("%s %s %s: %s", clockTime(c.Ended), c.What, c.Level, found)
-}
-
-func (a *app) printMirrors(list []*mirrorStatus) error {
-	t := tabwriter.NewWriter(a.Out, 0, 4, 2, ' ', 0)
-	fmt.Fprintln(t, "MIRROR\tMODE\tSTATE\tLAST RUN\tLAST SUCCESS\tLAST CHECK\tNEXT RUN\tLAST ERROR")
-	when := func(r *runlog.Run) string {
-		if r == nil {
-			return "-"
-		}
-		return clockTime(r.Began)
-	}
-	for _, st := range list {
-		next, problem := "-", "-"
-		switch {
-		case st.Next != nil:
-			next = clockTime(*st.Next)
-		case st.Schedule != "":
-			next = "when firedrill up runs"
-		}
-		if st.Failure != nil && st.State != "ok" {
-			problem = strings.Join(strings.Fields(strings.TrimPrefix(st.Failure.Problem, "mirror "+st.Name+": ")), " ")
-		}
-		fmt.Fprintln(t, strings.Join([]string{
-			cmp.Or(st.Name, st.From+" -> "+st.To), st.Mode, st.State, when(st.Last), when(st.Success), checkedAt(st.Check), next, problem,
-		}, "\t"))
-	}
-	return t.Flush()
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/firedrill/firedrill/services/mirror/plan"
 	"github.com/firedrill/firedrill/services/mirror/runlog"
 	"github.com/firedrill/firedrill/services/mirror/state"
+	"github.com/firedrill/firedrill/services/mirror/stores"
 )
 
 // syncFlags are the flags of sync.
@@ -206,6 +207,10 @@ func (a *app) noteBegin(s *subject, so job.SyncOptions, at time.Time) {
 	if so.DryRun {
 		return
 	}
+	s.before = nil
+	if l, known, err := runlog.Read(s.dir()); err == nil && known {
+		s.before = &l
+	}
 	if err := runlog.Begin(s.dir(), s.Mirror, requester(), at); err != nil {
 		fmt.Fprintln(a.Err, "firedrill:", err)
 	}
@@ -215,9 +220,23 @@ func (a *app) noteEnd(s *subject, so job.SyncOptions, res job.Result, err error)
 	if so.DryRun {
 		return
 	}
-	if err := runlog.End(s.dir(), s.Mirror, res, err, time.Now()); err != nil {
-		fmt.Fprintln(a.Err, "firedrill:", err)
+	var nerr error
+	if s.before != nil && refused(err) {
+		nerr = runlog.Refused(s.dir(), *s.before)
+	} else {
+		nerr = runlog.End(s.dir(), s.Mirror, res, err, time.Now())
 	}
+	if nerr != nil {
+		fmt.Fprintln(a.Err, "firedrill:", nerr)
+	}
+}
+
+// refused reports whether a command was refused for what it was given, or was not: nothing was
+// looked at, and it tells nothing of the mirror's runs.
+func refused(err error) bool {
+	_, store := errors.AsType[*stores.StoreError](err)
+	_, key := errors.AsType[*stores.KeyError](err)
+	return store || key || job.FaultOf(err) == job.FaultDescription
 }
 
 // noteCheck keeps what a comparison came to of the mirror that is remembered in dir, which

@@ -15,7 +15,7 @@ import (
 // Remembered gives what the events of a mirror tell of its runs, and of the last comparison;
 // nil where they tell nothing.
 func Remembered(ctx context.Context, b *bus.Bus, mirror string) (log *runlog.Log, check *runlog.Check, err error) {
-	for kind := range endKinds() {
+	for _, kind := range Endings() {
 		r, known, err := b.LastMirrorEvent(ctx, mirror, kind)
 		if err != nil {
 			return nil, nil, err
@@ -32,11 +32,6 @@ func Remembered(ctx context.Context, b *bus.Bus, mirror string) (log *runlog.Log
 	return log, check, nil
 }
 
-// endKinds are the kinds of events with which a run ends.
-func endKinds() map[string]bool {
-	return map[string]bool{KindFinished: true, KindFailed: true, KindCancelled: true}
-}
-
 // history is what is known of a mirror's runs, by its events and here; nil if nothing is.
 func (r *runner) history(ctx context.Context, m drill.Mirror) (*runlog.Log, error) {
 	log, _, err := Remembered(ctx, r.Bus, m.Name)
@@ -51,7 +46,7 @@ func (r *runner) history(ctx context.Context, m drill.Mirror) (*runlog.Log, erro
 
 // ranSince reports whether a run of a mirror has ended since a time.
 func ranSince(ctx context.Context, b *bus.Bus, mirror string, since time.Time) (bool, error) {
-	for kind := range endKinds() {
+	for _, kind := range Endings() {
 		last, known, err := b.LastMirrorEvent(ctx, mirror, kind)
 		if err != nil || known && last.Stored.After(since) {
 			return err == nil, err

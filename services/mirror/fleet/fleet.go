@@ -56,6 +56,7 @@ var ErrUnknown = errors.New("the inventory has no mirror of that name")
 // processes with the same inventory: they share runs and work.
 func Run(ctx context.Context, c Config) error {
 	c = c.complete()
+	c.warnUnresolved()
 	w := &worker{Config: c, readers: newReaders(), open: map[string]*opened{}}
 	defer w.closeAll(context.WithoutCancel(ctx))
 	r := newRunner(c)
@@ -90,6 +91,16 @@ func Run(ctx context.Context, c Config) error {
 	}
 	wg.Wait()
 	return errors.Join(errs...)
+}
+
+// warnUnresolved says which mirrors cannot run in this process, before the first of their runs
+// fails: others can.
+func (c Config) warnUnresolved() {
+	for _, m := range c.Inventory.Spec.Mirrors {
+		for _, err := range c.Env.Unresolved(m) {
+			c.Log.Warn("a mirror's runs will fail in this process: it cannot read what its store needs", "mirror", m.Name, "error", err)
+		}
+	}
 }
 
 // lanes has the mirrors' work apart, so that a small one's does not wait for all of a

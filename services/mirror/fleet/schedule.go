@@ -34,6 +34,9 @@ func schedulers() map[string]string {
 	return map[string]string{drill.MirrorSync: Scheduler, drill.MirrorVerify: VerifyScheduler}
 }
 
+// SchedulerOf is who asks for what mirrors do by themselves.
+func SchedulerOf(what string) string { return schedulers()[what] }
+
 // scheduled is one thing that a mirror does by itself.
 type scheduled struct {
 	bus.MirrorSchedule
@@ -181,7 +184,7 @@ func tickID(mirror string, seq uint64) string {
 }
 
 // who asks for it.
-func (s scheduled) who() string { return schedulers()[s.What] }
+func (s scheduled) who() string { return SchedulerOf(s.What) }
 
 // waits reports whether other mirrors come first.
 func (s scheduled) waits() bool { return s.What == drill.MirrorSync && len(s.mirror.After) > 0 }
@@ -261,7 +264,7 @@ func (r *runner) pending(ctx context.Context, who, mirror string) (bool, error) 
 // Overdue gives since when what a mirror does by itself, a sync or a verification, is due and
 // has not begun, as others come first; false if that is not so.
 func Overdue(ctx context.Context, b *bus.Bus, mirror, what string) (since time.Time, is bool, err error) {
-	last, waits, err := b.MirrorRequested(ctx, schedulers()[what], mirror)
+	last, waits, err := b.MirrorRequested(ctx, SchedulerOf(what), mirror)
 	if err != nil || !waits {
 		return time.Time{}, false, err
 	}

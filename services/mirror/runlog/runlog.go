@@ -188,6 +188,10 @@ func Begin(dir string, m drill.Mirror, by string, at time.Time) error {
 	return write(dir, l)
 }
 
+// Refused notes that the run which began last was refused before it did anything: the log is
+// what it was before.
+func Refused(dir string, before Log) error { return write(dir, before) }
+
 // End notes what the run that began last came to: err is why it could not go on.
 func End(dir string, m drill.Mirror, res job.Result, err error, at time.Time) error {
 	l, rerr := history(dir)

@@ -1,0 +1,137 @@
+package cli
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/firedrill/firedrill/pkg/drill"
+	"github.com/firedrill/firedrill/services/mirror/proof"
+	"github.com/firedrill/firedrill/services/mirror/runlog"
+)
+
+// judge finds what of a mirror calls for somebody, and gives it its state.
+func (st *mirrorStatus) judge(m drill.Mirror, inv drill.Inventory, now time.Time) {
+	past := st.past()
+	st.State = st.state(past)
+	add := func(format string, args ...any) { st.Problems = append(st.Problems, fmt.Sprintf(format, args...)) }
+	switch past {
+	case "ok":
+	case "never":
+		add("no run of it is known that has ended")
+	case "interrupted":
+		add("its last run was interrupted")
+	default:
+		add("its last run: %s", past)
+	}
+	if st.State == "stalled" {
+		add("its run stands still")
+	}
+	if st.drifted() {
+		add("the last check has found drift")
+	}
+	if st.Unchecked != "" {
+		add("%s", st.Unchecked)
+	}
+	if st.State != "running" && st.Success != nil {
+		if limit := within(m, inv, now); limit > 0 && now.Sub(st.Success.Began) > limit {
+			add("it is overdue: its last good run began %s ago (%s)", now.Sub(st.Success.Began).Round(time.Second), st.Schedule)
+			if st.State == "ok" {
+				st.State = "overdue"
+			}
+		}
+	}
+	if c := m.Cadence(drill.MirrorVerify); st.Check != nil && c != (drill.Cadence{}) && now.Sub(st.Check.Ended) > patience(c, now) {
+		add("its verification is overdue: the last one ended %s ago (%s)", now.Sub(st.Check.Ended).Round(time.Second), st.VerifySchedule)
+		if st.State == "ok" {
+			st.State = "overdue"
+		}
+	}
+	st.Well = len(st.Problems) == 0
+}
+
+// latePatience is by how much what a mirror does by itself may be late besides: it takes its
+// time, too.
+const latePatience = 5 * time.Minute
+
+// patience is how old the last of what is done by itself may be: two intervals, so that one
+// that failed and was made up for is none of anybody's business.
+func patience(c drill.Cadence, now time.Time) time.Duration {
+	next := c.Next(now)
+	return c.Next(next).Sub(next)*2 + latePatience
+}
+
+// within is how old a mirror's last good run may be, 0 if any age will do. One that comes after
+// others runs no more often than they do.
+func within(m drill.Mirror, inv drill.Inventory, now time.Time) (most time.Duration) {
+	c := m.Cadence(drill.MirrorSync)
+	if (c == drill.Cadence{}) {
+		return 0
+	}
+	most = patience(c, now)
+	for _, name := range m.After {
+		other, _ := inv.FindMirror(name)
+		theirs := within(other, inv, now)
+		if theirs == 0 {
+			return 0 // as often as somebody asks for that one
+		}
+		most = max(most, theirs)
+	}
+	return most
+}
+
+// ended is the last run that ended; nil if none did.
+func (st *mirrorStatus) ended() *runlog.Run {
+	switch {
+	case st.Last != nil && !st.Last.Ended.IsZero():
+		return st.Last
+	case st.Success == nil || st.Failure != nil && st.Failure.Ended.After(st.Success.Ended):
+		return st.Failure
+	}
+	return st.Success
+}
+
+// past says how the runs so far ended, whatever is under way now.
+func (st *mirrorStatus) past() string {
+	last := st.ended()
+	switch {
+	case st.Last != nil && st.Last.Ended.IsZero() && st.Running == nil:
+		return "interrupted"
+	case last == nil:
+		return "never"
+	case last.Whole:
+		return "ok"
+	case last.Cancelled:
+		return "cancelled"
+	case last.Failed:
+		return "failed"
+	}
+	return "undone"
+}
+
+// state is what is to be known first.
+func (st *mirrorStatus) state(past string) string {
+	switch {
+	case st.Running != nil && st.Running.Waits != "":
+		return "waiting"
+	case st.Running != nil && st.Running.Progress != nil && st.Running.Progress.StillSeconds > 0:
+		return "stalled"
+	case st.Running != nil:
+		return "running"
+	case past == "ok" && st.drifted():
+		return "drift"
+	}
+	return past
+}
+
+// drifted reports whether the last check has found that a side is not what the last run left,
+// and nothing is known to have mended that: a run which has looked at both sides mends what a
+// look at names, sizes and ETags can find. What was found by contents another check has to
+// find mended.
+func (st *mirrorStatus) drifted() bool {
+	c := st.Check
+	if c == nil || !c.Differs || c.Good {
+		return false
+	}
+	looked := st.Listed != nil && st.Success != nil && st.Listed.After(c.Ended) && st.Success.Began.After(c.Ended)
+	return c.Level != proof.L1.String() || !looked
+}
