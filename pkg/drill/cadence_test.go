@@ -47,7 +47,7 @@ func TestWhenSomethingIsDueNext(t *testing.T) {
 
 func TestACadenceInWords(t *testing.T) {
 	for want, c := range map[string]drill.Cadence{
-		"": {}, "every 5m0s": {Every: event.Duration(5 * time.Minute)}, "daily at 02:30 UTC": {Daily: "02:30"},
+		"": {}, "every 5m": {Every: event.Duration(5 * time.Minute)}, "daily at 02:30 UTC": {Daily: "02:30"},
 		"daily at 02:30 Europe/Berlin": {Daily: "02:30", Zone: "Europe/Berlin"},
 	} {
 		if got := c.String(); got != want {
