@@ -170,15 +170,12 @@ func (e Env) Begin(ctx context.Context, t Turn) (end func() error, err error) {
 // of open.
 func (e Env) InTurn(ctx context.Context, m drill.Mirror, u Use, open func() (*Job, error)) (*Job, error) {
 	name := cmp.Or(m.Name, AdHoc(m))
-	// Who has the mirror has its places, too, but is no other mirror's job.
-	busy, err := state.Holder(e.dir(name))
-	if busy != nil {
-		err = busy
+	// Who has the mirror has its places, too, but is no other mirror's job. If that cannot be
+	// seen, open says why.
+	if busy, _ := state.Holder(e.dir(name)); busy != nil {
+		return nil, fmt.Errorf("mirror %s: %w", name, busy)
 	}
-	var end func() error
-	if err == nil {
-		end, err = e.Begin(ctx, e.Turn(m, u))
-	}
+	end, err := e.Begin(ctx, e.Turn(m, u))
 	if err != nil {
 		return nil, fmt.Errorf("mirror %s: %w", name, err)
 	}
