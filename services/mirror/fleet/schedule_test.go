@@ -1,7 +1,6 @@
 package fleet_test
 
 import (
-	"context"
 	"errors"
 	"path/filepath"
 	"sync"
@@ -32,32 +31,21 @@ func (w *world) requested(who, mirror string) uint64 {
 	return last.Seq
 }
 
-// Whoever restarts more often than a mirror runs does not keep it from running.
+// Whoever restarts more often than a mirror runs does not keep it from being due.
 func TestAScheduleOutlivesRestarts(t *testing.T) {
 	w := newWorld(t, drill.Mirror{Name: "often", From: "dir:DIR/src", To: "dir:DIR/dst", Every: event.Duration(4 * time.Second)})
-	w.tree("src", 2)
-	ended := make(chan error, 1)
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
-	defer cancel()
-	go func() {
-		runs := 0
-		ended <- w.me.FollowMirrorKind(ctx, "often", fleet.KindFinished, 0, func(bus.Record) error {
-			if runs++; runs == 3 {
-				return bus.Stop
-			}
-			return nil
-		})
-	}()
-	for {
-		stop := w.start()
-		select {
-		case err := <-ended:
-			if err != nil {
-				t.Errorf("it does not run by itself: %v", err)
-			}
+	c := w.config()
+	tick := time.NewTicker(500 * time.Millisecond)
+	defer tick.Stop()
+	for until := time.Now().Add(30 * time.Second); ; <-tick.C {
+		must(t, fleet.Tend(t.Context(), c)) // as each does that starts
+		at, err := w.me.MirrorTimes(t.Context(), bus.MirrorSchedule{Mirror: "often", What: drill.MirrorSync})
+		must(t, err)
+		if at.TickSeq > 0 {
 			return
-		case <-time.After(1500 * time.Millisecond):
-			stop()
+		}
+		if time.Now().After(until) {
+			t.Fatalf("it is never due: %+v", at)
 		}
 	}
 }
