@@ -467,7 +467,13 @@ func TestRulesHaveTheSourceAlone(t *testing.T) {
 	w := uploads(t, false)
 	w.env.Locks = machine.Locks(t.TempDir())
 	other := drill.Mirror{Name: "other", From: w.mirror.From + "/in", To: "dir:" + t.TempDir()}
-	open := func(m drill.Mirror, dry bool) (*Job, error) { return w.env.OpenRun(t.Context(), m, dry) }
+	open := func(m drill.Mirror, dry bool) (*Job, error) {
+		use := Runs
+		if dry {
+			use = Looks
+		}
+		return w.env.InTurn(t.Context(), m, use, func() (*Job, error) { return w.env.OpenRun(t.Context(), m, dry) })
+	}
 	j, err := open(w.mirror, false)
 	must(t, err)
 	for _, dry := range []bool{false, true} {
