@@ -138,8 +138,10 @@ type subject struct {
 	env job.Env
 	// log is what is known of its runs; it is zero before the first.
 	log runlog.Log
-	// before is what was known when the run of this command began; nil if nothing was.
+	// before is what was known when the run of this command began, nil if nothing was;
+	// unread says that it could not be read.
 	before *runlog.Log
+	unread bool
 	// named says that the inventory describes it, which is the file there, if any.
 	named     bool
 	inventory string

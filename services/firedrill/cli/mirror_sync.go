@@ -207,8 +207,8 @@ func (a *app) noteBegin(s *subject, so job.SyncOptions, at time.Time) {
 	if so.DryRun {
 		return
 	}
-	s.before = nil
-	if l, known, err := runlog.Read(s.dir()); err == nil && known {
+	l, known, err := runlog.Read(s.dir())
+	if s.before, s.unread = nil, err != nil; known {
 		s.before = &l
 	}
 	if err := runlog.Begin(s.dir(), s.Mirror, requester(), at); err != nil {
@@ -221,8 +221,8 @@ func (a *app) noteEnd(s *subject, so job.SyncOptions, res job.Result, err error)
 		return
 	}
 	var nerr error
-	if s.before != nil && refused(err) {
-		nerr = runlog.Refused(s.dir(), *s.before)
+	if !s.unread && refused(err) {
+		nerr = runlog.Refused(s.dir(), s.before)
 	} else {
 		nerr = runlog.End(s.dir(), s.Mirror, res, err, time.Now())
 	}

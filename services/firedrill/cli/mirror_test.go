@@ -221,7 +221,7 @@ func TestADamagedLogStopsNothing(t *testing.T) {
 	}
 	const warning = "warning: read what the mirror's runs came to: "
 	w.has(w.run(0, "verify", w.from, w.to), warning, "the next run writes it anew", "dst: verified")
-	w.has(w.run(0, "status", w.from, w.to), warning)
+	w.has(w.run(1, "status", w.from, w.to), warning)
 	w.has(w.run(0, "status"), warning)
 	w.has(w.run(0, "sync", w.from, w.to), warning, "3 believed equal")
 	if after := w.run(0, "status", w.from, w.to); strings.Contains(after, "warning") {

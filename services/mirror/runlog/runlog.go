@@ -189,8 +189,16 @@ func Begin(dir string, m drill.Mirror, by string, at time.Time) error {
 }
 
 // Refused notes that the run which began last was refused before it did anything: the log is
-// what it was before.
-func Refused(dir string, before Log) error { return write(dir, before) }
+// what it was before; nil is none.
+func Refused(dir string, before *Log) error {
+	if before != nil {
+		return write(dir, *before)
+	}
+	if err := os.Remove(filepath.Join(dir, logName)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("note that a run of the mirror was refused: %w", err)
+	}
+	return nil
+}
 
 // End notes what the run that began last came to: err is why it could not go on.
 func End(dir string, m drill.Mirror, res job.Result, err error, at time.Time) error {
