@@ -17,8 +17,12 @@ import (
 	"github.com/firedrill/firedrill/pkg/target/strict"
 )
 
-// DefaultMax is the most that is written without being told otherwise, in bytes.
-const DefaultMax = 4 << 30
+const (
+	// DefaultMax is the most that is written without being told otherwise, in bytes.
+	DefaultMax = 4 << 30
+	// MinLeave is what is left, at least, of a file system that others need, in bytes.
+	MinLeave = 1 << 20
+)
 
 // Fill is a file to write. Its methods are safe for concurrent use on different
 // files.
@@ -86,8 +90,8 @@ func (f Fill) Size(ctx context.Context) (int64, error) {
 		switch disk := said[at]; {
 		case disk == said[0]:
 			return 0, &target.FieldError{Field: "params.path", Value: f.Path, Fix: "it lies on the file system of /: set params.bytes to bound the file, or choose a small file system of its own"}
-		case f.Leave == 0 && slices.Contains(said[1:at], disk):
-			return 0, &target.FieldError{Field: "params.path", Value: f.Path, Fix: "it lies on the file system of the data or of firedrill's own directory there: set params.leave, the bytes that stay free, or params.bytes to bound the file, or choose a small file system of its own"}
+		case f.Leave < MinLeave && slices.Contains(said[1:at], disk):
+			return 0, &target.FieldError{Field: "params.path", Value: f.Path, Fix: fmt.Sprintf("it lies on the file system of the data or of firedrill's own directory there: set params.leave, the bytes that stay free, to %d or more, or params.bytes to bound the file, or choose a small file system of its own", MinLeave)}
 		}
 		size = free - f.Leave
 	}
@@ -102,19 +106,25 @@ func (f Fill) Size(ctx context.Context) (int64, error) {
 	return size, nil
 }
 
-// fillScript writes the file. With "rest", it goes on until nothing is free.
-const fillScript = `head -c "$2" /dev/zero >"$1" 2>/dev/null
+// fillScript writes the file. With "rest", it goes on until nothing is free; where some is to
+// be left, that is so of what is free by now, as others have written meanwhile.
+const fillScript = `: >"$1" || exit
+n=$2; if [ "$4" -gt 0 ]; then n=$(($(df -P -B1 "$1" | sed -n 's/  */ /g;2p' | cut -d' ' -f4) - $4)); fi
+if [ "$n" -gt "$2" ]; then n=$2; fi
+if [ "$n" -gt 0 ]; then head -c "$n" /dev/zero >"$1" 2>/dev/null; fi
 if [ "$3" = rest ]; then dd if=/dev/zero bs=4k >>"$1" 2>/dev/null; fi
 stat -c %s "$1"; df -P -B1 "$1" | sed -n 's/  */ /g;2p' | cut -d' ' -f4`
 
 // Write writes the file, size bytes as Size has found, on behalf of a conductor. The
 // proof says whether it is as large, or the file system as full, as was asked for.
 func (f Fill) Write(ctx context.Context, conductor control.Fence, size int64) (event.Proof, error) {
-	rest := "exact"
-	if f.Bytes == 0 && f.Leave == 0 {
+	rest, leave := "exact", f.Leave
+	if f.Bytes > 0 {
+		leave = 0
+	} else if leave == 0 {
 		rest = "rest"
 	}
-	out, err := f.Host.Output(ctx, control.Command{What: "fill " + f.File(), Script: conductor.Guard(fillScript), Args: []string{f.File(), strconv.FormatInt(size, 10), rest}})
+	out, err := f.Host.Output(ctx, control.Command{What: "fill " + f.File(), Script: conductor.Guard(fillScript), Args: []string{f.File(), strconv.FormatInt(size, 10), rest, strconv.FormatInt(leave, 10)}})
 	if err != nil {
 		return event.Proof{}, err
 	}
@@ -127,7 +137,8 @@ func (f Fill) Write(ctx context.Context, conductor control.Fence, size int64) (e
 	if f.Bytes > 0 {
 		p.Proven = wrote == size
 	} else {
-		p.Proven = wrote > 0 && free <= f.Leave+64<<10
+		// Others go on writing and deleting there.
+		p.Proven = wrote > 0 && free <= f.Leave+max(64<<10, f.Leave/4)
 	}
 	return p, nil
 }

@@ -88,12 +88,24 @@ func TestTheDatasFileSystemIsFilledButForWhatIsLeft(t *testing.T) {
 	if size, err := f.Size(t.Context()); err == nil {
 		t.Errorf("to its end: %d bytes", size)
 	}
+	f.Leave = leave - 1
+	if size, err := f.Size(t.Context()); err == nil {
+		t.Errorf("to next to its end: %d bytes", size)
+	}
 	f.Leave = leave
 	size, err := f.Size(t.Context())
 	if err != nil || size > whole-leave || size < whole-2*leave {
 		t.Fatalf("%d, %v", size, err)
 	}
+	// What others write by then is not taken from what is to be left.
+	if err := os.WriteFile(filepath.Join(f.Path, "others"), make([]byte, 3<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	if p, err := f.Write(t.Context(), control.Fence{}, size); err != nil || !p.Proven {
 		t.Errorf("%+v, %v", p, err)
+	}
+	var st syscall.Statfs_t
+	if err := syscall.Statfs(f.Path, &st); err != nil || int64(st.Bavail)*st.Bsize < leave {
+		t.Errorf("%d bytes are left, %v", int64(st.Bavail)*st.Bsize, err)
 	}
 }

@@ -72,6 +72,9 @@ func (r *restoring) choose() error {
 			if r.o.Run == "" || r.o.Run == d.Bin.Run {
 				d.Entry.Path = bad.Key
 				r.count(&Restored{Deleted: d, Err: bad})
+				for i, under := range r.o.Under {
+					found[i] = found[i] || place.KeptOptions{Under: []string{under}}.TakesKey(bad.Key)
+				}
 			}
 			continue
 		}

@@ -30,9 +30,9 @@ type mending struct {
 	next func() (plan.Past, error, bool)
 	head plan.Past
 	more bool
-	// noted says that something is remembered anew.
-	noted bool
-	n     int64
+	// noted says that something is remembered anew, touched that something was to be set.
+	noted, touched bool
+	n              int64
 }
 
 // mendRights sets what the rules want on both sides, the source's first, as the copy is
@@ -44,9 +44,15 @@ func (j *Job) mendRights(ctx context.Context, o SyncOptions, past engine.Store, 
 		case len(j.spec.rights[side]) == 0:
 		case side == plan.Source && a.differs == 0:
 			// The run has just looked at all of it.
-		case side == plan.Source && j.held(a, &res.Report):
 		case side == plan.Dest && o.DryRun: // The plan has named what it would set.
 		default:
+			if side == plan.Source {
+				if held, err := j.held(a, &res.Report); err != nil {
+					return err
+				} else if held {
+					continue
+				}
+			}
 			m := &mending{Job: j, side: side, rules: j.ruling(side), place: plainly(j.places[side]), report: &res.Report, past: past, pass: o.Pass}
 			if o.DryRun {
 				m.each = o.Each
@@ -67,32 +73,67 @@ var (
 
 // held reports whether the source may be another thing than what the rules are for. That it
 // is another place ends a run before it begins.
-func (j *Job) held(a *asked, report *engine.Report) bool {
-	var err error
-	switch {
-	case report.Faults > 0:
-		err = errUnseen
-	case a.files == 0 && j.heldFiles():
-		err = errEmpty
-	default:
-		return false
+func (j *Job) held(a *asked, report *engine.Report) (bool, error) {
+	if report.Faults > 0 {
+		report.Fail(rootKey, plan.Meta, errUnseen)
+		return true, nil
 	}
-	report.Fail(rootKey, plan.Meta, err)
-	return true
+	if a.files > 0 {
+		return false, nil
+	}
+	had, err := j.heldFiles()
+	if err != nil {
+		return false, fmt.Errorf("mirror %s: %w", j.spec.Name, err)
+	}
+	if had {
+		report.Fail(rootKey, plan.Meta, errEmpty)
+	}
+	return had, nil
 }
 
 // heldFiles reports whether the last run found a file at the source.
-func (j *Job) heldFiles() bool {
+func (j *Job) heldFiles() (bool, error) {
 	for p, err := range j.store.Past() {
 		if err != nil || plan.Present(p.Source) && p.Source.Kind != entry.Dir {
-			return true
+			return err == nil, err
 		}
 	}
-	return false
+	return false, nil
 }
 
-// all walks the side once.
+// all walks the side once. Where that is called off, or fails, what was set by then is
+// settled all the same.
 func (m *mending) all(ctx context.Context, dry bool) error {
+	err := m.walk(ctx, dry)
+	if err != nil && m.touched {
+		settle, end := context.WithTimeout(context.WithoutCancel(ctx), settleWithin)
+		defer end()
+		ctx = settle
+	}
+	if !m.touched {
+		return err
+	}
+	return errors.Join(err, m.settle(ctx))
+}
+
+// settle ends what was begun of the entries that were set.
+func (m *mending) settle(ctx context.Context) error {
+	if err := m.place.Finish(ctx); err != nil {
+		return err
+	}
+	if m.noted {
+		if err := m.past.Commit(); err != nil {
+			return err
+		}
+	}
+	if m.side == plan.Source || m.n == 0 {
+		return nil
+	}
+	return m.distrust()
+}
+
+// walk looks at the side once, and sets what the rules want otherwise.
+func (m *mending) walk(ctx context.Context, dry bool) error {
 	next, stop := iter.Pull2(m.past.Past())
 	defer stop()
 	m.next = next
@@ -119,22 +160,7 @@ func (m *mending) all(ctx context.Context, dry bool) error {
 			}
 		}
 	}
-	stop()
-	if dry || m.n == 0 {
-		return nil
-	}
-	if err := m.place.Finish(ctx); err != nil {
-		return err
-	}
-	if m.noted {
-		if err := m.past.Commit(); err != nil {
-			return err
-		}
-	}
-	if m.side == plan.Source {
-		return nil
-	}
-	return m.distrust()
+	return nil
 }
 
 // tell names what a run would set.
@@ -156,6 +182,7 @@ func (m *mending) set(ctx context.Context, want, have entry.Entry) error {
 	if !can {
 		return fmt.Errorf("%w: it keeps no permissions", errors.ErrUnsupported)
 	}
+	m.touched = true
 	now, err := to.SetRights(ctx, want, have)
 	if errors.Is(err, place.ErrChanged) {
 		// Somebody is at work on it; or it is one file of several names, and has got them

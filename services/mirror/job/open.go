@@ -90,20 +90,21 @@ func (e Env) OpenRun(ctx context.Context, m drill.Mirror, dry bool) (*Job, error
 	if err != nil {
 		return nil, err
 	}
-	if err := j.mayWrite(); err != nil {
+	if err := j.mayWrite(Runs); err != nil {
 		return nil, errors.Join(err, j.Close(ctx))
 	}
 	return j, nil
 }
 
-// mayWrite tells why places that are open for reading would not be opened for writing.
-func (j *Job) mayWrite() error {
+// mayWrite tells why places that are open for reading would not be opened for a use that
+// writes.
+func (j *Job) mayWrite(u Use) error {
 	if err := j.settable(); err != nil {
 		return err
 	}
 	for _, side := range []plan.Side{plan.Source, plan.Dest} {
 		path := j.roots[side]
-		if path == "" || Runs.access(j.spec.Mirror, j.spec.at[plan.Source])[side] == reads {
+		if path == "" || u.access(j.spec.Mirror, j.spec.at[plan.Source])[side] == reads {
 			continue
 		}
 		var st unix.Statfs_t

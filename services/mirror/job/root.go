@@ -69,8 +69,9 @@ func lookAtRoot(path string) (rootAttrs, error) {
 
 // carryRoot makes the root of the destination look like that of the source; in a
 // two-way mirror it carries what was changed since the last run. Where there are rules
-// for the permissions of the destination, whoever wrote them sees to it. What cannot be set is in the report, but for what this user may not set
-// and what lets nobody in whom the other side keeps out.
+// for the permissions of the destination, whoever wrote them sees to it. What cannot be
+// set is in the report, but for what this user may not set and what lets nobody in whom
+// the other side keeps out.
 func (j *Job) carryRoot(report *engine.Report) error {
 	if j.roots[plan.Source] == "" || j.roots[plan.Dest] == "" || len(j.spec.rights[plan.Dest]) > 0 {
 		return nil

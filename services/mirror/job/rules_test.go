@@ -491,3 +491,23 @@ func TestRulesHaveTheSourceAlone(t *testing.T) {
 	must(t, err)
 	must(t, errors.Join(j.Close(t.Context()), reader.Close(t.Context())))
 }
+
+// What anybody may have made becomes no program that runs as the rules' owner or group.
+func TestRulesLendNobodysRights(t *testing.T) {
+	w := &world{TB: t, env: newEnv(t), from: t.TempDir(), to: t.TempDir()}
+	must(t, errors.Join(os.Mkdir(filepath.Join(w.from, "shared"), 0o755), os.Chown(filepath.Join(w.from, "shared"), 1000, 12345), os.Chmod(filepath.Join(w.from, "shared"), fs.ModeSetgid|0o775)))
+	for _, name := range []string{"theirs", "given", "shared/theirs"} {
+		path := filepath.Join(w.from, name)
+		must(t, errors.Join(os.WriteFile(path, []byte("#!/bin/sh"), 0o755), os.Chown(path, 1000, 1000), os.Chmod(path, fs.ModeSetuid|fs.ModeSetgid|0o755)))
+	}
+	w.mirror = drill.Mirror{Name: "m", From: "dir:" + w.from, To: "dir:" + w.to, Permissions: []drill.Permission{
+		{Side: "source", Match: "/theirs", Owner: "0"}, {Side: "source", Match: "given", Owner: "0", Files: "4750"}, {Side: "source", Match: "shared/**", Group: drill.GroupInherit},
+	}}
+	w.whole()
+	want := map[string]string{"theirs": "0755 0:1000", "given": "4750 0:1000", "shared": "2775 1000:12345", "shared/theirs": "0755 1000:12345"}
+	same(t, "the source", rights(t, w.from), want)
+	same(t, "the copy", rights(t, w.to), want)
+	if res := w.sync(SyncOptions{}); !res.Whole() || res.Mended != [2]int64{} {
+		t.Errorf("with nothing to do: %+v", res)
+	}
+}

@@ -56,6 +56,7 @@ func (u *ruling) within(in, e entry.Entry) entry.Entry {
 	if e.Kind == entry.Symlink {
 		return e // its mode means nothing, and its owner next to nothing
 	}
+	was, given := e, false
 	for i := range u.rules {
 		r := &u.rules[i]
 		if r.match.Match(e.Path, e.Kind) {
@@ -66,7 +67,7 @@ func (u *ruling) within(in, e entry.Entry) entry.Entry {
 			mode = r.dirs
 		}
 		if mode != nil {
-			e.Mode = *mode
+			e.Mode, given = *mode, true
 		}
 		if r.uid != nil {
 			e.UID = *r.uid
@@ -77,6 +78,10 @@ func (u *ruling) within(in, e entry.Entry) entry.Entry {
 		if r.inherit {
 			e = born(in, e)
 		}
+	}
+	if e.Kind != entry.Dir && !given && (e.UID != was.UID || e.GID != was.GID) {
+		// As with chown: what anybody may have made is no program that runs as another one.
+		e.Mode &^= unix.S_ISUID | unix.S_ISGID
 	}
 	return e
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -96,6 +97,9 @@ func (j *Job) Restore(ctx context.Context, o RestoreOptions) (Restoration, error
 	r := &restoring{Job: j, ctx: ctx, o: o, keep: j.keepers(), plain: j.places}
 	r.plain[plan.Source] = plainly(j.places[plan.Source])
 	err := r.right()
+	if err == nil && o.DryRun {
+		err = j.mayWrite(Repairs)
+	}
 	if err == nil {
 		err = r.restore()
 	}
@@ -114,6 +118,25 @@ func (r *restoring) restore() (err error) {
 	if err := r.choose(); err != nil {
 		return err
 	}
+	err = r.all()
+	if r.o.DryRun {
+		return err
+	}
+	ctx := r.ctx
+	if err != nil {
+		// What is back gets its attributes, and is noted, whatever keeps the rest from it.
+		var end context.CancelFunc
+		ctx, end = context.WithTimeout(context.WithoutCancel(ctx), settleWithin)
+		defer end()
+	}
+	return errors.Join(err, r.remember(ctx))
+}
+
+// settleWithin is how long a job that was called off, or failed, may see to what it has done.
+const settleWithin = time.Minute
+
+// all brings back what was chosen.
+func (r *restoring) all() error {
 	for d, err := range r.newest() {
 		if err == nil {
 			err = r.next(d)
@@ -122,10 +145,7 @@ func (r *restoring) restore() (err error) {
 			return err
 		}
 	}
-	if err := r.flush(); err != nil || r.o.DryRun {
-		return err
-	}
-	return r.remember()
+	return r.flush()
 }
 
 // right refuses places that are not those that the mirror was set up with.
@@ -398,13 +418,13 @@ func (r *restoring) count(b *Restored) {
 }
 
 // remember has the next run find both sides as they are now.
-func (r *restoring) remember() error {
+func (r *restoring) remember(ctx context.Context) error {
 	_, known, err := r.Facts()
 	if err != nil {
 		return fmt.Errorf("mirror %s: %w", r.spec.Name, err)
 	}
 	if known && r.news {
-		return r.note(r.ctx, func(yield func(plan.Past, error) bool) {
+		return r.note(ctx, func(yield func(plan.Past, error) bool) {
 			for a, err := range r.done.All() {
 				if !yield(plan.Past{Key: a.Key, Source: a.Source, Dest: a.Dest}, err) {
 					return
@@ -414,7 +434,7 @@ func (r *restoring) remember() error {
 	}
 	// What is not noted a run compares.
 	for _, side := range []plan.Side{plan.Source, plan.Dest} {
-		if err := r.places[side].Finish(r.ctx); err != nil {
+		if err := r.places[side].Finish(ctx); err != nil {
 			return fmt.Errorf("mirror %s: finish the %s: %w", r.spec.Name, side, err)
 		}
 	}

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/minio/minio-go/v7"
+	"golang.org/x/sys/unix"
 
 	"github.com/firedrill/firedrill/pkg/drill"
 	"github.com/firedrill/firedrill/services/mirror/bucket"
@@ -330,8 +331,66 @@ func TestAKeyThatIsNoNameIsPassedOver(t *testing.T) {
 				}
 			}
 			w.restore(RestoreOptions{}, Restoration{Failed: 1})
+			// It was deleted, and found, though it cannot come back: that ends nothing else.
+			w.restore(RestoreOptions{DeletedOptions: DeletedOptions{Under: []string{"b"}}}, Restoration{Failed: 1})
 		})
 	}
+}
+
+// What is back when a restore is called off is as it was, and the next run has nothing to do
+// with it.
+func TestARestoreThatIsCalledOffLeavesWhatIsBackAsItWas(t *testing.T) {
+	w, _ := keepsDeleted(t, drill.MirrorMirror, false, false)
+	for i := range 3 * restoreAtOnce {
+		w.write(fmt.Sprintf("d/%04d", i), "x")
+	}
+	for i := range 3 * restoreAtOnce {
+		w.write(fmt.Sprintf("stays/%04d", i), "x")
+	}
+	dir := filepath.Join(w.from, "d")
+	must(t, errors.Join(os.Chmod(dir, 0o550), os.Chtimes(dir, time.Time{}, time.Unix(1e9, 0))))
+	w.whole()
+	must(t, os.RemoveAll(dir))
+	w.whole()
+	ctx, cancel := context.WithCancel(t.Context())
+	w.with(func(j *Job) {
+		res, err := j.Restore(ctx, RestoreOptions{Each: func(r Restored) {
+			if r.Entry.Kind != entry.Dir {
+				cancel()
+			}
+		}})
+		if !errors.Is(err, context.Canceled) || res.Entries < restoreAtOnce || res.Entries >= 3*restoreAtOnce {
+			t.Errorf("%+v, %v", res, err)
+		}
+	})
+	for _, root := range []string{w.from, w.to} {
+		st, err := os.Stat(filepath.Join(root, "d"))
+		must(t, err)
+		if st.Mode().Perm() != 0o550 || !st.ModTime().Equal(time.Unix(1e9, 0)) {
+			t.Errorf("%s/d has %v of %v", root, st.Mode(), st.ModTime())
+		}
+	}
+	w.settled(SyncOptions{Check: engine.CheckListing})
+}
+
+// A dry run of a restore fails as the restore would.
+func TestADryRestoreAsksWhetherItMayWrite(t *testing.T) {
+	w, _ := keepsDeleted(t, drill.MirrorMirror, false, false)
+	for _, path := range []string{"a", "stays", "stays2", "stays3"} {
+		w.write(path, path)
+	}
+	w.whole()
+	must(t, os.Remove(filepath.Join(w.from, "a")))
+	w.whole()
+	must(t, unix.Mount(w.from, w.from, "", unix.MS_BIND, ""))
+	t.Cleanup(func() { must(t, unix.Unmount(w.from, 0)) })
+	must(t, unix.Mount("", w.from, "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY, ""))
+	j, err := w.env.OpenLast(t.Context(), w.mirror, Looks)
+	must(t, err)
+	if res, err := j.Restore(t.Context(), RestoreOptions{DryRun: true}); !errors.Is(err, unix.EROFS) || res != (Restoration{}) {
+		t.Errorf("%+v, %v", res, err)
+	}
+	must(t, j.Close(t.Context()))
 }
 
 // A directory that the bucket implies by what lies in it, as somebody deleted its own object,

@@ -50,17 +50,23 @@ func (p *Place) setRights(ctx context.Context, want, have entry.Entry) (e entry.
 	if err := give(fd, want, mode, &st); err != nil {
 		return e, err
 	}
+	if mode != want.Mode && have.Kind == entry.Dir {
+		// Whatever comes between, it does not stay as open as that.
+		if err := p.notes.add(note{path: have.Path, inode: st.Ino, mode: want.Mode, hasMode: true}); err != nil {
+			return e, err
+		}
+	}
 	if e, err = p.describe(ctx, fd, have.Path); err != nil {
 		return e, err
 	}
 	if have.Kind != entry.Symlink && e.Mode != mode {
 		return e, fmt.Errorf("%w: it has the mode %04o, not %04o: this user is not in the group %d", ErrPrivilege, e.Mode, mode, e.GID)
 	}
-	if e.Sum = have.Sum; mode != want.Mode && have.Kind == entry.Dir {
-		err = p.notes.add(note{path: have.Path, inode: e.Change.Inode, mode: want.Mode, hasMode: true})
+	e.Sum = have.Sum
+	if have.Kind == entry.Dir {
 		e.Mode = want.Mode
 	}
-	return e, err
+	return e, nil
 }
 
 // give gives an open node what it has not of an owner and a mode.

@@ -89,7 +89,9 @@ func (p *Place) deleted(ctx context.Context, o place.KeptOptions) iter.Seq2[plac
 			}
 		}
 		if o.Above && p.stays(entry.Entry{Kind: entry.Dir}) {
-			prefix, _, _ = strings.Cut(prefix, "/")
+			if top, _, below := strings.Cut(prefix, "/"); below {
+				prefix = top + "/"
+			}
 		}
 		var marker bucket.Version
 		for v, err := range p.b.Versions(ctx, prefix) {
@@ -173,11 +175,12 @@ func (p *Place) clear(ctx context.Context, e entry.Entry) error {
 func (p *Place) undelete(ctx context.Context, key string) error {
 	var markers []string
 	for v, err := range p.b.Versions(ctx, key) {
+		if err == nil && v.Key != key {
+			break // those that only begin so come behind it
+		}
 		switch {
 		case err != nil:
 			return explain(err)
-		case v.Key != key:
-			continue
 		case v.Latest && !v.Marker:
 			return p.changed("restore", key, "something has its name")
 		case v.Marker:
