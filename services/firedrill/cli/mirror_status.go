@@ -217,7 +217,6 @@ func (s *subject) status(ctx context.Context, v *fleetView, inv drill.Inventory)
 			return nil, err
 		}
 	}
-	st.Last, st.Success, st.Failure, st.Of = log.Last, log.Success, log.Failure, moved(s.Mirror, log.Mirror)
 	var facts engine.Facts
 	if known, err := state.LoadFrom(s.dir(), engine.FactsName, &facts); err != nil {
 		return nil, err
@@ -228,6 +227,11 @@ func (s *subject) status(ctx context.Context, v *fleetView, inv drill.Inventory)
 	if err != nil {
 		return nil, err
 	}
+	// What was under way a moment ago may have ended.
+	if now, _, err := runlog.Read(s.dir()); err == nil && now.Newer(log) {
+		log = &now
+	}
+	st.Last, st.Success, st.Failure, st.Of = log.Last, log.Success, log.Failure, moved(s.Mirror, log.Mirror)
 	if busy != nil && st.Running == nil {
 		st.Running = &runningJSON{Since: busy.Since}
 		if log.Last != nil && log.Last.Ended.IsZero() {

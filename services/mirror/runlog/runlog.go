@@ -71,9 +71,16 @@ func (c *Check) Later(than *Check) *Check {
 	return c
 }
 
-// Newer reports whether a log tells of a later run than another one; nil tells of none.
+// Newer reports whether a log tells of a later run than another one, or of the end of one
+// that has none there; nil tells of none.
 func (l *Log) Newer(than *Log) bool {
-	return l != nil && l.Last != nil && (than == nil || than.Last == nil || l.Last.Began.After(than.Last.Began))
+	switch {
+	case l == nil || l.Last == nil:
+		return false
+	case than == nil || than.Last == nil || l.Last.Began.After(than.Last.Began):
+		return true
+	}
+	return l.Last.Began.Equal(than.Last.Began) && !l.Last.Ended.IsZero() && than.Last.Ended.IsZero()
 }
 
 // ErrCancelled is the error of a run that was called off.

@@ -195,3 +195,16 @@ func TestTheLastComparisonIsKeptBesideTheRuns(t *testing.T) {
 		t.Error(got)
 	}
 }
+
+func TestWhichLogTellsMore(t *testing.T) {
+	at := time.Unix(1000, 0)
+	log := func(began, ended time.Time) *runlog.Log { return &runlog.Log{Last: &runlog.Run{Began: began, Ended: ended}} }
+	none, first, under, ended := &runlog.Log{}, log(at, at.Add(1)), log(at.Add(2), time.Time{}), log(at.Add(2), at.Add(3))
+	for i, older := range []*runlog.Log{nil, none, first, under, ended} {
+		for j, newer := range []*runlog.Log{nil, none, first, under, ended} {
+			if got, want := newer.Newer(older), j > i && j > 1; got != want {
+				t.Errorf("%d before %d: %v", i, j, got)
+			}
+		}
+	}
+}
