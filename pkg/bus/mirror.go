@@ -92,6 +92,11 @@ func ReadMirrorRequest(subject string) (MirrorRequest, error) {
 	return MirrorRequest{Who: parts[2], Mirror: parts[3]}, nil
 }
 
+// MirrorRequestsAtOnce is how many requests for runs may be under way, over all processes and
+// in each: most of them may wait for hours, for a location or a machine, and none of the others
+// may wait for that. Who takes them up bounds the runs that begin.
+const MirrorRequestsAtOnce = 1024
+
 // MirrorTries is how often Work hands out a request or an item of work before it
 // becomes a dead letter.
 const MirrorTries = maxDeliver

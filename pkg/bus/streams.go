@@ -185,7 +185,7 @@ func Durables() []Durable {
 			event.TypeRecoveryMissing, event.TypeSteadyViolated, event.TypeFaultFailed,
 			event.TypeActionFailed, event.TypeUndoFailed, event.TypeChecksCompleted), MaxAckPending: 16, Service: event.Validator},
 		{Name: "mirror-jobs", Stream: StreamDrills, Filters: on(event.TypeMirrorRequested), MaxAckPending: 64, Service: event.Mirror},
-		{Name: MirrorRequests, Stream: StreamMirror, Filters: []string{mirrorRequests}, MaxAckPending: 16, Service: event.Mirror},
+		{Name: MirrorRequests, Stream: StreamMirror, Filters: []string{mirrorRequests}, MaxAckPending: MirrorRequestsAtOnce, Service: event.Mirror},
 		{Name: MirrorTicks, Stream: StreamMirrorSchedule, Filters: []string{mirrorTicks}, MaxAckPending: 16, Service: event.Mirror},
 		{Name: MirrorWork, Stream: StreamMirrorWork, Filters: []string{mirrorWork}, MaxAckPending: 256, Service: event.Mirror, Lanes: true},
 		{Name: "reporter-finished", Stream: StreamDrills, Filters: on(event.TypeDrillFinished), MaxAckPending: 16, Service: event.Reporter},

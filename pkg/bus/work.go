@@ -18,7 +18,8 @@ import (
 
 // WorkOptions configure Work.
 type WorkOptions struct {
-	// Concurrency is how many messages this process works on at once; 0 means 1.
+	// Concurrency is how many messages this process works on at once; 0 means 1. One that is
+	// not there costs nothing.
 	Concurrency int
 }
 
@@ -76,11 +77,8 @@ func (b *Bus) Work(ctx context.Context, name string, opt WorkOptions, fn func(ct
 	if d.Lanes {
 		return fmt.Errorf("work: durable %q is worked off by its lanes", name)
 	}
-	loops := []loop{b.retrier(d, fn).run}
-	for range max(opt.Concurrency, 1) {
-		loops = append(loops, (&worker{bus: b, durable: d, stream: d.Stream, consumer: d.Name, fn: fn}).run)
-	}
-	return together(ctx, loops)
+	w := &worker{bus: b, durable: d, stream: d.Stream, consumer: d.Name, fn: fn, hands: opt.Concurrency}
+	return together(ctx, []loop{b.retrier(d, fn).run, w.run})
 }
 
 // retrier works off the dead letters of a durable that are tried again.
@@ -115,14 +113,19 @@ type worker struct {
 	// lane says that the consumer is made by who works on it.
 	lane *lane
 	fn   func(context.Context, Message) error
-	wait time.Duration
+	// hands is how many messages it works on at once; 0 means 1.
+	hands int
 }
 
 // run works until ctx ends, and through any loss of connection or server.
 func (w *worker) run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	h := &hands{free: make(chan struct{}, max(w.hands, 1))}
+	defer h.busy.Wait()
+	defer cancel()
 	missingSince := time.Time{}
 	for try := 0; ; try++ {
-		worked, err := w.fetch(ctx)
+		worked, err := w.fetch(ctx, h)
 		switch {
 		case ctx.Err() != nil:
 			return ctx.Err()
@@ -152,14 +155,21 @@ func (w *worker) run(ctx context.Context) error {
 // tellEvery is after how many failures in a row, of half a second each, that is told.
 const tellEvery = 60
 
-// fetch takes one message after the other until something is lost; worked says
-// whether there was any.
-func (w *worker) fetch(ctx context.Context) (worked bool, err error) {
+// hands are those of a worker.
+type hands struct {
+	// free has an element for each that is at work.
+	free chan struct{}
+	busy sync.WaitGroup
+}
+
+// fetch takes one message after the other, whenever there is a hand for it, until something
+// is lost; worked says whether there was any.
+func (w *worker) fetch(ctx context.Context, h *hands) (worked bool, err error) {
 	cons, err := w.find(ctx)
 	if err != nil {
 		return false, err
 	}
-	w.wait = cons.CachedInfo().Config.AckWait
+	wait := cons.CachedInfo().Config.AckWait
 	if w.lane != nil {
 		w.lane.found.Store(&cons)
 		defer w.lane.found.Store(nil)
@@ -172,12 +182,21 @@ func (w *worker) fetch(ctx context.Context) (worked bool, err error) {
 	}
 	defer giveBack(it)
 	for {
+		select {
+		case h.free <- struct{}{}:
+		case <-ctx.Done():
+			return worked, ctx.Err()
+		}
 		m, err := it.Next(jetstream.NextContext(ctx))
 		if err != nil {
+			<-h.free
 			return worked, err
 		}
 		worked = true
-		w.handle(ctx, m, w.wait)
+		h.busy.Go(func() {
+			defer func() { <-h.free }()
+			w.handle(ctx, m, wait)
+		})
 	}
 }
 

@@ -408,3 +408,50 @@ func TestResults(t *testing.T) {
 		t.Error("a wildcard requester was accepted")
 	}
 }
+
+// TestWhatWaitsForHoursKeepsNothingElseWaiting: requests for mirrors, of which many may wait at
+// once, on a server that let only a few of them be under way; who is ready for many asks once.
+func TestWhatWaitsForHoursKeepsNothingElseWaiting(t *testing.T) {
+	w := newWorld(t)
+	js := w.js(t)
+	c, err := js.Consumer(t.Context(), bus.StreamMirror, bus.MirrorRequests)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := c.CachedInfo().Config
+	before.MaxAckPending = 16
+	if _, err := js.UpdateConsumer(t.Context(), bus.StreamMirror, before); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.connect("bootstrap").Bootstrap(t.Context(), bus.BootstrapOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	const waiting = 100
+	over := make(chan struct{})
+	got := make(chan string, waiting+1)
+	b := w.connect(event.Mirror)
+	spawn(t, func(ctx context.Context) error {
+		return b.Work(ctx, bus.MirrorRequests, bus.WorkOptions{Concurrency: bus.MirrorRequestsAtOnce}, func(ctx context.Context, m bus.Message) error {
+			got <- string(m.Data)
+			select {
+			case <-over:
+			case <-ctx.Done():
+			}
+			return ctx.Err()
+		})
+	})
+	for i := range waiting {
+		if _, err := b.Publish(t.Context(), fmt.Sprintf("mirror.req.me.m%d", i), []byte(fmt.Sprint(i)), ""); err != nil {
+			t.Fatal(err)
+		}
+		if m := await(t, got, 10*time.Second, "message"); m != fmt.Sprint(i) {
+			t.Fatalf("message %d is %q", i, m)
+		}
+	}
+	eventually(t, 10*time.Second, "one that asks", func() bool {
+		c, err := js.Consumer(t.Context(), bus.StreamMirror, bus.MirrorRequests)
+		return err == nil && c.CachedInfo().NumWaiting == 1
+	})
+	close(over)
+	w.awaitPending(t, bus.StreamMirror, bus.MirrorRequests, 0)
+}

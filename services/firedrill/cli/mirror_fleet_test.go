@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -140,7 +141,10 @@ func TestAWatchGoesOnWithTheNextFiredrill(t *testing.T) {
 		t.Errorf("exit code %d", code)
 	}
 	// What the killed process had in hand another worker may have done before the run began anew.
-	contains(t, watch.words(), "waiting up to 30s", "out: ", " 0 failed in ", "manifest   1 entries")
+	contains(t, watch.words(), "waiting up to 30s", "manifest   1 entries")
+	if came := regexp.MustCompile(`(?m)^out: 1 (copied \(8\.0 MiB\)|equal already) in \d+\.\d s$`); !came.MatchString(watch.words()) {
+		t.Errorf("nothing that matches %s in:\n%s", came, watch.words())
+	}
 }
 
 // TestTheEndOfARunIsReadFromTheStore: it may have ended, and its firedrill after it, before

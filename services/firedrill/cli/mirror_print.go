@@ -129,17 +129,29 @@ func (a *app) guard(p *mirrorPrinter, s *subject) (done func()) {
 func (p *mirrorPrinter) behind(first *machine.Head) {
 	p.pulse.Wake(time.Now())
 	p.waits.Store(first != nil)
+	p.say(behindWhom(first))
+}
+
+// behindWhom says for whom heavy work waits, and with nil that it goes on.
+func behindWhom(first *machine.Head) string {
 	if first == nil {
-		p.say("firedrill: it goes on")
-		return
+		return "firedrill: it goes on"
 	}
-	p.say("firedrill: waiting: " + heavy.Reason(*first))
+	return "firedrill: waiting: " + heavy.Reason(*first)
+}
+
+// beside says why heavy work waits for no other.
+func beside(why error) string {
+	return fmt.Sprintf("firedrill: warning: it waits for no other heavy work of this machine, as who is at it cannot be told: %q", why.Error())
 }
 
 // work is what is done with a mirror here to the machine's other heavy work. The caller ends
 // it.
 func (p *mirrorPrinter) work(ctx context.Context, s *subject) *heavy.Work {
-	return heavy.OfMirror(ctx, s.Mirror, heavy.Options{Locks: s.env.Locks, By: job.Called(s.Mirror), Waits: p.behind})
+	return heavy.OfMirror(ctx, s.Mirror, heavy.Options{
+		Locks: s.env.Locks, By: job.Called(s.Mirror), Waits: p.behind,
+		Unlocked: func(why error) { p.say(beside(why)) },
+	})
 }
 
 // stop ends the drawing, and takes the line away. It may be called again.

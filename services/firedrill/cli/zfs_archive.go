@@ -77,8 +77,12 @@ func (a *app) archive(ctx context.Context, o *mirrorOptions, fl archiveFlags, ar
 	if err != nil {
 		return failure(err)
 	}
+	env, _, err := a.mirrorEnv(o)
+	if err != nil {
+		return err
+	}
 	p := a.zfsPrinter(o)
-	watch, end := p.work(ctx, dataset, fl.save.BytesPerSecond)
+	watch, end := p.work(ctx, env.Locks, dataset, fl.save.BytesPerSecond)
 	defer end()
 	fl.save.Watch = watch
 	if !fl.recursive {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"slices"
 	"strconv"
+	"sync"
 	"text/tabwriter"
 	"time"
 
@@ -21,12 +22,15 @@ import (
 // zfsPrinter writes what the ZFS commands do: progress on a terminal, results for
 // people or as JSON.
 type zfsPrinter struct {
-	out, err    io.Writer
-	json, live  bool
+	out, err   io.Writer
+	json, live bool
+
+	mu          sync.Mutex // guards what follows up to bytesPerSec, and err
 	drawn       bool
 	shown       zfs.Progress
 	at          time.Time
 	bytesPerSec float64
+
 	// several, if not nil, gathers the results of which each would be a document.
 	several *[]any
 	// said is that a document was printed, or is gathered.
@@ -40,8 +44,10 @@ func (a *app) zfsPrinter(o *mirrorOptions) *zfsPrinter {
 // redraw is how often progress is drawn at most.
 const redraw = 200 * time.Millisecond
 
-// progress draws one line. One call is made at a time.
+// progress draws one line.
 func (p *zfsPrinter) progress(g zfs.Progress) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	now := time.Now()
 	span := now.Sub(p.at)
 	if !p.live || span < redraw {
@@ -59,30 +65,46 @@ func (p *zfsPrinter) progress(g zfs.Progress) {
 	fmt.Fprintf(p.err, "\r%s (%d of %d): %s%s, %s/s\x1b[K", g.Snapshot, g.Number, g.Of, size(g.Bytes), of, size(int64(p.bytesPerSec)))
 }
 
-// work is what is done with a dataset to the machine's other heavy work: what sends is
-// passed on to watch, and may have to wait there. What is held back to so many bytes a second
-// is no heavy work. The caller calls end.
-func (p *zfsPrinter) work(ctx context.Context, dataset string, bytesPerSecond int64) (watch func(zfs.Progress), end func()) {
-	load := heavy.OfMirror(ctx, drill.Mirror{BytesPerSecond: bytesPerSecond}, heavy.Options{
-		Locks: machine.Shared(), By: "firedrill zfs with " + dataset,
-		Waits: func(first *machine.Head) {
-			said := "firedrill: it goes on"
-			if first != nil {
-				said = "firedrill: waiting: " + heavy.Reason(*first)
-			}
-			fmt.Fprintln(p.err, said)
-		},
-	})
+// work is what is done with a dataset to the other heavy work of the machine that locks
+// belong to: what sends is passed on to watch, and may have to wait there. What is held back
+// to so many bytes a second is no heavy work. The caller calls end.
+func (p *zfsPrinter) work(ctx context.Context, locks machine.Locks, dataset string, bytesPerSecond int64) (watch func(zfs.Progress), end func()) {
+	load := heavy.OfMirror(ctx, drill.Mirror{BytesPerSecond: bytesPerSecond}, p.load(locks, dataset))
 	return func(g zfs.Progress) {
 		p.progress(g)
 		_ = load.Pass(ctx) // The stream ends by itself when ctx does.
 	}, load.End
 }
 
-// clear takes the line away.
+// load is what is said of a dataset's work while others are at theirs.
+func (p *zfsPrinter) load(locks machine.Locks, dataset string) heavy.Options {
+	return heavy.Options{
+		Locks: locks, By: "firedrill zfs with " + dataset,
+		Waits:    func(first *machine.Head) { p.say(behindWhom(first)) },
+		Unlocked: func(why error) { p.say(beside(why)) },
+	}
+}
+
+// say prints a line for people beside the progress.
+func (p *zfsPrinter) say(line string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.wipe()
+	fmt.Fprintln(p.err, line)
+}
+
+// clear takes the line of progress away.
 func (p *zfsPrinter) clear() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.wipe()
+}
+
+// wipe is clear for who holds mu.
+func (p *zfsPrinter) wipe() {
 	if p.drawn {
 		fmt.Fprint(p.err, "\r\x1b[K")
+		p.drawn = false
 	}
 }
 

@@ -81,8 +81,12 @@ func (a *app) replicate(ctx context.Context, o *mirrorOptions, fl replicateFlags
 	if r.Target, err = reach.Host(ctx, fl.toVia); err != nil {
 		return failure(fmt.Errorf("TO: %w", err))
 	}
+	env, _, err := a.mirrorEnv(o)
+	if err != nil {
+		return err
+	}
 	p := a.zfsPrinter(o)
-	watch, end := p.work(ctx, r.From, r.BytesPerSecond)
+	watch, end := p.work(ctx, env.Locks, r.From, r.BytesPerSecond)
 	defer end()
 	r.Watch = watch
 	if !fl.recursive {

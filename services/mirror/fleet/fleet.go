@@ -41,10 +41,6 @@ type Config struct {
 	dueLook time.Duration
 }
 
-// waitingRuns is how many requests a process takes at once: those that have to wait
-// for a location must not keep others from running.
-const waitingRuns = 16
-
 // DefaultRuns is how many runs a process begins at once. One that takes long makes room for
 // the next one.
 const DefaultRuns = 2
@@ -65,7 +61,7 @@ func Run(ctx context.Context, c Config) error {
 		work func(ctx context.Context, name string) error
 	}{
 		{bus.MirrorRequests, func(ctx context.Context, name string) error {
-			return c.Bus.Work(ctx, name, bus.WorkOptions{Concurrency: waitingRuns}, r.onRequest)
+			return c.Bus.Work(ctx, name, bus.WorkOptions{Concurrency: bus.MirrorRequestsAtOnce}, r.onRequest)
 		}},
 		{bus.MirrorTicks, func(ctx context.Context, name string) error {
 			return c.Bus.Work(ctx, name, bus.WorkOptions{}, r.onTick)

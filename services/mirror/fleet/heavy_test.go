@@ -111,13 +111,20 @@ func TestARunThatLastsIsHeavy(t *testing.T) {
 	one.start(on(locks, 100*time.Millisecond), func(c *fleet.Config) { c.Env.Pace = busy })
 	two.start(on(locks, time.Hour), func(c *fleet.Config) { c.Runs = 1 })
 	one.ask("one", "")
-	for tick := time.NewTicker(50 * time.Millisecond); ; <-tick.C {
-		q, err := locks.Queue(t.Context(), "heavy", "test")
+	lasts, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	for tick := time.NewTicker(50 * time.Millisecond); ; {
+		q, err := locks.Queue(lasts, "heavy", "test")
 		must(t, err)
-		first, err := q.Head(t.Context())
+		first, err := q.Head(lasts)
 		must(t, errors.Join(err, q.Leave()))
 		if first != nil {
 			break
+		}
+		select {
+		case <-tick.C:
+		case <-lasts.Done():
+			t.Fatal("it lasts, and is not heavy")
 		}
 	}
 	two.ask("two", "")
@@ -218,6 +225,35 @@ func TestWhatIsNotHeavyGoesOn(t *testing.T) {
 	_, err = w.me.Publish(t.Context(), subject, nil, "")
 	must(t, err)
 	for _, m := range w.inv.Spec.Mirrors {
+		if e, _ := w.await(m.Name, 0, fleet.KindFinished); !e.Result.Whole {
+			t.Errorf("%s came to %+v", m.Name, e.Result)
+		}
+	}
+}
+
+// However many wait for the machine, in one process, others go on.
+func TestManyThatWaitKeepNobodyWaiting(t *testing.T) {
+	var all []drill.Mirror
+	for i := range 17 {
+		all = append(all, drill.Mirror{Name: fmt.Sprintf("m%d", i), From: "dir:DIR/src", To: fmt.Sprintf("dir:DIR/dst%d", i), Heavy: is(true)})
+	}
+	w := newWorld(t, append(all, drill.Mirror{Name: "small", From: "dir:DIR/few", To: "dir:DIR/copy"})...)
+	w.tree("src", 3)
+	w.tree("few", 3)
+	locks, free := occupied(t)
+	w.start(on(locks, time.Hour))
+	for _, m := range all {
+		w.ask(m.Name, "")
+	}
+	for _, m := range all[:16] {
+		w.await(m.Name, 0, fleet.KindWaiting)
+	}
+	w.ask("small", "")
+	if e, _ := w.await("small", 0, fleet.KindFinished); !e.Result.Whole {
+		t.Errorf("it came to %+v", e.Result)
+	}
+	free()
+	for _, m := range all {
 		if e, _ := w.await(m.Name, 0, fleet.KindFinished); !e.Result.Whole {
 			t.Errorf("%s came to %+v", m.Name, e.Result)
 		}

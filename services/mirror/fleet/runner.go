@@ -305,6 +305,9 @@ func (r *runner) work(ctx context.Context, h *held, q *request, p *beats) *heavy
 			h.slot.release() // Who waits is in nobody's way.
 			p.waits(first)
 		},
+		Unlocked: func(why error) {
+			r.Log.Warn("a run waits for no other heavy work of this machine: who is at it cannot be told", "mirror", q.event.Mirror, "run", q.event.Run, "error", why)
+		},
 	})
 }
 

@@ -3,6 +3,7 @@
 package heavy
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"sync"
@@ -22,6 +23,9 @@ const queue = "heavy"
 // look is how often who waits looks whether it is the first one.
 const look = 500 * time.Millisecond
 
+// defaultBlind is how long who waits goes on waiting without being able to look.
+const defaultBlind = time.Minute
+
 // Options say what work is, and where.
 type Options struct {
 	// Locks are those of the machine; "" lets all go on beside each other.
@@ -33,6 +37,13 @@ type Options struct {
 	// Waits, if not nil, is told for whom the work waits, again when that is another one, and
 	// nil once it waits no more. It is called by one goroutine at a time, until End.
 	Waits func(first *machine.Head)
+	// Unlocked, if not nil, is told why the work goes on beside others that may be heavy:
+	// there can be no queue, or who is first cannot be told for a minute. It is called as
+	// Waits is, at most once.
+	Unlocked func(why error)
+
+	// blind is in place of defaultBlind.
+	blind time.Duration
 }
 
 // Work is a job that is heavy once it has lasted. From then on it has the machine, which no
@@ -129,19 +140,23 @@ func (w *Work) mind(ctx context.Context) {
 	}
 	q, err := w.options.Locks.Queue(ctx, queue, w.options.By)
 	if err == nil {
+		// It stays in the queue even if it cannot wait: others wait for it.
 		defer func() { _ = q.Leave() }() // what is left there is nobody's
 		err = w.wait(ctx, q)
 	}
-	if ctx.Err() == nil { // else who waits is told by its own
-		// Where nothing can be locked all go on beside each other.
-		w.open()
+	if ctx.Err() != nil {
+		return // who waits is told by its own
 	}
-	if err == nil {
-		<-ctx.Done()
+	if err != nil && w.options.Unlocked != nil {
+		w.options.Unlocked(err)
 	}
+	// Where nothing can be locked all go on beside each other.
+	w.open()
+	<-ctx.Done()
 }
 
-// wait returns when the work is the first one of its queue.
+// wait returns when the work is the first one of its queue. Until it is known who that is,
+// it waits for the one that was; the error is why that was not known for too long.
 func (w *Work) wait(ctx context.Context, q *machine.Queued) error {
 	tick := time.NewTicker(look)
 	defer tick.Stop()
@@ -151,20 +166,26 @@ func (w *Work) wait(ctx context.Context, q *machine.Queued) error {
 			w.options.Waits(first)
 		}
 	}
-	for {
+	blind := cmp.Or(w.options.blind, defaultBlind)
+	for known := time.Now(); ; {
 		first, err := q.Head(ctx)
-		if err != nil || first == nil {
-			if told.PID != 0 && ctx.Err() == nil {
+		switch now := time.Now(); {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case err == nil && first == nil, err != nil && now.Sub(known) >= blind:
+			if told.PID != 0 {
 				tell(nil)
 			}
 			return err
-		}
-		if w.gate.Load() == nil {
-			w.shut()
-		}
-		if told.By != first.By || told.PID != first.PID {
-			told = *first
-			tell(first)
+		case err == nil:
+			known = now
+			if w.gate.Load() == nil {
+				w.shut()
+			}
+			if told.By != first.By || told.PID != first.PID {
+				told = *first
+				tell(first)
+			}
 		}
 		select {
 		case <-ctx.Done():

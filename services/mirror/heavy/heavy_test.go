@@ -178,13 +178,73 @@ func TestWhereNothingCanBeLocked(t *testing.T) {
 	for _, locks := range []machine.Locks{"", machine.Locks(filepath.Join(t.TempDir(), "none"))} {
 		s := site{t, locks}
 		for range 2 {
-			w, waits := s.begin(t.Context(), "a", -1)
+			waits, why := make(chan *machine.Head, 9), make(chan error, 9)
+			w := heavy.Begin(t.Context(), heavy.Options{Locks: locks, By: "a", Long: -1,
+				Waits: func(first *machine.Head) { waits <- first }, Unlocked: func(err error) { why <- err }})
+			t.Cleanup(w.End)
 			s.await(s.passed(w))
 			if len(waits) > 0 {
-				t.Errorf("it waits for %q", <-waits)
+				t.Errorf("it waits for %v", <-waits)
+			}
+			if told := len(why); told == 1 != (locks != "") {
+				t.Errorf("%q: it was told %d times why it waits for nobody", locks, told)
 			}
 		}
 	}
+}
+
+// Who cannot look for whom it waits goes on waiting; after too long it says why it waits no
+// more.
+func TestWhoCannotLookWaitsForATime(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "lock")
+	gone := dir + " is elsewhere"
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	move := func(from, to string) {
+		t.Helper()
+		if err := os.Rename(from, to); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s := site{t, machine.Locks(dir)}
+	one, _ := s.begin(t.Context(), "one", -1)
+	s.await(s.passed(one))
+	begin := func(by string, blind time.Duration) (w *heavy.Work, told chan string) {
+		told = make(chan string, 100)
+		w = heavy.Begin(t.Context(), heavy.Options{Locks: s.locks, By: by, Long: -1, Waits: func(first *machine.Head) {
+			said := ""
+			if first != nil {
+				said = heavy.Reason(*first)
+			}
+			told <- said
+		}, Unlocked: func(why error) { told <- why.Error() }}.Blind(blind))
+		t.Cleanup(w.End)
+		return w, told
+	}
+	patient, waits := begin("patient", time.Hour)
+	s.next(waits, "one")
+	hasty, hastyWaits := begin("hasty", 2*time.Second)
+	s.next(hastyWaits, "one")
+	goesOn, second := s.passed(patient), s.passed(hasty)
+	move(dir, gone)
+	s.next(hastyWaits, "")
+	if why := <-hastyWaits; !strings.Contains(why, dir) {
+		t.Errorf("it was told %q", why)
+	}
+	s.await(second)
+	select {
+	case err := <-goesOn:
+		t.Fatalf("it goes on beside the first: %v", err)
+	default:
+	}
+	if len(waits) > 0 {
+		t.Errorf("it was told %q", <-waits)
+	}
+	move(gone, dir)
+	one.End()
+	s.next(waits, "")
+	s.await(goesOn)
 }
 
 // What a mirror says of itself decides, and else its limit.
