@@ -202,7 +202,7 @@ spec:
 	w.has(w.run(255, "sync", "--inventory", file, "out"), "inventory "+file+": ", `store vault: accessKey.env: "NOT_SET_HERE"`, `secretKey.env: "NEITHER_IS_THIS"`)
 	// Nor is it named twice by who asks later.
 	for _, args := range [][]string{{"status", "--inventory", file, "out"}, {"status", "--inventory", file}} {
-		if text := w.run(0, args...); strings.Count(text, "inventory "+file+": ") != 1 {
+		if text := w.run(1, args...); strings.Count(text, "inventory "+file+": ") != 1 {
 			t.Errorf("%v:\n%s", args, text)
 		}
 	}

@@ -125,6 +125,8 @@ type mirrorStatus struct {
 
 	// dir is where runs are remembered.
 	dir string
+	// lost is why the firedrill that runs it could not be asked.
+	lost error
 }
 
 // runningJSON is who has a mirror, since when, and how far a run is.
@@ -140,7 +142,11 @@ type runningJSON struct {
 }
 
 // fleetView is what a running firedrill knows of mirrors; nil where none runs.
-type fleetView struct{ s *session }
+type fleetView struct {
+	s *session
+	// lost is why one that is there could not be asked.
+	lost error
+}
 
 // fleetView joins a running firedrill, if there is one.
 func (a *app) fleetView(ctx context.Context) (v *fleetView, done func()) {
@@ -150,9 +156,9 @@ func (a *app) fleetView(ctx context.Context) (v *fleetView, done func()) {
 		return nil, func() {}
 	case err != nil:
 		fmt.Fprintf(a.Err, "firedrill: what a running firedrill knows is left out: %v\n", err)
-		return nil, func() {}
+		return &fleetView{lost: err}, func() {}
 	}
-	return &fleetView{s}, s.close
+	return &fleetView{s: s}, s.close
 }
 
 // look takes in what the fleet's events tell of a mirror that this machine may not know: of
@@ -184,16 +190,24 @@ func (v *fleetView) look(ctx context.Context, st *mirrorStatus, log *runlog.Log)
 
 // unchecked says why a comparison failed since the last that came to its end; "" if none did.
 func (v *fleetView) unchecked(ctx context.Context, st *mirrorStatus) (string, error) {
-	r, known, err := v.s.bus.LastMirrorEvent(ctx, st.Name, fleet.KindFailed)
-	var e fleet.Event
-	if err != nil || !known || json.Unmarshal(r.Data, &e) != nil || e.Do == "" || e.Do == drill.MirrorSync {
-		return "", err
+	var good, since time.Time
+	if st.Check != nil {
+		good = st.Check.Ended
+		since = good.Add(-clocksDiffer)
 	}
-	if st.Check != nil && st.Check.Ended.After(e.At) {
-		return "", nil
-	}
-	return fmt.Sprintf("%s %s failed: %s", clockTime(e.At), e.Do, e.Reason), nil
+	why := ""
+	err := v.s.bus.MirrorEventsSince(ctx, st.Name, fleet.KindFailed, since, func(r bus.Record) error {
+		var e fleet.Event
+		if json.Unmarshal(r.Data, &e) == nil && e.Do != "" && e.Do != drill.MirrorSync && !good.After(e.At) {
+			why = fmt.Sprintf("%s %s failed: %s", clockTime(e.At), e.Do, e.Reason)
+		}
+		return nil
+	})
+	return why, err
 }
+
+// clocksDiffer is by how much the clock of who compares may be ahead of the server's.
+const clocksDiffer = time.Hour
 
 // status gathers what is known; inv has the mirrors that it may have to wait for.
 func (s *subject) status(ctx context.Context, v *fleetView, inv drill.Inventory) (*mirrorStatus, error) {
@@ -208,7 +222,9 @@ func (s *subject) status(ctx context.Context, v *fleetView, inv drill.Inventory)
 		st.Mode = ""
 	}
 	log := &s.log
-	if v != nil && s.named {
+	if v != nil && v.lost != nil && s.named {
+		st.lost = fmt.Errorf("what a running firedrill knows of it could not be asked: %w", v.lost)
+	} else if v != nil && s.named {
 		var err error
 		if log, err = v.look(ctx, st, log); err != nil {
 			return nil, err

@@ -23,6 +23,9 @@ func (st *mirrorStatus) judge(m drill.Mirror, inv drill.Inventory, now time.Time
 	default:
 		add("its last run: %s", past)
 	}
+	if st.lost != nil {
+		add("%v", st.lost)
+	}
 	if st.State == "stalled" {
 		add("its run stands still")
 	}
