@@ -34,8 +34,9 @@ at neither location and changes nothing, and works also while a run is under way
 It exits with 0 if all is well with the mirror, or with all of the inventory (without one:
 all that are listed): the last run that ended left nothing undone, no check has found drift
 that is still there as far as is known, the last verification could be made, nothing stands
-still, and what the mirror does by itself is not late by more than another interval. Else
-it exits with 1, and says why.`,
+still, what the mirror does by itself, verifications included, is not late by more than
+another interval, and the firedrill that is to run it answers. Else it exits with 1, and
+says why.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				return a.listMirrors(cmd.Context(), o)
@@ -127,6 +128,8 @@ type mirrorStatus struct {
 	dir string
 	// lost is why the firedrill that runs it could not be asked.
 	lost error
+	// verifiable is since when it could have been verified by itself; zero if that is not known.
+	verifiable time.Time
 }
 
 // runningJSON is who has a mirror, since when, and how far a run is.
@@ -233,6 +236,11 @@ func (s *subject) status(ctx context.Context, v *fleetView, inv drill.Inventory)
 			return nil, err
 		}
 	}
+	if st.verifiable.Before(log.Since) {
+		st.verifiable = log.Since
+	} else if log.Since.IsZero() {
+		st.verifiable = time.Time{} // There was nothing yet to compare with.
+	}
 	st.Last, st.Success, st.Failure, st.Of = log.Last, log.Success, log.Failure, moved(s.Mirror, log.Mirror)
 	var facts engine.Facts
 	if known, err := state.LoadFrom(s.dir(), engine.FactsName, &facts); err != nil {
@@ -265,6 +273,11 @@ func (v *fleetView) plan(ctx context.Context, st *mirrorStatus, s *subject, inv 
 	if st.NextVerify, err = v.next(ctx, st, s.Mirror, drill.MirrorVerify); err != nil {
 		return err
 	}
+	verify, err := v.s.bus.MirrorTimes(ctx, bus.MirrorSchedule{Mirror: s.Name, What: drill.MirrorVerify})
+	if err != nil {
+		return err
+	}
+	st.verifiable = verify.Set
 	since, held, err := fleet.Held(ctx, v.s.bus, s.Mirror, s.env.Now())
 	if err != nil || !held || len(s.After) == 0 {
 		return err
