@@ -192,22 +192,41 @@ func (b *Bus) FollowMirror(ctx context.Context, mirror string, after uint64, fn 
 
 // FollowMirrorKind is FollowMirror for events of one kind.
 func (b *Bus) FollowMirrorKind(ctx context.Context, mirror, kind string, after uint64, fn func(Record) error) error {
-	return b.followMirror(ctx, StreamMirror, "mirror.evt."+mirror+"."+kind, after, fn)
+	return b.followMirror(ctx, feed{stream: StreamMirror, filter: "mirror.evt." + mirror + "." + kind, after: after}, fn)
+}
+
+// MirrorEventsSince calls fn for the events of a kind that were stored since a time, oldest
+// first, and returns once it has seen those that there were when it began; fn may end that
+// earlier, with Stop without an error.
+func (b *Bus) MirrorEventsSince(ctx context.Context, mirror, kind string, since time.Time, fn func(Record) error) error {
+	last, known, err := b.LastMirrorEvent(ctx, mirror, kind)
+	if err != nil || !known || last.Stored.Before(since) {
+		return err
+	}
+	return b.followMirror(ctx, feed{stream: StreamMirror, filter: "mirror.evt." + mirror + "." + kind, since: since}, func(r Record) error {
+		if r.Seq > last.Seq {
+			return Stop
+		}
+		if err := fn(r); err != nil || r.Seq < last.Seq {
+			return err
+		}
+		return Stop
+	})
 }
 
 // FollowMirrorCommands is FollowMirror for commands.
 func (b *Bus) FollowMirrorCommands(ctx context.Context, mirror string, after uint64, fn func(Record) error) error {
-	return b.followMirror(ctx, StreamMirror, "mirror.cmd."+mirror+".*", after, fn)
+	return b.followMirror(ctx, feed{stream: StreamMirror, filter: "mirror.cmd." + mirror + ".*", after: after}, fn)
 }
 
 // FollowMirrorDone calls fn for what becomes of a run's items, each at least once;
 // Kind is the item's number.
 func (b *Bus) FollowMirrorDone(ctx context.Context, mirror, run string, fn func(Record) error) error {
-	return b.followMirror(ctx, StreamMirrorDone, "mirror.done."+mirror+"."+run+".*", 0, fn)
+	return b.followMirror(ctx, feed{stream: StreamMirrorDone, filter: "mirror.done." + mirror + "." + run + ".*"}, fn)
 }
 
-func (b *Bus) followMirror(ctx context.Context, stream, filter string, after uint64, fn func(Record) error) error {
-	return b.read(ctx, feed{stream: stream, filter: filter, after: after}, func(r record) error {
+func (b *Bus) followMirror(ctx context.Context, f feed, fn func(Record) error) error {
+	return b.read(ctx, f, func(r record) error {
 		return fn(Record{
 			Seq: r.Seq, Subject: r.Subject, Kind: r.Subject[strings.LastIndexByte(r.Subject, '.')+1:],
 			Data: r.Data, Stored: r.Time, Instance: r.Header.Get(headerMirrorInstance),

@@ -121,6 +121,7 @@ func TestTheStatesOfAMirror(t *testing.T) {
 	var hourly drill.Mirror
 	hourly.Every = event.Duration(time.Hour)
 	verified := drill.Mirror{Verify: &drill.MirrorVerification{Daily: "04:00"}}
+	thoroughly := drill.Mirror{Verify: &drill.MirrorVerification{Daily: "04:00", Level: "L2"}}
 	for name, c := range map[string]struct {
 		st    mirrorStatus
 		m     drill.Mirror
@@ -154,8 +155,14 @@ func TestTheStatesOfAMirror(t *testing.T) {
 		"late and waits":         {st: mirrorStatus{Last: began(3 * time.Hour), Success: began(3 * time.Hour), Running: &runningJSON{Waits: "another one"}}, m: hourly, state: "waiting"},
 		"after a nightly one":    {st: mirrorStatus{Last: began(3 * time.Hour), Success: began(3 * time.Hour)}, m: drill.Mirror{Every: hourly.Every, After: []string{"nightly"}}, state: "ok", well: true},
 		"after one by hand":      {st: mirrorStatus{Last: began(999 * time.Hour), Success: began(999 * time.Hour)}, m: drill.Mirror{Every: hourly.Every, After: []string{"hand"}}, state: "ok", well: true},
-		"verified":               {st: mirrorStatus{Last: good, Check: &runlog.Check{Good: true, Ended: *ago(30 * time.Hour)}}, m: verified, state: "ok", well: true},
-		"verified long ago":      {st: mirrorStatus{Last: good, Check: &runlog.Check{Good: true, Ended: *ago(60 * time.Hour)}}, m: verified, state: "overdue"},
+		"verified":               {st: mirrorStatus{Last: good, Check: &runlog.Check{Good: true, Level: "L1", Ended: *ago(30 * time.Hour)}}, m: verified, state: "ok", well: true},
+		"verified long ago":      {st: mirrorStatus{Last: good, Check: &runlog.Check{Good: true, Level: "L1", Ended: *ago(60 * time.Hour)}}, m: verified, state: "overdue"},
+		"never verified":         {st: mirrorStatus{Last: good, verifiable: *ago(60 * time.Hour)}, m: verified, state: "overdue"},
+		"not verified yet":       {st: mirrorStatus{Last: good, verifiable: *ago(30 * time.Hour)}, m: verified, state: "ok", well: true},
+		"not to be verified yet": {st: mirrorStatus{Last: good}, m: verified, state: "ok", well: true},
+		"verified better":        {st: mirrorStatus{Last: good, Check: &runlog.Check{Good: true, Level: "L4", Ended: *ago(time.Hour)}}, m: thoroughly, state: "ok", well: true},
+		"verified worse":         {st: mirrorStatus{Last: good, verifiable: *ago(60 * time.Hour), Check: &runlog.Check{Good: true, Level: "L1", Ended: *ago(time.Hour)}}, m: thoroughly, state: "overdue"},
+		"verified worse since":   {st: mirrorStatus{Last: good, verifiable: *ago(60 * time.Hour), Check: &runlog.Check{Good: true, Level: "L1", Ended: *ago(time.Hour), Levels: map[string]time.Time{"L2": *ago(30 * time.Hour)}}}, m: thoroughly, state: "ok", well: true},
 	} {
 		var inv drill.Inventory
 		inv.Spec.Mirrors = []drill.Mirror{{Name: "nightly", Daily: "02:30"}, {Name: "hand"}}

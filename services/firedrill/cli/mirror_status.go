@@ -34,8 +34,9 @@ at neither location and changes nothing, and works also while a run is under way
 It exits with 0 if all is well with the mirror, or with all of the inventory (without one:
 all that are listed): the last run that ended left nothing undone, no check has found drift
 that is still there as far as is known, the last verification could be made, nothing stands
-still, and what the mirror does by itself is not late by more than another interval. Else
-it exits with 1, and says why.`,
+still, what the mirror does by itself, verifications included, is not late by more than
+another interval, and the firedrill that is to run it answers. Else it exits with 1, and
+says why.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				return a.listMirrors(cmd.Context(), o)
@@ -125,6 +126,10 @@ type mirrorStatus struct {
 
 	// dir is where runs are remembered.
 	dir string
+	// lost is why the firedrill that runs it could not be asked.
+	lost error
+	// verifiable is since when it could have been verified by itself; zero if that is not known.
+	verifiable time.Time
 }
 
 // runningJSON is who has a mirror, since when, and how far a run is.
@@ -140,7 +145,11 @@ type runningJSON struct {
 }
 
 // fleetView is what a running firedrill knows of mirrors; nil where none runs.
-type fleetView struct{ s *session }
+type fleetView struct {
+	s *session
+	// lost is why one that is there could not be asked.
+	lost error
+}
 
 // fleetView joins a running firedrill, if there is one.
 func (a *app) fleetView(ctx context.Context) (v *fleetView, done func()) {
@@ -150,9 +159,9 @@ func (a *app) fleetView(ctx context.Context) (v *fleetView, done func()) {
 		return nil, func() {}
 	case err != nil:
 		fmt.Fprintf(a.Err, "firedrill: what a running firedrill knows is left out: %v\n", err)
-		return nil, func() {}
+		return &fleetView{lost: err}, func() {}
 	}
-	return &fleetView{s}, s.close
+	return &fleetView{s: s}, s.close
 }
 
 // look takes in what the fleet's events tell of a mirror that this machine may not know: of
@@ -184,16 +193,24 @@ func (v *fleetView) look(ctx context.Context, st *mirrorStatus, log *runlog.Log)
 
 // unchecked says why a comparison failed since the last that came to its end; "" if none did.
 func (v *fleetView) unchecked(ctx context.Context, st *mirrorStatus) (string, error) {
-	r, known, err := v.s.bus.LastMirrorEvent(ctx, st.Name, fleet.KindFailed)
-	var e fleet.Event
-	if err != nil || !known || json.Unmarshal(r.Data, &e) != nil || e.Do == "" || e.Do == drill.MirrorSync {
-		return "", err
+	var good, since time.Time
+	if st.Check != nil {
+		good = st.Check.Ended
+		since = good.Add(-clocksDiffer)
 	}
-	if st.Check != nil && st.Check.Ended.After(e.At) {
-		return "", nil
-	}
-	return fmt.Sprintf("%s %s failed: %s", clockTime(e.At), e.Do, e.Reason), nil
+	why := ""
+	err := v.s.bus.MirrorEventsSince(ctx, st.Name, fleet.KindFailed, since, func(r bus.Record) error {
+		var e fleet.Event
+		if json.Unmarshal(r.Data, &e) == nil && e.Do != "" && e.Do != drill.MirrorSync && !good.After(e.At) {
+			why = fmt.Sprintf("%s %s failed: %s", clockTime(e.At), e.Do, e.Reason)
+		}
+		return nil
+	})
+	return why, err
 }
+
+// clocksDiffer is by how much the clock of who compares may be ahead of the server's.
+const clocksDiffer = time.Hour
 
 // status gathers what is known; inv has the mirrors that it may have to wait for.
 func (s *subject) status(ctx context.Context, v *fleetView, inv drill.Inventory) (*mirrorStatus, error) {
@@ -208,7 +225,9 @@ func (s *subject) status(ctx context.Context, v *fleetView, inv drill.Inventory)
 		st.Mode = ""
 	}
 	log := &s.log
-	if v != nil && s.named {
+	if v != nil && v.lost != nil && s.named {
+		st.lost = fmt.Errorf("what a running firedrill knows of it could not be asked: %w", v.lost)
+	} else if v != nil && s.named {
 		var err error
 		if log, err = v.look(ctx, st, log); err != nil {
 			return nil, err
@@ -230,6 +249,11 @@ func (s *subject) status(ctx context.Context, v *fleetView, inv drill.Inventory)
 	// What was under way a moment ago may have ended.
 	if now, _, err := runlog.Read(s.dir()); err == nil && now.Newer(log) {
 		log = &now
+	}
+	if st.verifiable.Before(log.Since) {
+		st.verifiable = log.Since
+	} else if log.Since.IsZero() {
+		st.verifiable = time.Time{} // There was nothing yet to compare with.
 	}
 	st.Last, st.Success, st.Failure, st.Of = log.Last, log.Success, log.Failure, moved(s.Mirror, log.Mirror)
 	if busy != nil && st.Running == nil {
@@ -253,6 +277,11 @@ func (v *fleetView) plan(ctx context.Context, st *mirrorStatus, s *subject, inv 
 	if st.NextVerify, err = v.next(ctx, st, s.Mirror, drill.MirrorVerify); err != nil {
 		return err
 	}
+	verify, err := v.s.bus.MirrorTimes(ctx, bus.MirrorSchedule{Mirror: s.Name, What: drill.MirrorVerify})
+	if err != nil {
+		return err
+	}
+	st.verifiable = verify.Set
 	since, held, err := fleet.Held(ctx, v.s.bus, s.Mirror, s.env.Now())
 	if err != nil || !held || len(s.After) == 0 {
 		return err

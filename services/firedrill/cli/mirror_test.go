@@ -221,8 +221,9 @@ func TestADamagedLogStopsNothing(t *testing.T) {
 	}
 	const warning = "warning: read what the mirror's runs came to: "
 	w.has(w.run(0, "verify", w.from, w.to), warning, "the next run writes it anew", "dst: verified")
-	w.has(w.run(1, "status", w.from, w.to), warning)
-	w.has(w.run(0, "status"), warning)
+	// Nor is it known any more that all is well.
+	w.has(w.run(1, "status", w.from, w.to), warning, "not well      no run of it is known")
+	w.has(w.run(0, "status"), warning) // of which mirror it was nobody can tell
 	w.has(w.run(0, "sync", w.from, w.to), warning, "3 believed equal")
 	if after := w.run(0, "status", w.from, w.to); strings.Contains(after, "warning") {
 		t.Errorf("the run has not mended it: %s", after)

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"fmt"
 	"time"
 
@@ -23,6 +24,9 @@ func (st *mirrorStatus) judge(m drill.Mirror, inv drill.Inventory, now time.Time
 	default:
 		add("its last run: %s", past)
 	}
+	if st.lost != nil {
+		add("%v", st.lost)
+	}
 	if st.State == "stalled" {
 		add("its run stands still")
 	}
@@ -40,13 +44,32 @@ func (st *mirrorStatus) judge(m drill.Mirror, inv drill.Inventory, now time.Time
 			}
 		}
 	}
-	if c := m.Cadence(drill.MirrorVerify); st.Check != nil && c != (drill.Cadence{}) && now.Sub(st.Check.Ended) > patience(c, now) {
-		add("its verification is overdue: the last one ended %s ago (%s)", now.Sub(st.Check.Ended).Round(time.Second), st.VerifySchedule)
+	if late := st.unverified(m, now); late != "" {
+		add("its verification is overdue: %s (%s)", late, st.VerifySchedule)
 		if st.State == "ok" {
 			st.State = "overdue"
 		}
 	}
 	st.Well = len(st.Problems) == 0
+}
+
+// unverified says since when a mirror was not verified as its schedule asks for; "" if that is
+// in time, or there is no schedule. A comparison to a lower level is none, and without any it
+// counts from when there could have been one.
+func (st *mirrorStatus) unverified(m drill.Mirror, now time.Time) string {
+	c := m.Cadence(drill.MirrorVerify)
+	if (c == drill.Cadence{}) {
+		return ""
+	}
+	level := cmp.Or(m.Verify.Level, proof.L1.String())
+	last, words := st.Check.Reach(level), "the last one to "+level+" ended %s ago"
+	if last.IsZero() {
+		last, words = st.verifiable, "none to "+level+" has ended in the %s since it could"
+	}
+	if age := now.Sub(last); !last.IsZero() && age > patience(c, now) {
+		return fmt.Sprintf(words, age.Round(time.Second))
+	}
+	return ""
 }
 
 // latePatience is by how much what a mirror does by itself may be late besides: it takes its

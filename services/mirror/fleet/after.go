@@ -44,15 +44,35 @@ func (r *runner) history(ctx context.Context, m drill.Mirror) (*runlog.Log, erro
 	return log, nil
 }
 
-// ranSince reports whether a run of a mirror has ended since a time.
-func ranSince(ctx context.Context, b *bus.Bus, mirror string, since time.Time) (bool, error) {
+// ranSince gives when a run of a mirror ended last, since a time, that did what was due: one
+// of its schedule, however it ended, or another one that left nothing undone. It is zero if
+// none did.
+func ranSince(ctx context.Context, b *bus.Bus, mirror string, since time.Time) (last time.Time, err error) {
 	for _, kind := range Endings() {
-		last, known, err := b.LastMirrorEvent(ctx, mirror, kind)
-		if err != nil || known && last.Stored.After(since) {
-			return err == nil, err
+		err := b.MirrorEventsSince(ctx, mirror, kind, since, func(rec bus.Record) error {
+			var e Event
+			if json.Unmarshal(rec.Data, &e) == nil && e.didWhatWasDue() {
+				last = latest(last, rec.Stored)
+			}
+			return nil
+		})
+		if err != nil {
+			return last, err
 		}
 	}
-	return false, nil
+	return last, nil
+}
+
+// didWhatWasDue reports whether the end of a run is that of a sync that made the scheduled one
+// needless. Comparisons and dry runs end with the same kinds of events.
+func (e Event) didWhatWasDue() bool {
+	switch {
+	case e.Do != "" && e.Do != drill.MirrorSync, e.Outcome != nil:
+		return false
+	case e.By == Scheduler:
+		return true
+	}
+	return e.Result != nil && e.Result.Whole && !e.Result.DryRun
 }
 
 // Wait is a mirror that comes before another one, and why that one still waits for it.
@@ -122,7 +142,7 @@ func (r *runner) tellWaits(ctx context.Context, s scheduled, d due, waits []Wait
 	}
 	since := d.since.UTC()
 	e := Event{Mirror: s.Mirror, Do: s.What, By: s.who(), At: r.Env.Now().UTC(), Since: &since, Reason: WaitsWords(waits)}
-	if err := r.Bus.PublishMirrorEvent(ctx, s.Mirror, KindWaiting, d.id+"/"+e.Reason, e); err != nil {
+	if err := r.Bus.PublishMirrorEvent(ctx, s.Mirror, KindWaiting, fmt.Sprintf("held/%s/%d/%s", s.Mirror, d.after, e.Reason), e); err != nil {
 		return fmt.Errorf("mirror %s: tell that it waits: %w", s.Mirror, err)
 	}
 	return nil

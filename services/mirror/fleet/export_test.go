@@ -71,6 +71,11 @@ func Tend(ctx context.Context, c Config) error {
 	return errors.Join(errs...)
 }
 
+// FirstDue is when what a mirror does by itself was due first after it ran.
+func FirstDue(m drill.Mirror, t bus.MirrorTimes, ran time.Time) time.Time {
+	return scheduled{mirror: m, when: m.Cadence(drill.MirrorSync)}.firstDue(t, ran)
+}
+
 // OnTick takes a tick of the clock.
 func OnTick(ctx context.Context, c Config, m bus.Message) error {
 	return newRunner(c.complete()).onTick(ctx, m)

@@ -119,6 +119,8 @@ func spec(c drill.Cadence) string {
 type due struct {
 	since time.Time
 	id    string
+	// after is where the last request is stored.
+	after uint64
 }
 
 // catchUp asks for what is due and no tick asks for any more.
@@ -159,14 +161,33 @@ func (r *runner) due(ctx context.Context, s scheduled) (d due, is bool, err erro
 	at, missed := late(last.Stored)
 	switch {
 	case fresh && t.Set.After(last.Stored):
-		return due{t.Set, fmt.Sprintf("set/%s/%d", s.Mirror, t.SetSeq)}, true, nil
+		return due{t.Set, fmt.Sprintf("set/%s/%d", s.Mirror, t.SetSeq), last.Seq}, true, nil
 	case held && t.Ticked.After(last.Stored) && !s.again(last, t.Ticked):
-		ran, err := ranSince(ctx, r.Bus, s.Mirror, t.Ticked)
-		return due{t.Ticked, tickID(s.Mirror, t.TickSeq)}, !ran, err
+		ran, err := ranSince(ctx, r.Bus, s.Mirror, last.Stored)
+		if err != nil || ran.After(t.Ticked) {
+			return d, false, err
+		}
+		return due{s.firstDue(t, latest(last.Stored, ran)), tickID(s.Mirror, t.TickSeq), last.Seq}, true, nil
 	case missed:
-		return due{at, fmt.Sprintf("late/%s/%s/%d", s.Mirror, s.What, at.Unix())}, true, nil
+		return due{at, fmt.Sprintf("late/%s/%s/%d", s.Mirror, s.What, at.Unix()), last.Seq}, true, nil
 	}
 	return d, false, nil
+}
+
+// firstDue is when a schedule that has ticked since its last run was due first after that: of
+// ticks the server keeps the last one.
+func (s scheduled) firstDue(t bus.MirrorTimes, ran time.Time) time.Time {
+	every := s.when.Every.D()
+	switch {
+	case every > 0 && t.Set.After(ran):
+		return t.Set // as a new one is due at once
+	case every > 0:
+		return t.Ticked.Add(-t.Ticked.Sub(ran).Truncate(every))
+	}
+	if first := s.when.Next(latest(t.Set, ran)); first.Before(t.Ticked) {
+		return first
+	}
+	return t.Ticked
 }
 
 // latest is that of some times.
@@ -215,11 +236,14 @@ func (r *runner) onTick(ctx context.Context, m bus.Message) error {
 	if i < 0 {
 		return nil
 	}
+	if all[i].waits() {
+		return r.catchUp(ctx, all[i]) // It may have been due before.
+	}
 	last, _, err := r.Bus.MirrorRequested(ctx, all[i].who(), tick.Mirror)
 	if err != nil || all[i].again(last, m.Stored) {
 		return err
 	}
-	return r.askFor(ctx, all[i], due{m.Stored, tickID(tick.Mirror, m.Seq)})
+	return r.askFor(ctx, all[i], due{m.Stored, tickID(tick.Mirror, m.Seq), last.Seq})
 }
 
 // askFor asks for what is due, unless the one before of its kind is not worked off yet, by

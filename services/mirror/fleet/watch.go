@@ -175,7 +175,7 @@ func UnderWay(ctx context.Context, b *bus.Bus, mirror string) (last Event, seq u
 			last, seq = e, at
 		}
 	}
-	waits, at, err := lastTold(ctx, b, mirror, KindWaiting)
+	waits, at, err := lastWaiting(ctx, b, mirror)
 	switch begun := last.Run != "" && !ended[last.Run]; {
 	case err != nil:
 		return Event{}, 0, err
@@ -185,6 +185,22 @@ func UnderWay(ctx context.Context, b *bus.Bus, mirror string) (last Event, seq u
 		return waits, at, nil
 	}
 	return Event{}, 0, nil
+}
+
+// lastWaiting is the last event of a run that waits; the zero Event if that was too long ago.
+// What is due and not asked for yet waits without a run, beside it.
+func lastWaiting(ctx context.Context, b *bus.Bus, mirror string) (last Event, seq uint64, err error) {
+	err = b.MirrorEventsSince(ctx, mirror, KindWaiting, time.Now().Add(-silent), func(r bus.Record) error {
+		var e Event
+		if err := json.Unmarshal(r.Data, &e); err != nil {
+			return fmt.Errorf("read what is told of its run: %w", err)
+		}
+		if e.Run != "" {
+			last, seq = e, r.Seq
+		}
+		return nil
+	})
+	return last, seq, err
 }
 
 // lastTold is the last event of a kind; the zero Event if that was too long ago for a run

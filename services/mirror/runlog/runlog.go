@@ -35,6 +35,8 @@ type Log struct {
 	Failure *Run `json:"failure,omitempty"`
 	// Check is the last comparison with what is remembered that came to its end.
 	Check *Check `json:"check,omitempty"`
+	// Since is when the first run ended that left nothing to be done.
+	Since time.Time `json:"since,omitzero"`
 }
 
 // Check is what a comparison came to.
@@ -52,6 +54,50 @@ type Check struct {
 	Good    bool     `json:"good"`
 	Differs bool     `json:"differs,omitempty"`
 	Sides   []string `json:"sides"`
+	// Levels is when a comparison that asked for a level ended last, this one's included.
+	Levels map[string]time.Time `json:"levels,omitempty"`
+}
+
+// Reach is when a comparison ended last that asked for a level, or for a higher one; zero if
+// none is known. It may be called of nil.
+func (c *Check) Reach(level string) (last time.Time) {
+	if c == nil {
+		return last
+	}
+	if c.Level >= level {
+		last = c.Ended
+	}
+	for l, at := range c.Levels {
+		if l >= level && at.After(last) {
+			last = at
+		}
+	}
+	return last
+}
+
+// with is the comparison with what is known of those before it, which may be nil.
+func (c Check) with(before *Check) *Check {
+	levels := map[string]time.Time{}
+	for _, level := range drill.MirrorLevels {
+		for _, at := range []time.Time{c.exactly(level), before.exactly(level)} {
+			if at.After(levels[level]) {
+				levels[level] = at
+			}
+		}
+	}
+	c.Levels = levels
+	return &c
+}
+
+// exactly is Reach of no higher level.
+func (c *Check) exactly(level string) time.Time {
+	switch {
+	case c == nil:
+		return time.Time{}
+	case c.Level == level:
+		return c.Ended
+	}
+	return c.Levels[level]
 }
 
 // CheckOf is a comparison that came to its end, which somebody has asked for.
@@ -63,12 +109,18 @@ func CheckOf(c job.Compared, by string, at time.Time) Check {
 	return out
 }
 
-// Later is the comparison of two that ended later; nil is earlier than any.
+// Later is the comparison of two that ended later, with the levels of both; nil is earlier
+// than any.
 func (c *Check) Later(than *Check) *Check {
-	if c == nil || than != nil && than.Ended.After(c.Ended) {
+	switch {
+	case c == nil:
 		return than
+	case than == nil:
+		return c
+	case than.Ended.After(c.Ended):
+		return than.with(c)
 	}
-	return c
+	return c.with(than)
 }
 
 // Newer reports whether a log tells of a later run than another one, or of the end of one
@@ -220,6 +272,11 @@ func End(dir string, m drill.Mirror, res job.Result, err error, at time.Time) er
 		l.Mirror = m
 	}
 	if l.Last.Whole {
+		if l.Since.IsZero() && l.Success != nil {
+			l.Since = l.Success.Ended // as who ran before did not note it
+		} else if l.Since.IsZero() {
+			l.Since = l.Last.Ended
+		}
 		l.Success = l.Last
 	} else {
 		l.Failure = l.Last
@@ -237,7 +294,7 @@ func Checked(dir string, c Check) error {
 	case err != nil:
 		return err
 	}
-	l.Check = &c
+	l.Check = c.with(l.Check)
 	return write(dir, l)
 }
 

@@ -208,3 +208,34 @@ func TestWhichLogTellsMore(t *testing.T) {
 		}
 	}
 }
+
+// A later comparison to a lower level hides no other one, and since when there is something to
+// compare with stays.
+func TestALogKnowsWhenEachLevelWasReached(t *testing.T) {
+	dir := t.TempDir()
+	m := drill.Mirror{From: "dir:/a", To: "dir:/b"}
+	for i := range 3 {
+		if err := errors.Join(runlog.Begin(dir, m, "me", at(10*i)), runlog.End(dir, m, job.Result{}, nil, at(10*i+1))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i, level := range []string{"L3", "L2", "L1"} {
+		if err := runlog.Checked(dir, runlog.Check{What: "verify", Level: level, Ended: at(100 + i)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	l := read(t, dir)
+	if !l.Since.Equal(at(1)) {
+		t.Errorf("since %s", l.Since)
+	}
+	c := l.Check.Later(&runlog.Check{Level: "L3", Ended: at(50)})
+	c = (&runlog.Check{Level: "L4", Ended: at(51)}).Later(c)
+	for level, want := range map[string]int{"L1": 102, "L2": 101, "L3": 100, "L4": 51} {
+		if got := c.Reach(level); !got.Equal(at(want)) {
+			t.Errorf("%s: %s, want %s", level, got, at(want))
+		}
+	}
+	if c = nil; !c.Reach("L1").IsZero() {
+		t.Error("of nothing a level is reached")
+	}
+}
