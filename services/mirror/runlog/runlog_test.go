@@ -198,7 +198,9 @@ func TestTheLastComparisonIsKeptBesideTheRuns(t *testing.T) {
 
 func TestWhichLogTellsMore(t *testing.T) {
 	at := time.Unix(1000, 0)
-	log := func(began, ended time.Time) *runlog.Log { return &runlog.Log{Last: &runlog.Run{Began: began, Ended: ended}} }
+	log := func(began, ended time.Time) *runlog.Log {
+		return &runlog.Log{Last: &runlog.Run{Began: began, Ended: ended}}
+	}
 	none, first, under, ended := &runlog.Log{}, log(at, at.Add(1)), log(at.Add(2), time.Time{}), log(at.Add(2), at.Add(3))
 	for i, older := range []*runlog.Log{nil, none, first, under, ended} {
 		for j, newer := range []*runlog.Log{nil, none, first, under, ended} {
