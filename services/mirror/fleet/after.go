@@ -168,6 +168,11 @@ func (r *runner) followers(ctx context.Context, mirror string) {
 func Held(ctx context.Context, b *bus.Bus, m drill.Mirror, now time.Time) (since time.Time, is bool, err error) {
 	r := &runner{Config: Config{Bus: b}}
 	r.Env.Now = func() time.Time { return now }
-	d, is, err := r.due(ctx, scheduled{bus.MirrorSchedule{Mirror: m.Name, What: drill.MirrorSync}, m, m.Cadence(drill.MirrorSync)})
+	s := scheduled{bus.MirrorSchedule{Mirror: m.Name, What: drill.MirrorSync}, m, m.Cadence(drill.MirrorSync)}
+	t, err := b.MirrorTimes(ctx, s.MirrorSchedule)
+	if err != nil {
+		return since, false, err
+	}
+	d, is, err := r.due(ctx, s, t)
 	return d.since, is, err
 }

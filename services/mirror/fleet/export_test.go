@@ -63,12 +63,19 @@ func Pending(ctx context.Context, c Config, who, mirror string) (bool, error) {
 
 // Tend sees once to all that the mirrors of an inventory do by themselves.
 func Tend(ctx context.Context, c Config) error {
-	r := newRunner(c.complete())
-	var errs []error
-	for _, s := range r.scheduled() {
-		errs = append(errs, r.tend(ctx, s, map[bus.MirrorSchedule]bool{}))
+	return Tender(c)(ctx)
+}
+
+// Tender gives what sees to that again and again, as one process does.
+func Tender(c Config) func(context.Context) error {
+	r, told := newRunner(c.complete()), map[bus.MirrorSchedule]bool{}
+	return func(ctx context.Context) error {
+		var errs []error
+		for _, s := range r.scheduled() {
+			errs = append(errs, r.tend(ctx, s, told))
+		}
+		return errors.Join(errs...)
 	}
-	return errors.Join(errs...)
 }
 
 // FirstDue is when what a mirror does by itself was due first after it ran.

@@ -95,15 +95,26 @@ func (r *runner) warn(ctx context.Context, text string, args ...any) {
 	}
 }
 
-// tend sees to one schedule: until the server is told of it, and then to what is due.
+// tend sees to one schedule: until the server is told of it, again where somebody else has
+// taken it away, and then to what is due. One that says something else is another process's,
+// which has a newer inventory: it stays.
 func (r *runner) tend(ctx context.Context, s scheduled, told map[bus.MirrorSchedule]bool) error {
-	if !told[s.MirrorSchedule] {
+	t, err := r.Bus.MirrorTimes(ctx, s.MirrorSchedule)
+	if err != nil {
+		return err
+	}
+	if lost := told[s.MirrorSchedule] && t.Spec == ""; lost || !told[s.MirrorSchedule] {
 		if err := r.Bus.ScheduleMirror(ctx, s.MirrorSchedule, spec(s.when), s.when.Zone); err != nil {
 			return err
 		}
-		told[s.MirrorSchedule] = true
+		if told[s.MirrorSchedule] = true; lost {
+			r.warn(ctx, "a mirror's schedule was taken away, and is set again: give all mirror processes the same inventory", "mirror", s.Mirror, "what", s.What)
+		}
+		if t, err = r.Bus.MirrorTimes(ctx, s.MirrorSchedule); err != nil {
+			return err
+		}
 	}
-	return r.catchUp(ctx, s)
+	return r.catchUpBy(ctx, s, t)
 }
 
 // spec is a cadence as NATS writes it.
@@ -125,7 +136,16 @@ type due struct {
 
 // catchUp asks for what is due and no tick asks for any more.
 func (r *runner) catchUp(ctx context.Context, s scheduled) error {
-	d, is, err := r.due(ctx, s)
+	t, err := r.Bus.MirrorTimes(ctx, s.MirrorSchedule)
+	if err != nil {
+		return err
+	}
+	return r.catchUpBy(ctx, s, t)
+}
+
+// catchUpBy is catchUp by what the server knows of the schedule.
+func (r *runner) catchUpBy(ctx context.Context, s scheduled, t bus.MirrorTimes) error {
+	d, is, err := r.due(ctx, s, t)
 	if err != nil || !is {
 		return err
 	}
@@ -141,10 +161,9 @@ func (r *runner) catchUp(ctx context.Context, s scheduled) error {
 // due finds what is due without a tick that has just come: the first run of a schedule that
 // is new or another one now, what the server has missed while it was down or clocks were put
 // forward, and what waits for other mirrors.
-func (r *runner) due(ctx context.Context, s scheduled) (d due, is bool, err error) {
-	t, err := r.Bus.MirrorTimes(ctx, s.MirrorSchedule)
-	if err != nil || t.Spec == "" {
-		return d, false, err
+func (r *runner) due(ctx context.Context, s scheduled, t bus.MirrorTimes) (d due, is bool, err error) {
+	if t.Spec == "" {
+		return d, false, nil
 	}
 	late := func(asked time.Time) (time.Time, bool) {
 		at := s.when.Next(latest(t.Set, t.Ticked, asked))

@@ -2,7 +2,9 @@ package fleet_test
 
 import (
 	"errors"
+	"log/slog"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -171,4 +173,31 @@ func TestADayHasOneRun(t *testing.T) {
 	if at := w.requested(fleet.Scheduler, "out"); at <= first {
 		t.Error("the next day has none")
 	}
+}
+
+// A schedule that another process takes away is set again; one that says something else stays.
+func TestAScheduleThatIsTakenAwayIsSetAgain(t *testing.T) {
+	w := newWorld(t, drill.Mirror{Name: "out", From: "dir:DIR/src", To: "dir:DIR/dst", Every: event.Duration(time.Hour)})
+	c := w.config()
+	var log lines
+	c.Log = slog.New(slog.NewTextHandler(&log, nil))
+	tend, out := fleet.Tender(c), bus.MirrorSchedule{Mirror: "out", What: drill.MirrorSync}
+	is := func(want string) {
+		t.Helper()
+		must(t, tend(t.Context()))
+		if at, err := w.me.MirrorTimes(t.Context(), out); err != nil || at.Spec != want {
+			t.Errorf("it is scheduled %q, %v, want %q", at.Spec, err, want)
+		}
+	}
+	is("@every 1h0m0s")
+	must(t, w.me.KeepMirrorSchedules(t.Context(), func(bus.MirrorSchedule) bool { return false }))
+	if strings.Contains(log.String(), "taken away") {
+		t.Errorf("logged %s", &log)
+	}
+	is("@every 1h0m0s")
+	if !strings.Contains(log.String(), "a mirror's schedule was taken away, and is set again") {
+		t.Errorf("logged %s", &log)
+	}
+	must(t, w.me.ScheduleMirror(t.Context(), out, "@every 2h0m0s", ""))
+	is("@every 2h0m0s")
 }
