@@ -190,8 +190,8 @@ func TestMirrorRestoreRefusesWhatItCannotDo(t *testing.T) {
 	}
 }
 
-// A dry run writes to neither side, and needs no leave to.
-func TestMirrorRestoreDryRunOnlyLooks(t *testing.T) {
+// A dry run ends as the restore would.
+func TestMirrorRestoreDryRunAsksWhetherItMayWrite(t *testing.T) {
 	w, inventory := keptWorld(t)
 	dst := filepath.Join(w.dir, "dst")
 	err := errors.Join(syscall.Mount(dst, dst, "", syscall.MS_BIND, ""), syscall.Mount("", dst, "", syscall.MS_BIND|syscall.MS_REMOUNT|syscall.MS_RDONLY, ""))
@@ -203,7 +203,7 @@ func TestMirrorRestoreDryRunOnlyLooks(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	w.has(w.run(0, "restore", "--dry-run", "--all", "--inventory", inventory, "m"), "3 entries (4 B) would be restored")
+	w.has(w.run(255, "restore", "--dry-run", "--all", "--inventory", inventory, "m"), "read-only")
 	w.has(w.run(255, "restore", "--all", "--inventory", inventory, "m"), "read-only")
 }
 
