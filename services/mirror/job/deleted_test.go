@@ -131,17 +131,7 @@ func (w *world) asTheManifestSays() {
 // Files are deleted by mistake, too few of them for any guard. rclone and mc make the copy
 // lose them as well; here they are listed, and come back as they were on both sides.
 func TestWhatWasDeletedComesBack(t *testing.T) {
-	for name, c := range map[string]struct {
-		mode             string
-		bucket, versions bool
-	}{
-		"a directory":              {drill.MirrorMirror, false, false},
-		"a bucket":                 {drill.MirrorMirror, true, false},
-		"a bucket with versions":   {drill.MirrorMirror, true, true},
-		"two directories":          {drill.MirrorTwoWay, false, false},
-		"a directory and a bucket": {drill.MirrorTwoWay, true, false},
-		"a directory and versions": {drill.MirrorTwoWay, true, true},
-	} {
+	for name, c := range trashes {
 		t.Run(name, func(t *testing.T) {
 			w, _ := keepsDeleted(t, c.mode, c.bucket, c.versions)
 			w.writeReports()
