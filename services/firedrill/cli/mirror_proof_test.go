@@ -129,7 +129,11 @@ func TestTheStatesOfAMirror(t *testing.T) {
 		well  bool
 	}{
 		"waits":                  {st: mirrorStatus{Running: &runningJSON{Waits: "another one"}, Last: good, Success: good}, state: "waiting", well: true},
-		"waits behind a failure": {st: mirrorStatus{Running: &runningJSON{Waits: "another one"}, Last: &ended, Failure: &ended}, state: "waiting"},
+		"waits behind a failure": {st: mirrorStatus{Running: &runningJSON{Waits: "another one"}, Last: with(func(r *runlog.Run) { r.Failed = true })}, state: "failed"},
+		"waits, and has drifted": {st: mirrorStatus{Running: &runningJSON{Waits: "another one"}, Last: good, Check: found("L1")}, state: "drift"},
+		"waits for the first":    {st: mirrorStatus{Running: &runningJSON{Waits: "another one"}}, state: "waiting"},
+		"its process is gone":    {st: mirrorStatus{Running: &runningJSON{Silent: ago(0)}, Last: good, Success: good}, state: "interrupted"},
+		"gone while it waited":   {st: mirrorStatus{Running: &runningJSON{Silent: ago(0), Waits: "another one"}, Last: good, Success: good}, state: "interrupted"},
 		"stands still":           {st: mirrorStatus{Running: &runningJSON{Progress: &fleet.Progress{StillSeconds: 900}}, Last: &runlog.Run{}, Success: good}, state: "stalled"},
 		"runs":                   {st: mirrorStatus{Running: &runningJSON{Progress: &fleet.Progress{}}, Last: &runlog.Run{}, Success: good}, state: "running", well: true},
 		"runs first":             {st: mirrorStatus{Running: &runningJSON{Progress: &fleet.Progress{}}, Last: &runlog.Run{}}, state: "running"},
@@ -152,7 +156,7 @@ func TestTheStatesOfAMirror(t *testing.T) {
 		"in time":                {st: mirrorStatus{Last: began(2 * time.Hour), Success: began(2 * time.Hour)}, m: hourly, state: "ok", well: true},
 		"late":                   {st: mirrorStatus{Last: began(3 * time.Hour), Success: began(3 * time.Hour)}, m: hourly, state: "overdue"},
 		"late and runs":          {st: mirrorStatus{Last: &runlog.Run{}, Success: began(3 * time.Hour), Running: &runningJSON{}}, m: hourly, state: "running", well: true},
-		"late and waits":         {st: mirrorStatus{Last: began(3 * time.Hour), Success: began(3 * time.Hour), Running: &runningJSON{Waits: "another one"}}, m: hourly, state: "waiting"},
+		"late and waits":         {st: mirrorStatus{Last: began(3 * time.Hour), Success: began(3 * time.Hour), Running: &runningJSON{Waits: "another one"}}, m: hourly, state: "overdue"},
 		"after a nightly one":    {st: mirrorStatus{Last: began(3 * time.Hour), Success: began(3 * time.Hour)}, m: drill.Mirror{Every: hourly.Every, After: []string{"nightly"}}, state: "ok", well: true},
 		"after one by hand":      {st: mirrorStatus{Last: began(999 * time.Hour), Success: began(999 * time.Hour)}, m: drill.Mirror{Every: hourly.Every, After: []string{"hand"}}, state: "ok", well: true},
 		"verified":               {st: mirrorStatus{Last: good, Check: &runlog.Check{Good: true, Level: "L1", Ended: *ago(30 * time.Hour)}}, m: verified, state: "ok", well: true},

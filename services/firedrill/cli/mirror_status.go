@@ -89,10 +89,10 @@ type mirrorStatus struct {
 	// Mode is left out where nothing is known of the mirror.
 	Mode   string   `json:"mode,omitempty"`
 	Filter []string `json:"filter,omitempty"`
-	// State is never, waiting (a run waits for others), running, stalled (it stands still),
-	// ok, drift (a check has found that a side is not what the last run left), overdue (what
-	// it does by itself is late), undone (a run left something undone), failed, cancelled or
-	// interrupted.
+	// State is never, waiting (all is well, or it never ran, and a run waits for others),
+	// running, stalled (it stands still), ok, drift (a check has found that a side is not what
+	// the last run left), overdue (what it does by itself is late), undone (a run left something
+	// undone), failed, cancelled or interrupted (its process is gone).
 	State string `json:"state"`
 	// Well says that nothing of it calls for anybody, Problems what does.
 	Well     bool     `json:"well"`
@@ -142,6 +142,9 @@ type runningJSON struct {
 	Progress *fleet.Progress `json:"progress,omitempty"`
 	// Waits says what a run waits for, which Since is then when it began to wait.
 	Waits string `json:"waits,omitempty"`
+	// Silent is since when nothing is heard of it, where its process is gone: nobody works on
+	// it until its request is handed out again.
+	Silent *time.Time `json:"silentSince,omitempty"`
 }
 
 // fleetView is what a running firedrill knows of mirrors; nil where none runs.
@@ -178,17 +181,35 @@ func (v *fleetView) look(ctx context.Context, st *mirrorStatus, log *runlog.Log)
 	if st.Unchecked, err = v.unchecked(ctx, st); err != nil {
 		return nil, err
 	}
-	e, _, err := fleet.UnderWay(ctx, v.s.bus, st.Name)
-	if err != nil || e.Run == "" {
-		return log, err
+	u, err := fleet.UnderWay(ctx, v.s.bus, st.Name)
+	if err == nil && u.Last.Run != "" {
+		st.Running, err = v.running(ctx, st.Name, u)
 	}
-	st.Running = &runningJSON{Since: e.At, By: e.By, Do: e.Do, Progress: e.Progress}
-	if e.Since != nil {
-		st.Running.Since, st.Running.Waits = *e.Since, e.Reason
-	} else if started, known, err := v.s.bus.LastMirrorEvent(ctx, st.Name, fleet.KindStarted); err == nil && known {
-		st.Running.Since = started.Stored
+	return log, err
+}
+
+// running tells of a run of the fleet.
+func (v *fleetView) running(ctx context.Context, mirror string, u fleet.Underway) (*runningJSON, error) {
+	e := u.Last
+	r := &runningJSON{Since: u.Began, By: e.By, Do: e.Do, Progress: e.Progress}
+	if u.Gone {
+		r.Silent = &e.At
 	}
-	return log, nil
+	switch {
+	case e.Since != nil:
+		r.Since, r.Waits = *e.Since, e.Reason
+	case u.Began.IsZero():
+		r.Since = e.At // it has not come so far, as a mount does not answer, or began long ago
+		started, known, err := v.s.bus.LastMirrorEvent(ctx, mirror, fleet.KindStarted)
+		if err != nil {
+			return nil, err
+		}
+		var began fleet.Event
+		if known && json.Unmarshal(started.Data, &began) == nil && began.Run == e.Run {
+			r.Since = began.At
+		}
+	}
+	return r, nil
 }
 
 // unchecked says why a comparison failed since the last that came to its end; "" if none did.
@@ -256,7 +277,7 @@ func (s *subject) status(ctx context.Context, v *fleetView, inv drill.Inventory)
 		st.verifiable = time.Time{} // There was nothing yet to compare with.
 	}
 	st.Last, st.Success, st.Failure, st.Of = log.Last, log.Success, log.Failure, moved(s.Mirror, log.Mirror)
-	if busy != nil && st.Running == nil {
+	if busy != nil && (st.Running == nil || st.Running.Silent != nil) {
 		st.Running = &runningJSON{Since: busy.Since}
 		if log.Last != nil && log.Last.Ended.IsZero() {
 			st.Running.By = log.Last.By

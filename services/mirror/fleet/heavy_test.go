@@ -136,8 +136,8 @@ func TestARunThatLastsIsHeavy(t *testing.T) {
 	if e, _ := two.await("small", 0, fleet.KindFinished); !e.Result.Whole {
 		t.Errorf("it came to %+v", e.Result)
 	}
-	if e, _, err := fleet.UnderWay(t.Context(), two.me, "two"); err != nil || e.Since == nil || e.Progress == nil || e.Progress.DoneActions != 0 {
-		t.Errorf("under way: %+v, %v", e, err)
+	if u, err := fleet.UnderWay(t.Context(), two.me, "two"); err != nil || u.Last.Since == nil || u.Last.Progress == nil || u.Last.Progress.DoneActions != 0 {
+		t.Errorf("under way: %+v, %v", u, err)
 	}
 	if left, err := os.ReadDir(filepath.Join(two.dir, "dst")); err != nil || len(left) > 0 {
 		t.Errorf("it has written %v, %v", left, err)
