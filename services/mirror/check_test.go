@@ -29,7 +29,7 @@ func TestCheckNamesTheFieldTheValueAndTheFix(t *testing.T) {
 		{"from", "dir:a", "absolute", func(m *drill.Mirror) { m.From = "dir:a" }},
 		{"from", "", "no user or password", func(m *drill.Mirror) { m.From = "s3+https://me:secret@h/bucket" }},
 		{"to", "s3:leb/bucket", "it has lab, far", func(m *drill.Mirror) { m.To = "s3:leb/bucket" }},
-		{"to", "s3:lab/b", "3 to 255", func(m *drill.Mirror) { m.To = "s3:lab/b" }},
+		{"to", "s3:lab/b", `the bucket's name "b" is too short`, func(m *drill.Mirror) { m.To = "s3:lab/b" }},
 		{"to", "dir:/a/b", "within each other", func(m *drill.Mirror) { m.To = "dir:/a/b" }},
 		{"to", "zfs:a", "mount point", func(m *drill.Mirror) { m.To = "zfs:a" }},
 		{"from", "zfs:a", "mount point", func(m *drill.Mirror) { m.From, m.Mode = "zfs:a", drill.MirrorTwoWay }},
