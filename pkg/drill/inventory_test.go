@@ -143,6 +143,11 @@ func mirrorOf(text string) string {
 	return "{apiVersion: firedrill/v1, kind: Inventory, spec: {mirrors: [{name: m, from: dir:/a, " + to + text + "}]}}"
 }
 
+// storeOf is an inventory with a store.
+func storeOf(text string) string {
+	return "{apiVersion: firedrill/v1, kind: Inventory, spec: {stores: [{name: s, " + text + "}]}}"
+}
+
 func TestBadInventories(t *testing.T) {
 	for text, want := range map[string]string{
 		"":   "1:1: the text is empty: begin it with apiVersion: firedrill/v1",
@@ -153,27 +158,52 @@ func TestBadInventories(t *testing.T) {
 		"{apiVersion: firedrill/v1, kind: Inventory, spec: {guards: {maxParts: -1}}}":                                                        `spec.guards.maxParts: "-1"`,
 		"{apiVersion: firedrill/v1, kind: Inventory, spec: {targets: [{name: a, driver: x, config: {password: hunter2}}]}}":                  "spec.targets[0].config.password: a drill never holds a secret",
 		"{apiVersion: firedrill/v1, kind: Inventory, spec: {targets: [{name: a, driver: x, config: {}}, {name: a, driver: x, config: {}}]}}": `spec.targets[1].name: "a": another target has this name`,
-		mirrorOf("deletes: {most: -5}"):                                    `spec.mirrors[0].deletes.most: "-5"`,
-		mirrorOf("deletes: {scans: -1}"):                                   `spec.mirrors[0].deletes.scans: "-1"`,
-		mirrorOf("deletes: {mostPercent: -1}"):                             `spec.mirrors[0].deletes.mostPercent: "-1"`,
-		mirrorOf("stalled: -1m"):                                           `spec.mirrors[0].stalled: "-1m`,
-		mirrorOf("check: maybe, every: 1h"):                                `spec.mirrors[0].check: "maybe": this must be auto, state, listing or audit`,
-		mirrorOf("check: listing"):                                         `spec.mirrors[0].check: "listing": this is for the runs that the mirror makes by itself, and it makes none`,
-		mirrorOf("every: 1h, daily: \"04:00\""):                            `spec.mirrors[0].daily: "04:00": there is every already`,
-		mirrorOf("verify: {}"):                                             `spec.mirrors[0].verify: say when`,
-		mirrorOf("verify: {level: L2}"):                                    `spec.mirrors[0].verify: say when`,
-		mirrorOf("verify: {level: L5, every: 1h}"):                         `spec.mirrors[0].verify.level: "L5": this must be L1, L2, L3 or L4`,
-		mirrorOf("verify: {every: 1ms}"):                                   `spec.mirrors[0].verify.every: "1ms": this must lie between`,
-		mirrorOf("verify: {daily: \"4:00\"}"):                              `spec.mirrors[0].verify.daily: "4:00": this is a time of day, such as 02:30`,
-		mirrorOf("verify: {every: 1h, daily: \"04:00\"}"):                  `spec.mirrors[0].verify.daily: "04:00": there is every already`,
-		mirrorOf("snapshots: {}, verify: {every: 1h}"):                     `spec.mirrors[0].verify: what is brought over as snapshots`,
-		mirrorOf("bytesPerSecond: -1"):                                     `spec.mirrors[0].bytesPerSecond: "-1"`,
-		mirrorOf("to: s3+https://h/bucket"):                                "spec.mirrors[0].to: \"s3+https://h/bucket\": an inventory names its servers",
-		mirrorOf("to: s3+https://me:secret@h/bucket"):                      "spec.mirrors[0].to: an inventory names its servers",
-		mirrorOf("keepDeleted: -1h"):                                       `spec.mirrors[0].keepDeleted: "-1h`,
-		mirrorOf("permissions: [{match: x, files: \"0640\", side: both}]"): `spec.mirrors[0].permissions[0].side: "both": this must be source or destination`,
-		mirrorOf("permissions: [{match: x, side: source}]"):                `spec.mirrors[0].permissions[0]: "x": the rule changes nothing`,
-		mirrorOf("keepDeleted: 1ms"):                                       `spec.mirrors[0].keepDeleted: "1ms`,
+		mirrorOf("deletes: {most: -5}"):                                                        `spec.mirrors[0].deletes.most: "-5"`,
+		mirrorOf("deletes: {scans: -1}"):                                                       `spec.mirrors[0].deletes.scans: "-1"`,
+		mirrorOf("deletes: {mostPercent: -1}"):                                                 `spec.mirrors[0].deletes.mostPercent: "-1"`,
+		mirrorOf("stalled: -1m"):                                                               `spec.mirrors[0].stalled: "-1m`,
+		mirrorOf("check: maybe, every: 1h"):                                                    `spec.mirrors[0].check: "maybe": this must be auto, state, listing or audit`,
+		mirrorOf("check: listing"):                                                             `spec.mirrors[0].check: "listing": this is for the runs that the mirror makes by itself, and it makes none`,
+		mirrorOf("every: 1h, daily: \"04:00\""):                                                `spec.mirrors[0].daily: "04:00": there is every already`,
+		mirrorOf("verify: {}"):                                                                 `spec.mirrors[0].verify: say when`,
+		mirrorOf("verify: {level: L2}"):                                                        `spec.mirrors[0].verify: say when`,
+		mirrorOf("verify: {level: L5, every: 1h}"):                                             `spec.mirrors[0].verify.level: "L5": this must be L1, L2, L3 or L4`,
+		mirrorOf("verify: {every: 1ms}"):                                                       `spec.mirrors[0].verify.every: "1ms": this must lie between`,
+		mirrorOf("verify: {daily: \"4:00\"}"):                                                  `spec.mirrors[0].verify.daily: "4:00": this is a time of day, such as 02:30`,
+		mirrorOf("verify: {every: 1h, daily: \"04:00\"}"):                                      `spec.mirrors[0].verify.daily: "04:00": there is every already`,
+		mirrorOf("snapshots: {}, verify: {every: 1h}"):                                         `spec.mirrors[0].verify: what is brought over as snapshots`,
+		mirrorOf("bytesPerSecond: -1"):                                                         `spec.mirrors[0].bytesPerSecond: "-1"`,
+		mirrorOf("to: s3+https://h/bucket"):                                                    "spec.mirrors[0].to: \"s3+https://h/bucket\": an inventory names its servers",
+		mirrorOf("to: s3+https://me:secret@h/bucket"):                                          "spec.mirrors[0].to: an inventory names its servers",
+		mirrorOf("keepDeleted: -1h"):                                                           `spec.mirrors[0].keepDeleted: "-1h`,
+		mirrorOf("permissions: [{match: x, files: \"0640\", side: both}]"):                     `spec.mirrors[0].permissions[0].side: "both": this must be source or destination`,
+		mirrorOf("permissions: [{match: x, side: source}]"):                                    `spec.mirrors[0].permissions[0]: "x": the rule changes nothing`,
+		mirrorOf("permissions: [{match: x, dirs: \"0600\"}]"):                                  `spec.mirrors[0].permissions[0].dirs: "0600": nobody could enter a directory without x: write "0700"`,
+		mirrorOf("permissions: [{match: x, dirs: \"2664\"}]"):                                  `permissions[0].dirs: "2664": nobody could enter a directory without x: write "2775"`,
+		mirrorOf("permissions: [{match: x, dirs: \"000\"}]"):                                   `permissions[0].dirs: "000": nobody could enter a directory without x: write "0100"`,
+		mirrorOf("permissions: [{match: x, files: \"2644\"}]"):                                 `permissions[0].files: "2644": setgid means nothing on a file that its group may not run; it is for dirs: write "0644"`,
+		mirrorOf("permissions: [{match: x, files: \"4644\"}]"):                                 `permissions[0].files: "4644": setuid means nothing`,
+		mirrorOf("permissions: [{match: x, files: \"1644\"}]"):                                 `permissions[0].files: "1644": the sticky bit means nothing on a file; it is for dirs: write "0644"`,
+		mirrorOf("permissions: [{match: x, files: \"0888\"}]"):                                 `permissions[0].files: "0888": this is a mode in octal`,
+		mirrorOf("permissions: [{match: x, owner: inherit}]"):                                  `permissions[0].owner: "inherit": only groups are inherited (group: inherit): write the user's name`,
+		mirrorOf("permissions: [{match: x, owner: \"-1\"}]"):                                   `permissions[0].owner: "-1": this is no user's number: write 0 to 4294967294, or a name`,
+		mirrorOf("permissions: [{match: x, group: \"4294967295\"}]"):                           `permissions[0].group: "4294967295": this is no group's number`,
+		mirrorOf("permissions: [{match: x, files: 0644}]"):                                     `permissions[0].files: "0644": this must be text, not a number: put it into quotes`,
+		mirrorOf("permissions: [{match: x, owner: -1}]"):                                       `permissions[0].owner: "-1": this must be text, not a number: put it into quotes`,
+		storeOf("endpoint: \"https://h:9000/?x=y\""):                                           `spec.stores[0].endpoint: "https://h:9000/?x=y": this must end after the server's name and port: write https://h:9000, as nothing is asked`,
+		storeOf("endpoint: \"https://h:9000?\""):                                               `spec.stores[0].endpoint: "https://h:9000?": this must end after`,
+		storeOf("endpoint: \"https://h:9000/#a\""):                                             `spec.stores[0].endpoint: "https://h:9000/#a": this must end after`,
+		storeOf("endpoint: \"https://h:9000/bucket\""):                                         `spec.stores[0].endpoint: "https://h:9000/bucket": this must end after the server's name and port: a bucket`,
+		storeOf("endpoint: \"https://\""):                                                      `spec.stores[0].endpoint: "https://": this must be the server's URL`,
+		storeOf("endpoint: \"https://h:nine\""):                                                `spec.stores[0].endpoint: "https://h:nine": this must be the server's URL`,
+		storeOf("endpoint: \"https://a:hunter2@h\""):                                           `spec.stores[0].endpoint: a URL here never holds a user or password`,
+		storeOf("endpoint: \"https://h/?token=hunter2\""):                                      `spec.stores[0].endpoint: a URL here never holds a user or password`,
+		storeOf("endpoint: \"https://h\", accessKey: {env: A}, secretKey: hunter2"):            `spec.stores[0].secretKey: the secret itself never stands here: say where it is found, {env: NAME} or {file: PATH}`,
+		storeOf("endpoint: \"https://h\", secretKey: {env: A}, accessKey: hunter2"):            `spec.stores[0].accessKey: the secret itself never stands here`,
+		storeOf("endpoint: \"https://h\", secretKey: {env: A}, accessKey: {envv: A}"):          `spec.stores[0].accessKey.envv: there is no such field here: did you mean "env"?`,
+		storeOf("endpoint: \"https://h\", secretKey: {env: A}, accessKey: {}"):                 `spec.stores[0].accessKey: say where it is found: either {env: NAME} or {file: PATH}`,
+		storeOf("endpoint: \"https://h\", secretKey: {env: A}, accessKey: {env: A, file: /b}"): `spec.stores[0].accessKey: say where it is found`,
+		mirrorOf("keepDeleted: 1ms"):                                                           `spec.mirrors[0].keepDeleted: "1ms`,
 	} {
 		_, err := drill.ParseInventory([]byte(text))
 		if err == nil || !strings.Contains(err.Error(), want) {
@@ -181,6 +211,9 @@ func TestBadInventories(t *testing.T) {
 		}
 		if err != nil && strings.Contains(err.Error(), "hunter2") {
 			t.Error("a secret is quoted")
+		}
+		if ps := drill.AsProblems(err); len(ps) > 1 && (strings.Contains(text, "permissions") || strings.Contains(text, "stores")) {
+			t.Errorf("%s: one mistake is %d problems: %v", text, len(ps), err)
 		}
 	}
 }

@@ -2,7 +2,10 @@ package drill
 
 import (
 	"fmt"
+	"math"
+	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -213,22 +216,31 @@ func (c *checker) checkStores(ss []Store) {
 	c.unique("spec.stores", "store", namesOf(ss, func(s Store) string { return s.Name }))
 	for i, s := range ss {
 		at := fmt.Sprintf("spec.stores[%d]", i)
-		if !strings.HasPrefix(s.Endpoint, "https://") && !strings.HasPrefix(s.Endpoint, "http://") {
-			c.add(at+".endpoint", s.Endpoint, "this must be the server's URL, such as https://s3.example:9000")
-		} else if _, rest, _ := strings.Cut(s.Endpoint, "://"); strings.ContainsAny(strings.TrimSuffix(rest, "/"), "/?#") && !holdsSecret(s.Endpoint) {
-			c.add(at+".endpoint", s.Endpoint, "this must end after the server's name and port: a bucket and folders in it are part of a mirror's from and to, such as s3:"+s.Name+"/bucket/folder")
-		}
-		if holdsSecret(s.Endpoint) {
-			c.add(at+".endpoint", "", "a URL here never holds a user or password: use accessKey and secretKey")
-		}
-		if (s.AccessKey == nil) != (s.SecretKey == nil) {
+		c.checkEndpoint(at+".endpoint", s)
+		if (s.AccessKey == nil) != (s.SecretKey == nil) && !c.below(at+".accessKey") && !c.below(at+".secretKey") {
 			c.add(at, s.Name, "give both accessKey and secretKey, or neither")
 		}
 		for field, ref := range map[string]*SecretSource{"accessKey": s.AccessKey, "secretKey": s.SecretKey} {
-			if ref != nil && (ref.Env == "") == (ref.File == "") {
-				c.add(at+"."+field, "", "say where it is found: either env or file")
+			if ref != nil && (ref.Env == "") == (ref.File == "") && !c.below(at+"."+field) {
+				c.add(at+"."+field, "", "say where it is found: either {env: NAME} or {file: PATH}")
 			}
 		}
+	}
+}
+
+func (c *checker) checkEndpoint(at string, s Store) {
+	if holdsSecret(s.Endpoint) {
+		c.add(at, "", "a URL here never holds a user or password: use accessKey and secretKey")
+		return
+	}
+	u, err := url.Parse(s.Endpoint)
+	switch {
+	case err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Hostname() == "" || u.User != nil:
+		c.add(at, s.Endpoint, "this must be the server's URL, such as https://s3.example:9000")
+	case strings.ContainsAny(s.Endpoint, "?#"):
+		c.add(at, s.Endpoint, fmt.Sprintf("this must end after the server's name and port: write %s://%s, as nothing is asked of a server with ? or #", u.Scheme, u.Host))
+	case u.Path != "" && u.Path != "/":
+		c.add(at, s.Endpoint, "this must end after the server's name and port: a bucket and folders in it are part of a mirror's from and to, such as s3:"+s.Name+"/bucket/folder")
 	}
 }
 
@@ -309,13 +321,59 @@ func (c *checker) checkPermission(at string, p Permission) {
 	if p.Match == "" {
 		c.add(at+".match", "", "say which names the rule is for, such as **")
 	}
-	for field, mode := range map[string]string{"files": p.Files, "dirs": p.Dirs} {
-		if mode != "" && !isMode(mode) {
-			c.add(at+"."+field, mode, "this is a mode in octal, such as \"0640\"")
+	c.checkMode(at+".files", p.Files, ofFile)
+	c.checkMode(at+".dirs", p.Dirs, ofDir)
+	c.checkOwner(at+".owner", p.Owner, "user")
+	c.checkOwner(at+".group", p.Group, "group")
+	if p.Owner == GroupInherit {
+		c.add(at+".owner", p.Owner, "only groups are inherited (group: inherit): write the user's name or number, or leave it out")
+	}
+	if p.Files+p.Dirs+p.Owner+p.Group == "" && !c.below(at) {
+		c.add(at, p.Match, "the rule changes nothing: give files, dirs, owner or group")
+	}
+}
+
+// checkMode notes what is no mode, or one that sense gives another instead of.
+func (c *checker) checkMode(at, mode string, sense func(uint64) (uint64, string)) {
+	switch n, err := strconv.ParseUint(mode, 8, 12); {
+	case mode == "":
+	case !isMode(mode) || err != nil:
+		c.add(at, mode, "this is a mode in octal, such as \"0640\"")
+	default:
+		if better, why := sense(n); why != "" {
+			c.addf(at, mode, "%s: write \"%04o\"", why, better)
 		}
 	}
-	if p.Files+p.Dirs+p.Owner+p.Group == "" {
-		c.add(at, p.Match, "the rule changes nothing: give files, dirs, owner or group")
+}
+
+// ofFile and ofDir say why a file, or a directory, is not to have a mode, and which one was
+// probably meant.
+func ofFile(mode uint64) (better uint64, why string) {
+	switch {
+	case mode&0o4100 == 0o4000:
+		return mode &^ 0o4000, "setuid means nothing on a file that its owner may not run"
+	case mode&0o2010 == 0o2000:
+		return mode &^ 0o2000, "setgid means nothing on a file that its group may not run; it is for dirs"
+	case mode&0o1000 != 0:
+		return mode &^ 0o1000, "the sticky bit means nothing on a file; it is for dirs"
+	}
+	return mode, ""
+}
+
+func ofDir(mode uint64) (better uint64, why string) {
+	if mode&0o111 == 0 {
+		return mode | mode&0o444>>2 | 0o100, "nobody could enter a directory without x"
+	}
+	return mode, ""
+}
+
+// checkOwner notes numbers that no user and no group has.
+func (c *checker) checkOwner(at, who, what string) {
+	if strings.Trim(strings.TrimPrefix(who, "-"), "0123456789") != "" || who == "" || who == "-" {
+		return
+	}
+	if n, err := strconv.ParseUint(who, 10, 32); err != nil || n == math.MaxUint32 {
+		c.addf(at, who, "this is no %s's number: write 0 to %d, or a name", what, uint32(math.MaxUint32-1))
 	}
 }
 

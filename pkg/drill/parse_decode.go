@@ -24,6 +24,7 @@ type decoder struct{ *findings }
 var (
 	durationType = reflect.TypeFor[event.Duration]()
 	rawType      = reflect.TypeFor[json.RawMessage]()
+	secretType   = reflect.TypeFor[SecretSource]()
 )
 
 // otherKind notes a document that is another of firedrill's kinds than the wanted
@@ -91,6 +92,10 @@ func (d *decoder) kind(n *yaml.Node, path string, want yaml.Kind, name string) b
 }
 
 func (d *decoder) structure(n *yaml.Node, path string, v reflect.Value) {
+	if v.Type() == secretType && n.Kind == yaml.ScalarNode {
+		d.add(path, "", "the secret itself never stands here: say where it is found, {env: NAME} or {file: PATH}")
+		return
+	}
 	if !d.kind(n, path, yaml.MappingNode, "a mapping") {
 		return
 	}

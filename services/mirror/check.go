@@ -4,9 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/firedrill/firedrill/pkg/drill"
+	"github.com/firedrill/firedrill/services/mirror/entry"
 	"github.com/firedrill/firedrill/services/mirror/job"
 	"github.com/firedrill/firedrill/services/mirror/location"
 	"github.com/firedrill/firedrill/services/mirror/plan/filter"
@@ -24,7 +26,24 @@ func CheckInventory(inv drill.Inventory) []drill.Problem {
 			out = append(out, p)
 		}
 	}
-	return append(out, againstEachOther(inv.Spec.Mirrors)...)
+	out = append(out, againstEachOther(inv.Spec.Mirrors)...)
+	sure, _ := disputes(inv.Spec.Mirrors)
+	return append(out, sure...)
+}
+
+// Doubts finds what of a valid inventory may not be what was meant, or may go wrong: it
+// depends on what there is in the mirrors' places. The fields are those of the inventory.
+func Doubts(inv drill.Inventory) []drill.Problem {
+	_, out := disputes(inv.Spec.Mirrors)
+	for i, m := range inv.Spec.Mirrors {
+		for k, p := range m.Permissions {
+			if mode, err := strconv.ParseUint(p.Files, 8, 12); err == nil && mode&0o6000 != 0 {
+				out = append(out, drill.Problem{Field: fmt.Sprintf("spec.mirrors[%d].permissions[%d].files", i, k), Value: p.Files,
+					Fix: fmt.Sprintf("who runs a file that %q names, runs it as its owner or its group (setuid, setgid): if that is meant for directories only, write it in dirs", p.Match)})
+			}
+		}
+	}
+	return out
 }
 
 // copies reports whether a mirror is a copy.
@@ -128,9 +147,7 @@ func Check(m drill.Mirror, stores []drill.Store) []drill.Problem {
 	}
 	c.filter(m.Filter)
 	for i, p := range m.Permissions {
-		if _, err := filter.Parse([]string{"- " + p.Match}); err != nil {
-			c.rule(fmt.Sprintf("permissions[%d].match", i), p.Match, err)
-		}
+		c.permission(fmt.Sprintf("permissions[%d]", i), p)
 	}
 	if !okFrom || !okTo {
 		return c.problems
@@ -188,6 +205,24 @@ func (c *checking) filter(rules []string) {
 		if _, err := filter.Parse([]string{r}); err != nil {
 			c.rule(field, r, err)
 		}
+	}
+}
+
+// permission finds what of a rule for permissions would never do anything.
+func (c *checking) permission(at string, p drill.Permission) {
+	if p.Match != strings.TrimSpace(p.Match) {
+		c.add(at+".match", p.Match, "blanks at its ends are no part of a pattern: leave them out, or write [ ] for one that the name has")
+		return
+	}
+	match, err := filter.Parse([]string{"- " + p.Match})
+	if err != nil {
+		c.rule(at+".match", p.Match, err)
+		return
+	}
+	paths, _ := filter.Samples(maxSamples, filter.Placed{Filter: match})
+	ofDir := func(path string) bool { return !match.Match(path, entry.Dir) }
+	if p.Dirs != "" && !slices.ContainsFunc(paths, ofDir) {
+		c.add(at+".dirs", p.Dirs, fmt.Sprintf("%q is no pattern for directories, which end with / or **: write %q, leave this out, or give directories a rule of their own", p.Match, p.Match+"/"))
 	}
 }
 

@@ -29,7 +29,7 @@ func TestCheckNamesTheFieldTheValueAndTheFix(t *testing.T) {
 		{"from", "dir:a", "absolute", func(m *drill.Mirror) { m.From = "dir:a" }},
 		{"from", "", "no user or password", func(m *drill.Mirror) { m.From = "s3+https://me:secret@h/bucket" }},
 		{"to", "s3:leb/bucket", "it has lab, far", func(m *drill.Mirror) { m.To = "s3:leb/bucket" }},
-		{"to", "s3:lab/b", "3 to 255", func(m *drill.Mirror) { m.To = "s3:lab/b" }},
+		{"to", "s3:lab/b", `the bucket's name "b" is too short`, func(m *drill.Mirror) { m.To = "s3:lab/b" }},
 		{"to", "dir:/a/b", "within each other", func(m *drill.Mirror) { m.To = "dir:/a/b" }},
 		{"to", "zfs:a", "mount point", func(m *drill.Mirror) { m.To = "zfs:a" }},
 		{"from", "zfs:a", "mount point", func(m *drill.Mirror) { m.From, m.Mode = "zfs:a", drill.MirrorTwoWay }},
@@ -44,6 +44,13 @@ func TestCheckNamesTheFieldTheValueAndTheFix(t *testing.T) {
 		{"filter[1]", "- [x", "close it with ]", func(m *drill.Mirror) { m.Filter = []string{"+ a", "- [x"} }},
 		{"filter[0]", " ", "empty", func(m *drill.Mirror) { m.Filter = []string{" "} }},
 		{"permissions[0].match", "[", "close it with ]", func(m *drill.Mirror) { m.To, m.Permissions = "dir:/b", []drill.Permission{{Match: "["}} }},
+		{"permissions[0].match", "/a/../b", `no path holds the name ".."`, func(m *drill.Mirror) { m.To, m.Permissions = "dir:/b", []drill.Permission{{Match: "/a/../b"}} }},
+		{"permissions[0].match", "//", "single slashes", func(m *drill.Mirror) { m.To, m.Permissions = "dir:/b", []drill.Permission{{Match: "//"}} }},
+		{"permissions[0].match", "a ", "write [ ]", func(m *drill.Mirror) { m.To, m.Permissions = "dir:/b", []drill.Permission{{Match: "a "}} }},
+		{"permissions[0].dirs", "0755", `write "*.sh/"`, func(m *drill.Mirror) {
+			m.To, m.Permissions = "dir:/b", []drill.Permission{{Match: "*.sh", Dirs: "0755"}}
+		}},
+		{"filter[0]", "- ./a", `no path holds the name "."`, func(m *drill.Mirror) { m.Filter = []string{"- ./a"} }},
 		{"permissions", "", "a bucket has none", func(m *drill.Mirror) { m.Permissions = []drill.Permission{{Match: "x"}} }},
 		{"snapshots.keep", "yearly=1", "hourly, daily", func(m *drill.Mirror) {
 			m.From, m.Filter, m.Snapshots = "zfs:a", nil, &drill.MirrorSnapshots{Keep: "yearly=1"}

@@ -114,8 +114,8 @@ func parseConfig(raw json.RawMessage) (Config, error) {
 }
 
 func (c Config) check(p *strict.Problems) {
-	if u, err := neturl.Parse(c.Endpoint); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" {
-		p.Add("endpoint", "", "give http://host:port or https://host:port, without a user or a path")
+	if u, err := neturl.Parse(c.Endpoint); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil || strings.Trim(u.Path, "/") != "" || strings.ContainsAny(c.Endpoint, "?#") {
+		p.Add("endpoint", "", "give http://host:port or https://host:port, without a user, a path or a query")
 	}
 	if c.CAFile != "" {
 		p.Absolute("caFile", c.CAFile)

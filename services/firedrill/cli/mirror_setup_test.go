@@ -172,6 +172,8 @@ func TestAPlaceThatIsNotThere(t *testing.T) {
 		return mirrored(t, state, want, "sync", "dir:"+from, "dir:"+to)
 	}
 	told(t, sync(run.Crash, from+"-missing", to), "cannot open \""+from+"-missing\": no such file or directory: mount what should be there, or see whether the name is right; else make it")
+	told(t, sync(run.Crash, file, to), fmt.Sprintf("open the source: %q is no directory, and only whole directories are mirrored: name the one that it lies in, %q, and leave the rest out by a filter, %q and %q", file, filepath.Dir(file), "+ /a", "- **"))
+	told(t, sync(run.Crash, from, file), fmt.Sprintf("open the destination: %q is no directory, and only whole directories are mirrored: name another directory", file))
 	told(t, sync(run.Crash, from, file+"/x/y"), "not a directory: what lies at \""+file+"/x/y\", or above it, is no directory: name another destination")
 	told(t, sync(run.Crash, from, "/proc/x/y"), `cannot make the directory "/proc/x/y": no such file or directory: mount what should be at /proc, make the directory by hand, or name one elsewhere`)
 	sync(run.OK, from, to)

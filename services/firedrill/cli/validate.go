@@ -22,7 +22,8 @@ the running firedrill; one that brings everything itself is checked here. What
 would keep a valid drill from being run right now is said too: a running firedrill
 whose inventory does not allow it, a halt, or a drill that was left. So is what an
 inventory's stores and mirrors name and this machine does not have: secrets, users and
-groups. Whether the secrets of targets are there is seen when a drill is planned.`,
+groups; and rules for permissions of two mirrors that contradict each other if there is
+a file that both are for. Whether the secrets of targets are there is seen when a drill is planned.`,
 		RunE: func(cmd *cobra.Command, files []string) error {
 			bad := 0
 			for _, f := range files {
@@ -85,7 +86,7 @@ func (a *app) validate(ctx context.Context, path string) validated {
 		inv, v.err = drill.ReadInventory(raw, injector.Catalogue(a.registry), mirror.CheckInventory)
 		v.note = fmt.Sprintf(", an inventory (targets: %d, mirrors: %d)", len(inv.Spec.Targets), len(inv.Spec.Mirrors))
 		if v.err == nil {
-			v.caveats = missingHere(inv)
+			v.caveats = append(doubts(inv), missingHere(inv)...)
 		}
 	case drill.UndoKind:
 		var u drill.Undo
@@ -100,6 +101,14 @@ func (a *app) validate(ctx context.Context, path string) validated {
 		v.err = fmt.Errorf("%s: %w", path, v.err)
 	}
 	return v
+}
+
+// doubts says what of an inventory depends on what there is in its mirrors' places.
+func doubts(inv drill.Inventory) (out []string) {
+	for _, p := range mirror.Doubts(inv) {
+		out = append(out, p.Error())
+	}
+	return out
 }
 
 // missingHere says what an inventory names and this machine does not have, and which of its

@@ -11,6 +11,7 @@ import (
 
 	"github.com/firedrill/firedrill/pkg/control"
 	"github.com/firedrill/firedrill/pkg/joined"
+	"github.com/firedrill/firedrill/services/mirror/plan"
 )
 
 // absent says what to do about a directory that is not there.
@@ -20,6 +21,15 @@ func (j *Job) absent(path string, err error) error {
 		advice = "it was there when the mirror last ran: mount it; if it was replaced on purpose, make it and run once with --accept-places"
 	}
 	return &adviceError{fmt.Sprintf("cannot open %q: %v: %s", path, joined.Reason(err), advice), err}
+}
+
+// noDirectory says what to do about a place that is no directory.
+func noDirectory(path string, side plan.Side) error {
+	advice := "name another directory"
+	if side == plan.Source {
+		advice = fmt.Sprintf("name the one that it lies in, %q, and leave the rest out by a filter, %q and %q", filepath.Dir(path), "+ /"+filepath.Base(path), "- **")
+	}
+	return &adviceError{fmt.Sprintf("%q is no directory, and only whole directories are mirrored: %s", path, advice), unix.ENOTDIR}
 }
 
 // unmade says what to do about a destination that could not be made.

@@ -286,7 +286,9 @@ func (j *Job) open(ctx context.Context, side plan.Side, can access) (place.Place
 		return p, nil
 	}
 	path := l.Path
-	switch _, err := os.Stat(path); {
+	switch st, err := os.Stat(path); {
+	case err == nil && !st.IsDir():
+		return nil, noDirectory(path, side)
 	case side == plan.Dest && errors.Is(err, unix.ENOTDIR):
 		return nil, unmade(path, err)
 	case !errors.Is(err, fs.ErrNotExist):

@@ -98,7 +98,7 @@ func unruled(m drill.Mirror, from, to location.Location) (out []ruleless) {
 		case plan.Side(side) == plan.Dest && m.Overwrite == drill.OverwriteUnedited:
 			u.why, u.fix = "they change what was edited, too, which overwrite: unedited is to leave alone", "leave one of them out"
 		case m.Mode == drill.MirrorTwoWay:
-			u.why, u.fix = "two sides cannot both be told", "leave them out, or mirror one way"
+			u.why, u.fix = "what is set on one side a two-way mirror carries to the other like any edit", "leave permissions out, or mirror one way (mode copy or mirror)"
 		case at.IsBucket() && plan.Side(side) == plan.Source:
 			u.why, u.fix = "a bucket has none", "leave them out, or write side: destination for the directory that is mirrored into"
 		case at.IsBucket():

@@ -90,9 +90,8 @@ func Parse(s string) (Location, error) {
 		return parseDataset(s, rest)
 	case S3:
 		store, rest, _ := strings.Cut(rest, "/")
-		bucket, _, _ := strings.Cut(rest, "/")
-		if !storePattern().MatchString(store) || !isBucket(bucket) {
-			return Location{}, fault(s, "write s3:store/bucket/prefix with the name of a store in the inventory, or s3+https://host:port/bucket/prefix; a bucket's name has "+bucketName)
+		if !storePattern().MatchString(store) {
+			return Location{}, fault(s, fmt.Sprintf("%q is no name of a store: write s3:store/bucket/prefix with one that the inventory has, or s3+https://host:port/bucket/prefix", store))
 		}
 		return parseBucket(s, Location{Scheme: S3, Store: store}, rest)
 	case S3HTTP, S3HTTPS:
@@ -128,15 +127,21 @@ var (
 
 const alphanumeric = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
 
-// bucketName says what isBucket asks for.
-const bucketName = "3 to 255 letters, digits, dots, dashes and underscores"
-
-// isBucket reports whether S3 takes a bucket's name, with the longer and looser names of
-// old buckets and MinIO's. As a pattern, {2,254} of them, it takes longer to compile
-// than the rest of a command's start.
-func isBucket(name string) bool {
-	return len(name) >= 3 && len(name) <= 255 &&
-		strings.Contains(alphanumeric, name[:1]) && strings.Trim(name, alphanumeric+"._-") == ""
+// noBucket says why S3 does not take a bucket's name; "" if it does, as it does the longer and
+// looser names of old buckets and MinIO's. As a pattern, {2,254} of them, it takes longer to
+// compile than the rest of a command's start.
+func noBucket(name string) string {
+	switch n := len(name); {
+	case n == 0:
+		return "the bucket is missing: write its name after the store or the server, as in s3:store/bucket/prefix or s3+https://host:port/bucket/prefix"
+	case n < 3:
+		return fmt.Sprintf("the bucket's name %q is too short: it must have 3 to 255 characters", name)
+	case n > 255:
+		return fmt.Sprintf("the bucket's name has %d characters: it must have 3 to 255", n)
+	case strings.Trim(name, alphanumeric+"._-") != "" || !strings.Contains(alphanumeric, name[:1]):
+		return fmt.Sprintf("the bucket's name %q has other characters than letters, digits, dots, dashes and underscores, or does not begin with a letter or digit: write it as the store lists it", name)
+	}
+	return ""
 }
 
 func parseDataset(s, name string) (Location, error) {
@@ -163,8 +168,8 @@ func parseURL(s string) (Location, error) {
 
 func parseBucket(s string, l Location, rest string) (Location, error) {
 	bucket, prefix, _ := strings.Cut(rest, "/")
-	if !isBucket(bucket) {
-		return Location{}, fault(s, fmt.Sprintf("%q is no bucket's name: it has "+bucketName, bucket))
+	if why := noBucket(bucket); why != "" {
+		return Location{}, fault(s, why)
 	}
 	prefix = strings.TrimSuffix(prefix, "/")
 	if prefix != "" && (path.Clean("/"+prefix) != "/"+prefix) {

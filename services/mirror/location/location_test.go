@@ -39,6 +39,26 @@ func TestParseRefuses(t *testing.T) {
 	}
 }
 
+// The cause comes first.
+func TestParseSaysWhatIsWrong(t *testing.T) {
+	for in, want := range map[string]string{
+		"s3:store/b":                           `the bucket's name "b" is too short: it must have 3 to 255 characters`,
+		"s3:store/" + strings.Repeat("b", 256): `the bucket's name has 256 characters`,
+		"s3:store":                             `the bucket is missing: write its name`,
+		"s3:Store/bucket":                      `"Store" is no name of a store: write s3:store/bucket/prefix`,
+		"s3:store/-bucket":                     `the bucket's name "-bucket" has other characters than letters`,
+		"s3:store/my bucket/x":                 `the bucket's name "my bucket" has other characters`,
+		"s3+https://h:9000/":                   `the bucket is missing`,
+		"s3+https://h:9000/ab":                 `the bucket's name "ab" is too short`,
+		"s3+https://h:9000/?x=y":               `it must hold no ? and no #`,
+	} {
+		var e *location.SyntaxError
+		if _, err := location.Parse(in); !errors.As(err, &e) || !strings.HasPrefix(e.Fix, want) {
+			t.Errorf("Parse(%q): %v", in, err)
+		}
+	}
+}
+
 func TestErrorsHoldNoPassword(t *testing.T) {
 	for _, in := range []string{"s3+https://user:hunter2@host/bucket", "s3+https://user:hunter2@host:x/bucket"} {
 		if _, err := location.Parse(in); err == nil || strings.Contains(err.Error(), "hunter2") {

@@ -2,6 +2,7 @@ package filter_test
 
 import (
 	"errors"
+	"fmt"
 	"regexp"
 	"slices"
 	"strings"
@@ -42,6 +43,7 @@ func TestMatch(t *testing.T) {
 		{"- /d/x/\n+ /d/**\n- **", "d/ d/y d/y/z d/y/", "d/x/ d/x/y e e/", "the first rule decides"},
 		{"- **/x/**", "a/ a/b x/ x/y", "a/x/ a/x/y", "the slash behind ** is one, as in rclone"},
 		{"- /\xff*", "\xfe", "\xff \xff\xfe", "bytes that are no UTF-8"},
+		{"- ..?\n- .*x", "a ..", "... .ax", "names of dots"},
 		{"# comment\n; another\n\n  - a  ", "b", "a", "comments and blanks"},
 	} {
 		f := parse(t, strings.Split(c.rules, "\n")...)
@@ -70,6 +72,7 @@ func TestParseErrorsSayWhatToWrite(t *testing.T) {
 		"*.tmp": "sign", "-": "sign", "-x": "sign", "! x": "sign",
 		"- /": "pattern", "- //a": "pattern", "- a//b": "pattern", "- [a": "pattern", "- a]": "pattern", "- []": "pattern",
 		"- [z-a]": "pattern", "- [a/b]": "pattern", "- {a,b}": "pattern", `- a\`: "pattern",
+		"- /a/../b": "pattern", "- ./a": "pattern", "- a/.": "pattern", "- ../": "pattern", `- \.\.`: "pattern",
 		"+ " + strings.Repeat("x", 2000): "pattern",
 	} {
 		_, err := filter.Parse([]string{"- fine", line})
@@ -152,6 +155,48 @@ func TestADirectoryThatCanHoldNothingIsExcluded(t *testing.T) {
 	for dir, want := range map[string]bool{"data": true, "data/x": true, "data/x/keep": true, "data/x/other": false, "etc": false, "data/x/keep/y": false} {
 		if got := f.Match(dir, entry.Dir); got != want {
 			t.Errorf("Match(%q) = %v", dir, got)
+		}
+	}
+}
+
+// Whatever a path is to several patterns, one of the samples is just that.
+func TestSamplesStandForAllPaths(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		var filters []filter.Placed
+		for range rapid.IntRange(1, 3).Draw(t, "filters") {
+			filters = append(filters, filter.Placed{Filter: parse(t, "- "+patterns.Draw(t, "pattern")), Dir: rapid.SampledFrom([]string{"", "a", "b/ab"}).Draw(t, "dir")})
+		}
+		is := func(path string) (out string) {
+			for _, f := range filters {
+				full := strings.TrimPrefix(f.Dir+"/"+path, "/")
+				out += fmt.Sprint(f.Match(full, entry.File), f.Match(full, entry.Dir))
+			}
+			return out
+		}
+		samples, all := filter.Samples(10_000, filters...)
+		path := paths.Draw(t, "path")
+		if !all || !slices.ContainsFunc(samples, func(s string) bool { return is(s) == is(path) }) {
+			t.Fatalf("%q is %s to %+v, and none of %q is that", path, is(path), filters, samples)
+		}
+	})
+}
+
+// Samples are paths, and it is said where there are too many.
+func TestSamplesArePaths(t *testing.T) {
+	samples, all := filter.Samples(1000, filter.Placed{Filter: parse(t, "- .*", "- *.key", "- /a/b?/", "- [!a-y]/**")})
+	for _, s := range samples {
+		for name := range strings.SplitSeq(s, "/") {
+			if name == "" || name == "." || name == ".." || strings.ContainsRune(name, 0) {
+				t.Errorf("%q is among them", s)
+			}
+		}
+	}
+	if !all || !slices.Contains(samples, "0.key") {
+		t.Errorf("of all (%v) they are %q", all, samples)
+	}
+	for _, pattern := range []string{"- " + strings.Repeat("a?", 12) + "*b" + strings.Repeat("?", 12), "- \xff*"} {
+		if _, all := filter.Samples(1000, filter.Placed{Filter: parse(t, pattern)}); all {
+			t.Errorf("%q: it says that these are all", pattern)
 		}
 	}
 }

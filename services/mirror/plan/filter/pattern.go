@@ -82,6 +82,9 @@ func compile(text string) (pattern, *RuleError) {
 	if last := p.tokens[len(p.tokens)-1]; last.kind == literal && last.r == '/' {
 		p.tokens = append(p.tokens, token{kind: starStar})
 	}
+	if dots := p.dots(); dots != "" {
+		return bad("write the path as it is below the mirror's root", "no path holds the name %q", dots)
+	}
 	if len(p.tokens) > maxTokens {
 		return bad("write a shorter one", "it has %d characters, and at most %d can be matched", len(p.tokens), maxTokens)
 	}
@@ -94,6 +97,25 @@ func compile(text string) (pattern, *RuleError) {
 		}
 	}
 	return p, nil
+}
+
+// dots is a name of the pattern that no path has, "." or ".."; "" if there is none.
+func (p *pattern) dots() string {
+	name, plain := "", true
+	for i := 0; i <= len(p.tokens); i++ {
+		switch {
+		case i == len(p.tokens) || p.tokens[i].kind == literal && p.tokens[i].r == '/':
+			if plain && (name == "." || name == "..") {
+				return name
+			}
+			name, plain = "", true
+		case p.tokens[i].kind == literal:
+			name += string(p.tokens[i].r)
+		default:
+			plain = false
+		}
+	}
+	return ""
 }
 
 func nextToken(s string) (token, string, *RuleError) {
@@ -193,41 +215,42 @@ func (p *pattern) add(set *states, i int) {
 	}
 }
 
+// step goes on to the states reached by one more character. False means that there are none.
+func (p *pattern) step(set *states, r rune) (alive bool) {
+	var after states
+	for w := range len(p.tokens)/64 + 1 {
+		for b := set[w]; b != 0; b &= b - 1 {
+			i := w*64 + bits.TrailingZeros64(b)
+			if i == len(p.tokens) || !p.tokens[i].takes(r) {
+				continue
+			}
+			alive = true
+			if p.tokens[i].kind < star {
+				i++
+			}
+			p.add(&after, i)
+		}
+	}
+	if r == '/' && !p.anchored {
+		alive = true
+		p.add(&after, 0)
+	}
+	*set = after
+	return alive
+}
+
 // run consumes s and returns the states reached. False means that there are none.
 func (p *pattern) run(s string, dir bool) (set states, alive bool) {
 	p.add(&set, 0)
-	words := len(p.tokens)/64 + 1
-	step := func(r rune) {
-		var after states
-		alive = false
-		for w := range words {
-			for b := set[w]; b != 0; b &= b - 1 {
-				i := w*64 + bits.TrailingZeros64(b)
-				if i == len(p.tokens) || !p.tokens[i].takes(r) {
-					continue
-				}
-				alive = true
-				if p.tokens[i].kind < star {
-					i++
-				}
-				p.add(&after, i)
-			}
-		}
-		if r == '/' && !p.anchored {
-			alive = true
-			p.add(&after, 0)
-		}
-		set = after
-	}
 	for s != "" {
 		var r rune
 		r, s = next(s)
-		if step(r); !alive && p.anchored {
+		if alive = p.step(&set, r); !alive && p.anchored {
 			return set, false
 		}
 	}
 	if dir {
-		step('/')
+		alive = p.step(&set, '/')
 	}
 	return set, alive
 }
