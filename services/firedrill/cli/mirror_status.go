@@ -126,8 +126,9 @@ type mirrorStatus struct {
 
 	// dir is where runs are remembered.
 	dir string
-	// lost is why the firedrill that runs it could not be asked.
-	lost error
+	// lost is why the firedrill that runs it could not be asked, unread why what its runs came
+	// to could not be read as a whole.
+	lost, unread error
 	// verifiable is since when it could have been verified by itself; zero if that is not known.
 	verifiable time.Time
 }
@@ -237,7 +238,7 @@ const clocksDiffer = time.Hour
 func (s *subject) status(ctx context.Context, v *fleetView, inv drill.Inventory) (*mirrorStatus, error) {
 	st := &mirrorStatus{
 		Name: s.Name, From: s.From, To: s.To, Mode: modeOf(s.Mode), Filter: s.Filter, Check: s.log.Check,
-		Schedule: s.Cadence(drill.MirrorSync).String(), VerifySchedule: s.Cadence(drill.MirrorVerify).String(), dir: s.env.StateDir,
+		Schedule: s.Cadence(drill.MirrorSync).String(), VerifySchedule: s.Cadence(drill.MirrorVerify).String(), dir: s.env.StateDir, unread: s.unread,
 	}
 	if s.KeepDeleted > 0 {
 		st.KeepDeleted = s.KeepDeleted.String()
@@ -376,11 +377,11 @@ func (a *app) listMirrors(ctx context.Context, o *mirrorOptions) error {
 	}
 	v, done := a.fleetView(ctx)
 	defer done()
-	all, idle, err := a.subjects(env, inv)
+	all, idle, unread, err := a.subjects(env, inv)
 	if err != nil {
 		return failure(err)
 	}
-	list, well := []*mirrorStatus{}, true
+	list, well := []*mirrorStatus{}, !unread
 	for _, s := range all {
 		st, err := s.status(ctx, v, inv)
 		if err != nil {
@@ -413,26 +414,29 @@ func (a *app) listMirrors(ctx context.Context, o *mirrorOptions) error {
 }
 
 // subjects are the mirrors of an inventory, and those without a name that have left a
-// log; but for those, which it counts, of which no run ever got to work.
-func (a *app) subjects(env job.Env, inv drill.Inventory) (out []*subject, idle int, err error) {
+// log; but for those, which it counts, of which no run ever got to work. unread says that
+// there is a log of which it cannot be read whose it is.
+func (a *app) subjects(env job.Env, inv drill.Inventory) (out []*subject, idle int, unread bool, err error) {
 	for _, m := range inv.Spec.Mirrors {
 		s := &subject{Mirror: m, env: env, named: true}
-		s.log, _ = a.mirrorLog(s.dir())
+		s.log, _, s.unread = a.mirrorLog(s.dir())
 		out = append(out, s)
 	}
 	dirs, err := os.ReadDir(env.StateDir)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, 0, err
+		return nil, 0, false, err
 	}
 	for _, d := range dirs {
 		dir := filepath.Join(env.StateDir, d.Name())
-		switch l, known := a.mirrorLog(dir); {
+		switch l, known, err := a.mirrorLog(dir); {
+		case err != nil && !known:
+			unread = true // Of which mirror it is nobody can tell.
 		case !known || l.Mirror.Name != "":
 		case l.Last != nil && l.Last.Ended.IsZero() || runlog.Begun(dir):
-			out = append(out, &subject{Mirror: l.Mirror, env: env, log: l})
+			out = append(out, &subject{Mirror: l.Mirror, env: env, log: l, unread: err})
 		default:
 			idle++
 		}
 	}
-	return out, idle, nil
+	return out, idle, unread, nil
 }

@@ -208,7 +208,7 @@ func (a *app) noteBegin(s *subject, so job.SyncOptions, at time.Time) {
 		return
 	}
 	l, known, err := runlog.Read(s.dir())
-	if s.before, s.unread = nil, err != nil; known {
+	if s.before, s.unread = nil, err; known {
 		s.before = &l
 	}
 	if err := runlog.Begin(s.dir(), s.Mirror, requester(), at); err != nil {
@@ -221,7 +221,7 @@ func (a *app) noteEnd(s *subject, so job.SyncOptions, res job.Result, err error)
 		return
 	}
 	var nerr error
-	if !s.unread && refused(err) {
+	if s.unread == nil && refused(err) {
 		nerr = runlog.Refused(s.dir(), s.before)
 	} else {
 		nerr = runlog.End(s.dir(), s.Mirror, res, err, time.Now())

@@ -28,6 +28,9 @@ func (st *mirrorStatus) judge(m drill.Mirror, inv drill.Inventory, now time.Time
 	default:
 		add("its last run: %s", past)
 	}
+	if st.unread != nil {
+		add("%v", st.unread)
+	}
 	if st.lost != nil {
 		add("%v", st.lost)
 	}

@@ -187,8 +187,7 @@ func TestWhatHasEndedIsNotUnderWay(t *testing.T) {
 	is("7-x") // which has begun
 	tell("7-x", fleet.KindFinished)
 	is("9-x")
-	tell("9-y", fleet.KindStarted) // another try of it
-	tell("9-y", fleet.KindFailed)
+	tell("9-y", fleet.KindFailed) // another try of it
 	is("8-x")
 	tell("8-x", fleet.KindCancelled)
 	tell("5-x", fleet.KindStarted)

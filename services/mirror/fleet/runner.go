@@ -224,6 +224,29 @@ func (r *runner) answered(ctx context.Context, mirror string, m bus.Message) (bo
 	return false, nil
 }
 
+// untried counts the runs of a request whose processes were stopped or killed while they
+// waited, and that had begun nothing which could have been the reason.
+func (r *runner) untried(ctx context.Context, m bus.Message) (n int, err error) {
+	asked, err := bus.ReadMirrorRequest(m.Subject)
+	if err != nil {
+		return 0, nil // which the next try will say
+	}
+	waits := map[string]bool{}
+	err = r.Bus.MirrorEventsSince(ctx, asked.Mirror, "*", m.Stored, func(rec bus.Record) error {
+		var e Event
+		if json.Unmarshal(rec.Data, &e) == nil && strings.HasPrefix(e.Run, runOf(m.Seq)) {
+			waits[e.Run] = e.Since != nil
+		}
+		return nil
+	})
+	for _, last := range waits {
+		if last {
+			n++
+		}
+	}
+	return n, err
+}
+
 // runOf begins the names of the runs that a request is answered with.
 func runOf(seq uint64) string { return strconv.FormatUint(seq, 10) + "-" }
 
@@ -303,7 +326,7 @@ func (r *runner) work(ctx context.Context, h *held, q *request, p *beats) *heavy
 		Locks: r.Env.Locks, By: job.Called(q.mirror), Long: r.Long,
 		Waits: func(first *machine.Head) {
 			h.slot.release() // Who waits is in nobody's way.
-			p.waits(first)
+			p.waits(ctx, first)
 		},
 		Unlocked: func(why error) {
 			r.Log.Warn("a run waits for no other heavy work of this machine: who is at it cannot be told", "mirror", q.event.Mirror, "run", q.event.Run, "error", why)

@@ -92,16 +92,9 @@ func (j *Job) Compare(ctx context.Context, c Comparison) (Compared, error) {
 		if err := c.Pass(ctx); err != nil {
 			return out, err
 		}
-		seen := c.Seen
-		c.Seen = func(side plan.Side, e entry.Entry) {
-			if seen != nil {
-				seen(side, e)
-			}
-			_ = c.Pass(ctx) // Once ctx ends no more is looked at.
-		}
 	}
 	if c.What == drill.MirrorAudit {
-		a, err := j.Audit(ctx, AuditOptions{Repair: c.Repair, RepairSource: c.RepairSource, Seen: c.Seen, Bytes: c.Bytes})
+		a, err := j.Audit(ctx, AuditOptions{Repair: c.Repair, RepairSource: c.RepairSource, Pass: c.Pass, Seen: c.Seen, Bytes: c.Bytes})
 		for _, v := range a.Sides {
 			if v.Place != "" { // else it was not come so far
 				out.Shown = append(out.Shown, v)
@@ -111,7 +104,7 @@ func (j *Job) Compare(ctx context.Context, c Comparison) (Compared, error) {
 		return out, err
 	}
 	var err error
-	out.Shown, err = j.VerifySides(ctx, c.Sides, VerifyOptions{Level: c.Level, Period: c.Period, Read: c.Read, Seen: c.Seen, Bytes: c.Bytes})
+	out.Shown, err = j.VerifySides(ctx, c.Sides, VerifyOptions{Level: c.Level, Period: c.Period, Read: c.Read, Pass: c.Pass, Seen: c.Seen, Bytes: c.Bytes})
 	return out, err
 }
 

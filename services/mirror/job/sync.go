@@ -270,6 +270,9 @@ type VerifyOptions struct {
 	// Read is how much is read at L3: the zero value is what the time since the last
 	// such call makes due.
 	Read verify.Amount
+	// Pass, if not nil, is asked before more is looked at, and returns once that may be, or
+	// with an error, which ends the look. It is called concurrently.
+	Pass func(ctx context.Context) error
 	// Seen is told of each entry that was looked at, by one goroutine at a time.
 	Seen func(plan.Side, entry.Entry)
 	// Bytes, if not nil, is told how many bytes were read, again and again and by several
@@ -341,7 +344,7 @@ func (j *Job) VerifySides(ctx context.Context, sides []plan.Side, o VerifyOption
 	for i, side := range sides {
 		c := verify.Check{
 			Place: j.places[side], Level: o.Level, Filter: j.filter(), Side: side, Parallel: o.Parallel,
-			Limit: limit, Known: j.known(side), Read: o.Bytes,
+			Limit: limit, Known: j.known(side), Pass: o.Pass, Read: o.Bytes,
 		}
 		if o.Seen != nil {
 			c.Seen = func(e entry.Entry) {
