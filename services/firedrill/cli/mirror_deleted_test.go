@@ -47,7 +47,7 @@ func TestMirrorRestoresWhatItDeleted(t *testing.T) {
 		t.Fatalf("%+v, %v", list, err)
 	}
 	run := list.Deleted[0].Run
-	w.has(w.run(0, "deleted", "--run", run, "--path", "nowhere", "--inventory", inventory, "m"), "nothing that was deleted")
+	w.has(w.run(1, "deleted", "--run", run, "--path", "d/b", "--path", "nowhere", "--inventory", inventory, "m"), `"d/b"`, fmt.Sprintf(`"nowhere": there is nothing that can be brought back that was deleted there by the run %q`, run))
 	w.has(w.run(0, "restore", "--dry-run", "--inventory", inventory, "m", "d/b"), `would      "d/"`, `would      "d/b"`, "2 entries (3 B) would be restored")
 	if _, err := os.Lstat(filepath.Join(w.dir, "src/d")); err == nil {
 		t.Fatal("a dry run brought it back")
@@ -91,6 +91,7 @@ func TestMirrorRestoreTakesPathsAsTheyArePrinted(t *testing.T) {
 		}
 	}
 	w.run(0, sync...)
+	dry := w.run(0, append(sync, "--dry-run")...)
 	w.run(0, sync...)
 	printed := map[string]string{}
 	for line := range strings.Lines(w.run(0, "deleted", w.from, w.to)) {
@@ -113,6 +114,7 @@ func TestMirrorRestoreTakesPathsAsTheyArePrinted(t *testing.T) {
 		}
 	}
 	for _, name := range odd {
+		w.has(dry, "delete     "+printed[name]+" on the destination")
 		w.has(w.run(0, "deleted", "--path", printed[name], w.from, w.to), "1 entry")
 		w.has(w.run(0, "restore", w.from, w.to, printed[name]), "restored   "+printed[name], "1 entry (")
 		for _, side := range []string{"src", "dst"} {
@@ -172,6 +174,15 @@ func TestMirrorRestoreRefusesWhatItCannotDo(t *testing.T) {
 		{254, in("restore", "m", "/"), `"/" is no path in a mirror`},
 		{254, in("deleted", "m", "--path", "a//b"), `--path: "a//b" is no path in a mirror`},
 		{254, in("deleted", "other"), "has none of that name"},
+		{1, in("deleted", "m", "--run", "NOPE"), `there is nothing that can be brought back that was deleted by the run "NOPE"`},
+		{1, in("deleted", "m", "--path", "nope"), `"nope": there is nothing that can be brought back that was deleted there`},
+		{1, in("deleted", "m", "--json", "--path", "nope"), `"nope\": there is nothing`},
+		{254, in("deleted", "m", "--path", `"new\qline"`), `--path: "\"new\\qline\"" is in double quotes, and not as`},
+		{254, in("restore", "m", `"new\qline"`), "copy it from there with its quotes, or leave them out"},
+		{254, []string{"prune", "--help"}, "firedrill mirror prune: there is no such command: use audit, cancel"},
+		{254, []string{"prune"}, "there is no such command"},
+		{0, []string{"--help"}, "Available Commands"},
+		{0, []string{"deleted", "nope", "--help"}, "List what runs have deleted"},
 		{254, in("sync", "m", "--keep-deleted", "1h"), `mirror "m" is described in`},
 		{254, []string{"sync", w.from, w.to, "--keep-deleted", "1h"}, "a copy deletes nothing"},
 		{254, []string{"sync", w.from, w.to, "--mode", "mirror", "--keep-deleted", "-1h"}, "--keep-deleted"},

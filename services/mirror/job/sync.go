@@ -88,7 +88,14 @@ func (j *Job) Sync(ctx context.Context, o SyncOptions) (res Result, err error) {
 	}
 	defer func() { err = errors.Join(err, spill.Close()) }()
 	var writes [2]bool
+	foresees := o.DryRun && j.groupsAlone()
+	if foresees {
+		a.planned = map[string]bool{}
+	}
 	e.Each = func(d engine.Done) {
+		if foresees {
+			j.foresee(&d, &a, &res)
+		}
 		writes[d.Action.To] = writes[d.Action.To] || d.Err == nil && d.Action.Op.Changes()
 		if j.disowned(&d, o.DryRun) {
 			res.Disowned++

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/firedrill/firedrill/services/mirror/engine"
+	"github.com/firedrill/firedrill/services/mirror/entry"
 	"github.com/firedrill/firedrill/services/mirror/plan"
 )
 
@@ -46,10 +47,10 @@ func Problems(r *engine.Report) []string {
 		out = append(out, fmt.Sprintf("%d were not tried, as all before them was refused", r.NotTried))
 	}
 	for _, c := range r.Conflicts {
-		out = append(out, fmt.Sprintf("conflict %q: %s", c.Key, c.Reason))
+		out = append(out, fmt.Sprintf("conflict %s: %s", entry.Quote(c.Key), c.Reason))
 	}
 	for _, u := range r.Unholdable {
-		out = append(out, fmt.Sprintf("cannot be held: %q: %v", u.Key, u.Err))
+		out = append(out, fmt.Sprintf("cannot be held: %s: %v", entry.Quote(u.Key), u.Err))
 	}
 	for _, g := range r.Refusals {
 		out = append(out, g.String())
