@@ -372,8 +372,15 @@ func (r *runner) sync(ctx context.Context, h *held, q *request, p *beats) (out s
 	}
 	began := r.Env.Now()
 	out.first = !runlog.Begun(runlog.Dir(r.Env, q.mirror))
-	j, err := r.Env.OpenRun(ctx, q.mirror, o.DryRun)
-	if errors.Is(err, state.ErrLocked) {
+	var load *heavy.Work
+	defer func() { load.End() }()
+	env := r.Env
+	env.Pass = func(ctx context.Context) error { // It waits before it changes anything.
+		load = r.work(ctx, h, q, p)
+		return load.Pass(ctx)
+	}
+	j, err := env.OpenRun(ctx, q.mirror, o.DryRun)
+	if errors.Is(err, state.ErrLocked) || err != nil && ctx.Err() != nil {
 		return out, err
 	}
 	r.begins(q)
@@ -386,8 +393,9 @@ func (r *runner) sync(ctx context.Context, h *held, q *request, p *beats) (out s
 		r.noteEnd(ctx, q, job.Result{}, err)
 		return out, err
 	}
-	load := r.work(ctx, h, q, p)
-	defer load.End()
+	if load == nil {
+		load = r.work(ctx, h, q, p)
+	}
 	o.Pass = load.Pass
 	out.Result, err = r.carryOut(ctx, j, q.mirror.Name, q.event.Run, p.read, o)
 	r.noteEnd(ctx, q, out.Result, err)
