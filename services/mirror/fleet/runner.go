@@ -96,7 +96,9 @@ func (r *runner) attempt(ctx context.Context, q *request) error {
 	err := r.inTurn(ctx, q)
 	q.waits.over()
 	if err != nil && errors.Is(context.Cause(ctx), ErrCancelled) {
-		return r.tell(context.WithoutCancel(ctx), KindCancelled, q.event) // before it began
+		e := q.event // before it began
+		e.Reason = context.Cause(ctx).Error()
+		return r.tell(context.WithoutCancel(ctx), KindCancelled, e)
 	}
 	return err
 }
@@ -256,7 +258,7 @@ func (r *runner) run(ctx context.Context, h *held, q *request) error {
 	switch {
 	case errors.Is(context.Cause(ctx), ErrCancelled):
 		r.Log.Warn("a mirror's run was called off", "mirror", e.Mirror, "run", e.Run, "by", e.By)
-		e.Result, e.Outcome = nil, nil
+		e.Reason, e.Result, e.Outcome = context.Cause(ctx).Error(), nil, nil
 		return r.tell(context.WithoutCancel(ctx), KindCancelled, e)
 	case ctx.Err() != nil:
 		return ctx.Err() // the process stops; another one goes on
