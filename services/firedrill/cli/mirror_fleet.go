@@ -268,7 +268,7 @@ func (p *mirrorPrinter) fleetEnd(name, kind string, e fleet.Event) error {
 	case fleet.KindFailed:
 		err = faulty(e.Fault, errors.New(e.Reason))
 	case fleet.KindCancelled:
-		err = &exitError{code: run.Fail, err: fmt.Errorf("mirror %s: the run was called off", name)}
+		err = &exitError{code: run.Fail, err: fmt.Errorf("mirror %s: %s", name, cmp.Or(e.Reason, fleet.ErrCancelled.Error()))}
 	}
 	if err != nil {
 		return err
@@ -349,7 +349,7 @@ way, the one that waits. What it has copied stays, and the next run goes on from
 			case u.Last.Run == "":
 				return a.notRunning(cmd.Context(), s.bus, args[0])
 			}
-			if err := s.bus.PublishMirrorCommand(cmd.Context(), args[0], "cancel", fleet.Cancel{Run: u.Last.Run}); err != nil {
+			if err := s.bus.PublishMirrorCommand(cmd.Context(), args[0], "cancel", fleet.Cancel{Run: u.Last.Run, By: requester()}); err != nil {
 				return failure(err)
 			}
 			w := &fleetWatch{app: a, name: args[0], patience: goneWait, p: a.mirrorPrinter(o), s: s,

@@ -177,6 +177,31 @@ func TestTheStatesOfAMirror(t *testing.T) {
 	}
 }
 
+// A run that began here, which has told nothing for a moment and whose state nobody has open,
+// has lost its process.
+func TestARunThatLostItsProcess(t *testing.T) {
+	began := time.Now()
+	own := runlog.Run{By: "me", Began: began.Add(time.Second)}
+	for name, c := range map[string]struct {
+		quiet time.Duration
+		last  func(*runlog.Run)
+		want  bool
+	}{
+		"gone":             {4 * time.Second, func(*runlog.Run) {}, true},
+		"heard of":         {2 * time.Second, func(*runlog.Run) {}, false},
+		"ended":            {4 * time.Second, func(r *runlog.Run) { r.Ended = began.Add(time.Minute) }, false},
+		"another's":        {4 * time.Second, func(r *runlog.Run) { r.By = "schedule" }, false},
+		"an earlier one's": {4 * time.Second, func(r *runlog.Run) { r.Began = began.Add(-time.Second) }, false},
+	} {
+		last := own
+		c.last(&last)
+		r := &runningJSON{Since: began, By: "me", quiet: c.quiet}
+		if got := r.left(&last); got != c.want || r.left(nil) {
+			t.Errorf("%s: %v, of nothing %v", name, got, r.left(nil))
+		}
+	}
+}
+
 // TestTheFleetComparesAMirror: what is asked for is done there, under way it is shown by
 // status, and what was found is in its list.
 func TestTheFleetComparesAMirror(t *testing.T) {
@@ -225,7 +250,8 @@ spec:
 	_, text, _ := invoke(t, "", "mirror", "--state-dir", dir, "status", "--inventory", inventory, "again")
 	told(t, text, "one has a location in common with it", "next run      as soon as it has its turn, due since 2")
 	told(t, mirrored(t, dir, run.OK, "cancel", "slow"), "mirror slow: cancelled")
-	told(t, mirrored(t, dir, run.Fail, "status", "--inventory", inventory, "slow"), "called off; the next run goes on from there")
+	told(t, mirrored(t, dir, run.Fail, "status", "--inventory", inventory, "slow"), fmt.Sprintf("called off by %q; the next run goes on from there", requester()))
+	told(t, mirrored(t, dir, run.Fail, "status", "--inventory", inventory), fmt.Sprintf("  the run was called off by %q\n", requester()))
 	if code := slow.ends(); code != run.Fail {
 		t.Errorf("the one that watched it: exit code %d", code)
 	}

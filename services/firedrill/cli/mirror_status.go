@@ -146,6 +146,10 @@ type runningJSON struct {
 	// Silent is since when nothing is heard of it, where its process is gone: nobody works on
 	// it until its request is handed out again.
 	Silent *time.Time `json:"silentSince,omitempty"`
+
+	// heard is when something was heard of it last, quiet for how long nothing was.
+	heard time.Time
+	quiet time.Duration
 }
 
 // fleetView is what a running firedrill knows of mirrors; nil where none runs.
@@ -192,9 +196,9 @@ func (v *fleetView) look(ctx context.Context, st *mirrorStatus, log *runlog.Log)
 // running tells of a run of the fleet.
 func (v *fleetView) running(ctx context.Context, mirror string, u fleet.Underway) (*runningJSON, error) {
 	e := u.Last
-	r := &runningJSON{Since: u.Began, By: e.By, Do: e.Do, Progress: e.Progress}
+	r := &runningJSON{Since: u.Began, By: e.By, Do: e.Do, Progress: e.Progress, heard: e.At, quiet: u.Quiet}
 	if u.Gone {
-		r.Silent = &e.At
+		r.Silent = &r.heard
 	}
 	switch {
 	case e.Since != nil:
@@ -212,6 +216,16 @@ func (v *fleetView) running(ctx context.Context, mirror string, u fleet.Underway
 	}
 	return r, nil
 }
+
+// left reports whether a run of the fleet is the one that began last here, whose process would
+// have the mirror open, and which has told nothing for longer than it does while it works:
+// nobody has to wait until it counts as gone. The caller has seen that nobody has it open.
+func (r *runningJSON) left(last *runlog.Run) bool {
+	return r.quiet > quietFor && last != nil && last.Ended.IsZero() && last.By == r.By && !last.Began.Before(r.Since)
+}
+
+// quietFor is longer than between two of the events that tell how far a run is.
+const quietFor = 3 * time.Second
 
 // unchecked says why a comparison failed since the last that came to its end; "" if none did.
 func (v *fleetView) unchecked(ctx context.Context, st *mirrorStatus) (string, error) {
@@ -278,6 +292,9 @@ func (s *subject) status(ctx context.Context, v *fleetView, inv drill.Inventory)
 		st.verifiable = time.Time{} // There was nothing yet to compare with.
 	}
 	st.Last, st.Success, st.Failure, st.Of = log.Last, log.Success, log.Failure, moved(s.Mirror, log.Mirror)
+	if r := st.Running; r != nil && busy == nil && s.Snapshots == nil && r.left(log.Last) {
+		r.Silent = &r.heard
+	}
 	if busy != nil && (st.Running == nil || st.Running.Silent != nil) {
 		st.Running = &runningJSON{Since: busy.Since}
 		if log.Last != nil && log.Last.Ended.IsZero() {

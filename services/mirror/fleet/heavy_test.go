@@ -139,8 +139,8 @@ func TestARunThatLastsIsHeavy(t *testing.T) {
 	if u, err := fleet.UnderWay(t.Context(), two.me, "two"); err != nil || u.Last.Since == nil || u.Last.Progress == nil || u.Last.Progress.DoneActions != 0 {
 		t.Errorf("under way: %+v, %v", u, err)
 	}
-	if left, err := os.ReadDir(filepath.Join(two.dir, "dst")); err != nil || len(left) > 0 {
-		t.Errorf("it has written %v, %v", left, err)
+	if _, err := os.Stat(filepath.Join(two.dir, "dst")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("it has made its destination: %v", err)
 	}
 	busy.Release()
 	for _, w := range []*world{one, two} {

@@ -24,8 +24,11 @@ type Underway struct {
 	// Last is what was told of it last, and Seq where that is stored.
 	Last Event
 	Seq  uint64
-	// Began is when it began; zero if it has not, or that is too long ago to be seen here.
+	// Began is when it began, by its process's clock; zero if it has not, or that is too long
+	// ago to be seen here.
 	Began time.Time
+	// Quiet is for how long nothing was heard of it.
+	Quiet time.Duration
 	// Gone says that its process is silent: it was killed, or cut off. The request of such a
 	// run is handed out again half a minute after that, if anybody is there to take it.
 	Gone bool
@@ -69,14 +72,14 @@ func (u Underway) hear(r bus.Record, e Event, now time.Time) Underway {
 		u = Underway{} // another try
 	}
 	if r.Kind == KindStarted {
-		u.Began = r.Stored
+		u.Began = e.At
 	}
-	u.Last, u.Seq = e, r.Seq
+	u.Last, u.Seq, u.Quiet = e, r.Seq, now.Sub(r.Stored)
 	patience := pulseGone
 	if !u.begun() {
 		patience = waitsGone
 	}
-	u.Gone = now.Sub(r.Stored) > patience
+	u.Gone = u.Quiet > patience
 	return u
 }
 

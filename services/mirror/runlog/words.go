@@ -2,6 +2,7 @@ package runlog
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/firedrill/firedrill/services/mirror/engine"
@@ -14,7 +15,11 @@ func (r *Run) Words() string {
 	text := fmt.Sprintf("%s by %s, took %s: ", r.Began.UTC().Format(time.RFC3339), r.By, r.Ended.Sub(r.Began).Round(time.Millisecond))
 	switch {
 	case r.Cancelled:
-		return text + "called off; the next run goes on from there"
+		by, _ := strings.CutPrefix(r.Problem, ErrCancelled.Error())
+		if by == r.Problem {
+			by = "" // as an older version has noted it
+		}
+		return text + "called off" + by + "; the next run goes on from there"
 	case r.Failed:
 		return text + "failed: " + r.Problem
 	case r.Problems > 1:
