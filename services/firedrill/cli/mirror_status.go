@@ -414,7 +414,7 @@ func (a *app) listMirrors(ctx context.Context, o *mirrorOptions) error {
 		}
 		return wellExit(well)
 	}
-	if len(list) == 0 {
+	if len(list) == 0 && !unread {
 		fmt.Fprintln(a.Out, "no mirror has run here, and no inventory with mirrors was given: name its file with --inventory")
 	} else if err := a.printMirrors(list); err != nil {
 		return err

@@ -127,7 +127,11 @@ func (r *runningJSON) words() string {
 	if r.Progress == nil {
 		return text
 	}
-	return text + farWords(*r.Progress)
+	p := *r.Progress
+	if r.Silent != nil {
+		p.LeftSeconds = nil // by when it was told
+	}
+	return text + farWords(p)
 }
 
 // farWords say how far a run is; "" of one that has not come to look at anything.
@@ -195,6 +199,8 @@ func (a *app) printMirrors(list []*mirrorStatus) error {
 			next = "when firedrill up runs"
 		}
 		switch last := st.ended(); {
+		case st.State == "interrupted":
+			problem = st.Problems[0]
 		case last == nil: // its state says so
 		case !last.Whole:
 			problem = last.Problem
