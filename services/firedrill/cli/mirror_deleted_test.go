@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -198,6 +199,50 @@ func TestMirrorRestoreRefusesWhatItCannotDo(t *testing.T) {
 	}
 	if got := w.run(0, "deleted", "--inventory", inventory, "m"); !strings.Contains(got, "3 entries") {
 		t.Errorf("there is left\n%s", got)
+	}
+}
+
+// L0 reads the manifest alone, and says that this verifies nothing.
+func TestMirrorVerifyToL0(t *testing.T) {
+	w := newMirrorWorld(t)
+	w.run(0, "sync", w.from, w.to)
+	before := w.run(0, "status", w.from, w.to)
+	for _, side := range []string{"src", "dst"} {
+		if err := os.Rename(filepath.Join(w.dir, side), filepath.Join(w.dir, side+"-away")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.has(w.run(0, "verify", "--level", "L0", w.from, w.to), "manifest (L0): it is whole, and the one that was signed", "neither location was looked at, and nothing of them is verified")
+	var shown struct {
+		Level    string
+		Verified bool
+		Root     struct{ Entries int64 }
+	}
+	if err := json.Unmarshal([]byte(w.run(0, "verify", "--level", "L0", "--json", w.from, w.to)), &shown); err != nil || shown.Level != "L0" || shown.Verified || shown.Root.Entries == 0 {
+		t.Errorf("%+v, %v", shown, err)
+	}
+	if after := w.run(0, "status", w.from, w.to); after != before {
+		t.Errorf("status says\n%s and not\n%s", after, before)
+	}
+	w.has(w.run(254, "verify", "--level", "L0", "--side", "source", w.from, w.to), "--side: --level L0 reads the manifest")
+	w.has(w.run(254, "verify", "--level", "L0", "--fleet", "m"), "--fleet: --level L0 reads the manifest")
+	all, err := filepath.Glob(filepath.Join(w.dir, "mirrors/*/manifest"))
+	if err != nil || len(all) != 1 {
+		t.Fatalf("%q, %v", all, err)
+	}
+	whole, err := os.ReadFile(all[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, at := range []int{30, len(whole) / 2, len(whole) - 3} {
+		bad := slices.Clone(whole)
+		bad[at] ^= 0x10
+		if err := os.WriteFile(all[0], bad, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if text := w.run(255, "verify", "--level", "L0", w.from, w.to); strings.Contains(text, "whole") {
+			t.Errorf("with byte %d changed it says\n%s", at, text)
+		}
 	}
 }
 
