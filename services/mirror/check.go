@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/firedrill/firedrill/pkg/drill"
 	"github.com/firedrill/firedrill/services/mirror/entry"
@@ -16,8 +17,8 @@ import (
 )
 
 // CheckInventory finds what would keep the mirrors of an inventory from being run,
-// as far as that can be told without looking at a place. It is a
-// [drill.InventoryCheck].
+// as far as that can be told without looking into a place: of directories no more is
+// looked at than where links lead. It is a [drill.InventoryCheck].
 func CheckInventory(inv drill.Inventory) []drill.Problem {
 	var out []drill.Problem
 	for i, m := range inv.Spec.Mirrors {
@@ -26,15 +27,19 @@ func CheckInventory(inv drill.Inventory) []drill.Problem {
 			out = append(out, p)
 		}
 	}
-	out = append(out, againstEachOther(inv.Spec.Mirrors)...)
-	sure, _ := disputes(inv.Spec.Mirrors)
+	all := understood(inv.Spec)
+	for _, m := range all {
+		out = append(out, m.intoItself()...)
+	}
+	out = append(out, againstEachOther(all)...)
+	sure, _ := disputes(all)
 	return append(out, sure...)
 }
 
 // Doubts finds what of a valid inventory may not be what was meant, or may go wrong: it
 // depends on what there is in the mirrors' places. The fields are those of the inventory.
 func Doubts(inv drill.Inventory) []drill.Problem {
-	_, out := disputes(inv.Spec.Mirrors)
+	_, out := disputes(understood(inv.Spec))
 	for i, m := range inv.Spec.Mirrors {
 		for k, p := range m.Permissions {
 			if mode, err := strconv.ParseUint(p.Files, 8, 12); err == nil && mode&0o6000 != 0 {
@@ -51,39 +56,82 @@ func copies(m drill.Mirror) bool { return m.Mode == "" || m.Mode == drill.Mirror
 
 // againstEachOther finds mirrors that delete what others of them have written, or write
 // over what others have not carried yet.
-func againstEachOther(ms []drill.Mirror) (out []drill.Problem) {
-	var all []numbered
+func againstEachOther(ms []numbered) (out []drill.Problem) {
 	for i, m := range ms {
-		if m, ok := understood(i, m); ok {
-			for _, other := range all {
+		for _, other := range ms[:i] {
+			switch {
+			case m.Snapshots != nil && other.Snapshots != nil:
+				out = append(out, m.intoOne(other)...)
+			case m.Snapshots != nil || other.Snapshots != nil:
+				out = append(out, m.overArchive(other)...)
+			default:
 				out = append(out, m.against(other)...)
 			}
-			all = append(all, m)
 		}
 	}
 	return out
 }
 
-// numbered is a mirror of files, at its place in the inventory.
+// numbered is a mirror at its place in the inventory. The locations are by their one name,
+// as far as that is known.
 type numbered struct {
 	drill.Mirror
 	number   int
 	from, to location.Location
 }
 
-// understood is false for mirrors of snapshots, and where the locations are none.
-func understood(i int, m drill.Mirror) (n numbered, ok bool) {
-	n = numbered{Mirror: m, number: i}
-	var err1, err2 error
-	n.from, err1 = location.Parse(m.From)
-	n.to, err2 = location.Parse(m.To)
-	return n, err1 == nil && err2 == nil && m.Snapshots == nil
+// patience is how long it is waited for where links lead: a mount that does not answer says
+// it never.
+const patience = 2 * time.Second
+
+// understood leaves out mirrors whose locations are none.
+func understood(spec drill.InventorySpec) (all []numbered) {
+	for i, m := range spec.Mirrors {
+		n := numbered{Mirror: m, number: i}
+		var err1, err2 error
+		n.from, err1 = location.Parse(m.From)
+		n.to, err2 = location.Parse(m.To)
+		if err1 == nil && err2 == nil {
+			all = append(all, n)
+		}
+	}
+	if len(all) == 0 {
+		return nil
+	}
+	env := job.Env{Stores: spec.Stores}
+	found := make(chan []numbered, 1)
+	go func() { // which goes on with such a mount alone
+		settled := slices.Clone(all)
+		for i := range settled {
+			settled[i].from, settled[i].to = env.Settled(settled[i].from), env.Settled(settled[i].to)
+		}
+		found <- settled
+	}()
+	late := time.NewTimer(patience)
+	defer late.Stop()
+	select {
+	case settled := <-found:
+		return settled
+	case <-late.C:
+		return all
+	}
+}
+
+// intoItself finds that the two places of a mirror, which are written as if they were apart,
+// are not.
+func (m numbered) intoItself() []drill.Problem {
+	from, err1 := location.Parse(m.From)
+	to, err2 := location.Parse(m.To)
+	if err1 != nil || err2 != nil || m.Snapshots != nil || location.Overlap(from, to) || !location.Overlap(m.from, m.to) {
+		return nil // or Check says so
+	}
+	return []drill.Problem{m.problem("to", m.To, fmt.Sprintf("this and %s lie within each other: they are %s and %s; name places that are apart", m.From, m.to, m.from))}
 }
 
 // against finds what is wrong between a mirror and one before it.
 func (m numbered) against(other numbered) []drill.Problem {
 	back := location.Overlap(m.to, other.from) && location.Overlap(m.from, other.to)
-	p := drill.Problem{Field: fmt.Sprintf("spec.mirrors[%d].to", m.number), Value: m.To}
+	p := m.problem("to", m.To, "")
 	switch {
 	case (!copies(m.Mirror) || !copies(other.Mirror)) && location.Overlap(m.to, other.to):
 		p.Fix = fmt.Sprintf("mirror %s writes to %s, and each would delete what the other brings: give them places that are apart", other.Name, other.To)

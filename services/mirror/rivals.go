@@ -40,7 +40,7 @@ type rule struct {
 // itself is for others to tell.
 func ruledBy(m numbered) (out []ruled) {
 	keeps, err := filter.Parse(m.Filter)
-	if err != nil || m.Mode == drill.MirrorTwoWay {
+	if err != nil || m.Mode == drill.MirrorTwoWay || m.Snapshots != nil {
 		return nil
 	}
 	for _, r := range []ruled{{side: drill.SideSource, at: m.from}, {side: drill.SideDestination, at: m.to, writes: true}} {
@@ -111,16 +111,12 @@ const maxSamples = 2000
 // disputes finds what the rules of mirrors contradict each other in: for sure, as one rule can
 // set nothing that the other mirror's would not set back, or else perhaps, if there is a file
 // that both are for.
-func disputes(ms []drill.Mirror) (sure, perhaps []drill.Problem) {
+func disputes(ms []numbered) (sure, perhaps []drill.Problem) {
 	var all []ruled
-	for i, m := range ms {
-		n, ok := understood(i, m)
-		if !ok {
-			continue
-		}
-		for _, r := range ruledBy(n) {
+	for _, m := range ms {
+		for _, r := range ruledBy(m) {
 			for _, other := range all {
-				if other.number != i && len(r.rules)+len(other.rules) > 0 && location.Overlap(r.at, other.at) {
+				if other.number != m.number && len(r.rules)+len(other.rules) > 0 && location.Overlap(r.at, other.at) {
 					s, p := r.dispute(other)
 					sure, perhaps = append(sure, s...), append(perhaps, p...)
 				}

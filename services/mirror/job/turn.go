@@ -90,7 +90,7 @@ func (e Env) Turn(m drill.Mirror, u Use) Turn {
 		if err != nil {
 			continue
 		}
-		t.at[side] = e.settled(l)
+		t.at[side] = e.Settled(l)
 		t.note.At[side] = strconv.QuoteToASCII(t.at[side].String())
 	}
 	for side, a := range u.access(m, t.at[plan.Source]) {
@@ -99,8 +99,9 @@ func (e Env) Turn(m drill.Mirror, u Use) Turn {
 	return t
 }
 
-// settled is a location by its one name: links are followed, stores are their servers.
-func (e Env) settled(l location.Location) location.Location {
+// Settled is a location by its one name: links are followed, stores are their servers. It
+// asks the file system, which may take for ever where that does not answer.
+func (e Env) Settled(l location.Location) location.Location {
 	if l.Scheme == location.Dir {
 		l.Path = resolved(l.Path)
 		return l
@@ -110,10 +111,10 @@ func (e Env) settled(l location.Location) location.Location {
 			continue
 		}
 		if scheme, _, ok := strings.Cut(s.Endpoint, "://"); ok {
-			l.Scheme, l.Store, l.Endpoint = "s3+"+scheme, "", s.Endpoint
+			l.Scheme, l.Store, l.Endpoint = "s3+"+strings.ToLower(scheme), "", s.Endpoint
 		}
 	}
-	l.Endpoint = strings.ToLower(strings.TrimSuffix(l.Endpoint, "/"))
+	l.Endpoint = location.Server(l.Endpoint)
 	return l
 }
 

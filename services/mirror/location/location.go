@@ -182,15 +182,30 @@ func parseBucket(s string, l Location, rest string) (Location, error) {
 	return l, nil
 }
 
+// Server writes a server's URL in one way: without a path, without the port that goes
+// without saying, and in small letters. What is no URL stays as it is.
+func Server(endpoint string) string {
+	u, err := url.Parse(endpoint)
+	if err != nil || u.Host == "" {
+		return endpoint
+	}
+	scheme, host := strings.ToLower(u.Scheme), strings.ToLower(u.Host)
+	switch port := u.Port(); {
+	case port == "", scheme == "http" && port == "80", scheme == "https" && port == "443":
+		host = strings.TrimSuffix(host, ":"+port)
+	}
+	return scheme + "://" + host
+}
+
 // Overlap reports whether one of two locations holds the other, so that a mirror
-// between them would copy into itself. Paths are compared as they are written: who
-// opens directories has to look through links.
+// between them would copy into itself. Paths are compared as they are written, and so are
+// the names of stores: who opens directories has to look through links.
 func Overlap(a, b Location) bool {
 	if a.IsBucket() != b.IsBucket() || a.Scheme != b.Scheme {
 		return false
 	}
 	if a.IsBucket() {
-		return a.Store == b.Store && a.Endpoint == b.Endpoint && a.Bucket == b.Bucket &&
+		return a.Store == b.Store && Server(a.Endpoint) == Server(b.Endpoint) && a.Bucket == b.Bucket &&
 			(strings.HasPrefix(a.Prefix, b.Prefix) || strings.HasPrefix(b.Prefix, a.Prefix))
 	}
 	return a.Path == b.Path || strings.HasPrefix(a.Path, b.Path+"/") || strings.HasPrefix(b.Path, a.Path+"/")

@@ -75,6 +75,8 @@ func TestOverlap(t *testing.T) {
 		{"dir:/a", "dir:/a/b", true}, {"dir:/a", "dir:/ab", false}, {"dir:/a", "dir:/a", true},
 		{"s3:x/bucket", "s3:x/bucket/p", true}, {"s3:x/bucket/p", "s3:x/bucket/pq", false},
 		{"s3:x/bucket", "s3:y/bucket", false}, {"dir:/a", "zfs:a", false},
+		{"s3+http://H:80/bucket", "s3+http://h/bucket", true}, {"s3+https://h:80/bucket", "s3+https://h/bucket", false},
+		{"s3+https://[::1]:443/bucket", "s3+https://[::1]/bucket/p", true},
 	} {
 		a, err := location.Parse(c.a)
 		b, err2 := location.Parse(c.b)
