@@ -167,8 +167,10 @@ func (e *JobError) Unwrap() error { return ErrJob }
 // Elsewhere is the error of a side that is not the place that the mirror was set up with.
 func Elsewhere(s plan.Side, p place.Place) error {
 	return &JobError{"Places", fmt.Sprintf("the %s %s is not the place that the mirror was set up with", s, p),
-		"see whether the right one is mounted or answers; if it was replaced on purpose, run once with --accept-places"}
+		elsewhereFix}
 }
+
+const elsewhereFix = "see whether the right one is mounted or answers; if it was replaced on purpose, run once with --accept-places"
 
 // Facts is what a job remembers of itself, beside its entries.
 type Facts struct {

@@ -34,6 +34,9 @@ func (r *run) namesOnly() (names [2]bool) {
 // list streams what a side holds.
 func (r *run) list(s plan.Side) iter.Seq2[entry.Entry, error] {
 	o := place.ListOptions{Filter: r.Filter, Names: r.names[s], Known: r.known(s)}
+	if r.witnesses[s].asked {
+		o.Dated = r.witnesses[s].see
+	}
 	if s == plan.Source || r.Mode == plan.TwoWay {
 		o.LeftOut = func(path string) { r.leftOut(s, path) }
 	}

@@ -46,6 +46,8 @@ type run struct {
 	// blocked says that something stands in the way of what should be there.
 	blocked bool
 
+	// witnesses are, by side, what vouches for a place that has no mark of its own.
+	witnesses [2]witness
 	// refusals are what the places refused to take.
 	refusals refusals
 }
@@ -119,7 +121,9 @@ func (r *run) plan() (*plan.Plan, error) {
 		return nil, &JobError{"Mode", "the last run was of another kind, whose past does not fit", "give the job another name or state directory"}
 	}
 	r.facts.Mode = r.Mode
-	r.identify()
+	if err := r.identify(); err != nil {
+		return nil, err
+	}
 	if err := r.written(); err != nil {
 		return nil, err
 	}
@@ -178,15 +182,28 @@ func (r *run) hash(s plan.Side, e entry.Entry, like entry.Sum) (entry.Sum, error
 }
 
 // identify compares the places with those that the mirror was set up between.
-func (r *run) identify() {
+func (r *run) identify() error {
 	for _, s := range []plan.Side{plan.Source, plan.Dest} {
-		got := r.Places[s].Traits().Identity
+		t := r.Places[s].Traits()
 		if r.facts.Identities[s] == "" || r.AcceptPlaces {
-			r.facts.Identities[s] = got
+			r.facts.Identities[s] = t.Identity
 		}
-		r.Guards.Markers[s] = plan.Marker{Want: r.facts.Identities[s], Got: got}
+		if err := r.recognise(s); err != nil {
+			return err
+		}
+		m := plan.Marker{Want: r.facts.Identities[s], Got: t.Identity}
+		switch {
+		case r.replaced(s):
+			m.Got = t.Address + ", where nothing is as it was written"
+		case r.doubted(s) && r.Mode == plan.TwoWay:
+			m.Got, m.Fix = "", unvouched
+		case r.witnesses[s].asked:
+			m.Got = t.Address
+		}
+		r.Guards.Markers[s] = m
 	}
 	r.Guards.Versioned = r.Places[plan.Dest].Traits().Versioned || r.Bin != (place.Bin{})
+	return nil
 }
 
 // written refuses to write to a place that is not the one the mirror was set up
@@ -194,10 +211,13 @@ func (r *run) identify() {
 func (r *run) written() error {
 	for _, s := range []plan.Side{plan.Source, plan.Dest} {
 		m := r.Guards.Markers[s]
-		if s == plan.Source && r.Mode != plan.TwoWay && !r.Sets || m.Got == m.Want {
-			continue
+		switch {
+		case s == plan.Source && r.Mode != plan.TwoWay && !r.Sets:
+		case r.replaced(s):
+			return r.noneLeft(s)
+		case m.Got != m.Want && !r.doubted(s):
+			return Elsewhere(s, r.Places[s])
 		}
-		return Elsewhere(s, r.Places[s])
 	}
 	return nil
 }
@@ -211,11 +231,11 @@ func (r *run) howToCheck() Check {
 	case r.Check == CheckAudit, r.knew.Unfinished && r.knew.Boot != r.Boot && !r.Places[plan.Dest].Traits().ETags:
 		// After a power cut a file may have its size and time, and not its content.
 		return CheckAudit
-	case r.Store.Empty() || r.careful() || r.knew.Listed.IsZero() || r.knew.Unfinished:
+	case r.Store.Empty() || r.careful() || r.knew.Listed.IsZero() || r.knew.Unfinished || r.doubted(plan.Dest):
 		return CheckListing
 	case r.AcceptPlaces:
 		return CheckListing // What was left may not be there.
-	case r.Check == CheckAuto && r.report.Began.Sub(r.knew.Listed) >= every:
+	case r.Check == CheckAuto && (r.report.Began.Sub(r.knew.Listed) >= every || r.knew.Listed.After(r.report.Began)): // by a clock that was ahead
 		return CheckListing
 	case r.Check == CheckAuto:
 		return CheckState
@@ -371,6 +391,9 @@ func (r *run) try(it Item) error {
 		if err := r.mark(); err != nil {
 			return err
 		}
+	}
+	for i := range it.Actions {
+		r.witnesses[it.Actions[i].To].wrote(&it.Actions[i])
 	}
 	it.Seq = r.seq.Add(1)
 	dones, err := r.carry(it)

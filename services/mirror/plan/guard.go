@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 )
@@ -49,6 +50,8 @@ type Marker struct {
 	// Want is what was found when the mirror was set up, Got what is there now.
 	// Empty ones never match.
 	Want, Got string
+	// Fix says what to do where they differ; "" is to see whether the right place is there.
+	Fix string
 }
 
 func (m Marker) matches() bool { return m.Want != "" && m.Got == m.Want }
@@ -134,7 +137,7 @@ func (r *Rules) judge(t *tally) []Refusal {
 		}
 		if m := r.Guards.Markers[absent]; !m.matches() {
 			refuse(GuardIdentity, fmt.Sprintf("%s %s", absent, quote(m.Got)), quote(m.Want),
-				fmt.Sprintf("see whether the right %s is mounted; if it was replaced on purpose, set the mirror up again", absent))
+				cmp.Or(m.Fix, fmt.Sprintf("see whether the right %s is mounted; if it was replaced on purpose, set the mirror up again", absent)))
 		}
 		r.judgeNumbers(t, on, func(r Refusal) { out = append(out, r) })
 	}
