@@ -134,6 +134,8 @@ type Traits struct {
 	// Identity is what tells this place from another one that is mounted, or
 	// answers, under the same name; "" where nothing does.
 	Identity string
+	// FS is the file system of its root; zero for a bucket.
+	FS entry.FSID
 	// Batch is how many files PutBatch best takes at once; 0 means that it is no
 	// faster than Put. BatchBytes is how many bytes it takes at most.
 	Batch      int
