@@ -195,8 +195,8 @@ func TestAPlaceThatIsNotThere(t *testing.T) {
 	enginetest.Must(t, os.Rename(from, from+"-away"))
 	enginetest.Must(t, os.Mkdir(from, 0o755))
 	text := mirrored(t, state, run.Fail, "sync", "--mode", "mirror", "dir:"+from, "dir:"+to)
-	told(t, text, "see whether the source is mounted", "run once with --accept-places")
-	if strings.Index(text, "see whether the source is mounted") > strings.Index(text, "run once with --accept-places") {
+	told(t, text, "see whether the right one is mounted", "run once with --accept-places")
+	if strings.Index(text, "see whether the right one is mounted") > strings.Index(text, "run once with --accept-places") {
 		t.Errorf("the other way round:\n%s", text)
 	}
 }

@@ -91,9 +91,6 @@ type Job struct {
 	// Places are the source and the destination, by [plan.Side].
 	Places [2]place.Place
 	Mode   plan.Mode
-	// Sets says that the caller sets modes and owners at the source once the run has ended,
-	// so that it has to be the place that the mirror was set up with.
-	Sets bool
 	// Unedited is [plan.Rules.Unedited].
 	Unedited bool
 	Check    Check

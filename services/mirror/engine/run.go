@@ -124,7 +124,7 @@ func (r *run) plan() (*plan.Plan, error) {
 	if err := r.identify(); err != nil {
 		return nil, err
 	}
-	if err := r.written(); err != nil {
+	if err := r.right(); err != nil {
 		return nil, err
 	}
 	if r.uploads.store = r.Store; !r.DryRun {
@@ -139,6 +139,7 @@ func (r *run) plan() (*plan.Plan, error) {
 		Holds: [2]func(entry.Entry) error{from.Holds, to.Holds},
 		Lists: [2]plan.Attr{from.Lists, to.Lists},
 		Both:  [2]bool{from.Both, to.Both},
+		Roots: [2]entry.FSID{from.FS, to.FS}, Accept: r.AcceptPlaces,
 		Audit: r.report.Check == CheckAudit, ScanStart: r.report.Began, Hash: r.hash, AsLeft: r.asLeft,
 	}
 	if !r.AsOf.IsZero() {
@@ -206,13 +207,13 @@ func (r *run) identify() error {
 	return nil
 }
 
-// written refuses to write to a place that is not the one the mirror was set up
-// with: what stands there is nobody's copy, and what is remembered is not there.
-func (r *run) written() error {
+// right refuses a place that is not the one the mirror was set up with. What stands at such a
+// destination is nobody's copy, and what is remembered is not there. What such a source
+// holds, as an old disk, would be written over the copy of the right one.
+func (r *run) right() error {
 	for _, s := range []plan.Side{plan.Source, plan.Dest} {
 		m := r.Guards.Markers[s]
 		switch {
-		case s == plan.Source && r.Mode != plan.TwoWay && !r.Sets:
 		case r.replaced(s):
 			return r.noneLeft(s)
 		case m.Got != m.Want && !r.doubted(s):

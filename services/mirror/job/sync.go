@@ -154,7 +154,7 @@ func (j *Job) engine(o SyncOptions, past engine.Store, a *asked) (*engine.Job, *
 		return nil, nil, fmt.Errorf("mirror %s: keep deletes until the end: %w", j.spec.Name, err)
 	}
 	e := &engine.Job{
-		Places: j.copied(a), Sets: len(j.spec.rights[plan.Source]) > 0, Mode: j.spec.mode, Unedited: j.unedited(), Check: o.Check, Filter: j.filter(),
+		Places: j.copied(a), Mode: j.spec.mode, Unedited: j.unedited(), Check: o.Check, Filter: j.filter(),
 		Guards: j.guards(o.MayDelete), DryRun: o.DryRun, AcceptPlaces: o.AcceptPlaces, Boot: bootID(), Store: past, Spill: spill, Pool: o.Pool,
 		Now: j.env.Now, AsOf: j.dataset.moment(), Pass: o.Pass, Each: o.Each, Watch: o.Watch,
 	}

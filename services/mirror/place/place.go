@@ -145,6 +145,8 @@ type Traits struct {
 	// whose keys begin with prefix, at most n. The place sets these times itself where
 	// Identity is no more than Address, so that nobody can write the same again.
 	Dated func(ctx context.Context, prefix string, n int) (map[string]int64, error)
+	// FS is the file system of its root; zero for a bucket.
+	FS entry.FSID
 	// Batch is how many files PutBatch best takes at once; 0 means that it is no
 	// faster than Put. BatchBytes is how many bytes it takes at most.
 	Batch      int

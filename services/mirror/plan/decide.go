@@ -14,6 +14,9 @@ type found struct {
 	unsure [2]bool
 	// unsurePast says the same of the last run's stream.
 	unsurePast bool
+	// away says, by side that lacks the entry, that the file system in which it lay there is
+	// not where it was.
+	away [2]bool
 	// read says, by side, that the content was read, so that its hashes are its own.
 	read [2]bool
 }
@@ -148,6 +151,8 @@ func create(f *found, to Side) Action {
 func (r *Rules) remove(f *found, on Side) Action {
 	other := on.Other()
 	switch {
+	case f.away[other]:
+		return f.because(Keep, on, KeepAway)
 	case r.Mode == Copy && !f.unsure[other]:
 		return f.because(Keep, on, KeepMode)
 	case f.unsure[other] || f.unsurePast:

@@ -9,8 +9,8 @@ import (
 // Guard is a check that stands before deletes.
 type Guard string
 
-// The guards. Whichever refuses turns all deletes of the run off, and nothing
-// else.
+// The guards. Whichever refuses turns all deletes of the run off, but for GuardMount, and
+// nothing else.
 const (
 	// GuardIdentity: a side does not carry the marker that it carried when it was
 	// set up, as when another disk, or none, is mounted there.
@@ -18,6 +18,10 @@ const (
 	// GuardEmpty: a side whose absences would delete holds no entry but
 	// directories.
 	GuardEmpty Guard = "empty"
+	// GuardMount: a directory below a side's root is not in the file system that it was in, as
+	// when another disk, or none, is mounted there. It alone refuses no other deletes than
+	// those of what lay there.
+	GuardMount Guard = "mount"
 	// GuardListing: a stream had an error, so that what it did not show may exist.
 	GuardListing Guard = "listing"
 	// GuardNumber: more deletes than allowed.
@@ -36,7 +40,8 @@ type Refusal struct {
 	Value, Limit string
 	// Fix says what to do.
 	Fix string
-	// Deletes is how many entries would be deleted, of GuardNumber and GuardPercent.
+	// Deletes is how many entries would be deleted, of GuardNumber and GuardPercent, or kept
+	// though they were not found, of GuardMount.
 	Deletes int64
 }
 

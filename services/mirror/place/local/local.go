@@ -148,6 +148,7 @@ func (p *Place) traitsOf(inode uint64) place.Traits {
 	return place.Traits{
 		Lists:    lists,
 		Holds:    p.reportHolds,
+		FS:       p.fs.root,
 		Identity: fmt.Sprintf("%s-%x", hex.EncodeToString(p.fs.root[:]), inode),
 	}
 }
