@@ -84,7 +84,7 @@ type Mirror struct {
 	// setgid files, and the extended attributes security.* and trusted.*. Whoever may write to
 	// the bucket has these rights here then; left out, such entries are reported and not made.
 	Privileged bool `json:"privileged,omitempty"`
-	// OneFileSystem leaves out what is mounted below a directory.
+	// OneFileSystem leaves out what is mounted below a directory, and a dataset's children.
 	OneFileSystem bool `json:"oneFileSystem,omitempty"`
 	// BytesPerSecond bounds the content that is read; 0 is no limit.
 	BytesPerSecond int64 `json:"bytesPerSecond,omitempty"`

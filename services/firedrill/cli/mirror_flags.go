@@ -27,7 +27,7 @@ func (o *mirrorOptions) describe(f *pflag.FlagSet) {
 	o.describeFilter(f, "")
 	f.BoolVar(&o.spec.Xattrs, "xattrs", false, "mirror extended attributes, too")
 	f.BoolVar(&o.spec.Privileged, "privileged", false, "make devices, setuid and setgid files and the attributes security.* and trusted.* that a bucket tells of, which all who may write to it can use; left out, they are reported and not made")
-	f.BoolVar(&o.spec.OneFileSystem, "one-file-system", false, "leave out what is mounted below the directory")
+	f.BoolVar(&o.spec.OneFileSystem, "one-file-system", false, "leave out what is mounted below the directory, and a dataset's children")
 	o.describeLimit(f)
 	o.describeHeavy(f)
 }
