@@ -96,7 +96,10 @@ type Job struct {
 	Check    Check
 	// Filter reports whether an entry takes part; nil lets everything.
 	Filter func(path string, kind entry.Kind) bool
-	Trust  plan.Trust
+	// LeftOut are what of the source takes no part by the Filter although nobody asked for
+	// that: it is reported, and the run has left something undone.
+	LeftOut []LeftOut
+	Trust   plan.Trust
 	// Guards limit deletes; the markers are filled in by the run.
 	Guards plan.Guards
 	// Bin is where what the run deletes is put aside; the zero Bin is nowhere. The run sets
@@ -139,6 +142,12 @@ type Job struct {
 	Each func(Done)
 	// Watch, if not nil, is told how far the run is, about each quarter of a second.
 	Watch func(Progress)
+}
+
+// LeftOut is a directory that takes no part, and why.
+type LeftOut struct {
+	Path string
+	Err  error
 }
 
 // ErrHeldBack marks what was not done because something before it had failed.

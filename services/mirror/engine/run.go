@@ -249,7 +249,7 @@ func (r *run) howToCheck() Check {
 func (r *run) carryOut(p *plan.Plan) error {
 	last := false
 	tail := &tail{run: r}
-	if err := r.pass(); err != nil {
+	if err := errors.Join(r.pass(), r.tellLeftOut()); err != nil {
 		return err
 	}
 	for a, err := range p.Actions() {

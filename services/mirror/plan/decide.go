@@ -85,9 +85,9 @@ func (r *Rules) decide(f *found, settled bool) (Action, bool) {
 		r.remember(&a)
 	}
 	switch a.Op {
-	case Put, MakeDir, Meta, Rehash:
+	case Put, MakeDir, Meta: // A Rehash may show that all of it is there.
 		if err := r.refused(&a); err != nil {
-			a.Op, a.Err, a.Doubt = Unholdable, err, [2]bool{}
+			a.Op, a.Err = Unholdable, err
 		}
 	}
 	return a, true

@@ -239,3 +239,15 @@ func BenchmarkMatch(b *testing.B) {
 		f.Match("home/user/projects/service/internal/handler_test.go", entry.File)
 	}
 }
+
+func TestBelow(t *testing.T) {
+	for _, dir := range []string{"a", "a/b c", "*", `[x]?{y}\z`, "\xff"} {
+		f := parse(t, filter.Below(dir))
+		if f.Match(dir, entry.Dir) || f.Match(dir+"/x", entry.File) || f.Match(dir+"/x/y", entry.Dir) {
+			t.Errorf("%q does not leave out %q", filter.Below(dir), dir)
+		}
+		if !f.Match(dir+"x", entry.Dir) || !f.Match("x"+dir, entry.Dir) || !f.Match("x/"+dir, entry.Dir) {
+			t.Errorf("%q leaves out more", filter.Below(dir))
+		}
+	}
+}
