@@ -183,7 +183,7 @@ func TestSamplesStandForAllPaths(t *testing.T) {
 
 // Samples are paths, and it is said where there are too many.
 func TestSamplesArePaths(t *testing.T) {
-	samples, all := filter.Samples(1000, filter.Placed{Filter: parse(t, "- .*", "- *.key", "- /a/b?/", "- [!a-y]/**")})
+	samples, all := filter.Samples(1000, filter.Placed{Filter: parse(t, "- .*", "- *.key", "- /a/b?/", "- [!a-y]/**", "- /*/x*")})
 	for _, s := range samples {
 		for name := range strings.SplitSeq(s, "/") {
 			if name == "" || name == "." || name == ".." || strings.ContainsRune(name, 0) {
