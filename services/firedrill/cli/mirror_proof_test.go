@@ -262,6 +262,7 @@ spec:
 
 // TestALoneRunThatStandsStillSaysSo: once, in one line.
 func TestALoneRunThatStandsStillSaysSo(t *testing.T) {
+	t.Parallel() // it waits for most of its time
 	dir, data := t.TempDir(), t.TempDir()
 	enginetest.Must(t, os.Mkdir(filepath.Join(data, "src"), 0o755))
 	enginetest.Must(t, os.WriteFile(filepath.Join(data, "src", "a"), make([]byte, 4<<20), 0o644))
