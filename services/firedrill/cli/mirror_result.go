@@ -233,6 +233,7 @@ func (p *mirrorPrinter) reportKept(m drill.Mirror, r job.Result) {
 		{plan.KeepMissing, missing(m)},
 		{plan.KeepUnlisted, "the other side could not be read in full"},
 		{plan.KeepOccupied, "something in it stays"},
+		{plan.KeepClaimed, string(plan.KeepClaimed) + ": give the mirror, or the archive, another place"},
 		{plan.KeepYoung, string(plan.KeepYoung)},
 	} {
 		if n := p.kept[k.reason]; n > 0 {
