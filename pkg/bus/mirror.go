@@ -136,6 +136,17 @@ func (b *Bus) MirrorReaders(ctx context.Context) (int, error) {
 	return 0, fmt.Errorf("look who takes requests for mirrors: %w", err)
 }
 
+// MirrorClock is what the server's clock shows, by which it is known how old events are.
+func (b *Bus) MirrorClock(ctx context.Context) (time.Time, error) {
+	ctx, cancel := context.WithTimeout(ctx, tryWait)
+	defer cancel()
+	c, err := b.js.Consumer(ctx, StreamMirror, MirrorRequests)
+	if err != nil {
+		return time.Time{}, fmt.Errorf("ask for the server's time: %w", err)
+	}
+	return c.CachedInfo().TimeStamp, nil
+}
+
 // MirrorWorkWaits reports whether an item of a run's work is still in its queue, or in
 // a worker's hands.
 func (b *Bus) MirrorWorkWaits(ctx context.Context, mirror, run string, number int64) (bool, error) {

@@ -15,9 +15,10 @@ import (
 
 // Ready reports whether this identity can do its work now: the server answers,
 // the streams and the service's durables exist, and the server permits what the
-// service publishes, and that it makes the lanes of its durables. It stores nothing. Without it a missing permission would
-// show only as timeouts in the middle of a drill. ErrDenied says that the server
-// refused a subject, now or earlier on this connection.
+// service publishes, and that it makes the lanes of its durables. It stores nothing.
+// Without it a missing permission would show only as timeouts in the middle of a
+// drill. ErrDenied says that the server refused a subject, now or earlier on this
+// connection.
 func (b *Bus) Ready(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, storeBudget)
 	defer cancel()

@@ -21,6 +21,10 @@ type WorkOptions struct {
 	// Concurrency is how many messages this process works on at once; 0 means 1. One that is
 	// not there costs nothing.
 	Concurrency int
+	// Untried, if not nil, counts how often a message was handed out before to a worker that
+	// only waited with it until it was stopped: that is no try. It is asked of what is handed
+	// out again, but for dead letters, and with an error again later. Concurrently.
+	Untried func(ctx context.Context, m Message) (int, error)
 }
 
 // Message is one piece of work. For a dead letter that is tried again, Subject,
@@ -31,7 +35,8 @@ type Message struct {
 	Header  nats.Header
 	// Seq is the message's sequence in its stream.
 	Seq uint64
-	// Delivered counts how often it was handed to a worker, this time included.
+	// Delivered counts how often it was handed to a worker, this time included, but for what
+	// was no try; see WorkOptions.
 	Delivered int
 	Stored    time.Time
 
@@ -77,8 +82,10 @@ func (b *Bus) Work(ctx context.Context, name string, opt WorkOptions, fn func(ct
 	if d.Lanes {
 		return fmt.Errorf("work: durable %q is worked off by its lanes", name)
 	}
-	w := &worker{bus: b, durable: d, stream: d.Stream, consumer: d.Name, fn: fn, hands: opt.Concurrency}
-	return together(ctx, []loop{b.retrier(d, fn).run, w.run})
+	w := &worker{bus: b, durable: d, stream: d.Stream, consumer: d.Name, fn: fn, hands: opt.Concurrency, untried: opt.Untried}
+	again := b.retrier(d, fn)
+	again.hands = opt.Concurrency // One of them may wait for hours.
+	return together(ctx, []loop{again.run, w.run})
 }
 
 // retrier works off the dead letters of a durable that are tried again.
@@ -115,6 +122,8 @@ type worker struct {
 	fn   func(context.Context, Message) error
 	// hands is how many messages it works on at once; 0 means 1.
 	hands int
+	// untried is that of WorkOptions.
+	untried func(context.Context, Message) (int, error)
 }
 
 // run works until ctx ends, and through any loss of connection or server.
@@ -238,6 +247,11 @@ func (w *worker) handle(ctx context.Context, m jetstream.Msg, wait time.Duration
 		_ = m.Term() // It is not JetStream's, so there is nothing to bury.
 		return
 	}
+	if msg.Delivered, err = w.tries(ctx, msg); err != nil {
+		log.Warn("message will be tried once it is known how often it was", "error", err)
+		_ = m.NakWithDelay(retryDelay(msg.Delivered)) // else it comes back a little later
+		return
+	}
 	log = log.With("seq", msg.Seq, "delivered", msg.Delivered)
 	if msg.Delivered > maxDeliver {
 		err = Poison(fmt.Errorf("handed out %d times, and no worker finished it: each crashed, hung or lost its connection", msg.Delivered-1))
@@ -267,6 +281,15 @@ func (w *worker) handle(ctx context.Context, m jetstream.Msg, wait time.Duration
 	if err != nil {
 		log.Warn("message may be handed out again", "error", err)
 	}
+}
+
+// tries counts how often a message was tried, this time included.
+func (w *worker) tries(ctx context.Context, m Message) (int, error) {
+	if w.untried == nil || m.Delivered < 2 {
+		return m.Delivered, nil
+	}
+	n, err := w.untried(ctx, m)
+	return max(m.Delivered-n, 1), err
 }
 
 // settle acknowledges, also when the work was finished while ctx ended.

@@ -156,6 +156,40 @@ func TestReplayThatFailsAgainIsANewDeadLetter(t *testing.T) {
 	}
 }
 
+// Dead letters that are tried again do not wait for each other, as the messages did not.
+func TestReplayedLettersDoNotWaitForEachOther(t *testing.T) {
+	w := newWorld(t)
+	b := w.connect(event.Mirror)
+	var mended atomic.Bool
+	begun := make(chan string, 2)
+	spawn(t, func(ctx context.Context) error {
+		return b.Work(ctx, bus.MirrorRequests, bus.WorkOptions{Concurrency: 2}, func(ctx context.Context, m bus.Message) error {
+			if !mended.Load() {
+				return bus.Poison(errors.New("never"))
+			}
+			begun <- m.Subject
+			<-ctx.Done()
+			return ctx.Err()
+		})
+	})
+	for _, name := range []string{"one", "two"} {
+		if _, err := b.Publish(t.Context(), "mirror.req.me."+name, nil, ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	letters := w.awaitDead(t, b, 2)
+	mended.Store(true)
+	for _, l := range letters {
+		if err := b.ReplayDead(t.Context(), l.Seq); err != nil {
+			t.Fatal(err)
+		}
+	}
+	first := await(t, begun, 10*time.Second, "the first")
+	if second := await(t, begun, 10*time.Second, "the second"); second == first {
+		t.Errorf("%s was handed out twice", first)
+	}
+}
+
 // TestFailingWorkGivesUp tries five times, then buries the message.
 func TestFailingWorkGivesUp(t *testing.T) {
 	t.Parallel()

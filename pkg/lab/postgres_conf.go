@@ -90,16 +90,23 @@ func (b *builder) fill(ctx context.Context) error {
 		return err
 	}
 	defer admin.Close(ctx)
-	statements := []string{"CREATE DATABASE app OWNER app"}
-	for _, r := range []struct{ name, file, with string }{
-		{"replicator", b.rec.Secrets.Replicator, "REPLICATION"}, {"app", b.rec.Secrets.App, ""},
+	var statements []string
+	for _, r := range []struct{ make, file string }{
+		{"ALTER ROLE " + b.rec.Admin, b.rec.Secrets.Admin}, // which initdb has made
+		{"CREATE ROLE app LOGIN", b.rec.Secrets.App},
+		{"CREATE ROLE replicator LOGIN REPLICATION", b.rec.Secrets.Replicator},
 	} {
 		password, err := os.ReadFile(r.file)
 		if err != nil {
 			return err
 		}
-		statements = append([]string{fmt.Sprintf("CREATE ROLE %s LOGIN %s PASSWORD '%s'", r.name, r.with, password)}, statements...)
+		stored, err := verifier(string(password))
+		if err != nil {
+			return err
+		}
+		statements = append(statements, fmt.Sprintf("%s PASSWORD '%s'", r.make, stored))
 	}
+	statements = append(statements, "CREATE DATABASE app OWNER app")
 	if a.ScratchDir != "" {
 		if err := b.account.mkdir(a.ScratchDir + "/space"); err != nil {
 			return err

@@ -88,9 +88,18 @@ func TestPostgresStreamsAndIsMeasurable(t *testing.T) {
 		`SELECT count(*) FROM pg_settings WHERE name = 'wal_log_hints' AND setting = 'on'`:              1,
 		`SELECT count(*) FROM pg_settings WHERE name = 'data_checksums' AND setting = 'on'`:             1,
 		`SELECT count(*) FROM pg_tablespace WHERE spcname = 'scratch'`:                                  scratches(p),
+		// A probe's connection costs its process little, and no role is without a password.
+		`SELECT count(*) FROM pg_authid WHERE rolcanlogin AND rolpassword LIKE 'SCRAM-SHA-256$64:%'`: 3,
+		`SELECT count(*) FROM pg_authid WHERE rolcanlogin`:                                           3,
 	} {
 		if got := count(t, ctx, p, "a", name); got != want {
 			t.Errorf("%s: %d, want %d", name, got, want)
+		}
+	}
+	for _, user := range []string{p.User, p.Admin, "replicator"} {
+		if c, err := p.connect(ctx, p.Nodes[0].Port, user, p.Secrets.PassFile, "postgres"); err == nil {
+			_ = c.Close(ctx)
+			t.Errorf("%s is let in with a wrong password", user)
 		}
 	}
 	if got := count(t, ctx, p, "b", `SELECT count(*) FROM pg_stat_wal_receiver WHERE status = 'streaming'`); got != 1 {

@@ -138,10 +138,10 @@ type subject struct {
 	env job.Env
 	// log is what is known of its runs; it is zero before the first.
 	log runlog.Log
-	// before is what was known when the run of this command began, nil if nothing was;
-	// unread says that it could not be read.
+	// before is what was known when the run of this command began, nil if nothing was.
 	before *runlog.Log
-	unread bool
+	// unread is why what is known could not be read as a whole.
+	unread error
 	// named says that the inventory describes it, which is the file there, if any.
 	named     bool
 	inventory string
@@ -234,18 +234,18 @@ func (a *app) mirror(cmd *cobra.Command, args []string, o *mirrorOptions) (*subj
 		s.Mirror = o.spec
 		s.From, s.To = canonical(args[0]), canonical(args[1])
 	}
-	s.log, _ = a.mirrorLog(s.dir())
+	s.log, _, s.unread = a.mirrorLog(s.dir())
 	return s, nil
 }
 
 // mirrorLog reads what a mirror's runs came to, as far as it is whole; false if nothing is
-// known of them. A mirror runs without it all the same.
-func (a *app) mirrorLog(dir string) (runlog.Log, bool) {
-	l, known, err := runlog.Read(dir)
+// known of them. A mirror runs without it all the same: the error was told as a warning.
+func (a *app) mirrorLog(dir string) (l runlog.Log, known bool, err error) {
+	l, known, err = runlog.Read(dir)
 	if err != nil {
 		fmt.Fprintf(a.Err, "firedrill: warning: %v\n", err)
 	}
-	return l, known
+	return l, known, err
 }
 
 func (a *app) namedMirror(cmd *cobra.Command, inv drill.Inventory, name string) (drill.Mirror, error) {

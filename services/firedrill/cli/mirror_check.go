@@ -13,6 +13,8 @@ import (
 	"github.com/firedrill/firedrill/pkg/event"
 	"github.com/firedrill/firedrill/services/mirror/fleet"
 	"github.com/firedrill/firedrill/services/mirror/job"
+	"github.com/firedrill/firedrill/services/mirror/proof"
+	"github.com/firedrill/firedrill/services/reporter/fold"
 )
 
 // verifyFlags are those of the commands that compare.
@@ -35,7 +37,9 @@ func (a *app) mirrorVerifyCmd(o *mirrorOptions) *cobra.Command {
 		Long: `Compare what the locations hold now with the signed manifest of the last run, with
 the filter that the run had.
 
-Levels: L1 compares names, sizes and ETags of a listing (in a directory: what was not
+Levels: L0 reads the manifest itself: whether it is whole and the one that was signed. It
+looks at neither location, verifies nothing of them, and mirror status does not count it.
+L1 compares names, sizes and ETags of a listing (in a directory: what was not
 touched since, as its inode's times tell, and the content of the rest), L2 the
 checksums that a store keeps, L4 reads every content. The result never claims more
 than what was looked at: where nothing takes part, nothing was checked, which is
@@ -54,12 +58,14 @@ read counts as well.`,
 			if cmd.Flags().Changed("period") {
 				v.Period = event.Duration(v.period)
 			}
-			v.Read = v.read.String()
+			if v.Read = v.read.String(); v.Level == proof.L0.String() {
+				return a.checkManifest(cmd, args, o)
+			}
 			return a.compare(cmd, args, o, v)
 		},
 	}
 	f := c.Flags()
-	f.StringVar(&v.Level, "level", "L1", "how thoroughly to compare: L1, L2, L3 or L4")
+	f.StringVar(&v.Level, "level", "L1", "how thoroughly to compare: L0 (the manifest alone), L1, L2, L3 or L4")
 	f.DurationVar(&v.period, "period", job.DefaultPeriod, "for L3: within how long everything is to be read once")
 	f.Var(&v.read, "read", "for L3: how much this call reads, such as 5% or 10Gi; left out, what is due")
 	f.StringVar(&v.Side, "side", "both", "which location to compare: source, destination or both")
@@ -142,6 +148,42 @@ func (a *app) compare(cmd *cobra.Command, args []string, o *mirrorOptions, v ver
 	})
 }
 
+// manifestJSON is what reading a manifest has shown: no location is verified by that.
+type manifestJSON struct {
+	Level    proof.Level `json:"level"`
+	Verified bool        `json:"verified"`
+	Root     proof.Root  `json:"root"`
+	Subject  string      `json:"subject"`
+	Signer   string      `json:"signer,omitempty"`
+}
+
+// checkManifest is verify to L0.
+func (a *app) checkManifest(cmd *cobra.Command, args []string, o *mirrorOptions) error {
+	for _, name := range []string{"fleet", "timeout", "side", "period", "read", "filter", "bwlimit", "heavy"} {
+		if cmd.Flags().Changed(name) {
+			return fmt.Errorf("--%s: --level L0 reads the manifest that lies here and looks at neither location: leave one of the two out", name)
+		}
+	}
+	return a.withMirror(cmd, args, o, visit{
+		left: "nothing was changed", use: job.Looks, blind: true,
+		do: func(ctx context.Context, j *job.Job, p *mirrorPrinter) (shown, error) {
+			signed, err := j.CheckManifest(ctx)
+			return func(err error) error {
+				switch {
+				case err != nil:
+					return err
+				case p.json:
+					return failure(writeJSON(p.out, manifestJSON{Level: proof.L0, Root: signed.Root, Subject: signed.Subject, Signer: signed.Signer}))
+				}
+				fmt.Fprintf(p.out, "manifest (L0): it is whole, and the one that was signed as that of the %s: %s, %s, root %s\n",
+					signed.Subject, fold.Plural(signed.Root.Entries, "entry"), size(signed.Root.Bytes), signed.Root.Hash)
+				p.advise("neither location was looked at, and nothing of them is verified: --level L1 lists both")
+				return nil
+			}, err
+		},
+	})
+}
+
 // visit is what a command does with what the last run of a mirror left.
 type visit struct {
 	// left says what an interruption leaves.
@@ -150,6 +192,8 @@ type visit struct {
 	// heavy says that it waits for the machine's other heavy work once it lasts: it asks the
 	// printer's load.
 	heavy bool
+	// blind says that it looks at neither place.
+	blind bool
 	do    func(ctx context.Context, j *job.Job, p *mirrorPrinter) (shown, error)
 }
 
@@ -179,7 +223,12 @@ func (a *app) withMirror(cmd *cobra.Command, args []string, o *mirrorOptions, v 
 	defer p.stop()
 	defer a.guard(p, s)()
 	defer mindInterrupt(ctx, p, v.left)()
-	j, err := a.open(ctx, o, s, p, v.use, func() (*job.Job, error) { return s.env.OpenLast(ctx, s.Mirror, v.use) })
+	j, err := a.open(ctx, o, s, p, v.use, func() (*job.Job, error) {
+		if v.blind {
+			return s.env.OpenManifest(s.Mirror)
+		}
+		return s.env.OpenLast(ctx, s.Mirror, v.use)
+	})
 	if err != nil {
 		return interrupted(ctx, v.left, err)
 	}

@@ -31,7 +31,8 @@ func (a *app) mirrorDeletedCmd(o *mirrorOptions) *cobra.Command {
 keepDeleted in the inventory: when, by which run, its size and its path. Of a bucket that
 keeps versions it is what anybody has deleted within that time, and no run is named.
 Paths are quoted, and mirror restore takes them as they are printed. What others have put
-there and is no name of a file is listed as cannot, and exits with 1.`,
+there and is no name of a file is listed as cannot, and exits with 1. So does a run or a
+path that is named, and nothing of which can be brought back.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var err error
 			if do.Under, err = cleanPaths(do.Under); err != nil {
@@ -138,9 +139,9 @@ func split(args []string) (mirror, paths []string) {
 func cleanPaths(given []string) (out []string, err error) {
 	for _, text := range given {
 		p := text
-		if strings.HasPrefix(text, `"`) {
-			if unquoted, err := strconv.Unquote(text); err == nil {
-				p = unquoted
+		if len(text) > 1 && text[0] == '"' && text[len(text)-1] == '"' {
+			if p, err = strconv.Unquote(text); err != nil {
+				return nil, fmt.Errorf("%s is in double quotes, and not as `firedrill mirror deleted` prints a path: copy it from there with its quotes, or leave them out", strconv.Quote(text))
 			}
 		}
 		p = strings.Trim(p, "/")

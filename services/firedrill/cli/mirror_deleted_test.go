@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -47,7 +48,7 @@ func TestMirrorRestoresWhatItDeleted(t *testing.T) {
 		t.Fatalf("%+v, %v", list, err)
 	}
 	run := list.Deleted[0].Run
-	w.has(w.run(0, "deleted", "--run", run, "--path", "nowhere", "--inventory", inventory, "m"), "nothing that was deleted")
+	w.has(w.run(1, "deleted", "--run", run, "--path", "d/b", "--path", "nowhere", "--inventory", inventory, "m"), `"d/b"`, fmt.Sprintf(`"nowhere": there is nothing that can be brought back that was deleted there by the run %q`, run))
 	w.has(w.run(0, "restore", "--dry-run", "--inventory", inventory, "m", "d/b"), `would      "d/"`, `would      "d/b"`, "2 entries (3 B) would be restored")
 	if _, err := os.Lstat(filepath.Join(w.dir, "src/d")); err == nil {
 		t.Fatal("a dry run brought it back")
@@ -91,6 +92,7 @@ func TestMirrorRestoreTakesPathsAsTheyArePrinted(t *testing.T) {
 		}
 	}
 	w.run(0, sync...)
+	dry := w.run(0, append(sync, "--dry-run")...)
 	w.run(0, sync...)
 	printed := map[string]string{}
 	for line := range strings.Lines(w.run(0, "deleted", w.from, w.to)) {
@@ -113,6 +115,7 @@ func TestMirrorRestoreTakesPathsAsTheyArePrinted(t *testing.T) {
 		}
 	}
 	for _, name := range odd {
+		w.has(dry, "delete     "+printed[name]+" on the destination")
 		w.has(w.run(0, "deleted", "--path", printed[name], w.from, w.to), "1 entry")
 		w.has(w.run(0, "restore", w.from, w.to, printed[name]), "restored   "+printed[name], "1 entry (")
 		for _, side := range []string{"src", "dst"} {
@@ -172,6 +175,15 @@ func TestMirrorRestoreRefusesWhatItCannotDo(t *testing.T) {
 		{254, in("restore", "m", "/"), `"/" is no path in a mirror`},
 		{254, in("deleted", "m", "--path", "a//b"), `--path: "a//b" is no path in a mirror`},
 		{254, in("deleted", "other"), "has none of that name"},
+		{1, in("deleted", "m", "--run", "NOPE"), `there is nothing that can be brought back that was deleted by the run "NOPE"`},
+		{1, in("deleted", "m", "--path", "nope"), `"nope": there is nothing that can be brought back that was deleted there`},
+		{1, in("deleted", "m", "--json", "--path", "nope"), `"nope\": there is nothing`},
+		{254, in("deleted", "m", "--path", `"new\qline"`), `--path: "\"new\\qline\"" is in double quotes, and not as`},
+		{254, in("restore", "m", `"new\qline"`), "copy it from there with its quotes, or leave them out"},
+		{254, []string{"prune", "--help"}, "firedrill mirror prune: there is no such command: use audit, cancel"},
+		{254, []string{"prune"}, "there is no such command"},
+		{0, []string{"--help"}, "Available Commands"},
+		{0, []string{"deleted", "nope", "--help"}, "List what runs have deleted"},
 		{254, in("sync", "m", "--keep-deleted", "1h"), `mirror "m" is described in`},
 		{254, []string{"sync", w.from, w.to, "--keep-deleted", "1h"}, "a copy deletes nothing"},
 		{254, []string{"sync", w.from, w.to, "--mode", "mirror", "--keep-deleted", "-1h"}, "--keep-deleted"},
@@ -187,6 +199,50 @@ func TestMirrorRestoreRefusesWhatItCannotDo(t *testing.T) {
 	}
 	if got := w.run(0, "deleted", "--inventory", inventory, "m"); !strings.Contains(got, "3 entries") {
 		t.Errorf("there is left\n%s", got)
+	}
+}
+
+// L0 reads the manifest alone, and says that this verifies nothing.
+func TestMirrorVerifyToL0(t *testing.T) {
+	w := newMirrorWorld(t)
+	w.run(0, "sync", w.from, w.to)
+	before := w.run(0, "status", w.from, w.to)
+	for _, side := range []string{"src", "dst"} {
+		if err := os.Rename(filepath.Join(w.dir, side), filepath.Join(w.dir, side+"-away")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.has(w.run(0, "verify", "--level", "L0", w.from, w.to), "manifest (L0): it is whole, and the one that was signed", "neither location was looked at, and nothing of them is verified")
+	var shown struct {
+		Level    string
+		Verified bool
+		Root     struct{ Entries int64 }
+	}
+	if err := json.Unmarshal([]byte(w.run(0, "verify", "--level", "L0", "--json", w.from, w.to)), &shown); err != nil || shown.Level != "L0" || shown.Verified || shown.Root.Entries == 0 {
+		t.Errorf("%+v, %v", shown, err)
+	}
+	if after := w.run(0, "status", w.from, w.to); after != before {
+		t.Errorf("status says\n%s and not\n%s", after, before)
+	}
+	w.has(w.run(254, "verify", "--level", "L0", "--side", "source", w.from, w.to), "--side: --level L0 reads the manifest")
+	w.has(w.run(254, "verify", "--level", "L0", "--fleet", "m"), "--fleet: --level L0 reads the manifest")
+	all, err := filepath.Glob(filepath.Join(w.dir, "mirrors/*/manifest"))
+	if err != nil || len(all) != 1 {
+		t.Fatalf("%q, %v", all, err)
+	}
+	whole, err := os.ReadFile(all[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, at := range []int{30, len(whole) / 2, len(whole) - 3} {
+		bad := slices.Clone(whole)
+		bad[at] ^= 0x10
+		if err := os.WriteFile(all[0], bad, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if text := w.run(255, "verify", "--level", "L0", w.from, w.to); strings.Contains(text, "whole") {
+			t.Errorf("with byte %d changed it says\n%s", at, text)
+		}
 	}
 }
 

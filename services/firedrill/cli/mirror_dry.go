@@ -79,25 +79,25 @@ func (p *mirrorPrinter) printDry(wait int) {
 }
 
 func dryText(m drill.Mirror, d engine.Done) string {
-	a := d.Action
+	a, name := d.Action, entry.Quote(d.Action.Key)
 	switch {
 	case d.Err != nil:
-		return fmt.Sprintf("%-10s %s %q: %v", "cannot", a.Op, a.Key, d.Err)
+		return fmt.Sprintf("%-10s %s %s: %v", "cannot", a.Op, name, d.Err)
 	case a.Op == plan.Keep && a.Reason == plan.KeepMissing:
-		return fmt.Sprintf("%-10s %q: %s", a.Op, a.Key, missing(m))
+		return fmt.Sprintf("%-10s %s: %s", a.Op, name, missing(m))
 	case a.Op == plan.Keep || a.Op == plan.Conflict:
-		return fmt.Sprintf("%-10s %q: %s", a.Op, a.Key, a.Reason)
+		return fmt.Sprintf("%-10s %s: %s", a.Op, name, a.Reason)
 	case a.Op == plan.Unholdable:
-		return fmt.Sprintf("%-10s %q: %v", a.Op, a.Key, a.Err)
+		return fmt.Sprintf("%-10s %s: %v", a.Op, name, a.Err)
 	}
 	if a.Op == plan.Meta && a.To == plan.Source && m.Mode != drill.MirrorTwoWay {
-		return fmt.Sprintf("%-10s %q on the %s, by permissions: %s", a.Op, a.Key, a.To, rightsText(a.Source, a.Dest))
+		return fmt.Sprintf("%-10s %s on the %s, by permissions: %s", a.Op, name, a.To, rightsText(a.Source, a.Dest))
 	}
 	over := ""
 	if a.Op == plan.Put && a.Past.Key == "" && plan.Present(a.At(a.To)) {
 		over = ", over what no run has put there"
 	}
-	return fmt.Sprintf("%-10s %q on the %s%s", a.Op, a.Key, a.To, over)
+	return fmt.Sprintf("%-10s %s on the %s%s", a.Op, name, a.To, over)
 }
 
 // rightsText says what a rule for permissions makes of an entry.

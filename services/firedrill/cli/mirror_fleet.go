@@ -268,7 +268,7 @@ func (p *mirrorPrinter) fleetEnd(name, kind string, e fleet.Event) error {
 	case fleet.KindFailed:
 		err = faulty(e.Fault, errors.New(e.Reason))
 	case fleet.KindCancelled:
-		err = &exitError{code: run.Fail, err: fmt.Errorf("mirror %s: the run was called off", name)}
+		err = &exitError{code: run.Fail, err: fmt.Errorf("mirror %s: %s", name, cmp.Or(e.Reason, fleet.ErrCancelled.Error()))}
 	}
 	if err != nil {
 		return err
@@ -342,18 +342,18 @@ func (a *app) mirrorCancelCmd(o *mirrorOptions) *cobra.Command {
 		Long: `Call off the run of a mirror that a running firedrill makes, or, where none is under
 way, the one that waits. What it has copied stays, and the next run goes on from there.`,
 		RunE: a.withSession(func(cmd *cobra.Command, s *session, args []string) error {
-			running, last, err := fleet.UnderWay(cmd.Context(), s.bus, args[0])
+			u, err := fleet.UnderWay(cmd.Context(), s.bus, args[0])
 			switch {
 			case err != nil:
 				return failure(fmt.Errorf("mirror %s: %w", args[0], err))
-			case running.Run == "":
+			case u.Last.Run == "":
 				return a.notRunning(cmd.Context(), s.bus, args[0])
 			}
-			if err := s.bus.PublishMirrorCommand(cmd.Context(), args[0], "cancel", fleet.Cancel{Run: running.Run}); err != nil {
+			if err := s.bus.PublishMirrorCommand(cmd.Context(), args[0], "cancel", fleet.Cancel{Run: u.Last.Run, By: requester()}); err != nil {
 				return failure(err)
 			}
 			w := &fleetWatch{app: a, name: args[0], patience: goneWait, p: a.mirrorPrinter(o), s: s,
-				run: fleet.WatchRun(args[0], running.Run, last), began: running.At}
+				run: fleet.WatchRun(args[0], u.Last.Run, u.Seq), began: u.Last.At}
 			defer func() {
 				if w.s != s {
 					w.s.close()

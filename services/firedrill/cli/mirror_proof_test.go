@@ -129,7 +129,11 @@ func TestTheStatesOfAMirror(t *testing.T) {
 		well  bool
 	}{
 		"waits":                  {st: mirrorStatus{Running: &runningJSON{Waits: "another one"}, Last: good, Success: good}, state: "waiting", well: true},
-		"waits behind a failure": {st: mirrorStatus{Running: &runningJSON{Waits: "another one"}, Last: &ended, Failure: &ended}, state: "waiting"},
+		"waits behind a failure": {st: mirrorStatus{Running: &runningJSON{Waits: "another one"}, Last: with(func(r *runlog.Run) { r.Failed = true })}, state: "failed"},
+		"waits, and has drifted": {st: mirrorStatus{Running: &runningJSON{Waits: "another one"}, Last: good, Check: found("L1")}, state: "drift"},
+		"waits for the first":    {st: mirrorStatus{Running: &runningJSON{Waits: "another one"}}, state: "waiting"},
+		"its process is gone":    {st: mirrorStatus{Running: &runningJSON{Silent: ago(0)}, Last: good, Success: good}, state: "interrupted"},
+		"gone while it waited":   {st: mirrorStatus{Running: &runningJSON{Silent: ago(0), Waits: "another one"}, Last: good, Success: good}, state: "interrupted"},
 		"stands still":           {st: mirrorStatus{Running: &runningJSON{Progress: &fleet.Progress{StillSeconds: 900}}, Last: &runlog.Run{}, Success: good}, state: "stalled"},
 		"runs":                   {st: mirrorStatus{Running: &runningJSON{Progress: &fleet.Progress{}}, Last: &runlog.Run{}, Success: good}, state: "running", well: true},
 		"runs first":             {st: mirrorStatus{Running: &runningJSON{Progress: &fleet.Progress{}}, Last: &runlog.Run{}}, state: "running"},
@@ -152,7 +156,7 @@ func TestTheStatesOfAMirror(t *testing.T) {
 		"in time":                {st: mirrorStatus{Last: began(2 * time.Hour), Success: began(2 * time.Hour)}, m: hourly, state: "ok", well: true},
 		"late":                   {st: mirrorStatus{Last: began(3 * time.Hour), Success: began(3 * time.Hour)}, m: hourly, state: "overdue"},
 		"late and runs":          {st: mirrorStatus{Last: &runlog.Run{}, Success: began(3 * time.Hour), Running: &runningJSON{}}, m: hourly, state: "running", well: true},
-		"late and waits":         {st: mirrorStatus{Last: began(3 * time.Hour), Success: began(3 * time.Hour), Running: &runningJSON{Waits: "another one"}}, m: hourly, state: "waiting"},
+		"late and waits":         {st: mirrorStatus{Last: began(3 * time.Hour), Success: began(3 * time.Hour), Running: &runningJSON{Waits: "another one"}}, m: hourly, state: "overdue"},
 		"after a nightly one":    {st: mirrorStatus{Last: began(3 * time.Hour), Success: began(3 * time.Hour)}, m: drill.Mirror{Every: hourly.Every, After: []string{"nightly"}}, state: "ok", well: true},
 		"after one by hand":      {st: mirrorStatus{Last: began(999 * time.Hour), Success: began(999 * time.Hour)}, m: drill.Mirror{Every: hourly.Every, After: []string{"hand"}}, state: "ok", well: true},
 		"verified":               {st: mirrorStatus{Last: good, Check: &runlog.Check{Good: true, Level: "L1", Ended: *ago(30 * time.Hour)}}, m: verified, state: "ok", well: true},
@@ -169,6 +173,31 @@ func TestTheStatesOfAMirror(t *testing.T) {
 		c.st.judge(c.m, inv, now)
 		if c.st.State != c.state || c.st.Well != c.well || c.well != (len(c.st.Problems) == 0) {
 			t.Errorf("%s: %s, well %v: %q, want %s, %v", name, c.st.State, c.st.Well, c.st.Problems, c.state, c.well)
+		}
+	}
+}
+
+// A run that began here, which has told nothing for a moment and whose state nobody has open,
+// has lost its process.
+func TestARunThatLostItsProcess(t *testing.T) {
+	began := time.Now()
+	own := runlog.Run{By: "me", Began: began.Add(time.Second)}
+	for name, c := range map[string]struct {
+		quiet time.Duration
+		last  func(*runlog.Run)
+		want  bool
+	}{
+		"gone":             {4 * time.Second, func(*runlog.Run) {}, true},
+		"heard of":         {2 * time.Second, func(*runlog.Run) {}, false},
+		"ended":            {4 * time.Second, func(r *runlog.Run) { r.Ended = began.Add(time.Minute) }, false},
+		"another's":        {4 * time.Second, func(r *runlog.Run) { r.By = "schedule" }, false},
+		"an earlier one's": {4 * time.Second, func(r *runlog.Run) { r.Began = began.Add(-time.Second) }, false},
+	} {
+		last := own
+		c.last(&last)
+		r := &runningJSON{Since: began, By: "me", quiet: c.quiet}
+		if got := r.left(&last); got != c.want || r.left(nil) {
+			t.Errorf("%s: %v, of nothing %v", name, got, r.left(nil))
 		}
 	}
 }
@@ -221,7 +250,8 @@ spec:
 	_, text, _ := invoke(t, "", "mirror", "--state-dir", dir, "status", "--inventory", inventory, "again")
 	told(t, text, "one has a location in common with it", "next run      as soon as it has its turn, due since 2")
 	told(t, mirrored(t, dir, run.OK, "cancel", "slow"), "mirror slow: cancelled")
-	told(t, mirrored(t, dir, run.Fail, "status", "--inventory", inventory, "slow"), "called off; the next run goes on from there")
+	told(t, mirrored(t, dir, run.Fail, "status", "--inventory", inventory, "slow"), fmt.Sprintf("called off by %q; the next run goes on from there", requester()))
+	told(t, mirrored(t, dir, run.Fail, "status", "--inventory", inventory), fmt.Sprintf("  the run was called off by %q\n", requester()))
 	if code := slow.ends(); code != run.Fail {
 		t.Errorf("the one that watched it: exit code %d", code)
 	}

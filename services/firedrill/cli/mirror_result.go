@@ -11,6 +11,7 @@ import (
 	"github.com/firedrill/firedrill/pkg/drill"
 	"github.com/firedrill/firedrill/pkg/run"
 	"github.com/firedrill/firedrill/services/mirror/engine"
+	"github.com/firedrill/firedrill/services/mirror/entry"
 	"github.com/firedrill/firedrill/services/mirror/job"
 	"github.com/firedrill/firedrill/services/mirror/location"
 	"github.com/firedrill/firedrill/services/mirror/plan"
@@ -93,10 +94,10 @@ func (p *mirrorPrinter) report(m drill.Mirror, dry bool, r job.Result, how strin
 				fmt.Fprintf(p.out, "  conflict   %+q and %+q: %s: %s\n", c.Key, c.Twin, c.Reason, c.Reason.Fix())
 				continue
 			}
-			fmt.Fprintf(p.out, "  conflict   %q: %s: %s\n", c.Key, c.Reason, c.Reason.Fix())
+			fmt.Fprintf(p.out, "  conflict   %s: %s: %s\n", entry.Quote(c.Key), c.Reason, c.Reason.Fix())
 		}
 		for _, u := range r.Unholdable {
-			fmt.Fprintf(p.out, "  unholdable %q: %v\n", u.Key, u.Err)
+			fmt.Fprintf(p.out, "  unholdable %s: %v\n", entry.Quote(u.Key), u.Err)
 		}
 	}
 	for _, e := range r.Errors {
@@ -485,7 +486,7 @@ func (p *mirrorPrinter) sorts(list bool, sorts []findings) {
 			if detail != "" {
 				detail = ": " + detail
 			}
-			fmt.Fprintf(p.out, "  %-10s %q%s\n", f.name, one.Key, detail)
+			fmt.Fprintf(p.out, "  %-10s %s%s\n", f.name, entry.Quote(one.Key), detail)
 		}
 		p.more(f.of.Count, len(shown), f.name)
 	}
@@ -546,7 +547,7 @@ func (p *mirrorPrinter) auditText(a job.Audited) {
 		case r.Err != nil:
 			what = fmt.Sprintf("damaged, and not repaired: %v", r.Err)
 		}
-		fmt.Fprintf(p.out, "  rotten     %q on the %s: %s\n", r.Key, r.Side, what)
+		fmt.Fprintf(p.out, "  rotten     %s on the %s: %s\n", entry.Quote(r.Key), r.Side, what)
 	}
 }
 

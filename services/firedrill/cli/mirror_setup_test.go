@@ -15,6 +15,7 @@ import (
 	"github.com/minio/minio-go/v7"
 	"golang.org/x/sys/unix"
 
+	"github.com/firedrill/firedrill/pkg/lab"
 	"github.com/firedrill/firedrill/pkg/run"
 	"github.com/firedrill/firedrill/services/mirror/engine/enginetest"
 )
@@ -47,10 +48,9 @@ func source(t *testing.T) string {
 	return dir
 }
 
-// TestABucketWithoutKeys: a key that was named and is not there ends a run, also where the
-// bucket takes everybody; where nobody named one the bucket is used as by anybody, and the
-// run and validate say so.
-func TestABucketWithoutKeys(t *testing.T) {
+// minioServer is a server that is there until the test ends.
+func minioServer(t *testing.T) (*enginetest.Server, *lab.MinIO) {
+	t.Helper()
 	server := &enginetest.Server{}
 	m := server.Start(t)
 	t.Cleanup(func() {
@@ -59,6 +59,14 @@ func TestABucketWithoutKeys(t *testing.T) {
 			t.Error(err)
 		}
 	})
+	return server, m
+}
+
+// TestABucketWithoutKeys: a key that was named and is not there ends a run, also where the
+// bucket takes everybody; where nobody named one the bucket is used as by anybody, and the
+// run and validate say so.
+func TestABucketWithoutKeys(t *testing.T) {
+	server, m := minioServer(t)
 	c := server.Bucket(t, false)
 	enginetest.Must(t, enginetest.Client(t, c).SetBucketPolicy(t.Context(), c.Bucket, fmt.Sprintf(
 		`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":["*"]},"Action":["s3:*"],"Resource":["arn:aws:s3:::%[1]s","arn:aws:s3:::%[1]s/*"]}]}`, c.Bucket)))
@@ -287,14 +295,7 @@ func TestRootLeavesAUsersMirrorToThatUser(t *testing.T) {
 // TestMirrorDeletedNamesWhatIsNoName: in a bucket with versions others may have deleted what
 // is no name of a file; that is named, and all else is listed and comes back.
 func TestMirrorDeletedNamesWhatIsNoName(t *testing.T) {
-	server := &enginetest.Server{}
-	m := server.Start(t)
-	t.Cleanup(func() {
-		m.Stop()
-		if err := os.RemoveAll(filepath.Dir(server.Drive())); err != nil {
-			t.Error(err)
-		}
-	})
+	server, m := minioServer(t)
 	c := server.Bucket(t, true)
 	t.Setenv("AWS_ACCESS_KEY_ID", m.AccessKey)
 	t.Setenv("AWS_SECRET_ACCESS_KEY", m.SecretKey)

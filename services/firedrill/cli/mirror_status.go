@@ -89,10 +89,10 @@ type mirrorStatus struct {
 	// Mode is left out where nothing is known of the mirror.
 	Mode   string   `json:"mode,omitempty"`
 	Filter []string `json:"filter,omitempty"`
-	// State is never, waiting (a run waits for others), running, stalled (it stands still),
-	// ok, drift (a check has found that a side is not what the last run left), overdue (what
-	// it does by itself is late), undone (a run left something undone), failed, cancelled or
-	// interrupted.
+	// State is never, waiting (all is well, or it never ran, and a run waits for others),
+	// running, stalled (it stands still), ok, drift (a check has found that a side is not what
+	// the last run left), overdue (what it does by itself is late), undone (a run left something
+	// undone), failed, cancelled or interrupted (its process is gone).
 	State string `json:"state"`
 	// Well says that nothing of it calls for anybody, Problems what does.
 	Well     bool     `json:"well"`
@@ -126,8 +126,9 @@ type mirrorStatus struct {
 
 	// dir is where runs are remembered.
 	dir string
-	// lost is why the firedrill that runs it could not be asked.
-	lost error
+	// lost is why the firedrill that runs it could not be asked, unread why what its runs came
+	// to could not be read as a whole.
+	lost, unread error
 	// verifiable is since when it could have been verified by itself; zero if that is not known.
 	verifiable time.Time
 }
@@ -142,6 +143,13 @@ type runningJSON struct {
 	Progress *fleet.Progress `json:"progress,omitempty"`
 	// Waits says what a run waits for, which Since is then when it began to wait.
 	Waits string `json:"waits,omitempty"`
+	// Silent is since when nothing is heard of it, where its process is gone: nobody works on
+	// it until its request is handed out again.
+	Silent *time.Time `json:"silentSince,omitempty"`
+
+	// heard is when something was heard of it last, quiet for how long nothing was.
+	heard time.Time
+	quiet time.Duration
 }
 
 // fleetView is what a running firedrill knows of mirrors; nil where none runs.
@@ -178,18 +186,46 @@ func (v *fleetView) look(ctx context.Context, st *mirrorStatus, log *runlog.Log)
 	if st.Unchecked, err = v.unchecked(ctx, st); err != nil {
 		return nil, err
 	}
-	e, _, err := fleet.UnderWay(ctx, v.s.bus, st.Name)
-	if err != nil || e.Run == "" {
-		return log, err
+	u, err := fleet.UnderWay(ctx, v.s.bus, st.Name)
+	if err == nil && u.Last.Run != "" {
+		st.Running, err = v.running(ctx, st.Name, u)
 	}
-	st.Running = &runningJSON{Since: e.At, By: e.By, Do: e.Do, Progress: e.Progress}
-	if e.Since != nil {
-		st.Running.Since, st.Running.Waits = *e.Since, e.Reason
-	} else if started, known, err := v.s.bus.LastMirrorEvent(ctx, st.Name, fleet.KindStarted); err == nil && known {
-		st.Running.Since = started.Stored
-	}
-	return log, nil
+	return log, err
 }
+
+// running tells of a run of the fleet.
+func (v *fleetView) running(ctx context.Context, mirror string, u fleet.Underway) (*runningJSON, error) {
+	e := u.Last
+	r := &runningJSON{Since: u.Began, By: e.By, Do: e.Do, Progress: e.Progress, heard: e.At, quiet: u.Quiet}
+	if u.Gone {
+		r.Silent = &r.heard
+	}
+	switch {
+	case e.Since != nil:
+		r.Since, r.Waits = *e.Since, e.Reason
+	case u.Began.IsZero():
+		r.Since = e.At // it has not come so far, as a mount does not answer, or began long ago
+		started, known, err := v.s.bus.LastMirrorEvent(ctx, mirror, fleet.KindStarted)
+		if err != nil {
+			return nil, err
+		}
+		var began fleet.Event
+		if known && json.Unmarshal(started.Data, &began) == nil && began.Run == e.Run {
+			r.Since = began.At
+		}
+	}
+	return r, nil
+}
+
+// left reports whether a run of the fleet is the one that began last here, whose process would
+// have the mirror open, and which has told nothing for longer than it does while it works:
+// nobody has to wait until it counts as gone. The caller has seen that nobody has it open.
+func (r *runningJSON) left(last *runlog.Run) bool {
+	return r.quiet > quietFor && last != nil && last.Ended.IsZero() && last.By == r.By && !last.Began.Before(r.Since)
+}
+
+// quietFor is longer than between two of the events that tell how far a run is.
+const quietFor = 3 * time.Second
 
 // unchecked says why a comparison failed since the last that came to its end; "" if none did.
 func (v *fleetView) unchecked(ctx context.Context, st *mirrorStatus) (string, error) {
@@ -216,7 +252,7 @@ const clocksDiffer = time.Hour
 func (s *subject) status(ctx context.Context, v *fleetView, inv drill.Inventory) (*mirrorStatus, error) {
 	st := &mirrorStatus{
 		Name: s.Name, From: s.From, To: s.To, Mode: modeOf(s.Mode), Filter: s.Filter, Check: s.log.Check,
-		Schedule: s.Cadence(drill.MirrorSync).String(), VerifySchedule: s.Cadence(drill.MirrorVerify).String(), dir: s.env.StateDir,
+		Schedule: s.Cadence(drill.MirrorSync).String(), VerifySchedule: s.Cadence(drill.MirrorVerify).String(), dir: s.env.StateDir, unread: s.unread,
 	}
 	if s.KeepDeleted > 0 {
 		st.KeepDeleted = s.KeepDeleted.String()
@@ -256,7 +292,10 @@ func (s *subject) status(ctx context.Context, v *fleetView, inv drill.Inventory)
 		st.verifiable = time.Time{} // There was nothing yet to compare with.
 	}
 	st.Last, st.Success, st.Failure, st.Of = log.Last, log.Success, log.Failure, moved(s.Mirror, log.Mirror)
-	if busy != nil && st.Running == nil {
+	if r := st.Running; r != nil && busy == nil && s.Snapshots == nil && r.left(log.Last) {
+		r.Silent = &r.heard
+	}
+	if busy != nil && (st.Running == nil || st.Running.Silent != nil) {
 		st.Running = &runningJSON{Since: busy.Since}
 		if log.Last != nil && log.Last.Ended.IsZero() {
 			st.Running.By = log.Last.By
@@ -355,11 +394,11 @@ func (a *app) listMirrors(ctx context.Context, o *mirrorOptions) error {
 	}
 	v, done := a.fleetView(ctx)
 	defer done()
-	all, idle, err := a.subjects(env, inv)
+	all, idle, unread, err := a.subjects(env, inv)
 	if err != nil {
 		return failure(err)
 	}
-	list, well := []*mirrorStatus{}, true
+	list, well := []*mirrorStatus{}, !unread
 	for _, s := range all {
 		st, err := s.status(ctx, v, inv)
 		if err != nil {
@@ -375,7 +414,7 @@ func (a *app) listMirrors(ctx context.Context, o *mirrorOptions) error {
 		}
 		return wellExit(well)
 	}
-	if len(list) == 0 {
+	if len(list) == 0 && !unread {
 		fmt.Fprintln(a.Out, "no mirror has run here, and no inventory with mirrors was given: name its file with --inventory")
 	} else if err := a.printMirrors(list); err != nil {
 		return err
@@ -392,26 +431,29 @@ func (a *app) listMirrors(ctx context.Context, o *mirrorOptions) error {
 }
 
 // subjects are the mirrors of an inventory, and those without a name that have left a
-// log; but for those, which it counts, of which no run ever got to work.
-func (a *app) subjects(env job.Env, inv drill.Inventory) (out []*subject, idle int, err error) {
+// log; but for those, which it counts, of which no run ever got to work. unread says that
+// there is a log of which it cannot be read whose it is.
+func (a *app) subjects(env job.Env, inv drill.Inventory) (out []*subject, idle int, unread bool, err error) {
 	for _, m := range inv.Spec.Mirrors {
 		s := &subject{Mirror: m, env: env, named: true}
-		s.log, _ = a.mirrorLog(s.dir())
+		s.log, _, s.unread = a.mirrorLog(s.dir())
 		out = append(out, s)
 	}
 	dirs, err := os.ReadDir(env.StateDir)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, 0, err
+		return nil, 0, false, err
 	}
 	for _, d := range dirs {
 		dir := filepath.Join(env.StateDir, d.Name())
-		switch l, known := a.mirrorLog(dir); {
+		switch l, known, err := a.mirrorLog(dir); {
+		case err != nil && !known:
+			unread = true // Of which mirror it is nobody can tell.
 		case !known || l.Mirror.Name != "":
 		case l.Last != nil && l.Last.Ended.IsZero() || runlog.Begun(dir):
-			out = append(out, &subject{Mirror: l.Mirror, env: env, log: l})
+			out = append(out, &subject{Mirror: l.Mirror, env: env, log: l, unread: err})
 		default:
 			idle++
 		}
 	}
-	return out, idle, nil
+	return out, idle, unread, nil
 }

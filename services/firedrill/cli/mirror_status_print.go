@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/firedrill/firedrill/pkg/drill"
+	"github.com/firedrill/firedrill/services/mirror/fleet"
 	"github.com/firedrill/firedrill/services/mirror/runlog"
 	"github.com/firedrill/firedrill/services/reporter/fold"
 )
@@ -35,7 +36,7 @@ func (st *mirrorStatus) print(a *app) {
 		line("deletes", "kept for %s, which runs prune: `mirror deleted` lists them", st.KeepDeleted)
 	}
 	if r := st.Running; r != nil {
-		line(st.State, "%s", r.words())
+		line(r.state(), "%s", r.words())
 	}
 	if st.Of != nil {
 		line("was", "%s", st.Of.words())
@@ -93,6 +94,19 @@ func (st *mirrorStatus) print(a *app) {
 	}
 }
 
+// state is in a word what the run does.
+func (r *runningJSON) state() string {
+	switch {
+	case r.Silent != nil:
+		return "interrupted"
+	case r.Waits != "":
+		return "waiting"
+	case r.Progress != nil && r.Progress.StillSeconds > 0:
+		return "stalled"
+	}
+	return "running"
+}
+
 func (r *runningJSON) words() string {
 	text := "since " + clockTime(r.Since)
 	if r.By != "" {
@@ -107,16 +121,32 @@ func (r *runningJSON) words() string {
 	if r.Waits != "" {
 		text += ": " + r.Waits
 	}
-	if p := r.Progress; p != nil {
-		text += fmt.Sprintf(": %d of %d, %s of %s", p.DoneActions, p.Actions, size(p.DoneBytes), size(p.Bytes))
-		switch {
-		case !p.Planned:
+	if r.Silent != nil {
+		text += fmt.Sprintf(": nothing is heard of it since %s, as its process is gone or cut off; a firedrill that runs takes it up within half a minute", clockTime(*r.Silent))
+	}
+	if r.Progress == nil {
+		return text
+	}
+	p := *r.Progress
+	if r.Silent != nil {
+		p.LeftSeconds = nil // by when it was told
+	}
+	return text + farWords(p)
+}
+
+// farWords say how far a run is; "" of one that has not come to look at anything.
+func farWords(p fleet.Progress) (text string) {
+	if p.Planned || p.Seen+p.Actions > 0 {
+		text = fmt.Sprintf(": %d of %d, %s of %s", p.DoneActions, p.Actions, size(p.DoneBytes), size(p.Bytes))
+		if !p.Planned {
 			text += fmt.Sprintf(", still looking (%d seen)", p.Seen)
-		case p.StillSeconds > 0:
-			text += fmt.Sprintf(", no progress for %s", time.Duration(p.StillSeconds*float64(time.Second)).Round(time.Second))
-		case p.LeftSeconds != nil:
-			text += fmt.Sprintf(", %s left", time.Duration(*p.LeftSeconds*float64(time.Second)).Round(time.Second))
 		}
+	}
+	switch {
+	case p.StillSeconds > 0:
+		text += fmt.Sprintf(", no progress for %s", time.Duration(p.StillSeconds*float64(time.Second)).Round(time.Second))
+	case p.Planned && p.LeftSeconds != nil:
+		text += fmt.Sprintf(", %s left", time.Duration(*p.LeftSeconds*float64(time.Second)).Round(time.Second))
 	}
 	return text
 }
@@ -140,6 +170,14 @@ func (st *mirrorStatus) checkedAt() string {
 	return fmt.Sprintf("%s %s %s: %s", clockTime(c.Ended), c.What, c.Level, found)
 }
 
+// stateWords are the state, and that a run waits where there is worse.
+func (st *mirrorStatus) stateWords() string {
+	if r := st.Running; r != nil && r.Waits != "" && r.Silent == nil && st.State != "waiting" {
+		return st.State + ", waiting"
+	}
+	return st.State
+}
+
 func (a *app) printMirrors(list []*mirrorStatus) error {
 	t := tabwriter.NewWriter(a.Out, 0, 4, 2, ' ', 0)
 	fmt.Fprintln(t, "MIRROR\tMODE\tSTATE\tLAST RUN\tLAST SUCCESS\tLAST CHECK\tNEXT RUN\tLAST ERROR")
@@ -161,6 +199,8 @@ func (a *app) printMirrors(list []*mirrorStatus) error {
 			next = "when firedrill up runs"
 		}
 		switch last := st.ended(); {
+		case st.State == "interrupted":
+			problem = st.Problems[0]
 		case last == nil: // its state says so
 		case !last.Whole:
 			problem = last.Problem
@@ -169,7 +209,7 @@ func (a *app) printMirrors(list []*mirrorStatus) error {
 		}
 		problem = strings.Join(strings.Fields(strings.TrimPrefix(problem, "mirror "+st.Name+": ")), " ")
 		fmt.Fprintln(t, strings.Join([]string{
-			cmp.Or(st.Name, st.From+" -> "+st.To), st.Mode, st.State, when(st.Last), when(st.Success), st.checkedAt(), next, problem,
+			cmp.Or(st.Name, st.From+" -> "+st.To), st.Mode, st.stateWords(), when(st.Last), when(st.Success), st.checkedAt(), next, problem,
 		}, "\t"))
 	}
 	return t.Flush()

@@ -13,6 +13,7 @@ import (
 	"github.com/firedrill/firedrill/pkg/run"
 	"github.com/firedrill/firedrill/services/mirror/engine"
 	"github.com/firedrill/firedrill/services/mirror/fleet"
+	"github.com/firedrill/firedrill/services/mirror/heavy"
 	"github.com/firedrill/firedrill/services/mirror/job"
 	"github.com/firedrill/firedrill/services/mirror/plan"
 	"github.com/firedrill/firedrill/services/mirror/runlog"
@@ -109,7 +110,14 @@ func (a *app) sync(ctx context.Context, o *mirrorOptions, s *subject, so job.Syn
 			return failure(&shortError{fmt.Sprintf("the key that signs manifests: %v: name another place for what firedrill keeps with --state-dir", err), err})
 		}
 	}
-	j, err := a.open(ctx, o, s, p, runs(so), func() (*job.Job, error) { return s.env.OpenRun(ctx, s.Mirror, so.DryRun) })
+	var load *heavy.Work
+	defer func() { load.End() }()
+	env := s.env
+	env.Pass = func(ctx context.Context) error { // It waits before it changes anything.
+		load = p.work(ctx, s)
+		return load.Pass(ctx)
+	}
+	j, err := a.open(ctx, o, s, p, runs(so), func() (*job.Job, error) { return env.OpenRun(ctx, s.Mirror, so.DryRun) })
 	if err != nil {
 		if !errors.Is(err, state.ErrLocked) && ctx.Err() == nil {
 			a.noteBegin(s, so, began)
@@ -118,8 +126,9 @@ func (a *app) sync(ctx context.Context, o *mirrorOptions, s *subject, so job.Syn
 		return interrupted(ctx, s.left(so.DryRun), err)
 	}
 	a.noteBegin(s, so, began)
-	load := p.work(ctx, s)
-	defer load.End()
+	if load == nil {
+		load = p.work(ctx, s)
+	}
 	so.Pass, so.Watch, so.Each = load.Pass, p.progress, p.count
 	if so.DryRun {
 		so.Each = p.each(s.Mirror)
@@ -208,7 +217,7 @@ func (a *app) noteBegin(s *subject, so job.SyncOptions, at time.Time) {
 		return
 	}
 	l, known, err := runlog.Read(s.dir())
-	if s.before, s.unread = nil, err != nil; known {
+	if s.before, s.unread = nil, err; known {
 		s.before = &l
 	}
 	if err := runlog.Begin(s.dir(), s.Mirror, requester(), at); err != nil {
@@ -221,7 +230,7 @@ func (a *app) noteEnd(s *subject, so job.SyncOptions, res job.Result, err error)
 		return
 	}
 	var nerr error
-	if !s.unread && refused(err) {
+	if s.unread == nil && refused(err) {
 		nerr = runlog.Refused(s.dir(), s.before)
 	} else {
 		nerr = runlog.End(s.dir(), s.Mirror, res, err, time.Now())

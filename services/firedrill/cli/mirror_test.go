@@ -222,10 +222,25 @@ func TestADamagedLogStopsNothing(t *testing.T) {
 	const warning = "warning: read what the mirror's runs came to: "
 	w.has(w.run(0, "verify", w.from, w.to), warning, "the next run writes it anew", "dst: verified")
 	// Nor is it known any more that all is well.
-	w.has(w.run(1, "status", w.from, w.to), warning, "not well      no run of it is known")
-	w.has(w.run(0, "status"), warning) // of which mirror it was nobody can tell
+	w.has(w.run(1, "status", w.from, w.to), warning, "not well      no run of it is known", "read "+logs[0])
+	list := w.run(1, "status")
+	w.has(list, warning+"read "+logs[0]) // of which mirror it was nobody can tell
+	if strings.Contains(list, "no mirror has run here") {
+		t.Errorf("it says what is not known:\n%s", list)
+	}
 	w.has(w.run(0, "sync", w.from, w.to), warning, "3 believed equal")
 	if after := w.run(0, "status", w.from, w.to); strings.Contains(after, "warning") {
 		t.Errorf("the run has not mended it: %s", after)
+	}
+	// What is whole of it looks well, and is not all.
+	whole, err := os.ReadFile(logs[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(logs[0], append(whole, '{'), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, of := range [][]string{{"status"}, {"status", w.from, w.to}} {
+		w.has(w.run(1, of...), warning, logs[0])
 	}
 }

@@ -69,13 +69,6 @@ func TestHeavyMirrorsQueue(t *testing.T) {
 			t.Fatalf("it does not end:\n%s", out)
 		}
 	}
-	other := occupy()
-	w.run(0, "sync", w.from, w.to)
-	w.run(0, "verify", "--heavy", "--heavy=false", w.from, w.to)
-	late := filepath.Join(w.dir, "dst", "late")
-	if err := os.WriteFile(filepath.Join(w.dir, "src", "late"), []byte("content"), 0o600); err != nil {
-		t.Fatal(err)
-	}
 	want := "firedrill: waiting: mirror onward has been at heavy work on this machine since 2"
 	waits := func(command ...string) (out fmt.Stringer, ended <-chan int) {
 		t.Helper()
@@ -84,6 +77,24 @@ func TestHeavyMirrorsQueue(t *testing.T) {
 			return strings.Contains(said.String(), want) && strings.Contains(said.String(), fmt.Sprintf("(process %d)", os.Getpid()))
 		})
 		return said, done
+	}
+	other := occupy()
+	fresh := filepath.Join(w.dir, "fresh")
+	first, ended := waits("sync", "--heavy", w.from, "dir:"+fresh)
+	if _, err := os.Stat(fresh); err == nil {
+		t.Error("it has made its destination beside other heavy work")
+	}
+	other.End()
+	ends(ended, first)
+	if all, err := os.ReadDir(fresh); err != nil || len(all) == 0 {
+		t.Errorf("it has copied %v, %v", all, err)
+	}
+	other = occupy()
+	w.run(0, "sync", w.from, w.to)
+	w.run(0, "verify", "--heavy", "--heavy=false", w.from, w.to)
+	late := filepath.Join(w.dir, "dst", "late")
+	if err := os.WriteFile(filepath.Join(w.dir, "src", "late"), []byte("content"), 0o600); err != nil {
+		t.Fatal(err)
 	}
 	sync, ended := waits("sync", "--heavy", w.from, w.to)
 	if _, err := os.Stat(late); err == nil {

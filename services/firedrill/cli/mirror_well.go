@@ -20,9 +20,16 @@ func (st *mirrorStatus) judge(m drill.Mirror, inv drill.Inventory, now time.Time
 	case "never":
 		add("no run of it is known that has ended")
 	case "interrupted":
-		add("its last run was interrupted")
+		if r := st.Running; r != nil {
+			add("nothing is heard of its run since %s: its process is gone, or cut off", clockTime(*r.Silent))
+		} else {
+			add("its last run was interrupted")
+		}
 	default:
 		add("its last run: %s", past)
+	}
+	if st.unread != nil {
+		add("%v", st.unread)
 	}
 	if st.lost != nil {
 		add("%v", st.lost)
@@ -39,18 +46,22 @@ func (st *mirrorStatus) judge(m drill.Mirror, inv drill.Inventory, now time.Time
 	if st.State != "running" && st.Success != nil {
 		if limit := within(m, inv, now); limit > 0 && now.Sub(st.Success.Began) > limit {
 			add("it is overdue: its last good run began %s ago (%s)", now.Sub(st.Success.Began).Round(time.Second), st.Schedule)
-			if st.State == "ok" {
-				st.State = "overdue"
-			}
+			st.late()
 		}
 	}
 	if late := st.unverified(m, now); late != "" {
 		add("its verification is overdue: %s (%s)", late, st.VerifySchedule)
-		if st.State == "ok" {
-			st.State = "overdue"
-		}
+		st.late()
 	}
 	st.Well = len(st.Problems) == 0
+}
+
+// late has the state say that something is late, if that says nothing worse, nor that a run
+// is at work.
+func (st *mirrorStatus) late() {
+	if st.State == "ok" || st.State == "waiting" {
+		st.State = "overdue"
+	}
 }
 
 // unverified says since when a mirror was not verified as its schedule asks for; "" if that is
@@ -117,7 +128,7 @@ func (st *mirrorStatus) ended() *runlog.Run {
 func (st *mirrorStatus) past() string {
 	last := st.ended()
 	switch {
-	case st.Last != nil && st.Last.Ended.IsZero() && st.Running == nil:
+	case st.Last != nil && st.Last.Ended.IsZero() && st.Running == nil, st.Running != nil && st.Running.Silent != nil:
 		return "interrupted"
 	case last == nil:
 		return "never"
@@ -131,17 +142,19 @@ func (st *mirrorStatus) past() string {
 	return "undone"
 }
 
-// state is what is to be known first.
+// state is what is to be known first: of a run that waits, and mends nothing yet, only where
+// there is nothing worse.
 func (st *mirrorStatus) state(past string) string {
+	r := st.Running
 	switch {
-	case st.Running != nil && st.Running.Waits != "":
-		return "waiting"
-	case st.Running != nil && st.Running.Progress != nil && st.Running.Progress.StillSeconds > 0:
-		return "stalled"
-	case st.Running != nil:
-		return "running"
+	case past == "interrupted":
+		return past
+	case r != nil && r.Waits == "":
+		return r.state()
 	case past == "ok" && st.drifted():
 		return "drift"
+	case r != nil && (past == "ok" || past == "never"):
+		return r.state()
 	}
 	return past
 }

@@ -38,6 +38,11 @@ func onlyCommands(c *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return c.Help()
 	}
+	return noCommand(c, args)
+}
+
+// noCommand says that a command has none of its own with a name.
+func noCommand(c *cobra.Command, args []string) error {
 	var have []string
 	for _, sub := range c.Commands() {
 		if sub.IsAvailableCommand() {
@@ -46,6 +51,19 @@ func onlyCommands(c *cobra.Command, args []string) error {
 	}
 	hint := didYouMean("", args[0], have)
 	return fmt.Errorf("%s %s: there is no such command: use %s%s", c.CommandPath(), args[0], strings.Join(have, ", "), hint)
+}
+
+// explainHelp has --help behind a command that there is not say so: cobra would print the help of
+// the one above, as if that were what was asked for.
+func (a *app) explainHelp(c *cobra.Command) {
+	help := c.HelpFunc()
+	c.SetHelpFunc(func(c *cobra.Command, all []string) {
+		if args := c.Flags().Args(); c.HasParent() && c.HasSubCommands() && len(args) > 0 {
+			a.unhelped = noCommand(c, args)
+			return
+		}
+		help(c, all)
+	})
 }
 
 // explainFlag names the flag that was probably meant, or what a flag takes.

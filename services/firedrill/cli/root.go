@@ -45,6 +45,8 @@ type app struct {
 	inventory string
 	keyring   string
 	logLevel  string
+	// unhelped says why there is no help that was asked for.
+	unhelped error
 }
 
 const defaultStateDir = ".firedrill"
@@ -57,6 +59,9 @@ func Run(ctx context.Context, args []string, s Streams, r target.Registry) int {
 	root.SetOut(s.Out)
 	root.SetErr(s.Err)
 	err := root.ExecuteContext(ctx)
+	if err == nil {
+		err = a.unhelped
+	}
 	if err == nil {
 		return run.OK
 	}
@@ -136,6 +141,7 @@ Exit codes: 0 pass, 1 fail, 2 inconclusive or invalid, 254 bad arguments, 255 fi
 		a.haltCmd(), a.listCmd(), a.reportCmd(), a.verifyCmd(), a.schemaCmd(), a.deadCmd(), a.keysCmd(), a.bootstrapCmd(), a.labCmd(), a.mirrorCmd(), a.zfsCmd())
 	c.SetFlagErrorFunc(explainFlag)
 	explainArguments(c)
+	a.explainHelp(c)
 	return c
 }
 

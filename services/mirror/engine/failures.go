@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/firedrill/firedrill/services/mirror/entry"
 	"github.com/firedrill/firedrill/services/mirror/plan"
 )
 
@@ -22,7 +23,7 @@ type Cause struct {
 func (c *Cause) String() string {
 	names := make([]string, len(c.Keys))
 	for i, key := range c.Keys {
-		names[i] = strconv.Quote(key)
+		names[i] = entry.Quote(key)
 	}
 	more := ""
 	if n := c.Count - int64(len(c.Keys)); n > 0 {
@@ -84,7 +85,7 @@ var openings = []string{
 // reason is an error of an action without its name, so that equal ones are equal.
 func reason(key string, err error) string {
 	text := err.Error()
-	for _, name := range []string{strconv.Quote(key), strconv.Quote(strings.TrimSuffix(key, "/"))} {
+	for _, name := range []string{strconv.Quote(key), strconv.Quote(strings.TrimSuffix(key, "/")), entry.Quote(key), entry.Quote(strings.TrimSuffix(key, "/"))} {
 		if !strings.Contains(text, name) {
 			continue
 		}

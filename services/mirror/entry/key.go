@@ -3,6 +3,7 @@ package entry
 import (
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"unicode/utf8"
 
@@ -143,6 +144,20 @@ func UnescapeKey(key string) (path string, dir bool, err error) {
 		b.WriteString(name)
 	}
 	return b.String(), dir, nil
+}
+
+// Quote gives a key as people are told of it: as the path that it stands for, which is what the
+// name is in a directory, in double quotes and without control characters. A directory's ends
+// in '/'. What stands for no path is quoted as it is.
+func Quote(key string) string {
+	path, dir, err := UnescapeKey(key)
+	if err != nil || key == "./" { // which stands for the root
+		return strconv.Quote(key)
+	}
+	if dir {
+		path += "/"
+	}
+	return strconv.Quote(path)
 }
 
 // Fold gives the key as a file system that normalises names to NFC would see it.

@@ -59,6 +59,18 @@ func foreign(path string) bool {
 	})
 }
 
+// A key is told as the path that people have in their directory.
+func TestQuote(t *testing.T) {
+	for key, want := range map[string]string{
+		"a/b": `"a/b"`, "d/": `"d/"`, "new%0Aline": `"new\nline"`, "caf%E9/": `"caf\xe9/"`, "a%20b": `"a%20b"`, `"q"`: `"\"q\""`,
+		"./": `"./"`, "a//b": `"a/%{}/b"`, "\xff": `"\xff"`, "%2E%2E": `"%{%252E%252E}"`,
+	} {
+		if got := entry.Quote(key); got != want {
+			t.Errorf("%q is told as %s, want %s", key, got, want)
+		}
+	}
+}
+
 func TestEveryPathComesBackFromItsKey(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		e := entry.Entry{Path: paths().Draw(t, "path"), Kind: rapid.SampledFrom([]entry.Kind{entry.File, entry.Dir}).Draw(t, "kind")}

@@ -34,10 +34,20 @@ func newBeats(r *runner, m drill.Mirror, e Event) *beats {
 	return &beats{runner: r, event: e, Pulse: pulse.New(m.Stalled.D(), r.Env.Now()), read: &tally{}}
 }
 
-// waits is told for whom the run waits, with nil when that is over.
-func (p *beats) waits(first *machine.Head) {
+// waits is told for whom the run waits, with nil when that is over. It has told that by the
+// time it returns: what happens from then on is a try (see runner.untried).
+func (p *beats) waits(ctx context.Context, first *machine.Head) {
 	now := p.runner.Env.Now()
 	p.Wake(now)
+	p.wait(now, first)
+	if first == nil {
+		e := p.event
+		e.Progress = describe(p.Look(now, p.read.bytes()))
+		p.tell(ctx, KindProgress, e)
+	}
+}
+
+func (p *beats) wait(now time.Time, first *machine.Head) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if first == nil {

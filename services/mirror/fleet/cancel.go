@@ -3,6 +3,7 @@ package fleet
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"strings"
 	"sync/atomic"
 
@@ -18,6 +19,23 @@ type Cancel struct {
 	// Run is the run that is called off; "" calls off the one that is under way when
 	// the command is stored.
 	Run string `json:"run,omitempty"`
+	// By says who calls it off.
+	By string `json:"by,omitempty"`
+}
+
+// byMost bounds what is said of who calls a run off, in bytes: anybody may write it.
+const byMost = 64
+
+// cause is that of a run that a command ends.
+func (c Cancel) cause() error {
+	if c.By == "" {
+		return fmt.Errorf("%w by a command that does not say whose it is", ErrCancelled)
+	}
+	by := c.By
+	if len(by) > byMost {
+		by = strings.ToValidUTF8(by[:byMost], "") + "…"
+	}
+	return fmt.Errorf("%w by %q", ErrCancelled, by)
 }
 
 // calls are the commands that call off a run. Each try of a request is a run of its
@@ -27,7 +45,14 @@ type calls struct {
 	cancel context.CancelCauseFunc
 	// begun is where it is stored that the run began, last the last command that
 	// names no run; each is looked at after the other was set, whichever comes first.
-	begun, last atomic.Uint64
+	begun atomic.Uint64
+	last  atomic.Pointer[nameless]
+}
+
+// nameless is a command that names no run, and where it is stored.
+type nameless struct {
+	Cancel
+	seq uint64
 }
 
 // begin says where it is stored that the run began.
@@ -39,8 +64,8 @@ func (c *calls) begin(seq uint64) {
 // end ends the run if it had begun when it was called off without a name: commands
 // before that meant another one.
 func (c *calls) end() {
-	if begun := c.begun.Load(); begun > 0 && c.last.Load() > begun {
-		c.cancel(ErrCancelled)
+	if begun, last := c.begun.Load(), c.last.Load(); begun > 0 && last != nil && last.seq > begun {
+		c.cancel(last.cause())
 	}
 }
 
@@ -52,10 +77,10 @@ func (c *calls) take(rec bus.Record) {
 	}
 	switch {
 	case body.Run == "":
-		c.last.Store(rec.Seq)
+		c.last.Store(&nameless{body, rec.Seq})
 		c.end()
 	case requestOf(body.Run) == requestOf(c.run):
-		c.cancel(ErrCancelled)
+		c.cancel(body.cause())
 	}
 }
 

@@ -41,7 +41,8 @@ type Event struct {
 	By string `json:"by,omitempty"`
 	// Since is when a run that is waiting began to wait; it goes with its progress, too.
 	Since *time.Time `json:"since,omitempty"`
-	// Reason says why it was rejected, failed, waits or is stalled, and what has drifted.
+	// Reason says why it was rejected, failed, waits or is stalled, by whom it was cancelled, and
+	// what has drifted.
 	Reason string `json:"reason,omitempty"`
 	// Fault goes with failed: refused where something is not as it should be, description
 	// where the mirror cannot be run as it is described; else firedrill, or what it needs,

@@ -50,6 +50,11 @@ func OnRequestAt(ctx context.Context, c Config, turn func(drill.Mirror, job.Use)
 	return r.onRequest(ctx, m)
 }
 
+// Untried counts the runs of a request that only waited.
+func Untried(ctx context.Context, c Config, m bus.Message) (int, error) {
+	return newRunner(c).untried(ctx, m)
+}
+
 // EncodeDones writes what became of an item.
 var EncodeDones = encodeDones
 

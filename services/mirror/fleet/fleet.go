@@ -61,7 +61,7 @@ func Run(ctx context.Context, c Config) error {
 		work func(ctx context.Context, name string) error
 	}{
 		{bus.MirrorRequests, func(ctx context.Context, name string) error {
-			return c.Bus.Work(ctx, name, bus.WorkOptions{Concurrency: bus.MirrorRequestsAtOnce}, r.onRequest)
+			return c.Bus.Work(ctx, name, bus.WorkOptions{Concurrency: bus.MirrorRequestsAtOnce, Untried: r.untried}, r.onRequest)
 		}},
 		{bus.MirrorTicks, func(ctx context.Context, name string) error {
 			return c.Bus.Work(ctx, name, bus.WorkOptions{}, r.onTick)

@@ -136,11 +136,11 @@ func TestARunThatLastsIsHeavy(t *testing.T) {
 	if e, _ := two.await("small", 0, fleet.KindFinished); !e.Result.Whole {
 		t.Errorf("it came to %+v", e.Result)
 	}
-	if e, _, err := fleet.UnderWay(t.Context(), two.me, "two"); err != nil || e.Since == nil || e.Progress == nil || e.Progress.DoneActions != 0 {
-		t.Errorf("under way: %+v, %v", e, err)
+	if u, err := fleet.UnderWay(t.Context(), two.me, "two"); err != nil || u.Last.Since == nil || u.Last.Progress == nil || u.Last.Progress.DoneActions != 0 {
+		t.Errorf("under way: %+v, %v", u, err)
 	}
-	if left, err := os.ReadDir(filepath.Join(two.dir, "dst")); err != nil || len(left) > 0 {
-		t.Errorf("it has written %v, %v", left, err)
+	if _, err := os.Stat(filepath.Join(two.dir, "dst")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("it has made its destination: %v", err)
 	}
 	busy.Release()
 	for _, w := range []*world{one, two} {
@@ -257,5 +257,56 @@ func TestManyThatWaitKeepNobodyWaiting(t *testing.T) {
 		if e, _ := w.await(m.Name, 0, fleet.KindFinished); !e.Result.Whole {
 			t.Errorf("%s came to %+v", m.Name, e.Result)
 		}
+	}
+}
+
+// However often its process is restarted, who only waits has not tried in vain.
+func TestWaitingIsNoTry(t *testing.T) {
+	t.Parallel() // it waits for most of its time
+	w := newWorld(t, drill.Mirror{Name: "out", From: "dir:DIR/src", To: "dir:DIR/dst", Heavy: is(true)})
+	w.tree("src", 3)
+	locks, free := occupied(t)
+	w.ask("out", "")
+	seq := uint64(0)
+	for range bus.MirrorTries + 1 {
+		stop := w.start(on(locks, time.Hour))
+		var e fleet.Event
+		if e, seq = w.await("out", seq, fleet.KindWaiting, fleet.KindFailed); !strings.HasPrefix(e.Reason, behindOther) {
+			t.Fatalf("it is told %+v", e)
+		}
+		stop()
+	}
+	w.start(on(locks, time.Hour))
+	free()
+	if e, _ := w.await("out", seq, fleet.KindFinished, fleet.KindFailed); e.Result == nil || !e.Result.Whole {
+		t.Errorf("it came to %+v", e)
+	}
+}
+
+// What was begun is a try, also after it has waited.
+func TestWhichTriesOnlyWaited(t *testing.T) {
+	w := newWorld(t)
+	now, before := time.Now(), time.Time{}
+	waits, works := fleet.Event{Since: &now}, fleet.Event{}
+	for _, told := range []struct {
+		run, kind string
+		event     fleet.Event
+	}{
+		{"7-turn", fleet.KindWaiting, waits},
+		{"7-killed", fleet.KindStarted, works},
+		{"7-went-on", fleet.KindStarted, works},
+		{"7-went-on", fleet.KindWaiting, waits},
+		{"7-went-on", fleet.KindProgress, works},
+		{"7-heavy", fleet.KindStarted, works},
+		{"7-heavy", fleet.KindWaiting, waits},
+		{"7-heavy", fleet.KindProgress, waits},
+		{"70-other", fleet.KindWaiting, waits},
+	} {
+		told.event.Run = told.run
+		w.tell("out", told.kind, told.event)
+	}
+	n, err := fleet.Untried(t.Context(), fleet.Config{Bus: w.me}, bus.Message{Subject: "mirror.req.test.out", Seq: 7, Stored: before})
+	if err != nil || n != 2 {
+		t.Errorf("%d of them, %v, want 2", n, err)
 	}
 }

@@ -152,14 +152,49 @@ func TestARunThatWaitsIsNotHidden(t *testing.T) {
 	since := time.Now()
 	w.tell("back", fleet.KindWaiting, fleet.Event{Run: "7-x", Since: &since})
 	w.tell("back", fleet.KindWaiting, fleet.Event{By: fleet.Scheduler, Since: &since})
-	e, seq, err := fleet.UnderWay(t.Context(), w.me, "back")
-	if err != nil || e.Run != "7-x" || seq != 1 {
-		t.Errorf("%+v as %d, %v", e, seq, err)
+	if u, err := fleet.UnderWay(t.Context(), w.me, "back"); err != nil || u.Last.Run != "7-x" || u.Seq != 1 {
+		t.Errorf("%+v, %v", u, err)
 	}
 	w.tell("back", fleet.KindCancelled, fleet.Event{Run: "7-x"})
-	if e, _, err := fleet.UnderWay(t.Context(), w.me, "back"); err != nil || e.Run != "" {
-		t.Errorf("once it has ended: %+v, %v", e, err)
+	if u, err := fleet.UnderWay(t.Context(), w.me, "back"); err != nil || u.Last.Run != "" {
+		t.Errorf("once it has ended: %+v, %v", u, err)
 	}
+}
+
+// Ends are known in whatever order runs come to them, and hide no other run.
+func TestWhatHasEndedIsNotUnderWay(t *testing.T) {
+	w := newWorld(t)
+	since := time.Now()
+	tell := func(run, kind string) {
+		t.Helper()
+		e := fleet.Event{Run: run}
+		if kind == fleet.KindWaiting {
+			e.Since = &since
+		}
+		w.tell("out", kind, e)
+	}
+	is := func(want string) {
+		t.Helper()
+		if u, err := fleet.UnderWay(t.Context(), w.me, "out"); err != nil || u.Last.Run != want || u.Gone {
+			t.Errorf("%+v, %v, want %q", u, err, want)
+		}
+	}
+	tell("8-x", fleet.KindWaiting)
+	tell("7-x", fleet.KindWaiting)
+	is("7-x")
+	tell("7-x", fleet.KindStarted)
+	tell("9-x", fleet.KindWaiting)
+	is("7-x") // which has begun
+	tell("7-x", fleet.KindFinished)
+	is("9-x")
+	tell("9-y", fleet.KindFailed) // another try of it
+	is("8-x")
+	tell("8-x", fleet.KindCancelled)
+	tell("5-x", fleet.KindStarted)
+	tell("5-x", fleet.KindFinished)
+	is("")
+	tell("9-z", fleet.KindWaiting) // tried again by hand
+	is("9-z")
 }
 
 var errFirst = errors.New("the first")

@@ -26,7 +26,7 @@ func (r *runner) noteEnd(ctx context.Context, q *request, res job.Result, err er
 	if q.task.sync.DryRun || errors.Is(err, ErrTaken) || ctx.Err() != nil && !cancelled {
 		return // or another process goes on with it
 	}
-	if cancelled && !errors.Is(err, ErrCancelled) {
+	if cancelled { // which is all that there is to say of it
 		err = context.Cause(ctx)
 	}
 	if err := runlog.End(runlog.Dir(r.Env, q.mirror), q.mirror, res, err, r.Env.Now()); err != nil {

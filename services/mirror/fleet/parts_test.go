@@ -110,26 +110,26 @@ func (s *spread) large(seed byte) (place func()) {
 }
 
 // process starts a process, which kill ends without a word.
-func (s *spread) process(instance string) (kill func()) {
-	s.t.Helper()
-	told, err := json.Marshal(process{URL: s.server.URL(), StateDir: filepath.Join(s.dir, "state"), Instance: instance, Inventory: s.inv})
-	must(s.t, err)
-	cmd := exec.CommandContext(context.WithoutCancel(s.t.Context()), os.Args[0], "-test.run=^TestHelperProcess$")
+func (w *world) process(instance string) (kill func()) {
+	w.t.Helper()
+	told, err := json.Marshal(process{URL: w.server.URL(), StateDir: filepath.Join(w.dir, "state"), Instance: instance, Inventory: w.inv})
+	must(w.t, err)
+	cmd := exec.CommandContext(context.WithoutCancel(w.t.Context()), os.Args[0], "-test.run=^TestHelperProcess$")
 	cmd.Env = append(os.Environ(), processEnv+"="+string(told))
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	alive, err := cmd.StdinPipe()
-	must(s.t, err)
-	must(s.t, cmd.Start())
+	must(w.t, err)
+	must(w.t, cmd.Start())
 	kill = sync.OnceFunc(func() {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait() // It was killed; the error says only that.
 		_ = alive.Close()
 		if bytes.Contains(out.Bytes(), []byte("FAIL")) || bytes.Contains(out.Bytes(), []byte("DATA RACE")) {
-			s.t.Errorf("process %s: %s", instance, out.String())
+			w.t.Errorf("process %s: %s", instance, out.String())
 		}
 	})
-	s.t.Cleanup(kill)
+	w.t.Cleanup(kill)
 	return kill
 }
 

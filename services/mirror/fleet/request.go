@@ -67,7 +67,11 @@ func (r Request) Comparison() (job.Comparison, error) {
 	}
 	if r.Level != "" {
 		if !slices.Contains(drill.MirrorLevels, r.Level) {
-			return c, &RequestError{"level", fmt.Sprintf("%q is no level: use L1, L2, L3 or L4", r.Level)}
+			only := ""
+			if r.Level == proof.L0.String() {
+				only = "; L0 looks at neither side, and is for firedrill mirror verify where the mirror ran"
+			}
+			return c, &RequestError{"level", fmt.Sprintf("%q is no level: use L1, L2, L3 or L4%s", r.Level, only)}
 		}
 		if err := c.Level.UnmarshalText([]byte(r.Level)); err != nil {
 			return c, &RequestError{"level", err.Error()}

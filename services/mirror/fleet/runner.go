@@ -96,7 +96,9 @@ func (r *runner) attempt(ctx context.Context, q *request) error {
 	err := r.inTurn(ctx, q)
 	q.waits.over()
 	if err != nil && errors.Is(context.Cause(ctx), ErrCancelled) {
-		return r.tell(context.WithoutCancel(ctx), KindCancelled, q.event) // before it began
+		e := q.event // before it began
+		e.Reason = context.Cause(ctx).Error()
+		return r.tell(context.WithoutCancel(ctx), KindCancelled, e)
 	}
 	return err
 }
@@ -224,6 +226,29 @@ func (r *runner) answered(ctx context.Context, mirror string, m bus.Message) (bo
 	return false, nil
 }
 
+// untried counts the runs of a request whose processes were stopped or killed while they
+// waited, and that had begun nothing which could have been the reason.
+func (r *runner) untried(ctx context.Context, m bus.Message) (n int, err error) {
+	asked, err := bus.ReadMirrorRequest(m.Subject)
+	if err != nil {
+		return 0, nil // which the next try will say
+	}
+	waits := map[string]bool{}
+	err = r.Bus.MirrorEventsSince(ctx, asked.Mirror, "*", m.Stored, func(rec bus.Record) error {
+		var e Event
+		if json.Unmarshal(rec.Data, &e) == nil && strings.HasPrefix(e.Run, runOf(m.Seq)) {
+			waits[e.Run] = e.Since != nil
+		}
+		return nil
+	})
+	for _, last := range waits {
+		if last {
+			n++
+		}
+	}
+	return n, err
+}
+
 // runOf begins the names of the runs that a request is answered with.
 func runOf(seq uint64) string { return strconv.FormatUint(seq, 10) + "-" }
 
@@ -233,7 +258,7 @@ func (r *runner) run(ctx context.Context, h *held, q *request) error {
 	switch {
 	case errors.Is(context.Cause(ctx), ErrCancelled):
 		r.Log.Warn("a mirror's run was called off", "mirror", e.Mirror, "run", e.Run, "by", e.By)
-		e.Result, e.Outcome = nil, nil
+		e.Reason, e.Result, e.Outcome = context.Cause(ctx).Error(), nil, nil
 		return r.tell(context.WithoutCancel(ctx), KindCancelled, e)
 	case ctx.Err() != nil:
 		return ctx.Err() // the process stops; another one goes on
@@ -303,7 +328,7 @@ func (r *runner) work(ctx context.Context, h *held, q *request, p *beats) *heavy
 		Locks: r.Env.Locks, By: job.Called(q.mirror), Long: r.Long,
 		Waits: func(first *machine.Head) {
 			h.slot.release() // Who waits is in nobody's way.
-			p.waits(first)
+			p.waits(ctx, first)
 		},
 		Unlocked: func(why error) {
 			r.Log.Warn("a run waits for no other heavy work of this machine: who is at it cannot be told", "mirror", q.event.Mirror, "run", q.event.Run, "error", why)
@@ -349,8 +374,15 @@ func (r *runner) sync(ctx context.Context, h *held, q *request, p *beats) (out s
 	}
 	began := r.Env.Now()
 	out.first = !runlog.Begun(runlog.Dir(r.Env, q.mirror))
-	j, err := r.Env.OpenRun(ctx, q.mirror, o.DryRun)
-	if errors.Is(err, state.ErrLocked) {
+	var load *heavy.Work
+	defer func() { load.End() }()
+	env := r.Env
+	env.Pass = func(ctx context.Context) error { // It waits before it changes anything.
+		load = r.work(ctx, h, q, p)
+		return load.Pass(ctx)
+	}
+	j, err := env.OpenRun(ctx, q.mirror, o.DryRun)
+	if errors.Is(err, state.ErrLocked) || err != nil && ctx.Err() != nil {
 		return out, err
 	}
 	r.begins(q)
@@ -363,8 +395,9 @@ func (r *runner) sync(ctx context.Context, h *held, q *request, p *beats) (out s
 		r.noteEnd(ctx, q, job.Result{}, err)
 		return out, err
 	}
-	load := r.work(ctx, h, q, p)
-	defer load.End()
+	if load == nil {
+		load = r.work(ctx, h, q, p)
+	}
 	o.Pass = load.Pass
 	out.Result, err = r.carryOut(ctx, j, q.mirror.Name, q.event.Run, p.read, o)
 	r.noteEnd(ctx, q, out.Result, err)

@@ -58,6 +58,44 @@ func TestAKilledProcessIsMissed(t *testing.T) {
 	}
 }
 
+// A run whose process was killed is soon known to be in nobody's hands, and one that is at
+// work is not taken for such.
+func TestARunWithoutItsProcessIsGone(t *testing.T) {
+	t.Parallel() // it waits for most of its time
+	s := newSpread(t, 1<<20)
+	kill := s.process("a")
+	s.ask("big", "")
+	_, seq := s.await("big", 0, fleet.KindStarted)
+	for range 3 {
+		_, seq = s.await("big", seq, fleet.KindProgress)
+		if u, err := fleet.UnderWay(t.Context(), s.me, "big"); err != nil || u.Last.Progress == nil || u.Gone || u.Began.IsZero() {
+			t.Errorf("at work: %+v, %v", u, err)
+		}
+	}
+	kill()
+	limit := time.After(20 * time.Second) // before it is tried again
+	for tick := time.NewTicker(500 * time.Millisecond); ; {
+		u, err := fleet.UnderWay(t.Context(), s.me, "big")
+		if err != nil || u.Last.Run == "" {
+			t.Fatalf("%+v, %v", u, err)
+		}
+		if u.Gone {
+			break
+		}
+		select {
+		case <-tick.C:
+		case <-limit:
+			t.Fatalf("it still seems to be at work: %+v", u)
+		}
+	}
+	// Another one, which waits, is.
+	now := time.Now()
+	s.tell("big", fleet.KindWaiting, fleet.Event{Run: "999-x", Since: &now})
+	if u, err := fleet.UnderWay(t.Context(), s.me, "big"); err != nil || u.Last.Run != "999-x" || u.Gone {
+		t.Errorf("one that waits: %+v, %v", u, err)
+	}
+}
+
 // A run that waits behind another one is in somebody's hands, though only now and then
 // something is told of it.
 func TestWhoWaitsInAQueueIsNotGivenUp(t *testing.T) {
@@ -217,7 +255,7 @@ func TestAMountThatDoesNotAnswerIsToldOf(t *testing.T) {
 	if !strings.HasPrefix(e.Reason, "no progress for ") || e.Progress == nil {
 		t.Errorf("it was told %+v", e)
 	}
-	if under, _, err := fleet.UnderWay(t.Context(), w.me, "out"); err != nil || under.Run != e.Run || under.Progress.StillSeconds == 0 {
+	if under, err := fleet.UnderWay(t.Context(), w.me, "out"); err != nil || under.Last.Run != e.Run || under.Last.Progress.StillSeconds == 0 {
 		t.Errorf("under way: %+v, %v", under, err)
 	}
 	must(t, w.me.PublishMirrorCommand(t.Context(), "out", "cancel", fleet.Cancel{Run: e.Run}))

@@ -28,6 +28,8 @@ type AuditOptions struct {
 	// RepairSource has Repair replace what has rotted in the source of such a mirror,
 	// too. Two-way mirrors need no leave for that.
 	RepairSource bool
+	// Pass is that of [VerifyOptions].
+	Pass func(ctx context.Context) error
 	// Seen is told of each entry that was read.
 	Seen func(plan.Side, entry.Entry)
 	// Bytes, if not nil, is told how many bytes were read, again and again and by several
@@ -132,7 +134,7 @@ func (j *Job) Audit(ctx context.Context, o AuditOptions) (a Audited, err error) 
 			}
 		}
 	}
-	if err := j.compareSides(&a, read); err != nil || len(bad) == 0 {
+	if err := j.compareSides(ctx, &a, read, o.Pass); err != nil || len(bad) == 0 {
 		return a, err
 	}
 	if a.Rotten, err = j.rotten(ctx, bad); err != nil || !o.Repair {

@@ -65,16 +65,13 @@ func (r *restoring) asked(d Deleted) bool {
 
 // choose sorts what was deleted: what is asked for, and the directories above it.
 func (r *restoring) choose() error {
-	found := make([]bool, len(r.o.Under))
-	some := false
+	seeks := newSought(r.spec.Name, r.o.DeletedOptions)
 	for d, err := range r.deleted(r.ctx, r.o.DeletedOptions, place.KeptOptions{Under: r.o.Under, Above: true}) {
 		if bad, is := errors.AsType[*place.KeptError](err); is {
 			if r.o.Run == "" || r.o.Run == d.Bin.Run {
 				d.Entry.Path = bad.Key
 				r.count(&Restored{Deleted: d, Err: bad})
-				for i, under := range r.o.Under {
-					found[i] = found[i] || place.KeptOptions{Under: []string{under}}.TakesKey(bad.Key)
-				}
+				seeks.sees(func(o place.KeptOptions) bool { return o.TakesKey(bad.Key) })
 			}
 			continue
 		}
@@ -85,23 +82,48 @@ func (r *restoring) choose() error {
 		if !asked && d.Entry.Kind != entry.Dir {
 			continue
 		}
-		for i, under := range r.o.Under {
-			found[i] = found[i] || asked && (place.KeptOptions{Under: []string{under}}).Takes(d.Entry.Path)
+		if asked {
+			seeks.sees(func(o place.KeptOptions) bool { return o.Takes(d.Entry.Path) })
 		}
-		some = some || asked
 		if err := r.sorted.Add(plan.Past{Key: r.order(d), Source: d.Entry}); err != nil {
 			return fmt.Errorf("mirror %s: %w", r.spec.Name, err)
 		}
 	}
+	return seeks.missing()
+}
+
+// sought is what is asked for of all that was deleted.
+type sought struct {
+	mirror string
+	DeletedOptions
+	// found says which of the paths there are, some that there is anything.
+	found []bool
+	some  bool
+}
+
+func newSought(mirror string, o DeletedOptions) *sought {
+	return &sought{mirror: mirror, DeletedOptions: o, found: make([]bool, len(o.Under))}
+}
+
+// sees notes something that was deleted: takes reports whether it is what options ask for.
+func (s *sought) sees(takes func(place.KeptOptions) bool) {
+	s.some = true
+	for i, under := range s.Under {
+		s.found[i] = s.found[i] || takes(place.KeptOptions{Under: []string{under}})
+	}
+}
+
+// missing says what of it there is not: the error is ErrNothingDeleted.
+func (s *sought) missing() error {
 	of := ""
-	if r.o.Run != "" {
-		of = fmt.Sprintf(" by the run %q", r.o.Run)
+	if s.Run != "" {
+		of = fmt.Sprintf(" by the run %q", s.Run)
 	}
-	if i := slices.Index(found, false); i >= 0 {
-		return fmt.Errorf("mirror %s: %q: there is %w that was deleted there%s", r.spec.Name, r.o.Under[i], ErrNothingDeleted, of)
+	if i := slices.Index(s.found, false); i >= 0 {
+		return fmt.Errorf("mirror %s: %q: there is %w that was deleted there%s", s.mirror, s.Under[i], ErrNothingDeleted, of)
 	}
-	if !some && r.res.Failed == 0 {
-		return fmt.Errorf("mirror %s: there is %w that was deleted%s", r.spec.Name, ErrNothingDeleted, of)
+	if !s.some {
+		return fmt.Errorf("mirror %s: there is %w that was deleted%s", s.mirror, ErrNothingDeleted, of)
 	}
 	return nil
 }

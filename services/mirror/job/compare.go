@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"time"
 
@@ -72,6 +73,46 @@ func (e Env) OpenLast(ctx context.Context, m drill.Mirror, u Use) (*Job, error) 
 	return e.openJob(ctx, m, u)
 }
 
+// OpenManifest is OpenLast for [Job.CheckManifest] alone: it opens neither place.
+func (e Env) OpenManifest(m drill.Mirror) (*Job, error) {
+	if err := e.Known(m); err != nil {
+		return nil, err
+	}
+	s, err := parse(m)
+	if err != nil {
+		return nil, err
+	}
+	j := &Job{env: e, spec: s}
+	return j, j.openState()
+}
+
+// CheckManifest reads all of the manifest of the last run, and gives its root: the error says
+// that they do not fit, or that nobody who is trusted vouches for it. It is L0, which says
+// nothing about what the places hold.
+func (j *Job) CheckManifest(ctx context.Context) (root proof.Signed, err error) {
+	if root, err = j.Root(); err != nil {
+		return root, err
+	}
+	f, err := os.Open(j.store.Path(manifestName))
+	if err != nil {
+		return root, fmt.Errorf("mirror %s: %w", j.spec.Name, err)
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	r := proof.NewReader(f)
+	for _, err := range r.Entries() {
+		if err == nil {
+			err = context.Cause(ctx)
+		}
+		if err != nil {
+			return root, fmt.Errorf("mirror %s: manifest: %w", j.spec.Name, err)
+		}
+	}
+	if now, _ := r.Root(); now != root.Root {
+		return root, fmt.Errorf("mirror %s: manifest: %w: it is not the one that was signed", j.spec.Name, proof.ErrCorrupt)
+	}
+	return root, nil
+}
+
 // Size is how many entries a comparison looks at, and how many bytes it reads, as far as
 // they are where they should be; 0 where that is not known.
 func (j *Job) Size(c Comparison) (entries, bytes int64) {
@@ -92,16 +133,9 @@ func (j *Job) Compare(ctx context.Context, c Comparison) (Compared, error) {
 		if err := c.Pass(ctx); err != nil {
 			return out, err
 		}
-		seen := c.Seen
-		c.Seen = func(side plan.Side, e entry.Entry) {
-			if seen != nil {
-				seen(side, e)
-			}
-			_ = c.Pass(ctx) // Once ctx ends no more is looked at.
-		}
 	}
 	if c.What == drill.MirrorAudit {
-		a, err := j.Audit(ctx, AuditOptions{Repair: c.Repair, RepairSource: c.RepairSource, Seen: c.Seen, Bytes: c.Bytes})
+		a, err := j.Audit(ctx, AuditOptions{Repair: c.Repair, RepairSource: c.RepairSource, Pass: c.Pass, Seen: c.Seen, Bytes: c.Bytes})
 		for _, v := range a.Sides {
 			if v.Place != "" { // else it was not come so far
 				out.Shown = append(out.Shown, v)
@@ -111,7 +145,7 @@ func (j *Job) Compare(ctx context.Context, c Comparison) (Compared, error) {
 		return out, err
 	}
 	var err error
-	out.Shown, err = j.VerifySides(ctx, c.Sides, VerifyOptions{Level: c.Level, Period: c.Period, Read: c.Read, Seen: c.Seen, Bytes: c.Bytes})
+	out.Shown, err = j.VerifySides(ctx, c.Sides, VerifyOptions{Level: c.Level, Period: c.Period, Read: c.Read, Pass: c.Pass, Seen: c.Seen, Bytes: c.Bytes})
 	return out, err
 }
 

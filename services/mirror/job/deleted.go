@@ -80,9 +80,31 @@ type DeletedOptions struct {
 // Deleted streams what can be brought back, side by side, sorted by run and key. In a bucket
 // with versions it is what anybody deleted within the time that the mirror keeps it; where
 // none is set, ever. An error does not end the stream unless nothing follows it; one that is
-// a [place.KeptError] is of nothing else.
+// a [place.KeptError] is of nothing else. The last one is ErrNothingDeleted where a run or a path
+// was named and nothing of it was deleted.
 func (j *Job) Deleted(ctx context.Context, o DeletedOptions) iter.Seq2[Deleted, error] {
-	return j.deleted(ctx, o, place.KeptOptions{Run: o.Run, Under: o.Under})
+	return func(yield func(Deleted, error) bool) {
+		seeks, failed := newSought(j.spec.Name, o), false
+		for d, err := range j.deleted(ctx, o, place.KeptOptions{Run: o.Run, Under: o.Under}) {
+			switch bad, is := errors.AsType[*place.KeptError](err); {
+			case is:
+				seeks.sees(func(o place.KeptOptions) bool { return o.TakesKey(bad.Key) })
+			case err == nil:
+				seeks.sees(func(o place.KeptOptions) bool { return o.Takes(d.Entry.Path) })
+			default:
+				failed = true // What is not known to be missing is not said to be.
+			}
+			if !yield(d, err) {
+				return
+			}
+		}
+		if failed || o.Run == "" && len(o.Under) == 0 {
+			return
+		}
+		if err := seeks.missing(); err != nil {
+			yield(Deleted{}, err)
+		}
+	}
 }
 
 // deleted streams what is kept for this mirror, as far as the options ask for it.

@@ -23,6 +23,8 @@ type mending struct {
 	report *engine.Report
 	// each, if not nil, is told what would be set, in place of setting it.
 	each func(engine.Done)
+	// planned are, of a dry run, what it would write to the destination, and delete there.
+	planned map[string]bool
 	// pass, if not nil, is asked before each entry, as by the run.
 	pass func(context.Context) error
 	// past is what the run left, next and head where the walk is in it.
@@ -44,7 +46,7 @@ func (j *Job) mendRights(ctx context.Context, o SyncOptions, past engine.Store, 
 		case len(j.spec.rights[side]) == 0:
 		case side == plan.Source && a.differs == 0:
 			// The run has just looked at all of it.
-		case side == plan.Dest && o.DryRun: // The plan has named what it would set.
+		case side == plan.Dest && o.DryRun && !j.groupsAlone(): // The plan has named what it would set.
 		default:
 			if side == plan.Source {
 				if held, err := j.held(a, &res.Report); err != nil {
@@ -55,10 +57,10 @@ func (j *Job) mendRights(ctx context.Context, o SyncOptions, past engine.Store, 
 			}
 			m := &mending{Job: j, side: side, rules: j.ruling(side), place: plainly(j.places[side]), report: &res.Report, past: past, pass: o.Pass}
 			if o.DryRun {
-				m.each = o.Each
+				m.each, m.planned = o.Each, a.planned
 			}
 			err := m.all(ctx, o.DryRun)
-			if res.Mended[side] = m.n; err != nil {
+			if res.Mended[side] += m.n; err != nil {
 				return fmt.Errorf("mirror %s: set permissions in %s: %w", j.spec.Name, j.places[side], err)
 			}
 		}
@@ -152,8 +154,11 @@ func (m *mending) walk(ctx context.Context, dry bool) error {
 		case err != nil:
 			return err
 		case !differs:
+		case dry && m.side == plan.Dest && (want.GID == e.GID || m.planned[e.Key()]): // The plan names it.
 		case dry:
-			m.tell(want, e)
+			if err := m.tell(want, e); err != nil {
+				return err
+			}
 		default:
 			if err := m.set(ctx, want, e); err != nil {
 				return err
@@ -163,24 +168,43 @@ func (m *mending) walk(ctx context.Context, dry bool) error {
 	return nil
 }
 
-// tell names what a run would set.
-func (m *mending) tell(want, have entry.Entry) {
-	if m.n++; m.each == nil {
-		return
+// tell names what a run would set, and what it could not.
+func (m *mending) tell(want, have entry.Entry) error {
+	to, err := m.righter()
+	if err != nil {
+		return err
+	}
+	if err = to.MaySetRights(want, have); err != nil {
+		m.report.Fail(have.Key(), plan.Meta, err)
+	} else {
+		m.n++
+	}
+	if m.each == nil {
+		return nil
 	}
 	a := plan.Action{Op: plan.Meta, Key: have.Key(), To: m.side, Source: have, Dest: want}
 	if m.side == plan.Dest {
 		a.Source, a.Dest = want, have
 	}
-	m.each(engine.Done{Action: a})
+	m.each(engine.Done{Action: a, Err: err})
+	return nil
+}
+
+// righter is the place, which has permissions that can be set.
+func (m *mending) righter() (place.Righter, error) {
+	to, can := m.place.(place.Righter)
+	if !can {
+		return nil, fmt.Errorf("%w: it keeps no permissions", errors.ErrUnsupported)
+	}
+	return to, nil
 }
 
 // set gives one entry what the rules want. Only the end of ctx, and what keeps from
 // remembering, is an error.
 func (m *mending) set(ctx context.Context, want, have entry.Entry) error {
-	to, can := m.place.(place.Righter)
-	if !can {
-		return fmt.Errorf("%w: it keeps no permissions", errors.ErrUnsupported)
+	to, err := m.righter()
+	if err != nil {
+		return err
 	}
 	m.touched = true
 	now, err := to.SetRights(ctx, want, have)

@@ -45,6 +45,10 @@ type Env struct {
 	Signer func() (proof.Signer, error)
 	// Now is the clock. Required.
 	Now func() time.Time
+	// Pass, if not nil, is asked before a run makes a destination that is not there, and
+	// returns once that may be, or with the error of ctx. By then the run has all else that it
+	// waits for.
+	Pass func(ctx context.Context) error
 	// Locks are by what the mirrors of this machine know of each other's places; "" leaves
 	// them without turns.
 	Locks machine.Locks
@@ -302,6 +306,11 @@ func (j *Job) open(ctx context.Context, side plan.Side, can access) (place.Place
 		}
 		j.made = true
 	default:
+		if pass := j.env.Pass; pass != nil {
+			if err := pass(ctx); err != nil {
+				return nil, err
+			}
+		}
 		if err := j.makeRoot(path); err != nil {
 			return nil, unmade(path, err)
 		}

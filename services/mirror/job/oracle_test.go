@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"maps"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -33,6 +32,7 @@ func TestWhatWeSayIsWhatOthersSee(t *testing.T) {
 	// Much is made and thrown away in it, and little is kept.
 	before := debug.SetGCPercent(800)
 	t.Cleanup(func() { debug.SetGCPercent(before) })
+	rclone := startChecker(t)
 	for _, c := range []struct {
 		name      string
 		histories int
@@ -55,7 +55,7 @@ func TestWhatWeSayIsWhatOthersSee(t *testing.T) {
 			if c.buckets != [2]bool{} {
 				env = withStore(t, env)
 			}
-			b := &pair{TB: t, env: env, buckets: c.buckets, mode: c.mode}
+			b := &pair{TB: t, env: env, buckets: c.buckets, mode: c.mode, checker: rclone}
 			if c.buckets != [2]bool{} {
 				b.bucket = server.Bucket(t, c.mode == drill.MirrorTwoWay)
 				if c.plain {
@@ -79,6 +79,7 @@ type pair struct {
 	mode    string
 	bucket  bucket.Config
 	client  *minio.Client
+	checker *checker
 
 	// What follows is one history's.
 	seed int
@@ -107,7 +108,7 @@ func (p *pair) history(seed int) {
 			continue
 		}
 		must(p, os.Mkdir(p.dirs[side], 0o755))
-		p.editors[side] = &enginetest.Editor{TB: p, Dir: p.dirs[side], Rand: p.rand, Files: p.sampled()}
+		p.editors[side] = &enginetest.Editor{TB: p, Dir: p.dirs[side], Rand: p.rand}
 	}
 	p.mirror.From, p.mirror.To = at[0], at[1]
 	for round := range 3 + p.rand.IntN(4) {
@@ -122,17 +123,11 @@ func (p *pair) history(seed int) {
 		}
 		p.round(round)
 	}
-	if p.sampled() {
-		p.rclone()
-	}
 	if p.buckets != [2]bool{} {
 		p.restoreBothWays()
 	}
 	must(p, os.RemoveAll(root))
 }
-
-// sampled says that rclone is asked in the end, which cannot hold all names.
-func (p *pair) sampled() bool { return p.buckets != [2]bool{} && p.seed%5 == 0 }
 
 // round makes a run, and compares what is said of its end with what there is.
 func (p *pair) round(round int) {
@@ -156,8 +151,10 @@ func (p *pair) round(round int) {
 		verified, nothing = verified && v.Verified(), nothing && v.Inconclusive()
 		said += fmt.Sprintf("\n%s: %v %+v", side, v.Verdict, v.Verdict.Extra)
 	}
-	differences := p.compare()
+	sides := p.contents()
+	differences := p.compare(sides)
 	told := p.told(&res, where)
+	p.rclone(where, sides)
 	switch {
 	case verified && len(differences) > 0:
 		p.Fatalf("%s: verified, and there are differences: %q", where, differences)
@@ -193,7 +190,7 @@ func (p *pair) told(res *Result, where string) bool {
 }
 
 // compare tells in what the places differ, as others see it.
-func (p *pair) compare() []string {
+func (p *pair) compare(sides [2]map[string]content) []string {
 	p.Helper()
 	if p.buckets == [2]bool{} {
 		out, err := exec.CommandContext(p.Context(), "diff", "-r", "--no-dereference", p.dirs[0], p.dirs[1]).CombinedOutput()
@@ -205,7 +202,12 @@ func (p *pair) compare() []string {
 		}
 		return []string{string(out)}
 	}
-	var sides [2]map[string]string
+	return differences(sides)
+}
+
+// contents reads both sides.
+func (p *pair) contents() (sides [2]map[string]content) {
+	p.Helper()
 	for side := range sides {
 		if p.buckets[side] {
 			sides[side] = p.readBucket(p.prefixes[side])
@@ -213,15 +215,30 @@ func (p *pair) compare() []string {
 			sides[side] = p.readDir(p.dirs[side])
 		}
 	}
+	return sides
+}
+
+// content is what lies at a path.
+type content struct {
+	text string
+	// file says that it is a file's, and no link's.
+	file bool
+}
+
+// differences names all that is not the same on both sides.
+func differences(sides [2]map[string]content) []string {
 	var all []string
-	for key := range maps.Keys(sides[0]) {
-		if sides[1][key] != sides[0][key] {
-			all = append(all, fmt.Sprintf("%q: %q and %q", key, sides[0][key], sides[1][key]))
+	for key, content := range sides[0] {
+		switch other, ok := sides[1][key]; {
+		case !ok:
+			all = append(all, fmt.Sprintf("%q: %q and nothing", key, content.text))
+		case other.text != content.text:
+			all = append(all, fmt.Sprintf("%q: %q and %q", key, content.text, other.text))
 		}
 	}
 	for key, content := range sides[1] {
 		if _, ok := sides[0][key]; !ok {
-			all = append(all, fmt.Sprintf("%q: nothing and %q", key, content))
+			all = append(all, fmt.Sprintf("%q: nothing and %q", key, content.text))
 		}
 	}
 	slices.Sort(all)
@@ -229,29 +246,30 @@ func (p *pair) compare() []string {
 }
 
 // readDir reads all that has content.
-func (p *pair) readDir(dir string) map[string]string {
+func (p *pair) readDir(dir string) map[string]content {
 	p.Helper()
-	all := map[string]string{}
+	all := map[string]content{}
 	must(p, filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
 			return err
 		}
 		name := strings.TrimPrefix(path, dir+"/")
 		if d.Type()&fs.ModeSymlink != 0 {
-			all[name], err = os.Readlink(path)
+			target, err := os.Readlink(path)
+			all[name] = content{text: target}
 			return err
 		}
 		raw, err := os.ReadFile(path)
-		all[name] = string(raw)
+		all[name] = content{string(raw), true}
 		return err
 	}))
 	return all
 }
 
 // readBucket reads all objects with a plain client.
-func (p *pair) readBucket(prefix string) map[string]string {
+func (p *pair) readBucket(prefix string) map[string]content {
 	p.Helper()
-	all := map[string]string{}
+	all := map[string]content{}
 	for _, key := range p.keys(prefix) {
 		if strings.HasSuffix(key, "/") {
 			continue // a directory, which has no content
@@ -259,10 +277,12 @@ func (p *pair) readBucket(prefix string) map[string]string {
 		o, err := p.client.GetObject(p.Context(), p.bucket.Bucket, prefix+key, minio.GetObjectOptions{})
 		must(p, err)
 		raw, err := io.ReadAll(o)
+		must(p, err)
+		info, err := o.Stat()
 		must(p, errors.Join(err, o.Close()))
 		path, _, err := entry.UnescapeKey(key)
 		must(p, err)
-		all[path] = string(raw)
+		all[path] = content{string(raw), fileMeta(info.UserMetadata)}
 	}
 	return all
 }
@@ -317,33 +337,4 @@ func (p *pair) lastBucket() plan.Side {
 		return plan.Dest
 	}
 	return plan.Source
-}
-
-// rclone asks rclone for its opinion, where the last run left both sides alike.
-func (p *pair) rclone() {
-	p.Helper()
-	at := p.dirs
-	for side, prefix := range p.prefixes {
-		if p.buckets[side] {
-			at[side] = ":s3:" + p.bucket.Bucket + "/" + strings.TrimSuffix(prefix, "/")
-		}
-	}
-	differences := slices.DeleteFunc(p.compare(), func(d string) bool { return strings.Contains(d, "%") })
-	// Of names with a '%' it would have to know how they are escaped.
-	out, err := rclone(p, "check", at[plan.Source], at[plan.Dest],
-		"--download", "--no-unicode-normalization", "--exclude", "*%*")
-	if (err == nil) != (len(differences) == 0) {
-		p.Fatalf("history %d: rclone says %v: %s\nand there are differences: %q", p.seed, err, out, differences)
-	}
-}
-
-// rclone runs rclone against the tests' server.
-func rclone(t testing.TB, args ...string) (string, error) {
-	t.Helper()
-	m := server.Start(t)
-	c := exec.CommandContext(t.Context(), enginetest.Binary(t, "rclone"), append([]string{"--config", "/dev/null"}, args...)...)
-	c.Env = append(os.Environ(), "RCLONE_S3_PROVIDER=Minio", "RCLONE_S3_ACCESS_KEY_ID="+m.AccessKey,
-		"RCLONE_S3_SECRET_ACCESS_KEY="+m.SecretKey, "RCLONE_S3_ENDPOINT="+m.Endpoint, "AWS_EC2_METADATA_DISABLED=true")
-	out, err := c.CombinedOutput()
-	return string(out), err
 }

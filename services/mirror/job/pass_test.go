@@ -87,11 +87,18 @@ func TestNothingIsBegunWithoutLeave(t *testing.T) {
 	if n := count(func(i os.FileInfo) bool { return i.Mode().Perm() == 0o640 }); n == 0 || n == files {
 		t.Errorf("of %d the permissions were set", n)
 	}
-	for _, c := range []Comparison{{What: drill.MirrorDrift, Level: proof.L1}, {What: drill.MirrorAudit, Level: proof.L4}} {
+	for _, c := range []struct {
+		Comparison
+		leave int64
+	}{
+		{Comparison{What: drill.MirrorDrift, Level: proof.L1}, 100},
+		{Comparison{What: drill.MirrorAudit, Level: proof.L4}, 100},
+		{Comparison{What: drill.MirrorAudit, Level: proof.L4}, 2*files + 100}, // between both sides
+	} {
 		c.Sides = []plan.Side{plan.Source, plan.Dest}
-		cut(c.What, 100, func(ctx context.Context, j *Job, pass func(context.Context) error) error {
+		cut(c.What, c.leave, func(ctx context.Context, j *Job, pass func(context.Context) error) error {
 			c.Pass = pass
-			_, err := j.Compare(ctx, c)
+			_, err := j.Compare(ctx, c.Comparison)
 			return err
 		})
 	}

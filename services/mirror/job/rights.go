@@ -9,6 +9,7 @@ import (
 
 	"github.com/firedrill/firedrill/pkg/drill"
 	"github.com/firedrill/firedrill/services/mirror/engine"
+	"github.com/firedrill/firedrill/services/mirror/entry"
 	"github.com/firedrill/firedrill/services/mirror/location"
 	"github.com/firedrill/firedrill/services/mirror/plan"
 	"github.com/firedrill/firedrill/services/mirror/plan/filter"
@@ -186,25 +187,46 @@ func lookUp(s string, byName func(string) (string, error)) (*uint32, error) {
 	return &id, nil
 }
 
-// settable refuses rules about owners where this process may not give files away:
-// no run would ever be done. To the group of a directory it may give what it owns, if it is
-// in that group, and what is made there has it from the beginning.
+// settable refuses rules about owners where this process may not give files away: no run would
+// ever be done. To a group that it is in, and to that of a directory if it is in that, it may
+// give what it owns.
 func (j *Job) settable() error {
 	for side, rules := range j.spec.rights {
 		if j.places[side].Traits().Lists&plan.AttrOwner != 0 {
 			continue
 		}
 		for _, r := range rules {
-			if r.uid != nil || r.gid != nil {
-				field := "owner"
-				if r.uid == nil {
-					field = "group"
-				}
-				return &SpecError{j.spec.Name, r.at + "." + field, "this process may not change owners", "leave owner and group out, write group: inherit, or run it as root"}
+			switch {
+			case r.uid != nil:
+				return &SpecError{j.spec.Name, r.at + ".owner", "this process may not change owners", "leave it out, or run it as root"}
+			case r.gid != nil && !inGroup(*r.gid):
+				return &SpecError{j.spec.Name, r.at + ".group", fmt.Sprintf("this process is not in the group %d, to which only root may give files then", *r.gid),
+					"name one that it is in, put its user into that group and log in anew, write group: inherit, or run it as root"}
 			}
 		}
 	}
 	return nil
+}
+
+// inGroup reports whether this process is in a group.
+func inGroup(gid uint32) bool {
+	groups, err := os.Getgroups()
+	return int(gid) == os.Getegid() || err == nil && slices.Contains(groups, int(gid))
+}
+
+// groupsAlone reports whether the destination's rules set groups that no plan sees, as this
+// process may not change owners.
+func (j *Job) groupsAlone() bool {
+	return j.places[plan.Dest].Traits().Lists&plan.AttrOwner == 0 &&
+		slices.ContainsFunc(j.spec.rights[plan.Dest], func(r right) bool { return r.gid != nil || r.inherit })
+}
+
+// groupRuled reports whether a rule of a side names the group of an entry: it is set after the
+// copy.
+func (j *Job) groupRuled(side plan.Side, e entry.Entry) bool {
+	return e.Kind != entry.Symlink && slices.ContainsFunc(j.spec.rights[side], func(r right) bool {
+		return r.gid != nil && !r.match.Match(e.Path, e.Kind)
+	})
 }
 
 // disowned reports whether what a run has done leaves an entry with an owner or a group
@@ -221,7 +243,19 @@ func (j *Job) disowned(d *engine.Done, dry bool) bool {
 	if dry {
 		// What it would be written as. The group is that of a setgid directory for what is made
 		// in one, which is not known here.
-		return int64(want.UID) != int64(os.Geteuid()) || int64(want.GID) != int64(os.Getegid())
+		got.UID, got.GID = uint32(os.Geteuid()), uint32(os.Getegid())
 	}
-	return want.UID != got.UID || want.GID != got.GID
+	return want.UID != got.UID || want.GID != got.GID && !j.groupRuled(a.To, want)
+}
+
+// foresee notes, of a dry run, what is planned for the destination whose group is set by rules
+// after the copy, and counts it.
+func (j *Job) foresee(d *engine.Done, a *asked, res *Result) {
+	if d.Action.To != plan.Dest || d.Err != nil || !d.Action.Op.Changes() || d.Action.Op == plan.Meta {
+		return
+	}
+	a.planned[d.Action.Key] = true
+	if e := d.Action.Source; d.Action.Op != plan.Delete && e.GID != uint32(os.Getegid()) && j.groupRuled(plan.Dest, e) {
+		res.Mended[plan.Dest]++
+	}
 }

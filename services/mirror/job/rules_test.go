@@ -9,6 +9,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -22,6 +23,7 @@ import (
 	"github.com/firedrill/firedrill/services/mirror/engine/enginetest"
 	"github.com/firedrill/firedrill/services/mirror/entry"
 	"github.com/firedrill/firedrill/services/mirror/place"
+	"github.com/firedrill/firedrill/services/mirror/place/local"
 	"github.com/firedrill/firedrill/services/mirror/plan"
 	"github.com/firedrill/firedrill/services/mirror/proof"
 	"github.com/firedrill/firedrill/services/mirror/state"
@@ -203,6 +205,11 @@ func (e *meddled) SetRights(ctx context.Context, want, have entry.Entry) (entry.
 	return e.Place.(place.Righter).SetRights(ctx, want, have)
 }
 
+// MaySetRights implements place.Righter.
+func (e *meddled) MaySetRights(want, have entry.Entry) error {
+	return e.Place.(place.Righter).MaySetRights(want, have)
+}
+
 // An edit that the setting of permissions might hide, as it moves the file's times, too, is
 // carried by the next run.
 func TestNoEditIsLostToRules(t *testing.T) {
@@ -352,14 +359,23 @@ func TestRulesThatCannotBeFollowed(t *testing.T) {
 	w.write("mine", "x")
 	must(t, os.Chown(filepath.Join(w.from, "mine"), 65534, 65534))
 	w.mirror.Permissions = []drill.Permission{{Side: drill.SideSource, Match: "*", Files: "0640"}}
-	for range 2 {
-		j, err := w.env.OpenRun(t.Context(), w.mirror, false)
+	for i, dry := range []bool{true, false, false} {
+		j, err := w.env.OpenRun(t.Context(), w.mirror, dry)
 		must(t, err)
 		j.places[plan.Source] = nobodys{j.places[plan.Source], t}
-		res, err := j.Sync(t.Context(), SyncOptions{})
+		told := map[string]error{}
+		res, err := j.Sync(t.Context(), SyncOptions{DryRun: dry, Each: func(d engine.Done) {
+			if d.Action.Op == plan.Meta {
+				told[d.Action.Key] = d.Err
+			}
+		}})
 		must(t, errors.Join(err, j.Close(t.Context())))
-		if res.Whole() || res.Failed != 1 || res.Failures[0].Key != "theirs" || !errors.Is(res.Failures[0].Err, unix.EPERM) || !strings.Contains(res.Failures[0].Err.Error(), "as the owner or root") {
+		if res.Whole() || res.Failed != 1 || res.Failures[0].Key != "theirs" || !errors.Is(res.Failures[0].Err, unix.EPERM) || !dry && !strings.Contains(res.Failures[0].Err.Error(), "as the owner or root") ||
+			i < 2 && res.Mended != [2]int64{plan.Source: 1} {
 			t.Errorf("got %+v", res)
+		}
+		if dry && (len(told) != 2 || told["mine"] != nil || !errors.Is(told["theirs"], unix.EPERM)) {
+			t.Errorf("a dry run tells %v", told)
 		}
 	}
 	same(t, "the source", rights(t, w.from), map[string]string{"theirs": "0644 0:0", "mine": "0640 65534:65534"})
@@ -373,6 +389,41 @@ func TestRulesThatCannotBeFollowed(t *testing.T) {
 	}
 }
 
+// A user gives what he owns to a group that he is in.
+func TestRulesForOnesOwnGroup(t *testing.T) {
+	w := between(t, drill.MirrorCopy, false)
+	w.write("old", "x")
+	w.whole()
+	w.write("new", "x")
+	for _, name := range []string{"old", "new"} {
+		must(t, os.Chown(filepath.Join(w.from, name), os.Geteuid(), 12345))
+	}
+	must(t, os.Chown(filepath.Join(w.to, "old"), os.Geteuid(), 54321))
+	w.mirror.Permissions = []drill.Permission{{Match: "**", Group: fmt.Sprint(os.Getegid())}}
+	run := func(dry bool) (res Result, told []string) {
+		j, err := w.env.OpenRun(t.Context(), w.mirror, dry)
+		must(t, err)
+		must(t, j.places[plan.Dest].Close())
+		j.places[plan.Dest], err = local.Open(t.Context(), w.to, local.Options{NoOwner: true, ReadOnly: dry})
+		must(t, errors.Join(err, j.settable()))
+		res, err = j.Sync(t.Context(), SyncOptions{DryRun: dry, Check: engine.CheckListing, Each: func(d engine.Done) {
+			if d.Action.Op.Changes() {
+				told = append(told, fmt.Sprint(d.Action.Op, " ", d.Action.Key))
+			}
+		}})
+		must(t, errors.Join(err, j.Close(t.Context())))
+		return res, told
+	}
+	if res, told := run(true); !res.Whole() || res.Disowned != 0 || res.Mended != [2]int64{plan.Dest: 1} || !slices.Contains(told, "meta old") {
+		t.Errorf("a dry run tells %q: %+v", told, res)
+	}
+	if res, told := run(false); !res.Whole() || res.Disowned != 0 || res.Mended != [2]int64{plan.Dest: 1} {
+		t.Errorf("a run tells %q: %+v", told, res)
+	}
+	own := fmt.Sprintf("0644 %d:%d", os.Geteuid(), os.Getegid())
+	same(t, "the copy", rights(t, w.to), map[string]string{"old": own, "new": own})
+}
+
 // nobodys is a place in which a user whom next to nothing belongs to sets permissions.
 type nobodys struct {
 	place.Place
@@ -383,6 +434,14 @@ type nobodys struct {
 func (n nobodys) SetRights(ctx context.Context, want, have entry.Entry) (e entry.Entry, err error) {
 	asNobody(n.t, func() { e, err = n.Place.(place.Righter).SetRights(ctx, want, have) })
 	return e, err
+}
+
+// MaySetRights implements place.Righter.
+func (n nobodys) MaySetRights(want, have entry.Entry) error {
+	if have.UID != 65534 {
+		return fmt.Errorf("may not: %w", unix.EPERM)
+	}
+	return n.Place.(place.Righter).MaySetRights(want, have)
 }
 
 // owned is a place whose owners this process may not set.

@@ -139,6 +139,9 @@ type ruled struct {
 type asked struct {
 	// differs is how many entries the rules want otherwise, files how many are no directory.
 	differs, files int64
+	// planned are, by key, what a dry run would write to the destination, and delete there,
+	// where its rules set what no plan sees.
+	planned map[string]bool
 }
 
 // Entries implements place.Place.

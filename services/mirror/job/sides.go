@@ -16,7 +16,7 @@ import (
 // with the other side.
 func (j *Job) readSide(ctx context.Context, side plan.Side, o AuditOptions, into *state.Spill) (Verified, error) {
 	var failed error
-	v, err := j.Verify(ctx, side, VerifyOptions{Level: proof.L4, Bytes: o.Bytes, Seen: func(side plan.Side, e entry.Entry) {
+	v, err := j.Verify(ctx, side, VerifyOptions{Level: proof.L4, Pass: o.Pass, Bytes: o.Bytes, Seen: func(side plan.Side, e entry.Entry) {
 		if o.Seen != nil {
 			o.Seen(side, e)
 		}
@@ -32,7 +32,7 @@ func (j *Job) readSide(ctx context.Context, side plan.Side, o AuditOptions, into
 }
 
 // compareSides compares what was read on both sides with each other.
-func (j *Job) compareSides(a *Audited, read [2]*state.Spill) (err error) {
+func (j *Job) compareSides(ctx context.Context, a *Audited, read [2]*state.Spill, pass func(context.Context) error) (err error) {
 	m, _, done, err := j.manifest()
 	if err != nil {
 		return err
@@ -48,6 +48,9 @@ func (j *Job) compareSides(a *Audited, read [2]*state.Spill) (err error) {
 	for want, err := range m.Entries() {
 		if err == nil && (want.Lone != entry.NotLone || keep != nil && !keep(want.Path, want.Kind)) {
 			continue // or it is on one side only
+		}
+		if err == nil && pass != nil {
+			err = pass(ctx)
 		}
 		if err == nil {
 			err = a.compare(want, sides)

@@ -88,7 +88,14 @@ func (j *Job) Sync(ctx context.Context, o SyncOptions) (res Result, err error) {
 	}
 	defer func() { err = errors.Join(err, spill.Close()) }()
 	var writes [2]bool
+	foresees := o.DryRun && j.groupsAlone()
+	if foresees {
+		a.planned = map[string]bool{}
+	}
 	e.Each = func(d engine.Done) {
+		if foresees {
+			j.foresee(&d, &a, &res)
+		}
 		writes[d.Action.To] = writes[d.Action.To] || d.Err == nil && d.Action.Op.Changes()
 		if j.disowned(&d, o.DryRun) {
 			res.Disowned++
@@ -270,6 +277,9 @@ type VerifyOptions struct {
 	// Read is how much is read at L3: the zero value is what the time since the last
 	// such call makes due.
 	Read verify.Amount
+	// Pass, if not nil, is asked before more is looked at, and returns once that may be, or
+	// with an error, which ends the look. It is called concurrently.
+	Pass func(ctx context.Context) error
 	// Seen is told of each entry that was looked at, by one goroutine at a time.
 	Seen func(plan.Side, entry.Entry)
 	// Bytes, if not nil, is told how many bytes were read, again and again and by several
@@ -341,7 +351,7 @@ func (j *Job) VerifySides(ctx context.Context, sides []plan.Side, o VerifyOption
 	for i, side := range sides {
 		c := verify.Check{
 			Place: j.places[side], Level: o.Level, Filter: j.filter(), Side: side, Parallel: o.Parallel,
-			Limit: limit, Known: j.known(side), Read: o.Bytes, Claimed: side == plan.Dest && j.spec.mode != plan.TwoWay,
+			Limit: limit, Known: j.known(side), Pass: o.Pass, Read: o.Bytes, Claimed: side == plan.Dest && j.spec.mode != plan.TwoWay,
 		}
 		if o.Seen != nil {
 			c.Seen = func(e entry.Entry) {

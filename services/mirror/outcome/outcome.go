@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/firedrill/firedrill/pkg/drill"
+	"github.com/firedrill/firedrill/services/mirror/entry"
 	"github.com/firedrill/firedrill/services/mirror/job"
 	"github.com/firedrill/firedrill/services/mirror/plan"
 	"github.com/firedrill/firedrill/services/mirror/proof"
@@ -159,7 +160,7 @@ func (o Outcome) problems(few int) (out []string) {
 				detail = ": " + detail
 			}
 			if len(out) < few {
-				out = append(out, fmt.Sprintf("%s %q %s%s", what, f.Key, at, detail))
+				out = append(out, fmt.Sprintf("%s %s %s%s", what, entry.Quote(f.Key), at, detail))
 			}
 		}
 	}

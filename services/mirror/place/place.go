@@ -118,6 +118,9 @@ type Righter interface {
 	// there as it was it is ErrChanged. A directory that the mode would lock the process out
 	// of gets it at Finish.
 	SetRights(ctx context.Context, want, have entry.Entry) (entry.Entry, error)
+	// MaySetRights tells, without trying, why SetRights of the same would be refused; nil if
+	// that is not known to be.
+	MaySetRights(want, have entry.Entry) error
 }
 
 // Traits are what a place can do and keep.

@@ -8,8 +8,8 @@ type Level uint8
 const (
 	// LevelNone: nothing was checked.
 	LevelNone Level = iota
-	// L0: the roots of two manifests are equal. It says nothing about what the
-	// locations hold now.
+	// L0: the roots of two manifests are equal, or that of one is the one that was signed. It
+	// says nothing about what the locations hold now.
 	L0
 	// L1: every entry was listed, with its size and the ETag of the manifest, and
 	// nothing else was. Of an object that still has the time that it was written with

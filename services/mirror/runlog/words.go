@@ -2,9 +2,11 @@ package runlog
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/firedrill/firedrill/services/mirror/engine"
+	"github.com/firedrill/firedrill/services/mirror/entry"
 	"github.com/firedrill/firedrill/services/mirror/plan"
 )
 
@@ -13,7 +15,11 @@ func (r *Run) Words() string {
 	text := fmt.Sprintf("%s by %s, took %s: ", r.Began.UTC().Format(time.RFC3339), r.By, r.Ended.Sub(r.Began).Round(time.Millisecond))
 	switch {
 	case r.Cancelled:
-		return text + "called off; the next run goes on from there"
+		by, _ := strings.CutPrefix(r.Problem, ErrCancelled.Error())
+		if by == r.Problem {
+			by = "" // as an older version has noted it
+		}
+		return text + "called off" + by + "; the next run goes on from there"
 	case r.Failed:
 		return text + "failed: " + r.Problem
 	case r.Problems > 1:
@@ -46,10 +52,10 @@ func Problems(r *engine.Report) []string {
 		out = append(out, fmt.Sprintf("%d were not tried, as all before them was refused", r.NotTried))
 	}
 	for _, c := range r.Conflicts {
-		out = append(out, fmt.Sprintf("conflict %q: %s", c.Key, c.Reason))
+		out = append(out, fmt.Sprintf("conflict %s: %s", entry.Quote(c.Key), c.Reason))
 	}
 	for _, u := range r.Unholdable {
-		out = append(out, fmt.Sprintf("cannot be held: %q: %v", u.Key, u.Err))
+		out = append(out, fmt.Sprintf("cannot be held: %s: %v", entry.Quote(u.Key), u.Err))
 	}
 	for _, g := range r.Refusals {
 		out = append(out, g.String())

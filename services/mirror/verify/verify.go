@@ -114,6 +114,9 @@ type Check struct {
 	Parallel int
 	// Limit bounds the bytes read per second; nil is no limit.
 	Limit *rate.Limiter
+	// Pass, if not nil, is asked before more is looked at, and returns once that may be, or
+	// with an error, which ends the check. It is called by one goroutine.
+	Pass func(ctx context.Context) error
 	// Seen, if not nil, is told of each entry after it was looked at. It is called
 	// by one goroutine.
 	Seen func(entry.Entry)
@@ -217,8 +220,8 @@ func (c Check) Against(ctx context.Context, want iter.Seq2[entry.Entry, error]) 
 	if c.Level > proof.L1 || byTimes || c.stamps != nil {
 		got = c.examined(ctx, got, want, s, &res)
 	}
-	if c.Seen != nil {
-		got = c.told(got)
+	if c.Seen != nil || c.Pass != nil {
+		got = c.told(ctx, got)
 	}
 	how := proof.Evidence{Level: c.Level, Metadata: t.Lists&plan.AttrMode != 0, Vouched: byTimes || c.Level > proof.L1}
 	how.Unread = func(string) string { return res.unreadable }
@@ -304,11 +307,15 @@ func (c Check) counted(names *atomic.Int64) func(string, entry.Kind) bool {
 	}
 }
 
-func (c Check) told(got iter.Seq2[entry.Entry, error]) iter.Seq2[entry.Entry, error] {
+// told tells Seen of each entry, and asks Pass before the next one.
+func (c Check) told(ctx context.Context, got iter.Seq2[entry.Entry, error]) iter.Seq2[entry.Entry, error] {
 	return func(yield func(entry.Entry, error) bool) {
 		for e, err := range got {
-			if err == nil {
+			if err == nil && c.Seen != nil {
 				c.Seen(e)
+			}
+			if err == nil && c.Pass != nil {
+				err = c.Pass(ctx)
 			}
 			if !yield(e, err) {
 				return

@@ -20,18 +20,28 @@ var signers = sync.OnceValue(func() map[string]event.Signer {
 	return s
 })
 
-// mutate breaks payloads and seals them again, so that the signatures hold and
-// the fold has to cope with what a faulty service could really write.
-func mutate(t *testing.T, raws [][]byte, rnd *rand.Rand) [][]byte {
+// opened are the events of a good history, opened once for all that is made of them.
+func opened(t testing.TB, raws [][]byte) []event.Event {
 	t.Helper()
-	signers := signers()
-	var out [][]byte
-	prev, index := event.NoHash, int32(0)
+	out := make([]event.Event, len(raws))
 	for i, raw := range raws {
 		e, err := event.Open(raw, ring())
 		if err != nil {
 			t.Fatal(err)
 		}
+		out[i] = e
+	}
+	return out
+}
+
+// mutate breaks payloads and seals them again, so that the signatures hold and
+// the fold has to cope with what a faulty service could really write.
+func mutate(t *testing.T, events []event.Event, rnd *rand.Rand) [][]byte {
+	t.Helper()
+	signers := signers()
+	var out [][]byte
+	prev, index := event.NoHash, int32(0)
+	for i, e := range events {
 		if i > 0 {
 			switch rnd.IntN(40) {
 			case 0:
@@ -134,10 +144,10 @@ func foldsWhole(t *testing.T, raws [][]byte) {
 // TestMutatedHistories folds many broken histories: each is folded, says what is
 // wrong with it, and none panics.
 func TestMutatedHistories(t *testing.T) {
-	raws := kill(func(p *synthetic.Phase) { p.TakeoverAt, p.Lost, p.Flap = time.Second, 3, 3*time.Second })
+	events := opened(t, kill(func(p *synthetic.Phase) { p.TakeoverAt, p.Lost, p.Flap = time.Second, 3, 3*time.Second }))
 	for seed := range uint64(60) {
 		rnd := rand.New(rand.NewPCG(seed, 1))
-		foldsWhole(t, mutate(t, raws, rnd))
+		foldsWhole(t, mutate(t, events, rnd))
 		if t.Failed() {
 			t.Fatalf("seed %d", seed)
 		}
@@ -146,9 +156,10 @@ func TestMutatedHistories(t *testing.T) {
 
 // TestMutatedSettlements does the same to drills that settle another one.
 func TestMutatedSettlements(t *testing.T) {
-	for name, raws := range map[string][][]byte{"settled": synthetic.Variants()["settled"].History(), "unsettled": synthetic.Variants()["unsettled"].History()} {
+	for _, name := range []string{"settled", "unsettled"} {
+		events := opened(t, synthetic.Variants()[name].History())
 		for seed := range uint64(60) {
-			foldsWhole(t, mutate(t, raws, rand.New(rand.NewPCG(seed, 3))))
+			foldsWhole(t, mutate(t, events, rand.New(rand.NewPCG(seed, 3))))
 			if t.Failed() {
 				t.Fatalf("%s, seed %d", name, seed)
 			}
@@ -162,9 +173,10 @@ func FuzzFold(f *testing.F) {
 	f.Add(uint64(1), []byte("{}"))
 	f.Add(uint64(2), raws[3])
 	f.Add(uint64(3), []byte(`{"specversion":"1.0"}`+"\n"+`"Zm9v"`))
+	events := opened(f, raws)
 	f.Fuzz(func(t *testing.T, seed uint64, line []byte) {
 		rnd := rand.New(rand.NewPCG(seed, 2))
-		with := mutate(t, raws, rnd)
+		with := mutate(t, events, rnd)
 		at := rnd.IntN(len(with) + 1)
 		with = append(with[:at:at], append(bytes.Split(line, []byte("\n")), with[at:]...)...)
 		foldsWhole(t, with)

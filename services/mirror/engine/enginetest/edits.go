@@ -18,23 +18,16 @@ type Editor struct {
 	// Dir is the directory, Rand what chooses.
 	Dir  string
 	Rand *rand.Rand
-	// Files says that no links, special files and empty directories are made, and no
-	// names that others cannot hold.
-	Files bool
 }
 
 // names are awkward, and few, so that they meet again.
-func (e *Editor) names() []string {
-	names := []string{"a", "b", "a.b", "A", "c c", "é", "e\u0301", "a&b=c", "x+y", "%41"}
-	if !e.Files {
-		names = append(names, "n\nl", "\xff\xfe", "back\\slash", " ", "~", "{1}", "%{x}", "q?*[")
-	}
-	return names
+var names = []string{
+	"a", "b", "a.b", "A", "c c", "é", "e\u0301", "a&b=c", "x+y", "%41",
+	"n\nl", "\xff\xfe", "back\\slash", " ", "~", "{1}", "%{x}", "q?*[",
 }
 
 // path is that of something that may be there, in up to three directories.
 func (e *Editor) path() string {
-	names := e.names()
 	path := names[e.Rand.IntN(len(names))]
 	for range e.Rand.IntN(3) {
 		path = filepath.Join(names[e.Rand.IntN(3)], path)
@@ -151,7 +144,7 @@ func (e *Editor) swap() {
 func (e *Editor) special() {
 	e.Helper()
 	path := e.path()
-	if e.Files || os.MkdirAll(filepath.Dir(path), 0o755) != nil {
+	if os.MkdirAll(filepath.Dir(path), 0o755) != nil {
 		return
 	}
 	if e.Rand.IntN(2) == 0 {

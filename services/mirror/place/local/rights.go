@@ -60,13 +60,41 @@ func (p *Place) setRights(ctx context.Context, want, have entry.Entry) (e entry.
 		return e, err
 	}
 	if have.Kind != entry.Symlink && e.Mode != mode {
-		return e, fmt.Errorf("%w: it has the mode %04o, not %04o: this user is not in the group %d", ErrPrivilege, e.Mode, mode, e.GID)
+		return e, notSetgid(e.Mode, mode, e.GID)
 	}
 	e.Sum = have.Sum
 	if have.Kind == entry.Dir {
 		e.Mode = want.Mode
 	}
 	return e, nil
+}
+
+// notSetgid says why the kernel took a bit from a mode.
+func notSetgid(is, want, gid uint32) error {
+	return fmt.Errorf("%w: it has the mode %04o, not %04o: this user is not in the group %d", ErrPrivilege, is, want, gid)
+}
+
+// MaySetRights tells why the kernel would not let this process set the mode and the owner of
+// want; nil if it would, but for what only trying tells, such as an immutable flag.
+func (p *Place) MaySetRights(want, have entry.Entry) error {
+	r, owns := p.rights, have.UID == p.rights.uid
+	var err error
+	switch {
+	case r.chown:
+	case want.UID != have.UID, want.GID != have.GID && !(owns && r.hasGroup(want.GID)):
+		err = unix.EPERM
+	}
+	switch {
+	case err != nil || have.Kind == entry.Symlink || want.Mode == have.Mode && want.UID == have.UID && want.GID == have.GID:
+	case !owns && !r.fowner && want.Mode != have.Mode:
+		err = unix.EPERM
+	case want.Mode&unix.S_ISGID != 0 && !r.fsetid && !r.hasGroup(want.GID):
+		err = notSetgid(want.Mode&^unix.S_ISGID, want.Mode, want.GID)
+	}
+	if err != nil {
+		return &Error{"set the permissions of", have.Path, err}
+	}
+	return nil
 }
 
 // give gives an open node what it has not of an owner and a mode.

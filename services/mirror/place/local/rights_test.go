@@ -1,6 +1,7 @@
 package local
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -132,6 +133,7 @@ func TestRightsThatAreNotTaken(t *testing.T) {
 		must(t, os.Chown(filepath.Join(dir, name), owner, 12345))
 	}
 	p := open(t, dir, Options{})
+	p.rights = rights{uid: 65534, groups: p.rights.groups} // as is so of the thread in a moment
 	was := all(t, p)
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -147,9 +149,14 @@ func TestRightsThatAreNotTaken(t *testing.T) {
 	} {
 		want := was[c.path]
 		want.Mode, want.GID = c.mode, c.gid
+		may := p.MaySetRights(want, was[c.path])
 		got, err := p.SetRights(t.Context(), want, was[c.path])
 		if c.err != nil {
 			wants(t, "SetRights", err, c.err)
+			wants(t, "MaySetRights", may, c.err)
+			if may != nil && may.Error() != err.Error() {
+				t.Errorf("before it says %v, and then %v", may, err)
+			}
 			if c.err == ErrPrivilege && !strings.Contains(err.Error(), "has the mode 0640, not 2640: this user is not in the group 12345") {
 				t.Errorf("it says %v", err)
 			}
@@ -158,7 +165,7 @@ func TestRightsThatAreNotTaken(t *testing.T) {
 			}
 			continue
 		}
-		must(t, err)
+		must(t, errors.Join(may, err))
 		was[c.path] = got
 	}
 }

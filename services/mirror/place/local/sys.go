@@ -43,8 +43,10 @@ func unsupported(err error) bool {
 // rights are what the process may do beyond what every owner may.
 type rights struct {
 	chown, mknod bool
-	uid          uint32
-	groups       []int
+	// fowner and fsetid are for the modes of others' files.
+	fowner, fsetid bool
+	uid            uint32
+	groups         []int
 }
 
 // ownRights asks for capabilities and not for root: containers take them from it.
@@ -58,6 +60,7 @@ func ownRights() rights {
 	if err := unix.Capget(&unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}, &sets[0]); err == nil {
 		has := func(bit uint) bool { return sets[bit/32].Effective&(1<<(bit%32)) != 0 }
 		r.chown, r.mknod = has(unix.CAP_CHOWN), has(unix.CAP_MKNOD)
+		r.fowner, r.fsetid = has(unix.CAP_FOWNER), has(unix.CAP_FSETID)
 	}
 	return r
 }

@@ -1,6 +1,7 @@
 package synthetic
 
 import (
+	"cmp"
 	"slices"
 	"time"
 
@@ -50,12 +51,13 @@ func (b *Builder) lane(w watch, probe, kind, name string, interval time.Duration
 	l := verdict.Lane{Phase: w.phase, Target: "orders", Clock: ClockName, Probe: probe, Kind: kind, Name: name, Epoch: w.epoch, Deadline: int64(deadline)}
 	salt := int64(len(probe)*31 + len(name)*17)
 	seq := int64(0)
+	var pool connections
 	for at := w.begin; at < w.end; {
 		seq++
 		start := at + w.late + time.Duration((seq*104729+salt)%180)*time.Microsecond
 		a := b.attempt(w, seq, at, start, salt)
-		a.Connected = name == "pooled" && !kept(l.Attempts, a.Started)
-		l.Attempts = append(l.Attempts, a)
+		a.Connected = name == "pooled" && !pool.left(a.Started)
+		l.Attempts, pool.pending = append(l.Attempts, a), append(pool.pending, a)
 		step := interval
 		if name == "pooled" && slices.ContainsFunc(w.bursts, func(d down) bool { return at >= d.from && at < d.to }) {
 			step = burst
@@ -65,18 +67,29 @@ func (b *Builder) lane(w watch, probe, kind, name string, interval time.Duration
 	return l
 }
 
-// kept reports whether a pooled lane has a connection left at t: of an ok attempt that was
+// connections follows whether a pooled lane has a connection left: of an ok attempt that was
 // over by then, with no failure since it began.
-func kept(as []verdict.Attempt, t int64) bool {
-	var dropped int64
-	for _, a := range as {
-		if a.Bad() && a.Completed <= t {
-			dropped = max(dropped, a.Completed)
+type connections struct {
+	// pending are the attempts that were not over when it was last asked.
+	pending []verdict.Attempt
+	// dropped is when the last failure was over, opened when the newest ok attempt began.
+	dropped, opened int64
+}
+
+// left tells whether one is left at t; t never goes back.
+func (c *connections) left(t int64) bool {
+	c.pending = slices.DeleteFunc(c.pending, func(a verdict.Attempt) bool {
+		switch {
+		case a.Completed > t:
+			return false
+		case a.Bad():
+			c.dropped = max(c.dropped, a.Completed)
+		default:
+			c.opened = max(c.opened, a.Started)
 		}
-	}
-	return slices.ContainsFunc(as, func(a verdict.Attempt) bool {
-		return !a.Bad() && a.Started >= dropped && a.Completed <= t
+		return true
 	})
+	return c.opened > 0 && c.opened >= c.dropped
 }
 
 // attempt meets the service as the truth has it at its start.
@@ -99,14 +112,15 @@ func (b *Builder) attempt(w watch, seq int64, at, start time.Duration, salt int6
 
 // reads lets a read lane see the newest canary that was acknowledged before.
 func (b *Builder) reads(l, of verdict.Lane) verdict.Lane {
+	acked := slices.DeleteFunc(slices.Clone(of.Attempts), func(w verdict.Attempt) bool { return w.Outcome != verdict.OK })
+	slices.SortFunc(acked, func(x, y verdict.Attempt) int { return cmp.Compare(x.Completed, y.Completed) })
+	newest := int64(0)
 	for i, a := range l.Attempts {
-		if a.Outcome != verdict.OK {
-			continue
+		for len(acked) > 0 && acked[0].Completed <= a.Started {
+			newest, acked = max(newest, acked[0].Seq), acked[1:]
 		}
-		for _, w := range of.Attempts {
-			if w.Completed <= a.Started && w.Outcome == verdict.OK {
-				l.Attempts[i].Observed = w.Seq
-			}
+		if a.Outcome == verdict.OK {
+			l.Attempts[i].Observed = newest
 		}
 	}
 	return l
