@@ -235,6 +235,7 @@ func (p *mirrorPrinter) reportKept(m drill.Mirror, r job.Result) {
 		{plan.KeepUnlisted, "the other side could not be read in full"},
 		{plan.KeepAway, string(plan.KeepAway)},
 		{plan.KeepOccupied, "something in it stays"},
+		{plan.KeepClaimed, string(plan.KeepClaimed) + ": give the mirror, or the archive, another place"},
 		{plan.KeepYoung, string(plan.KeepYoung)},
 	} {
 		if n := p.kept[k.reason]; n > 0 && (k.reason != plan.KeepAway || !slices.ContainsFunc(r.Refusals, notMounted)) {

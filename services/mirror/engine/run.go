@@ -138,7 +138,7 @@ func (r *run) plan() (*plan.Plan, error) {
 		Mode: r.Mode, Unedited: r.Unedited, Filter: r.Filter, Trust: r.Trust, Guards: r.Guards,
 		Holds: [2]func(entry.Entry) error{from.Holds, to.Holds},
 		Lists: [2]plan.Attr{from.Lists, to.Lists},
-		Both:  [2]bool{from.Both, to.Both},
+		Both:  [2]bool{from.Both, to.Both}, Claims: [2]func(string) bool{from.Claims, to.Claims},
 		Roots: [2]entry.FSID{from.FS, to.FS}, Accept: r.AcceptPlaces,
 		Audit: r.report.Check == CheckAudit, ScanStart: r.report.Began, Hash: r.hash, AsLeft: r.asLeft,
 	}

@@ -351,7 +351,7 @@ func (j *Job) VerifySides(ctx context.Context, sides []plan.Side, o VerifyOption
 	for i, side := range sides {
 		c := verify.Check{
 			Place: j.places[side], Level: o.Level, Filter: j.filter(), Side: side, Parallel: o.Parallel,
-			Limit: limit, Known: j.known(side), Pass: o.Pass, Read: o.Bytes,
+			Limit: limit, Known: j.known(side), Pass: o.Pass, Read: o.Bytes, Claimed: side == plan.Dest && j.spec.mode != plan.TwoWay,
 		}
 		if o.Seen != nil {
 			c.Seen = func(e entry.Entry) {

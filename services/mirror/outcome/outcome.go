@@ -267,7 +267,7 @@ func (s Side) verified() job.Verified {
 		Result: verify.Result{
 			Verdict: proof.Verdict{
 				Level: s.Level, Asked: s.Asked, Checked: s.Checked, Unchecked: s.Unchecked, Low: s.Low, Missing: s.Missing, Extra: s.Extra,
-				Different: s.Different, MetadataOnly: s.MetadataOnly, Owners: s.OwnersOnly, Kept: s.Kept, Waiting: s.Waiting,
+				Different: s.Different, MetadataOnly: s.MetadataOnly, Owners: s.OwnersOnly, Kept: s.Kept, Waiting: s.Waiting, Claimed: s.Claimed,
 			},
 			Unreadable: s.Unreadable, Read: s.Read, Elsewhere: s.KeptElsewhere, Gone: s.WaitingElsewhere,
 			LeftOut: verify.LeftOut{Entries: s.LeftOutEntries, Names: s.LeftOutNames},

@@ -52,6 +52,8 @@ type Side struct {
 	Filter          []string `json:"filter,omitempty"`
 	LeftOutEntries  int64    `json:"leftOutEntries"`
 	LeftOutNames    int64    `json:"leftOutNames"`
+	// Claimed counts objects of ZFS archives, which are nothing of the mirror's.
+	Claimed int64 `json:"claimed,omitempty"`
 }
 
 // SideOf gives what one side has shown.
@@ -63,7 +65,7 @@ func SideOf(v job.Verified) Side {
 		MetadataOnly: v.Verdict.MetadataOnly, Unchecked: v.Verdict.Unchecked, Low: v.Verdict.Low, Unreadable: v.Unreadable,
 		Inconclusive: v.Inconclusive(), Problems: v.Verdict.Problems(), OwnersOnly: v.Verdict.Owners, Disowning: v.Disowning, Unedited: v.Unedited,
 		Kept: v.Verdict.Kept, KeptElsewhere: v.Elsewhere, Waiting: v.Verdict.Waiting, WaitingElsewhere: v.Gone,
-		ManifestEntries: v.Entries, Filter: v.Filter, LeftOutEntries: v.LeftOut.Entries, LeftOutNames: v.LeftOut.Names,
+		ManifestEntries: v.Entries, Filter: v.Filter, LeftOutEntries: v.LeftOut.Entries, LeftOutNames: v.LeftOut.Names, Claimed: v.Verdict.Claimed,
 	}
 	for level, n := range v.Verdict.At {
 		if n > 0 {

@@ -130,6 +130,9 @@ type Traits struct {
 	Lists plan.Attr
 	// Holds tells why the place cannot hold an entry; nil if it holds everything.
 	Holds func(entry.Entry) error
+	// Claims, if not nil, reports whether what has a key is somebody else's to write and to
+	// delete, as the objects of an archive are, unless a mirror has put it there.
+	Claims func(key string) bool
 	// Both says that it can hold a file and a directory of one name.
 	Both bool
 	// Versioned says that what is removed or overwritten stays as a version.
@@ -193,6 +196,9 @@ type ListOptions struct {
 
 // ErrReserved says that a name is the mirror's own.
 var ErrReserved = errors.New("the mirror keeps what it has deleted under this name, and leaves it out: rename it")
+
+// ErrClaimed says that what is there is not the mirror's to change.
+var ErrClaimed = errors.New("it is part of a ZFS archive, which no mirror deletes or writes over: keep the two in places that are apart")
 
 // Content is the content of a file, or a range of it.
 type Content interface {

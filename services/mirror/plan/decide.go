@@ -84,6 +84,9 @@ func (r *Rules) decide(f *found, settled bool) (Action, bool) {
 	case Equal, Meta:
 		r.remember(&a)
 	}
+	if (a.Op == Put || a.Op == Meta) && r.claimed(f, a.To) {
+		a.Op, a.Reason = Conflict, ConflictClaimed
+	}
 	switch a.Op {
 	case Put, MakeDir, Meta: // A Rehash may show that all of it is there.
 		if err := r.refused(&a); err != nil {
@@ -91,6 +94,11 @@ func (r *Rules) decide(f *found, settled bool) (Action, bool) {
 		}
 	}
 	return a, true
+}
+
+// claimed reports whether what a side holds is somebody else's: no run has left it there.
+func (r *Rules) claimed(f *found, on Side) bool {
+	return !f.past.synced() && r.Claims[on] != nil && Present(f.at(on)) && r.Claims[on](f.key)
 }
 
 // refused is why the side To cannot hold what the action would give it.
@@ -155,6 +163,8 @@ func (r *Rules) remove(f *found, on Side) Action {
 		return f.because(Keep, on, KeepAway)
 	case r.Mode == Copy && !f.unsure[other]:
 		return f.because(Keep, on, KeepMode)
+	case r.claimed(f, on):
+		return f.because(Keep, on, KeepClaimed)
 	case f.unsure[other] || f.unsurePast:
 		return f.because(Keep, on, KeepUnlisted)
 	case f.past.scans(other)+1 < r.Guards.scans():

@@ -110,6 +110,9 @@ type Rules struct {
 	// What is missing here is never taken from an entry: a listing without
 	// metadata has none of them.
 	Lists [2]Attr
+	// Claims reports, by side, whether what has a key there is not the mirror's to change or to
+	// delete, unless the last run left it there; nil for a side of which all is.
+	Claims [2]func(key string) bool
 	// Both says, by side, that it can hold a file and a directory of the same
 	// name, as S3 can; directories and MinIO cannot.
 	Both [2]bool
@@ -221,6 +224,8 @@ const (
 	// KeepYoung: it was modified so shortly before the scan that it may be modified
 	// again without a trace in its times.
 	KeepYoung Reason = "modified a moment ago: the next run sees to it"
+	// KeepClaimed: somebody else keeps it there.
+	KeepClaimed Reason = "part of a ZFS archive, which no mirror deletes"
 
 	// ConflictChanged: it was changed on both sides.
 	ConflictChanged Reason = "changed on both sides"
@@ -237,6 +242,8 @@ const (
 	// ConflictPlace: it needs the place of something that would be deleted, and
 	// deletes are refused.
 	ConflictPlace Reason = "what stands in its place may not be deleted"
+	// ConflictClaimed: what the destination has there somebody else keeps.
+	ConflictClaimed Reason = "part of a ZFS archive, which no mirror writes over"
 	// ConflictRotten: the content is not what both sides were left with, although
 	// nothing has touched it since.
 	ConflictRotten Reason = "the content changed, and its times did not: it may be damaged"
@@ -260,6 +267,8 @@ func (r Reason) Fix() string {
 		return "rename or remove one of the two, and run again; in the mode mirror the source's wins"
 	case ConflictPlace:
 		return "see why deletes are refused, or move away by hand what stands there, and run again"
+	case ConflictClaimed:
+		return "keep the archive in a place that is apart from the mirror's, or leave it out by the filter, and run again"
 	case ConflictRotten:
 		return "audit the mirror, and have it repaired; or, if it was meant, touch the file and run again"
 	case ConflictKey:

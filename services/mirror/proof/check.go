@@ -33,6 +33,9 @@ type Evidence struct {
 	// not "", what is known of that entry is worth level only, and vouched stands in
 	// place of Vouched.
 	Less func(key string) (level Level, vouched bool, why string)
+	// Claimed, if not nil, reports whether what the location holds at a key, and the manifest
+	// does not know, is somebody else's: then it is not extra.
+	Claimed func(key string) bool
 	// Unread, if not nil, is asked like Less why the content could not be learnt; "" where
 	// it could, or nobody tried.
 	Unread func(key string) (why string)
@@ -63,7 +66,10 @@ func Check(want, got iter.Seq2[entry.Entry, error], how Evidence) (Verdict, erro
 			c.v.Missing.Add(w.key, loneWords[w.head.Lone].missing)
 			w.advance()
 		case !w.ok || g.key < w.key:
-			if g.head.Kind != entry.Dir || !w.ok || !strings.HasPrefix(w.key, g.key) {
+			switch {
+			case how.Claimed != nil && how.Claimed(g.key):
+				c.v.Claimed++
+			case g.head.Kind != entry.Dir || !w.ok || !strings.HasPrefix(w.key, g.key):
 				c.v.Extra.Add(g.key, "")
 			}
 			g.advance()

@@ -102,6 +102,9 @@ type Verdict struct {
 	// Waiting are entries that the other side had no more, and that this one holds until a
 	// run deletes them. They are counted like those.
 	Waiting Findings `json:"waiting"`
+	// Claimed counts what the location holds that is somebody else's, such as the objects of
+	// an archive. Nobody looked at it.
+	Claimed int64 `json:"claimed,omitempty"`
 }
 
 // Verified reports whether the location was shown to hold the contents of the
@@ -151,6 +154,9 @@ func (v Verdict) String() string {
 	}
 	if v.Waiting.Count > 0 {
 		text += fmt.Sprintf("; %d of these wait for deletion, as the other side has them no more", v.Waiting.Count)
+	}
+	if v.Claimed > 0 {
+		text += fmt.Sprintf("; beside them %d of ZFS archives, which are not compared", v.Claimed)
 	}
 	return text
 }

@@ -99,6 +99,9 @@ type Check struct {
 	Filter func(path string, kind entry.Kind) bool
 	// Side is that of the place: nobody looks there for what the other one holds alone.
 	Side plan.Side
+	// Claimed says that what is there and is somebody else's ([place.Traits.Claims]) is left
+	// out, as it is where a mirror deletes.
+	Claimed bool
 	// Rolling says how a check at L3 goes on with those before it. At L4 it may be nil;
 	// else what is read counts for later checks at L3.
 	Rolling *Rolling
@@ -222,6 +225,9 @@ func (c Check) Against(ctx context.Context, want iter.Seq2[entry.Entry, error]) 
 	}
 	how := proof.Evidence{Level: c.Level, Metadata: t.Lists&plan.AttrMode != 0, Vouched: byTimes || c.Level > proof.L1}
 	how.Unread = func(string) string { return res.unreadable }
+	if c.Claimed {
+		how.Claimed = t.Claims
+	}
 	if s != nil {
 		how.Less = func(string) (proof.Level, bool, string) { return proof.L1, !t.ETags, res.low }
 	}

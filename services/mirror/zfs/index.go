@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/firedrill/firedrill/pkg/lazy"
@@ -78,6 +79,16 @@ func IsArchiveDir(name string) bool { return slices.Contains(ArchiveDirs(), name
 // ArchiveDirs are the names of all that lies right in an archive, ending with '/'.
 func ArchiveDirs() []string { return []string{pointPrefix, partPrefix} }
 
+// InArchive reports whether a key is that of an object of an archive, wherever in a bucket
+// the archive lies: no other names look like that.
+func InArchive(key string) bool {
+	name := key[strings.LastIndexByte(key, '/')+1:]
+	if !strings.HasSuffix(name, ".json") && strings.Trim(name, "0123456789") != "" {
+		return false // as nearly all are
+	}
+	return archiveKey().MatchString(key)
+}
+
 func (p Point) key() string {
 	return fmt.Sprintf("%s%s-%016x.json", pointPrefix, p.Created.UTC().Format("20060102T150405Z"), p.GUID)
 }
@@ -89,6 +100,7 @@ func (p Point) partKey(number int) string {
 var (
 	pointKey   = lazy.Regexp(`^points/[0-9]{8}T[0-9]{6}Z-([0-9a-f]{16})\.json$`)
 	uploadName = lazy.Regexp(`^[0-9a-z]{8,32}$`)
+	archiveKey = lazy.Regexp(`(^|/)(points/[0-9]{8}T[0-9]{6}Z-[0-9a-f]{16}\.json|parts/[0-9a-f]{16}-[0-9a-z]{8,32}/[0-9]{6,})$`)
 )
 
 // encode is the index object.

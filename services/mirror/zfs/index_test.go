@@ -31,6 +31,20 @@ func samplePoint() Point {
 	}
 }
 
+// TestWhatIsInAnArchive: by its name alone, as the archive gives it.
+func TestWhatIsInAnArchive(t *testing.T) {
+	p := samplePoint()
+	for key, want := range map[string]bool{
+		p.key(): true, p.partKey(0): true, p.partKey(9_999_999): true, "a/b/" + p.key(): true, "tank=r/" + p.partKey(3): true,
+		"x" + p.key(): false, "x" + p.partKey(0): false, p.key() + "/x": false, p.partKey(1) + ".json": false, "points/a.json": false, "parts/1": false,
+		"points/": false, "parts/00/000001": false, "": false, "000001": false,
+	} {
+		if InArchive(key) != want {
+			t.Errorf("%q is in an archive: %v", key, !want)
+		}
+	}
+}
+
 func TestIndexIsRefused(t *testing.T) {
 	t.Parallel()
 	good, err := samplePoint().encode()

@@ -25,6 +25,9 @@ func (p *Place) SetAttrs(ctx context.Context, want, have entry.Entry) (entry.Ent
 	if err := p.holds(e); err != nil {
 		return e, fmt.Errorf("set attributes in %s: %w", p, err)
 	}
+	if err := p.unclaimed(ctx, "set the attributes of", key); err != nil {
+		return e, err
+	}
 	if have.Size <= bucket.MaxBatchItem || have.Kind != entry.File {
 		return p.rewrite(ctx, e, have)
 	}

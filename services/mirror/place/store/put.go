@@ -115,7 +115,7 @@ func (p *Place) timeOf(e, have entry.Entry) time.Time {
 }
 
 // conditionOf is the condition of a write. Where the entry that was seen does not
-// know its ETag it is looked at again.
+// know its ETag it is looked at again, and so is what may be part of an archive.
 func (p *Place) conditionOf(ctx context.Context, w place.Write) (condition, error) {
 	key := w.Entry.Key()
 	switch {
@@ -123,6 +123,11 @@ func (p *Place) conditionOf(ctx context.Context, w place.Write) (condition, erro
 		return condition{absent: true}, nil
 	case w.Have.Key() != key:
 		return condition{}, p.changed("put", key, fmt.Sprintf("what may be overwritten is %q", w.Have.Key()))
+	}
+	if err := p.unclaimed(ctx, "put", key); err != nil {
+		return condition{}, err
+	}
+	switch {
 	case w.Have.Sum.Contains(entry.HasETag):
 		return condition{etag: w.Have.Sum.ETag}, nil
 	}

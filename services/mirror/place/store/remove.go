@@ -12,6 +12,7 @@ import (
 	"github.com/firedrill/firedrill/services/mirror/entry"
 	"github.com/firedrill/firedrill/services/mirror/place"
 	"github.com/firedrill/firedrill/services/mirror/plan"
+	"github.com/firedrill/firedrill/services/mirror/zfs"
 )
 
 // removing is how many entries are looked at and then deleted at once: what comes
@@ -29,16 +30,24 @@ func (p *Place) Remove(ctx context.Context, have []entry.Entry) []error {
 // remove deletes, and puts what it deletes into a bin before, if there is one.
 func (p *Place) remove(ctx context.Context, have []entry.Entry, bin *place.Bin) []error {
 	errs := make([]error, len(have))
-	var files []int
+	var files, claimed []int
 	dirs := map[int][]int{} // by depth
 	for i, e := range have {
 		switch {
 		case !plan.Present(e):
 			errs[i] = fmt.Errorf("remove from %s: the root itself is not removed", p)
+		case e.Kind != entry.Dir && zfs.InArchive(e.Key()):
+			claimed = append(claimed, i)
 		case e.Kind == entry.Dir:
 			depth := strings.Count(e.Path, "/")
 			dirs[depth] = append(dirs[depth], i)
 		default:
+			files = append(files, i)
+		}
+	}
+	each(len(claimed), func(n int) { i := claimed[n]; errs[i] = p.unclaimed(ctx, "remove", have[i].Key()) })
+	for _, i := range claimed {
+		if errs[i] == nil {
 			files = append(files, i)
 		}
 	}
@@ -51,6 +60,21 @@ func (p *Place) remove(ctx context.Context, have []entry.Entry, bin *place.Bin) 
 		p.removeDirs(ctx, have, chosen, errs)
 	}
 	return errs
+}
+
+// unclaimed makes sure that an object which is named like a part of an archive was put there
+// by a mirror: of such alone it asks.
+func (p *Place) unclaimed(ctx context.Context, op, key string) error {
+	if !zfs.InArchive(key) {
+		return nil
+	}
+	switch o, err := p.b.Stat(ctx, key); {
+	case err != nil && !errors.Is(err, bucket.ErrNotFound):
+		return explain(err)
+	case err == nil && isForeign(o):
+		return fmt.Errorf("%s %q in %s: %w", op, key, p, place.ErrClaimed)
+	}
+	return nil
 }
 
 func (p *Place) removeFiles(ctx context.Context, have []entry.Entry, chosen []int, errs []error) {

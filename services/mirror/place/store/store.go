@@ -20,6 +20,7 @@ import (
 	"github.com/firedrill/firedrill/services/mirror/entry"
 	"github.com/firedrill/firedrill/services/mirror/place"
 	"github.com/firedrill/firedrill/services/mirror/plan"
+	"github.com/firedrill/firedrill/services/mirror/zfs"
 )
 
 // Options say how a bucket is used. The zero value is for a bucket that others
@@ -107,6 +108,7 @@ func (p *Place) findTraits(created time.Time) place.Traits {
 	t := place.Traits{
 		Lists:      plan.AllAttrs,
 		Holds:      p.holds,
+		Claims:     zfs.InArchive,
 		Both:       p.caps.Server != bucket.MinIO, // which lists nothing below a key that is an object
 		Versioned:  p.caps.Versioning,
 		Identity:   "s3:" + p.b.Path(),
