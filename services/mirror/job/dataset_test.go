@@ -46,6 +46,7 @@ func TestDatasets(t *testing.T) {
 		{"lost", lostSnapshot},
 		{"replica", leavesReplicas},
 		{"children", leavesChildren},
+		{"parent", aboveAnother},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w := &zfsWorld{world: &world{TB: t, env: newEnv(t), to: t.TempDir()}, lab: z}
@@ -128,6 +129,35 @@ func leavesReplicas(w *zfsWorld) {
 	}
 	if v := w.verified(plan.Source, proof.L4); !v.Verified() {
 		w.Error(v)
+	}
+}
+
+// aboveAnother dataset, which is not mounted or has another one mounted in its place, the
+// mirror of a directory deletes nothing of what is on that.
+func aboveAnother(w *zfsWorld) {
+	w.mirror.From = "dir:" + w.from
+	dataset := "tank/parent/child"
+	w.zfs("create", dataset)
+	w.zfs("create", "-o", "mountpoint=none", "tank/parent/other")
+	w.write("a", "beside")
+	w.write("child/b", "below")
+	w.whole()
+	kept := func(what string) {
+		w.Helper()
+		for range 2 {
+			if res := w.sync(SyncOptions{}); len(res.Refusals) != 1 || res.Refusals[0].Guard != plan.GuardMount || !strings.Contains(res.Refusals[0].Value, `"child"`) || files(w, w.to) != 2 {
+				w.Errorf("%s: %d files are left: %+v", what, files(w, w.to), res.Report)
+			}
+		}
+	}
+	w.zfs("unmount", dataset)
+	kept("not mounted")
+	w.zfs("set", "mountpoint="+filepath.Join(w.from, "child"), "tank/parent/other")
+	kept("another one")
+	w.zfs("set", "mountpoint=none", "tank/parent/other")
+	w.zfs("mount", dataset)
+	if res := w.whole(); res.Done[plan.Put]+res.Done[plan.Keep] > 0 {
+		w.Errorf("mounted again: %+v", res.Report)
 	}
 }
 
