@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/firedrill/firedrill/services/mirror/engine/enginetest"
 	"github.com/firedrill/firedrill/services/mirror/plan"
@@ -37,5 +38,33 @@ func TestARunThatLeftSomethingInTheWayIsFollowedByAListing(t *testing.T) {
 	w.from.opened = func(string) error { read++; return nil }
 	if r := w.whole(); read != 1 || r.Believed != 3 || r.Done[plan.Equal] != 3 {
 		t.Errorf("%d read: %+v", read, r)
+	}
+}
+
+func TestAnOldListingIsMadeAgain(t *testing.T) {
+	w := between(t, plan.Copy, openLocal(t, t.TempDir()))
+	w.write("a", "one")
+	w.whole()
+	if r := w.whole(); r.Check != CheckState {
+		t.Errorf("after a moment: %d", r.Check)
+	}
+	w.job.Now = func() time.Time { return later().Add(DefaultListEvery) }
+	if r := w.whole(); r.Check != CheckListing {
+		t.Errorf("after a day: %d", r.Check)
+	}
+	w.job.Now = func() time.Time { return later().Add(DefaultListEvery + time.Minute) }
+	w.job.ListEvery = time.Minute
+	if r := w.whole(); r.Check != CheckListing {
+		t.Errorf("after what was asked for: %d", r.Check)
+	}
+	// A clock that was a year ahead in one run.
+	w.job.Now = func() time.Time { return later().AddDate(1, 0, 0) }
+	w.whole()
+	w.job.Now, w.job.ListEvery = func() time.Time { return later().Add(DefaultListEvery + time.Hour) }, 0
+	if r := w.whole(); r.Check != CheckListing {
+		t.Errorf("after a run by a clock that was ahead: %d", r.Check)
+	}
+	if r := w.whole(); r.Check != CheckState {
+		t.Errorf("and once more: %d", r.Check)
 	}
 }

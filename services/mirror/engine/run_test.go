@@ -113,34 +113,6 @@ func TestEachCheckSeesWhatItShould(t *testing.T) {
 	})
 }
 
-func TestAnOldListingIsMadeAgain(t *testing.T) {
-	w := between(t, plan.Copy, openLocal(t, t.TempDir()))
-	w.write("a", "one")
-	w.whole()
-	if r := w.whole(); r.Check != CheckState {
-		t.Errorf("after a moment: %d", r.Check)
-	}
-	w.job.Now = func() time.Time { return later().Add(DefaultListEvery) }
-	if r := w.whole(); r.Check != CheckListing {
-		t.Errorf("after a day: %d", r.Check)
-	}
-	w.job.Now = func() time.Time { return later().Add(DefaultListEvery + time.Minute) }
-	w.job.ListEvery = time.Minute
-	if r := w.whole(); r.Check != CheckListing {
-		t.Errorf("after what was asked for: %d", r.Check)
-	}
-	// A clock that was a year ahead in one run.
-	w.job.Now = func() time.Time { return later().AddDate(1, 0, 0) }
-	w.whole()
-	w.job.Now, w.job.ListEvery = func() time.Time { return later().Add(DefaultListEvery + time.Hour) }, 0
-	if r := w.whole(); r.Check != CheckListing {
-		t.Errorf("after a run by a clock that was ahead: %d", r.Check)
-	}
-	if r := w.whole(); r.Check != CheckState {
-		t.Errorf("and once more: %d", r.Check)
-	}
-}
-
 // What was left lies on a disk that is not there: writing to what is there instead
 // would make a copy that nobody looks for.
 func TestAnotherDestinationIsRefusedUntilItIsAccepted(t *testing.T) {
