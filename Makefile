@@ -6,18 +6,19 @@ SHELL := /bin/bash
 BIN     := out/bin
 MODULES := schemas pkg $(wildcard services/*) tests
 GOTEST  := go test -race -timeout 20m
-# No clock judges what these test, so two of them at a time may share the machine; the
-# rest have it to themselves, and so does what is new until it is named here.
-UNTIMED := ./schemas/... ./pkg/bus ./pkg/control ./pkg/drill ./pkg/event ./pkg/filelock ./pkg/internal/... ./pkg/joined ./pkg/keys ./pkg/lazy ./pkg/machine ./pkg/meant \
+# No clock judges what these test, so two of them at a time may share the machine. Those that
+# another list names are not among them; what is new has the machine to itself, until it is
+# named here.
+UNTIMED := ./schemas/... ./pkg/control ./pkg/drill ./pkg/event ./pkg/filelock ./pkg/internal/... ./pkg/joined ./pkg/keys ./pkg/lazy ./pkg/machine ./pkg/meant \
 	./pkg/schemagen/... ./pkg/target ./pkg/target/canary ./pkg/target/diskfill ./pkg/target/secrets ./pkg/target/strict ./pkg/target/targettest ./pkg/target/undo ./pkg/telemetry \
 	./pkg/verdict ./services/firedrill/... ./services/injector/cmd/... ./services/mirror/... ./services/observer/cmd/... ./services/reporter/... ./services/validator/... ./tests/arrows ./tests/contract
-# These mostly wait for servers of their own, and allow for a busy machine: two of them at
-# a time may share it, with nothing else. The first takes as long as all the others.
-LABS := ./pkg/target/postgres ./pkg/target/minio ./pkg/target/zfs ./pkg/lab/...
-# These wait for three quarters of their time: they share the machine with each other.
-WAITING := ./services/injector ./services/observer
-# Leases end by the clock, and a zfs-fuse is waited for by it.
-TIMED := ./services/mirror/fleet ./services/mirror/zfs/...
+# These mostly wait, for servers of their own and for each other's processes, and allow for a
+# busy machine: three of them at a time may share it, the longest first.
+LABS := ./pkg/target/postgres ./services/firedrill/cli ./pkg/target/minio ./pkg/bus ./pkg/target/zfs ./tests/mirror ./pkg/lab/...
+# These wait for more than half of their time, and look at the clock: two of them at a time.
+WAITING := ./services/mirror/fleet ./services/injector ./services/observer
+# A zfs-fuse is waited for by the clock.
+TIMED := ./services/mirror/zfs/...
 STATICCHECK_VERSION := v0.8.2
 export FIREDRILL_BIN := $(CURDIR)/$(BIN)
 
@@ -100,11 +101,12 @@ release-given:
 test: setup build lint verify jaeger minio peers python test-go ## set up and run everything
 
 test-go:
-	@alone=$$(go list $(TIMED)); together=$$(go list $(UNTIMED) | grep -vxF "$$alone"); labs=$$(go list $(LABS)); \
-	waiting=$$(go list $(WAITING)); rest=$$(go list work | grep -vxF -e "$$together" -e "$$labs" -e "$$waiting"); \
+	@labs=$$(go list $(LABS)); waiting=$$(go list $(WAITING)); alone=$$(go list $(TIMED)); \
+	together=$$(go list $(UNTIMED) | grep -vxF -e "$$labs" -e "$$waiting" -e "$$alone"); \
+	rest=$$(go list work | grep -vxF -e "$$together" -e "$$labs" -e "$$waiting"); \
 	failed=0; \
 	$(GOTEST) -p 2 $$together || failed=1; \
-	$(GOTEST) -p 2 $$labs || failed=1; \
+	$(GOTEST) -p 3 $$labs || failed=1; \
 	$(GOTEST) -p 2 $$waiting || failed=1; \
 	$(GOTEST) -p 1 $$rest || failed=1; \
 	exit $$failed

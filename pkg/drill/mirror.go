@@ -83,7 +83,11 @@ type Mirror struct {
 	Filter []string `json:"filter,omitempty"`
 	// Xattrs mirrors extended attributes as well.
 	Xattrs bool `json:"xattrs,omitempty"`
-	// OneFileSystem leaves out what is mounted below a directory.
+	// Privileged has a directory hold what only a bucket says gives rights: devices, setuid and
+	// setgid files, and the extended attributes security.* and trusted.*. Whoever may write to
+	// the bucket has these rights here then; left out, such entries are reported and not made.
+	Privileged bool `json:"privileged,omitempty"`
+	// OneFileSystem leaves out what is mounted below a directory, and a dataset's children.
 	OneFileSystem bool `json:"oneFileSystem,omitempty"`
 	// BytesPerSecond bounds the content that is read; 0 is no limit.
 	BytesPerSecond int64 `json:"bytesPerSecond,omitempty"`

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -32,6 +33,53 @@ func TestAPlaceThatIsAnotherExitsAsGuardsDo(t *testing.T) {
 		t.Errorf("told later:\n%s", text)
 	}
 	w.run(0, "sync", "--accept-places", w.from, w.to)
+}
+
+// TestAnotherSourceExitsAsGuardsDo: an old disk in its place is copied by no run.
+func TestAnotherSourceExitsAsGuardsDo(t *testing.T) {
+	for _, mode := range []string{"copy", "mirror"} {
+		w := newMirrorWorld(t)
+		w.run(0, "sync", "--mode", mode, w.from, w.to)
+		src := filepath.Join(w.dir, "src")
+		if err := errors.Join(os.Rename(src, src+".away"), os.CopyFS(src, os.DirFS(src+".away"))); err != nil {
+			t.Fatal(err)
+		}
+		w.write("src/a", "an old copy")
+		says := "the source dir:" + src + " is not the place that the mirror was set up with: see whether"
+		for _, args := range [][]string{{"--dry-run"}, {}, {"--json"}} {
+			w.has(w.run(1, append(append([]string{"sync", "--mode", mode}, args...), w.from, w.to)...), says)
+		}
+		w.has(w.run(1, "status", w.from, w.to), "failed: "+says)
+		if got, err := os.ReadFile(filepath.Join(w.dir, "dst/a")); err != nil || string(got) == "an old copy" {
+			t.Errorf("the copy is %q, %v", got, err)
+		}
+		w.run(0, "sync", "--accept-places", "--mode", mode, w.from, w.to)
+	}
+}
+
+// TestADiskThatIsNotMountedIsNamed in a run, in a dry one and in what is told later, until it
+// is accepted.
+func TestADiskThatIsNotMountedIsNamed(t *testing.T) {
+	w := newMirrorWorld(t)
+	disk := filepath.Join(w.dir, "src/disk")
+	if err := errors.Join(os.Mkdir(disk, 0o755), syscall.Mount("tmpfs", disk, "tmpfs", 0, "size=1m")); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = syscall.Unmount(disk, 0) }) // if it still is
+	w.write("src/disk/m", "on the disk")
+	w.run(0, "sync", "--mode", "mirror", w.from, w.to)
+	if err := syscall.Unmount(disk, 0); err != nil {
+		t.Fatal(err)
+	}
+	const says = `another file system, or none, at "disk" in the source`
+	for range 2 {
+		for _, args := range [][]string{{"--dry-run"}, {}} {
+			w.has(w.run(1, append(append([]string{"sync", "--mode", "mirror"}, args...), w.from, w.to)...), "kept       1: "+says+": see whether the right one is mounted", "run once with --accept-places")
+		}
+	}
+	w.has(w.run(1, "status", w.from, w.to), says)
+	w.run(0, "sync", "--mode", "mirror", "--accept-places", w.from, w.to)
+	w.has(w.run(0, "sync", "--mode", "mirror", w.from, w.to), "1 deleted")
 }
 
 // TestAnAuditingRunSaysWhatItRead and, of a store, what it believed.

@@ -26,7 +26,8 @@ func (o *mirrorOptions) describe(f *pflag.FlagSet) {
 	f.DurationVar((*time.Duration)(&o.spec.KeepDeleted), "keep-deleted", 0, "how long what is removed can be listed and brought back, such as 168h; 0 removes it for good")
 	o.describeFilter(f, "")
 	f.BoolVar(&o.spec.Xattrs, "xattrs", false, "mirror extended attributes, too")
-	f.BoolVar(&o.spec.OneFileSystem, "one-file-system", false, "leave out what is mounted below the directory")
+	f.BoolVar(&o.spec.Privileged, "privileged", false, "make devices, setuid and setgid files and the attributes security.* and trusted.* that a bucket tells of, which all who may write to it can use; left out, they are reported and not made")
+	f.BoolVar(&o.spec.OneFileSystem, "one-file-system", false, "leave out what is mounted below the directory, and a dataset's children")
 	o.describeLimit(f)
 	o.describeHeavy(f)
 }
@@ -51,7 +52,7 @@ func (o *mirrorOptions) describeWait(f *pflag.FlagSet) {
 
 // describing lists the flags that were given and describe a mirror.
 func describing(f *pflag.FlagSet) (out []string) {
-	for _, name := range []string{"mode", "overwrite", "keep-deleted", "filter", "xattrs", "one-file-system", "bwlimit", "heavy"} {
+	for _, name := range []string{"mode", "overwrite", "keep-deleted", "filter", "xattrs", "privileged", "one-file-system", "bwlimit", "heavy"} {
 		if f.Changed(name) {
 			out = append(out, "--"+name)
 		}
@@ -110,7 +111,7 @@ func (s *subject) recall(f *pflag.FlagSet) (warning string) {
 	case s.named:
 		return ""
 	}
-	s.Mode, s.Xattrs, s.OneFileSystem, s.KeepDeleted = past.Mode, past.Xattrs, past.OneFileSystem, past.KeepDeleted
+	s.Mode, s.Xattrs, s.Privileged, s.OneFileSystem, s.KeepDeleted = past.Mode, past.Xattrs, past.Privileged, past.OneFileSystem, past.KeepDeleted
 	switch {
 	case !f.Changed("filter"):
 		s.Filter = past.Filter

@@ -90,6 +90,7 @@ func contains(t *testing.T, text string, words ...string) {
 // TestAWatchEndsWithItsFiredrill: whoever watches a run, or calls it off, is told that the
 // firedrill is gone and what is known, instead of being left to wait.
 func TestAWatchEndsWithItsFiredrill(t *testing.T) {
+	t.Parallel() // it waits for most of its time
 	dir := t.TempDir()
 	inventory, _ := slowMirror(t)
 	up := upWith(t, dir, inventory)
@@ -121,6 +122,7 @@ func TestAWatchEndsWithItsFiredrill(t *testing.T) {
 
 // TestAWatchGoesOnWithTheNextFiredrill, wherever that listens, up to the run's end.
 func TestAWatchGoesOnWithTheNextFiredrill(t *testing.T) {
+	t.Parallel() // it waits for most of its time
 	dir := t.TempDir()
 	inventory, quicken := slowMirror(t)
 	up := upWith(t, dir, inventory)
@@ -185,6 +187,7 @@ func TestTheEndOfARunIsReadFromTheStore(t *testing.T) {
 
 // TestNobodyIsNotWaitedFor: where servers answer, and no process runs mirrors.
 func TestNobodyIsNotWaitedFor(t *testing.T) {
+	t.Parallel() // it waits for most of its time
 	dir := serve(t)
 	w, said := watching(dir, "", 2*time.Second)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)

@@ -155,6 +155,9 @@ func TestTheStatesOfAMirror(t *testing.T) {
 		"not to be verified":     {st: mirrorStatus{Last: good, Unchecked: "verify failed"}, state: "ok"},
 		"in time":                {st: mirrorStatus{Last: began(2 * time.Hour), Success: began(2 * time.Hour)}, m: hourly, state: "ok", well: true},
 		"late":                   {st: mirrorStatus{Last: began(3 * time.Hour), Success: began(3 * time.Hour)}, m: hourly, state: "overdue"},
+		"good, by a clock ahead": {st: mirrorStatus{Last: began(-999 * time.Hour), Success: began(-999 * time.Hour)}, m: hourly, state: "overdue"},
+		"by one a little ahead":  {st: mirrorStatus{Last: began(-time.Minute), Success: began(-time.Minute)}, m: hourly, state: "ok", well: true},
+		"verified, clock ahead":  {st: mirrorStatus{Last: good, Check: &runlog.Check{Good: true, Level: "L1", Ended: *ago(-999 * time.Hour)}}, m: verified, state: "overdue"},
 		"late and runs":          {st: mirrorStatus{Last: &runlog.Run{}, Success: began(3 * time.Hour), Running: &runningJSON{}}, m: hourly, state: "running", well: true},
 		"late and waits":         {st: mirrorStatus{Last: began(3 * time.Hour), Success: began(3 * time.Hour), Running: &runningJSON{Waits: "another one"}}, m: hourly, state: "overdue"},
 		"after a nightly one":    {st: mirrorStatus{Last: began(3 * time.Hour), Success: began(3 * time.Hour)}, m: drill.Mirror{Every: hourly.Every, After: []string{"nightly"}}, state: "ok", well: true},
@@ -259,6 +262,7 @@ spec:
 
 // TestALoneRunThatStandsStillSaysSo: once, in one line.
 func TestALoneRunThatStandsStillSaysSo(t *testing.T) {
+	t.Parallel() // it waits for most of its time
 	dir, data := t.TempDir(), t.TempDir()
 	enginetest.Must(t, os.Mkdir(filepath.Join(data, "src"), 0o755))
 	enginetest.Must(t, os.WriteFile(filepath.Join(data, "src", "a"), make([]byte, 4<<20), 0o644))

@@ -233,16 +233,19 @@ func (p *mirrorPrinter) reportKept(m drill.Mirror, r job.Result) {
 		{plan.KeepMode, "only there: this mode removes nothing"},
 		{plan.KeepMissing, missing(m)},
 		{plan.KeepUnlisted, "the other side could not be read in full"},
+		{plan.KeepAway, string(plan.KeepAway)},
 		{plan.KeepOccupied, "something in it stays"},
 		{plan.KeepClaimed, string(plan.KeepClaimed) + ": give the mirror, or the archive, another place"},
 		{plan.KeepYoung, string(plan.KeepYoung)},
 	} {
-		if n := p.kept[k.reason]; n > 0 {
+		if n := p.kept[k.reason]; n > 0 && (k.reason != plan.KeepAway || !slices.ContainsFunc(r.Refusals, notMounted)) {
 			fmt.Fprintf(p.out, "  kept       %d: %s\n", n, k.why)
 		}
 	}
 	for i, text := range refusals(r.Refusals) {
 		switch {
+		case notMounted(r.Refusals[i]): // of other entries
+			text = fmt.Sprintf("%d: %s", r.Refusals[i].Deletes, text)
 		case i > 0:
 			text = "and: " + text // of the same entries
 		case !tooMuch(r.Refusals[0]): // which has numbers of its own
@@ -267,7 +270,7 @@ func refusals(all []plan.Refusal) (out []string) {
 		look := ""
 		switch {
 		case i != last: // of several one says what to do
-		case slices.ContainsFunc(all, func(g plan.Refusal) bool { return !tooMuch(g) }):
+		case slices.ContainsFunc(all, func(g plan.Refusal) bool { return !tooMuch(g) && !notMounted(g) }):
 			look = ", once nothing else is in the way" // More may be removed only then.
 		default:
 			look = fmt.Sprintf(": look at it with --dry-run; if this is meant, allow it for one run with --may-delete %d", most)
@@ -282,12 +285,17 @@ func tooMuch(g plan.Refusal) bool {
 	return g.Guard == plan.GuardNumber || g.Guard == plan.GuardPercent
 }
 
+// notMounted reports whether no more is kept than what lay in other file systems.
+func notMounted(g plan.Refusal) bool { return g.Guard == plan.GuardMount }
+
 // refusal is one of refusals; look is what to do about too much.
 func refusal(g plan.Refusal, look string) string {
 	switch g.Guard {
 	case plan.GuardIdentity:
 		side, _, _ := strings.Cut(g.Value, " ")
 		return fmt.Sprintf("the %s is not the place that the mirror was set up with: see whether the right one is mounted; if it was replaced or restored on purpose, run once with --accept-places", side)
+	case plan.GuardMount:
+		return fmt.Sprintf("%s: see whether the right one is mounted; if it was unmounted, replaced or removed on purpose, run once with --accept-places", g.Value)
 	case plan.GuardNumber, plan.GuardPercent:
 		return fmt.Sprintf("%s would be removed, %s may be%s", g.Value, g.Limit, look)
 	case plan.GuardVersioned:

@@ -80,7 +80,7 @@ spec:
   mirrors:
     - {name: keyed, from: %[2]q, to: "s3:lab/%[3]s/keyed"}
     - {name: free, from: %[2]q, to: "s3:public/%[3]s/free"}
-    - {name: owned, from: %[2]q, to: %[4]q, permissions: [{match: "**", owner: no-such-user, group: no-such-group}]}
+    - {name: owned, from: %[2]q, to: %[4]q, permissions: [{match: "**", files: "2770", owner: no-such-user, group: no-such-group}]}
 `, c.Endpoint, from, c.Bucket, "dir:"+t.TempDir()))
 	at := "s3+" + c.Endpoint + "/" + c.Bucket + "/address"
 	const secret = "never-to-be-shown"
@@ -95,6 +95,7 @@ spec:
 	code, out, errs := invoke(t, "", "validate", inventory)
 	told(t, out, "valid, an inventory", `but not from here: spec.stores[0].accessKey.env: "SETUP_TEST_ID": this environment variable is not set`,
 		`but not from here: spec.stores[0].secretKey.env: "SETUP_TEST_KEY": this environment variable is empty`,
+		`but spec.mirrors[2].permissions[0].files: "2770": who runs a file that "**" names`,
 		`but spec.stores[1]: "public" has no accessKey and secretKey: its buckets are used without keys`,
 		`but not from here: spec.mirrors[2].permissions[0].owner: "no-such-user": user: unknown user no-such-user on this machine: make that user`,
 		`but not from here: spec.mirrors[2].permissions[0].group: "no-such-group": group: unknown group no-such-group on this machine: make that group`)
@@ -195,8 +196,8 @@ func TestAPlaceThatIsNotThere(t *testing.T) {
 	enginetest.Must(t, os.Rename(from, from+"-away"))
 	enginetest.Must(t, os.Mkdir(from, 0o755))
 	text := mirrored(t, state, run.Fail, "sync", "--mode", "mirror", "dir:"+from, "dir:"+to)
-	told(t, text, "see whether the source is mounted", "run once with --accept-places")
-	if strings.Index(text, "see whether the source is mounted") > strings.Index(text, "run once with --accept-places") {
+	told(t, text, "see whether the right one is mounted", "run once with --accept-places")
+	if strings.Index(text, "see whether the right one is mounted") > strings.Index(text, "run once with --accept-places") {
 		t.Errorf("the other way round:\n%s", text)
 	}
 }

@@ -325,7 +325,7 @@ func (v *fleetView) plan(ctx context.Context, st *mirrorStatus, s *subject, inv 
 	if err != nil || !held || len(s.After) == 0 {
 		return err
 	}
-	waits, err := fleet.WaitsFor(s.Mirror, func(name string) (*runlog.Log, error) {
+	waits, err := fleet.WaitsFor(s.Mirror, s.env.Now(), func(name string) (*runlog.Log, error) {
 		m, _ := inv.FindMirror(name)
 		own, _, err := runlog.Read(runlog.Dir(s.env, m))
 		if err != nil {

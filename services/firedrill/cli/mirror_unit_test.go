@@ -282,6 +282,30 @@ func TestWhatWasKeptIsSaidOnce(t *testing.T) {
 	}
 }
 
+// What a disk that is not mounted keeps is counted by itself, and what else is refused is told
+// as if it were alone.
+func TestWhatAMountKeepsIsSaidByItself(t *testing.T) {
+	var out bytes.Buffer
+	p := &mirrorPrinter{out: &out, kept: map[plan.Reason]int64{plan.KeepGuarded: 17, plan.KeepAway: 8}}
+	r := job.Result{}
+	r.Refusals = []plan.Refusal{
+		{Guard: plan.GuardPercent, Value: "17 of the destination's 20 entries", Limit: "at most 5 (25 %, deletes.mostPercent)", Deletes: 17},
+		{Guard: plan.GuardMount, Value: `another file system, or none, at "disk" in the source`, Deletes: 8},
+	}
+	p.reportKept(drill.Mirror{Mode: drill.MirrorMirror}, r)
+	const want = `  kept       17 of the destination's 20 entries would be removed, at most 5 (25 %, deletes.mostPercent) may be: look at it with --dry-run; if this is meant, allow it for one run with --may-delete 17
+  kept       8: another file system, or none, at "disk" in the source: see whether the right one is mounted; if it was unmounted, replaced or removed on purpose, run once with --accept-places
+`
+	if out.String() != want {
+		t.Errorf("it says\n%s", &out)
+	}
+	out.Reset()
+	p.kept = map[plan.Reason]int64{plan.KeepAway: 8}
+	if p.reportKept(drill.Mirror{Mode: drill.MirrorCopy}, job.Result{}); out.String() != "  kept       8: the other side's file system that held it is not mounted there\n" {
+		t.Errorf("of a copy it says\n%s", &out)
+	}
+}
+
 // What a dry run finds nearly in order it prints in order, and what it holds back for that
 // is bounded: also of more entries than that only what comes late is out of place.
 func TestADryRunIsPrintedByPath(t *testing.T) {

@@ -43,11 +43,9 @@ func (st *mirrorStatus) judge(m drill.Mirror, inv drill.Inventory, now time.Time
 	if st.Unchecked != "" {
 		add("%s", st.Unchecked)
 	}
-	if st.State != "running" && st.Success != nil {
-		if limit := within(m, inv, now); limit > 0 && now.Sub(st.Success.Began) > limit {
-			add("it is overdue: its last good run began %s ago (%s)", now.Sub(st.Success.Began).Round(time.Second), st.Schedule)
-			st.late()
-		}
+	if late := st.overdue(m, inv, now); late != "" {
+		add("it is overdue: %s (%s)", late, st.Schedule)
+		st.late()
 	}
 	if late := st.unverified(m, now); late != "" {
 		add("its verification is overdue: %s (%s)", late, st.VerifySchedule)
@@ -64,6 +62,26 @@ func (st *mirrorStatus) late() {
 	}
 }
 
+// overdue says since when a mirror has had no good run as its schedule asks for; "" if it has,
+// or there is no schedule.
+func (st *mirrorStatus) overdue(m drill.Mirror, inv drill.Inventory, now time.Time) string {
+	if st.State == "running" || st.Success == nil {
+		return ""
+	}
+	age, limit := now.Sub(st.Success.Began), within(m, inv, now)
+	switch {
+	case limit == 0:
+	case age < -clocksDiffer:
+		return fmt.Sprintf(ahead, "its last good run began", -age.Round(time.Second))
+	case age > limit:
+		return fmt.Sprintf("its last good run began %s ago", age.Round(time.Second))
+	}
+	return ""
+}
+
+// ahead says of a time that is yet to come that it shows nothing.
+const ahead = "%s %s from now, by a clock that was ahead"
+
 // unverified says since when a mirror was not verified as its schedule asks for; "" if that is
 // in time, or there is no schedule. A comparison to a lower level is none, and without any it
 // counts from when there could have been one.
@@ -77,7 +95,11 @@ func (st *mirrorStatus) unverified(m drill.Mirror, now time.Time) string {
 	if last.IsZero() {
 		last, words = st.verifiable, "none to "+level+" has ended in the %s since it could"
 	}
-	if age := now.Sub(last); !last.IsZero() && age > patience(c, now) {
+	switch age := now.Sub(last); {
+	case last.IsZero():
+	case age < -clocksDiffer:
+		return fmt.Sprintf(ahead, "the last one ended", -age.Round(time.Second))
+	case age > patience(c, now):
 		return fmt.Sprintf(words, age.Round(time.Second))
 	}
 	return ""

@@ -60,6 +60,7 @@ func startBlocked(t *testing.T, dir string) (p *process, out string) {
 // TestAReportThatCannotBeMade ends the run all the same, as soon as that is given up; it
 // says where the history is, and the next `firedrill up` writes it.
 func TestAReportThatCannotBeMade(t *testing.T) {
+	t.Parallel() // it waits for most of its time
 	dir := t.TempDir()
 	p, out := startBlocked(t, dir)
 	if code := p.ends(); code != run.Crash {

@@ -79,8 +79,10 @@ type Capabilities struct {
 	Versioning bool
 	// SetMTime says that PutOptions.MTime becomes the object's LastModified: only
 	// MinIO can, and only where the bucket never had versions, since there the
-	// newest version is the one with the latest time, not the one written last. It is
-	// known of what is opened for reading, too, for what others wrote so.
+	// newest version is the one with the latest time, not the one written last; and only
+	// where the server tells the bucket's age, as else nothing but the times that it gives
+	// itself tells the bucket from another of its name. It is known of what is opened for
+	// reading, too, for what others wrote so.
 	SetMTime bool
 }
 

@@ -38,7 +38,7 @@ func (b *Bucket) discover(ctx context.Context) error {
 		return err
 	}
 	isMinIO := b.caps.Server == MinIO
-	b.caps.ListMetadata, b.caps.SetMTime = isMinIO, isMinIO && unversioned
+	b.caps.ListMetadata, b.caps.SetMTime = isMinIO, isMinIO && unversioned && !b.created.IsZero()
 	b.caps.Snowball = isMinIO && !b.readOnly
 	return nil
 }

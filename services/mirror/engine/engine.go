@@ -91,15 +91,15 @@ type Job struct {
 	// Places are the source and the destination, by [plan.Side].
 	Places [2]place.Place
 	Mode   plan.Mode
-	// Sets says that the caller sets modes and owners at the source once the run has ended,
-	// so that it has to be the place that the mirror was set up with.
-	Sets bool
 	// Unedited is [plan.Rules.Unedited].
 	Unedited bool
 	Check    Check
 	// Filter reports whether an entry takes part; nil lets everything.
 	Filter func(path string, kind entry.Kind) bool
-	Trust  plan.Trust
+	// LeftOut are what of the source takes no part by the Filter although nobody asked for
+	// that: it is reported, and the run has left something undone.
+	LeftOut []LeftOut
+	Trust   plan.Trust
 	// Guards limit deletes; the markers are filled in by the run.
 	Guards plan.Guards
 	// Bin is where what the run deletes is put aside; the zero Bin is nowhere. The run sets
@@ -144,6 +144,12 @@ type Job struct {
 	Watch func(Progress)
 }
 
+// LeftOut is a directory that takes no part, and why.
+type LeftOut struct {
+	Path string
+	Err  error
+}
+
 // ErrHeldBack marks what was not done because something before it had failed.
 var ErrHeldBack = errors.New("held back: something before it failed")
 
@@ -167,8 +173,10 @@ func (e *JobError) Unwrap() error { return ErrJob }
 // Elsewhere is the error of a side that is not the place that the mirror was set up with.
 func Elsewhere(s plan.Side, p place.Place) error {
 	return &JobError{"Places", fmt.Sprintf("the %s %s is not the place that the mirror was set up with", s, p),
-		"see whether the right one is mounted or answers; if it was replaced on purpose, run once with --accept-places"}
+		elsewhereFix}
 }
+
+const elsewhereFix = "see whether the right one is mounted or answers; if it was replaced on purpose, run once with --accept-places"
 
 // Facts is what a job remembers of itself, beside its entries.
 type Facts struct {

@@ -24,6 +24,9 @@ func (r *run) leave() error {
 	if err := r.Store.Sync(); err != nil {
 		return err
 	}
+	if err := r.keepWitnesses(); err != nil {
+		return err
+	}
 	r.facts.Unfinished = r.knew.Unfinished
 	return r.saveFacts()
 }
@@ -49,6 +52,9 @@ func (r *run) finish() error {
 		if err := r.Store.Commit(); err != nil {
 			return fmt.Errorf("commit what the job remembers: %w", err)
 		}
+	}
+	if err := r.keepWitnesses(); err != nil {
+		return err
 	}
 	switch {
 	case r.blocked, len(r.report.Refusals) > 0, r.report.HeldBack > 0, r.report.NotTried > 0, r.names[plan.Source] && r.report.Failed > 0:

@@ -34,28 +34,41 @@ func (r *run) namesOnly() (names [2]bool) {
 // list streams what a side holds.
 func (r *run) list(s plan.Side) iter.Seq2[entry.Entry, error] {
 	o := place.ListOptions{Filter: r.Filter, Names: r.names[s], Known: r.known(s)}
+	if r.witnesses[s].asked {
+		o.Dated = r.witnesses[s].see
+	}
 	if s == plan.Source || r.Mode == plan.TwoWay {
-		o.LeftOut = func(path string) { r.leftOut(s, path) }
+		o.LeftOut = func(path string) {
+			if err := r.leftOut(s, LeftOut{path, place.ErrReserved}); err != nil {
+				r.fail(err)
+			}
+		}
 	}
 	return r.Places[s].Entries(r.ctx, o)
 }
 
-// leftOut reports what a side holds under the mirror's own name: the other side cannot have
-// it.
-func (r *run) leftOut(s plan.Side, path string) {
-	a := plan.Action{Op: plan.Unholdable, Key: path, To: s.Other(), Err: place.ErrReserved}
-	e := entry.Entry{Path: path, Kind: entry.Dir}
-	set(&a, s, e)
-	if err := r.settle(Done{Action: a}); err != nil {
-		r.fail(err)
+// tellLeftOut reports what of the source takes no part and was not meant to.
+func (r *run) tellLeftOut() error {
+	for _, l := range r.LeftOut {
+		if err := r.leftOut(plan.Source, l); err != nil {
+			return err
+		}
 	}
+	return nil
+}
+
+// leftOut reports what a side holds and the other side cannot have.
+func (r *run) leftOut(s plan.Side, l LeftOut) error {
+	a := plan.Action{Op: plan.Unholdable, Key: l.Path, To: s.Other(), Err: l.Err}
+	e := entry.Entry{Path: l.Path, Kind: entry.Dir}
+	set(&a, s, e)
+	return r.settle(Done{Action: a})
 }
 
 // known streams what a side was seen to hold by the last run; nil where the last run is
-// not to be believed, or was about another place.
+// not to be believed, or may have been about another place.
 func (r *run) known(s plan.Side) iter.Seq2[entry.Entry, error] {
-	m := r.Guards.Markers[s]
-	if r.Store.Empty() || r.report.Check == CheckAudit || r.AcceptPlaces || m.Got != m.Want {
+	if r.Store.Empty() || r.report.Check == CheckAudit || r.AcceptPlaces {
 		return nil
 	}
 	return func(yield func(entry.Entry, error) bool) {

@@ -61,11 +61,6 @@ func TestALaterRunAsksForWhatWasWrittenSince(t *testing.T) {
 	w.idle(CheckListing)
 	asked("places that were accepted", n, 1) // the target of the long link
 	w.job.AcceptPlaces = false
-	source := w.job.Places[plan.Source]
-	w.job.Places[plan.Source] = elsewhere{source}
-	w.run()
-	asked("another place", n, 1)
-	w.job.Places[plan.Source] = source
 	w.job.Check = CheckAudit
 	if r := w.whole(); r.Check != CheckAudit || r.Done[plan.Equal] != r.Seen[plan.Source] {
 		t.Errorf("an audit: %+v", r)
@@ -155,15 +150,6 @@ func edit(t *testing.T, c bucket.Config) {
 		}})
 		must(t, err)
 	}
-}
-
-// elsewhere is another place that holds the same.
-type elsewhere struct{ place.Place }
-
-func (e elsewhere) Traits() place.Traits {
-	t := e.Place.Traits()
-	t.Identity += " moved"
-	return t
 }
 
 // onDisks is a bucket in which there is no file and directory of one name: S3 holds both, and

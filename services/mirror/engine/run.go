@@ -46,6 +46,8 @@ type run struct {
 	// blocked says that something stands in the way of what should be there.
 	blocked bool
 
+	// witnesses are, by side, what vouches for a place that has no mark of its own.
+	witnesses [2]witness
 	// refusals are what the places refused to take.
 	refusals refusals
 }
@@ -119,8 +121,10 @@ func (r *run) plan() (*plan.Plan, error) {
 		return nil, &JobError{"Mode", "the last run was of another kind, whose past does not fit", "give the job another name or state directory"}
 	}
 	r.facts.Mode = r.Mode
-	r.identify()
-	if err := r.written(); err != nil {
+	if err := r.identify(); err != nil {
+		return nil, err
+	}
+	if err := r.right(); err != nil {
 		return nil, err
 	}
 	if r.uploads.store = r.Store; !r.DryRun {
@@ -135,6 +139,7 @@ func (r *run) plan() (*plan.Plan, error) {
 		Holds: [2]func(entry.Entry) error{from.Holds, to.Holds},
 		Lists: [2]plan.Attr{from.Lists, to.Lists},
 		Both:  [2]bool{from.Both, to.Both}, Claims: [2]func(string) bool{from.Claims, to.Claims},
+		Roots: [2]entry.FSID{from.FS, to.FS}, Accept: r.AcceptPlaces,
 		Audit: r.report.Check == CheckAudit, ScanStart: r.report.Began, Hash: r.hash, AsLeft: r.asLeft,
 	}
 	if !r.AsOf.IsZero() {
@@ -178,26 +183,42 @@ func (r *run) hash(s plan.Side, e entry.Entry, like entry.Sum) (entry.Sum, error
 }
 
 // identify compares the places with those that the mirror was set up between.
-func (r *run) identify() {
+func (r *run) identify() error {
 	for _, s := range []plan.Side{plan.Source, plan.Dest} {
-		got := r.Places[s].Traits().Identity
+		t := r.Places[s].Traits()
 		if r.facts.Identities[s] == "" || r.AcceptPlaces {
-			r.facts.Identities[s] = got
+			r.facts.Identities[s] = t.Identity
 		}
-		r.Guards.Markers[s] = plan.Marker{Want: r.facts.Identities[s], Got: got}
+		if err := r.recognise(s); err != nil {
+			return err
+		}
+		m := plan.Marker{Want: r.facts.Identities[s], Got: t.Identity}
+		switch {
+		case r.replaced(s):
+			m.Got = t.Address + ", where nothing is as it was written"
+		case r.doubted(s) && r.Mode == plan.TwoWay:
+			m.Got, m.Fix = "", unvouched
+		case r.witnesses[s].asked:
+			m.Got = t.Address
+		}
+		r.Guards.Markers[s] = m
 	}
 	r.Guards.Versioned = r.Places[plan.Dest].Traits().Versioned || r.Bin != (place.Bin{})
+	return nil
 }
 
-// written refuses to write to a place that is not the one the mirror was set up
-// with: what stands there is nobody's copy, and what is remembered is not there.
-func (r *run) written() error {
+// right refuses a place that is not the one the mirror was set up with. What stands at such a
+// destination is nobody's copy, and what is remembered is not there. What such a source
+// holds, as an old disk, would be written over the copy of the right one.
+func (r *run) right() error {
 	for _, s := range []plan.Side{plan.Source, plan.Dest} {
 		m := r.Guards.Markers[s]
-		if s == plan.Source && r.Mode != plan.TwoWay && !r.Sets || m.Got == m.Want {
-			continue
+		switch {
+		case r.replaced(s):
+			return r.noneLeft(s)
+		case m.Got != m.Want && !r.doubted(s):
+			return Elsewhere(s, r.Places[s])
 		}
-		return Elsewhere(s, r.Places[s])
 	}
 	return nil
 }
@@ -211,11 +232,11 @@ func (r *run) howToCheck() Check {
 	case r.Check == CheckAudit, r.knew.Unfinished && r.knew.Boot != r.Boot && !r.Places[plan.Dest].Traits().ETags:
 		// After a power cut a file may have its size and time, and not its content.
 		return CheckAudit
-	case r.Store.Empty() || r.careful() || r.knew.Listed.IsZero() || r.knew.Unfinished:
+	case r.Store.Empty() || r.careful() || r.knew.Listed.IsZero() || r.knew.Unfinished || r.doubted(plan.Dest):
 		return CheckListing
 	case r.AcceptPlaces:
 		return CheckListing // What was left may not be there.
-	case r.Check == CheckAuto && r.report.Began.Sub(r.knew.Listed) >= every:
+	case r.Check == CheckAuto && (r.report.Began.Sub(r.knew.Listed) >= every || r.knew.Listed.After(r.report.Began)): // by a clock that was ahead
 		return CheckListing
 	case r.Check == CheckAuto:
 		return CheckState
@@ -228,7 +249,7 @@ func (r *run) howToCheck() Check {
 func (r *run) carryOut(p *plan.Plan) error {
 	last := false
 	tail := &tail{run: r}
-	if err := r.pass(); err != nil {
+	if err := errors.Join(r.pass(), r.tellLeftOut()); err != nil {
 		return err
 	}
 	for a, err := range p.Actions() {
@@ -371,6 +392,9 @@ func (r *run) try(it Item) error {
 		if err := r.mark(); err != nil {
 			return err
 		}
+	}
+	for i := range it.Actions {
+		r.witnesses[it.Actions[i].To].wrote(&it.Actions[i])
 	}
 	it.Seq = r.seq.Add(1)
 	dones, err := r.carry(it)

@@ -129,6 +129,16 @@ func TestAnOldListingIsMadeAgain(t *testing.T) {
 	if r := w.whole(); r.Check != CheckListing {
 		t.Errorf("after what was asked for: %d", r.Check)
 	}
+	// A clock that was a year ahead in one run.
+	w.job.Now = func() time.Time { return later().AddDate(1, 0, 0) }
+	w.whole()
+	w.job.Now, w.job.ListEvery = func() time.Time { return later().Add(DefaultListEvery + time.Hour) }, 0
+	if r := w.whole(); r.Check != CheckListing {
+		t.Errorf("after a run by a clock that was ahead: %d", r.Check)
+	}
+	if r := w.whole(); r.Check != CheckState {
+		t.Errorf("and once more: %d", r.Check)
+	}
 }
 
 // What was left lies on a disk that is not there: writing to what is there instead

@@ -76,6 +76,9 @@ type Entry struct {
 	Kind Kind
 	// Lone says, in a manifest, that one side alone held it. No place tells it.
 	Lone Lone
+	// Closed says, of a directory in a listing, that what it holds was left out, as another
+	// file system begins there. It is not stored.
+	Closed bool
 	// Size is the number of bytes of content: of a symbolic link the length of
 	// its target, of everything that is neither file nor link 0.
 	Size int64

@@ -78,9 +78,9 @@ func (e Event) didWhatWasDue() bool {
 // Wait is a mirror that comes before another one, and why that one still waits for it.
 type Wait struct{ Mirror, Why string }
 
-// WaitsFor gives the mirrors for which a mirror's runs wait. log gives what is known of a
+// WaitsFor gives the mirrors for which a mirror's runs wait, as it is now. log gives what is known of a
 // mirror's runs, nil if nothing is.
-func WaitsFor(m drill.Mirror, log func(mirror string) (*runlog.Log, error)) (out []Wait, err error) {
+func WaitsFor(m drill.Mirror, now time.Time, log func(mirror string) (*runlog.Log, error)) (out []Wait, err error) {
 	if len(m.After) == 0 {
 		return nil, nil
 	}
@@ -90,7 +90,10 @@ func WaitsFor(m drill.Mirror, log func(mirror string) (*runlog.Log, error)) (out
 	}
 	var since time.Time
 	if own != nil && own.Success != nil {
-		since = own.Success.Began
+		// One that is yet to come was told by a clock that was ahead, and all would wait for it.
+		if since = own.Success.Began; since.After(now) {
+			since = time.Time{}
+		}
 	}
 	for _, name := range m.After {
 		l, err := log(name)
@@ -117,7 +120,7 @@ func WaitsFor(m drill.Mirror, log func(mirror string) (*runlog.Log, error)) (out
 
 // waitsFor is WaitsFor by what this process knows.
 func (r *runner) waitsFor(ctx context.Context, m drill.Mirror) ([]Wait, error) {
-	return WaitsFor(m, func(name string) (*runlog.Log, error) {
+	return WaitsFor(m, r.Env.Now(), func(name string) (*runlog.Log, error) {
 		other, known := r.Inventory.FindMirror(name)
 		if !known {
 			return nil, fmt.Errorf("mirror %s: after: %w: %q", m.Name, ErrUnknown, name)

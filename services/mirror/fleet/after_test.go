@@ -95,9 +95,10 @@ func TestWhatAMirrorWaitsFor(t *testing.T) {
 		"it failed since":                    {good(1, 2), undone(4, 5, good(2, 3)), "its last run left something undone"},
 		"this one failed since":              {undone(5, 6, good(1, 2)), good(3, 4), ""},
 		"this one never did anything whole":  {undone(5, 6, &runlog.Log{}), good(3, 4), ""},
+		"by a clock that was ahead":          {good(23, 24), good(3, 4), ""},
 		"the other never did anything whole": {nil, undone(3, 4, &runlog.Log{}), "its last run left something undone"},
 	} {
-		waits, err := fleet.WaitsFor(drill.Mirror{Name: "own", After: []string{"other"}}, func(mirror string) (*runlog.Log, error) {
+		waits, err := fleet.WaitsFor(drill.Mirror{Name: "own", After: []string{"other"}}, at(12), func(mirror string) (*runlog.Log, error) {
 			return map[string]*runlog.Log{"own": c.own, "other": c.other}[mirror], nil
 		})
 		got := ""

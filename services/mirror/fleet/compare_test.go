@@ -70,7 +70,7 @@ func TestAMirrorIsVerifiedWhereItIsAskedFor(t *testing.T) {
 	if d := drift.Outcome; d == nil || d.Good || !d.Differs || d.Counts.Extra != 1 || d.Counts.Different != 1 || !strings.Contains(drift.Reason, "1 extra") {
 		t.Fatalf("drift: %q, %+v", drift.Reason, d)
 	}
-	if text := strings.Join(drift.Outcome.Problems, "\n"); !strings.Contains(text, `extra "d/strange%1B[31m" at dir:`) || !strings.Contains(text, `different "d/large"`) {
+	if text := strings.Join(drift.Outcome.Problems, "\n"); !strings.Contains(text, `extra "d/strange\x1b[31m" at dir:`) || !strings.Contains(text, `different "d/large"`) {
 		t.Errorf("its problems: %s", text)
 	}
 	e, _ = s.await("big", at, fleet.KindFinished)

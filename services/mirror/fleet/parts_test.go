@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"github.com/minio/minio-go/v7"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/firedrill/firedrill/pkg/bus"
 	"github.com/firedrill/firedrill/pkg/clock"
@@ -133,6 +135,22 @@ func (w *world) process(instance string) (kill func()) {
 	return kill
 }
 
+// handOutAgain shortens after what silence of its process a request is handed out again.
+func (s *spread) handOutAgain(after time.Duration) {
+	s.t.Helper()
+	nc, err := nats.Connect(s.server.URL())
+	must(s.t, err)
+	defer nc.Close()
+	js, err := jetstream.New(nc)
+	must(s.t, err)
+	requests, err := js.Consumer(s.t.Context(), bus.StreamMirror, bus.MirrorRequests)
+	must(s.t, err)
+	c := requests.CachedInfo().Config
+	c.AckWait = after
+	_, err = js.UpdateConsumer(s.t.Context(), bus.StreamMirror, c)
+	must(s.t, err)
+}
+
 // carried follows who carries which parts of a run, until the run's results are dropped
 // and stop is called.
 func (s *spread) carried(run string) (parts <-chan bus.Record, stop func()) {
@@ -158,7 +176,7 @@ func (s *spread) carried(run string) (parts <-chan bus.Record, stop func()) {
 // awaitPart waits until an instance, or with "" anyone, has carried a part.
 func (s *spread) awaitPart(parts <-chan bus.Record, instance string) (seen []bus.Record) {
 	s.t.Helper()
-	timeout := time.After(time.Minute)
+	timeout := time.After(2 * time.Minute)
 	for {
 		select {
 		case r := <-parts:
@@ -253,6 +271,7 @@ func TestOneFileIsCarriedBySeveralProcessesThoughOneIsKilled(t *testing.T) {
 func TestAKilledPlannersUploadGoesOn(t *testing.T) {
 	t.Parallel()
 	s := newSpread(t, 24<<20)
+	s.handOutAgain(5 * time.Second)
 	kill := s.process("a")
 	s.ask("big", "")
 	begun, seq := s.await("big", 0, fleet.KindStarted)

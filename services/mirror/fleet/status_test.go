@@ -13,9 +13,12 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/firedrill/firedrill/pkg/bus"
 	"github.com/firedrill/firedrill/pkg/drill"
 	"github.com/firedrill/firedrill/services/mirror/fleet"
+	"github.com/firedrill/firedrill/services/mirror/job"
 	"github.com/firedrill/firedrill/services/mirror/runlog"
 )
 
@@ -100,4 +103,54 @@ func TestALargeFileMakesProgress(t *testing.T) {
 	if seen == nil || !seen.Planned || seen.DoneBytes >= size || seen.Bytes != size || seen.LeftSeconds == nil {
 		t.Errorf("of a file under way it told %+v", seen)
 	}
+}
+
+// A disk that is not mounted is named in the run's event and in what is noted of it; another
+// source than the mirror's fails the run before it begins, as a refusal.
+func TestWhatIsNotMountedIsSeen(t *testing.T) {
+	w := newWorld(t, drill.Mirror{Name: "out", Mode: drill.MirrorMirror, From: "dir:DIR/src", To: "dir:DIR/dst"})
+	src, disk := filepath.Join(w.dir, "src"), filepath.Join(w.dir, "src/disk")
+	must(t, os.MkdirAll(disk, 0o755))
+	must(t, unix.Mount("tmpfs", disk, "tmpfs", 0, "size=1m"))
+	t.Cleanup(func() { _ = unix.Unmount(disk, 0) }) // if it still is
+	w.tree("src", 3)
+	w.tree("src/disk", 2)
+	w.start()
+	var seq uint64
+	finished := func() (e fleet.Event) {
+		t.Helper()
+		w.ask("out", "{}")
+		e, seq = w.await("out", seq, fleet.KindFinished)
+		return e
+	}
+	noted := func(want string) {
+		t.Helper()
+		if l, known, err := runlog.Read(filepath.Join(w.dir, "state", "out")); err != nil || !known || l.Failure == nil || !strings.Contains(l.Failure.Problem, want) {
+			t.Errorf("noted %+v, %v, %v", l, known, err)
+		}
+	}
+	if e := finished(); !e.Result.Whole {
+		t.Fatalf("%+v", e.Result)
+	}
+	must(t, unix.Unmount(disk, 0))
+	const mount = `another file system, or none, at "disk" in the source`
+	for range 3 {
+		if e := finished(); e.Result.Whole || !strings.Contains(strings.Join(e.Result.Problems, "\n"), mount) {
+			t.Errorf("%+v", e.Result)
+		}
+	}
+	if left, err := filepath.Glob(filepath.Join(w.dir, "dst/disk/*/*")); err != nil || len(left) != 2 {
+		t.Errorf("left is %q, %v", left, err)
+	}
+	noted(mount)
+
+	must(t, os.Rename(src, src+".away"))
+	w.tree("src", 3)
+	w.ask("out", "{}")
+	e, _ := w.await("out", seq, fleet.KindFailed, fleet.KindFinished)
+	const place = "src is not the place that the mirror was set up with"
+	if e.Fault != job.FaultRefused || !strings.Contains(e.Reason, place) {
+		t.Errorf("%+v", e)
+	}
+	noted(place)
 }

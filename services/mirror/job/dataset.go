@@ -8,11 +8,13 @@ import (
 	"time"
 
 	"github.com/firedrill/firedrill/pkg/control"
+	"github.com/firedrill/firedrill/services/mirror/engine"
 	"github.com/firedrill/firedrill/services/mirror/entry"
 	"github.com/firedrill/firedrill/services/mirror/location"
 	"github.com/firedrill/firedrill/services/mirror/place"
 	"github.com/firedrill/firedrill/services/mirror/place/local"
 	"github.com/firedrill/firedrill/services/mirror/plan"
+	"github.com/firedrill/firedrill/services/mirror/plan/filter"
 	"github.com/firedrill/firedrill/services/mirror/state"
 	"github.com/firedrill/firedrill/services/mirror/zfs"
 )
@@ -27,6 +29,10 @@ type dataset struct {
 	// last is what the last run read that came to its end; nil if that is not known, or
 	// not there any more.
 	last *zfs.Snapshot
+	// children are other datasets in its tree, which it was not read with; at has their
+	// paths.
+	children []zfs.Child
+	at       map[string]bool
 }
 
 // lastName is the document that says what the last run has read.
@@ -64,6 +70,14 @@ func (j *Job) openDataset(ctx context.Context, l location.Location) (place.Place
 		return nil, err
 	}
 	j.cleanUp = append(j.cleanUp, d.reading.Close)
+	// After the snapshot, so that none is missed that was there then.
+	if d.children, err = h.Children(ctx, l.Path); err != nil {
+		return nil, err
+	}
+	d.at = map[string]bool{}
+	for _, c := range d.children {
+		d.at[c.Path] = true
+	}
 	j.dataset, j.roots[plan.Source] = d, d.reading.Path
 	return local.Open(ctx, d.reading.Path, local.Options{ReadOnly: true, Xattrs: j.spec.Xattrs, FS: d.reading.FS, Name: l.String()})
 }
@@ -120,4 +134,45 @@ func (d *dataset) keep(ctx context.Context, store *state.Store) error {
 		return nil // Somebody else needs it.
 	}
 	return err
+}
+
+// without leaves out of what takes part what lies in children: it was not read, so that
+// nobody knows what is missing there. keep may be nil, for everything.
+func (d *dataset) without(keep func(string, entry.Kind) bool) func(string, entry.Kind) bool {
+	if d == nil || len(d.children) == 0 {
+		return keep
+	}
+	return func(path string, kind entry.Kind) bool {
+		for i := range len(path) + 1 {
+			if (i == len(path) || path[i] == '/') && d.at[path[:i]] {
+				return false
+			}
+		}
+		return keep == nil || keep(path, kind)
+	}
+}
+
+// errChild says that a snapshot holds nothing of what lies in a child.
+var errChild = errors.New("a dataset of its own, of which a snapshot of the one above it holds nothing, so that neither side is looked at there")
+
+// leftOut are the children that are not known to be left out on purpose.
+func (j *Job) leftOut() (all []engine.LeftOut) {
+	if j.dataset == nil || j.spec.OneFileSystem {
+		return nil
+	}
+	for _, c := range j.dataset.children {
+		if j.spec.filter.Match(c.Path, entry.Dir) {
+			all = append(all, engine.LeftOut{Path: c.Path, Err: fmt.Errorf(
+				"%s is %w: give it a mirror of its own, and leave it out here with the filter %q or with oneFileSystem (--one-file-system); dir: reads it with the rest, and not at one moment",
+				c.Dataset, errChild, filter.Below(c.Path))})
+		}
+	}
+	return all
+}
+
+// unlooked notes what a comparison did not look at, on either side.
+func (j *Job) unlooked(v *Verified) {
+	for _, l := range j.leftOut() {
+		v.Verdict.Unchecked.Add(entry.Entry{Path: l.Path, Kind: entry.Dir}.Key(), l.Err.Error())
+	}
 }

@@ -3,9 +3,11 @@ package job
 import (
 	"context"
 	"errors"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -15,8 +17,10 @@ import (
 	"github.com/firedrill/firedrill/pkg/control"
 	"github.com/firedrill/firedrill/pkg/drill"
 	"github.com/firedrill/firedrill/pkg/lab"
+	"github.com/firedrill/firedrill/services/mirror/engine"
 	"github.com/firedrill/firedrill/services/mirror/engine/enginetest"
 	"github.com/firedrill/firedrill/services/mirror/plan"
+	"github.com/firedrill/firedrill/services/mirror/plan/filter"
 	"github.com/firedrill/firedrill/services/mirror/proof"
 )
 
@@ -41,6 +45,8 @@ func TestDatasets(t *testing.T) {
 		{"failed", failsAndLater},
 		{"lost", lostSnapshot},
 		{"replica", leavesReplicas},
+		{"children", leavesChildren},
+		{"parent", aboveAnother},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w := &zfsWorld{world: &world{TB: t, env: newEnv(t), to: t.TempDir()}, lab: z}
@@ -123,6 +129,35 @@ func leavesReplicas(w *zfsWorld) {
 	}
 	if v := w.verified(plan.Source, proof.L4); !v.Verified() {
 		w.Error(v)
+	}
+}
+
+// aboveAnother dataset, which is not mounted or has another one mounted in its place, the
+// mirror of a directory deletes nothing of what is on that.
+func aboveAnother(w *zfsWorld) {
+	w.mirror.From = "dir:" + w.from
+	dataset := "tank/parent/child"
+	w.zfs("create", dataset)
+	w.zfs("create", "-o", "mountpoint=none", "tank/parent/other")
+	w.write("a", "beside")
+	w.write("child/b", "below")
+	w.whole()
+	kept := func(what string) {
+		w.Helper()
+		for range 2 {
+			if res := w.sync(SyncOptions{}); len(res.Refusals) != 1 || res.Refusals[0].Guard != plan.GuardMount || !strings.Contains(res.Refusals[0].Value, `"child"`) || files(w, w.to) != 2 {
+				w.Errorf("%s: %d files are left: %+v", what, files(w, w.to), res.Report)
+			}
+		}
+	}
+	w.zfs("unmount", dataset)
+	kept("not mounted")
+	w.zfs("set", "mountpoint="+filepath.Join(w.from, "child"), "tank/parent/other")
+	kept("another one")
+	w.zfs("set", "mountpoint=none", "tank/parent/other")
+	w.zfs("mount", dataset)
+	if res := w.whole(); res.Done[plan.Put]+res.Done[plan.Keep] > 0 {
+		w.Errorf("mounted again: %+v", res.Report)
 	}
 }
 
@@ -283,4 +318,86 @@ func lostSnapshot(w *zfsWorld) {
 	w.zfs("release", "mine", held)
 	w.whole()
 	w.one()
+}
+
+// leavesChildren: what lies in a dataset of its own is nothing that the source lacks, and
+// nobody believes that it was copied, or looked at.
+func leavesChildren(w *zfsWorld) {
+	dataset := strings.TrimPrefix(w.mirror.From, "zfs:")
+	w.write("a", "one")
+	w.write("d/b", "two")
+	w.zfs("create", dataset+"/child")
+	w.zfs("create", "-o", "mountpoint="+filepath.Join(w.from, "d/other [1]"), dataset+"/moved")
+	w.write("child/c", "three")
+	w.write("child/e/f", "four")
+	w.write("d/other [1]/g", "five")
+	// As a mirror out of the directory has left it.
+	direct := *w.world
+	direct.mirror.From = "dir:" + w.from
+	direct.whole()
+	want := enginetest.Tree(w, w.to)
+
+	says := func(res Result) {
+		w.Helper()
+		var keys []string
+		for _, a := range res.Unholdable {
+			keys = append(keys, a.Key)
+			if text := a.Err.Error(); !strings.Contains(text, dataset+"/") || !strings.Contains(text, "--one-file-system") || !strings.Contains(text, "- /"+a.Key[:1]) {
+				w.Errorf("%q: %s", a.Key, text)
+			}
+		}
+		if res.Whole() || !slices.Equal(keys, []string{"child", "d/other [1]"}) || res.Done[plan.Unholdable] != 2 {
+			w.Errorf("left out: %q; %+v", keys, res.Report)
+		}
+	}
+	w.mirror.Name = "n"
+	for _, check := range []engine.Check{engine.CheckAudit, engine.CheckListing, engine.CheckAuto} { // so that hashes are known
+		says(w.sync(SyncOptions{Check: check, DryRun: true}))
+		says(w.sync(SyncOptions{Check: check}))
+		if got := enginetest.Tree(w, w.to); !maps.Equal(got, want) {
+			w.Fatalf("there is\n%q\nand was\n%q", got, want)
+		}
+	}
+	compared := func(well bool) {
+		w.Helper()
+		w.with(func(j *Job) {
+			for _, what := range []string{drill.MirrorVerify, drill.MirrorDrift, drill.MirrorAudit} {
+				c := Comparison{What: what, Level: proof.L1, Sides: []plan.Side{plan.Source, plan.Dest}}
+				got, err := j.Compare(w.Context(), c)
+				must(w, err)
+				if got.Good() != well || got.Differs() || len(got.Shown) != 2 {
+					w.Errorf("%s: %+v", what, got)
+				}
+				for _, v := range got.Shown {
+					all := v.Verdict.Unchecked
+					if well != (all.Count == 0) || v.Verdict.Missing.Count+v.Verdict.Extra.Count > 0 {
+						w.Errorf("%s: %v", what, v)
+					}
+					if !well && (all.Count != 2 || all.First[0].Key != "child/" || !strings.Contains(all.First[0].Detail, dataset+"/child")) {
+						w.Errorf("%s: %+v", what, all)
+					}
+				}
+			}
+		})
+	}
+	compared(false)
+	// Who leaves them out means it, and then as well nothing goes.
+	meant := []func(){
+		func() { w.mirror.Filter = []string{"- /child/**", filter.Below("d/other [1]")} },
+		func() { w.mirror.Filter, w.mirror.OneFileSystem = nil, true },
+	}
+	for _, mean := range meant {
+		mean()
+		w.whole()
+		w.whole()
+		compared(true)
+		if got := enginetest.Tree(w, w.to); !maps.Equal(got, want) {
+			w.Fatalf("there is\n%q\nand was\n%q", got, want)
+		}
+	}
+	// One alone is not meant by what leaves out the other.
+	w.mirror.OneFileSystem, w.mirror.Filter = false, []string{"- /child/", "- /d/other*/g"}
+	if res := w.sync(SyncOptions{}); res.Done[plan.Unholdable] != 1 || res.Unholdable[0].Key != "d/other [1]" {
+		w.Errorf("%+v", res.Report)
+	}
 }

@@ -58,10 +58,10 @@ func TestWrongDescriptions(t *testing.T) {
 		"permissions[0].side ": {"a snapshot cannot be written to", func(m *drill.Mirror) {
 			m.From, m.Permissions = "zfs:tank/a", []drill.Permission{{Side: drill.SideSource, Match: "a"}}
 		}},
-		"permissions[0].side  ": {"two sides", func(m *drill.Mirror) {
+		"permissions[0].side  ": {"a two-way mirror carries", func(m *drill.Mirror) {
 			m.Mode, m.Permissions = drill.MirrorTwoWay, []drill.Permission{{Side: drill.SideSource, Match: "a"}}
 		}},
-		"permissions ": {"two sides", func(m *drill.Mirror) { m.Mode, m.Permissions = drill.MirrorTwoWay, []drill.Permission{{Match: "a"}} }},
+		"permissions ": {"a two-way mirror carries", func(m *drill.Mirror) { m.Mode, m.Permissions = drill.MirrorTwoWay, []drill.Permission{{Match: "a"}} }},
 	} {
 		m := good
 		c.spoil(&m)

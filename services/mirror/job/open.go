@@ -268,6 +268,8 @@ func (j *Job) open(ctx context.Context, side plan.Side, can access) (place.Place
 	j.roots[side] = path
 	return local.Open(ctx, path, local.Options{
 		ReadOnly: readOnly, Rights: can == sets, Xattrs: j.spec.Xattrs, OneFileSystem: j.spec.OneFileSystem, Owner: j.owner(), Name: l.String(),
+		// Whoever may write to a bucket writes the metadata, too.
+		Unprivileged: j.spec.at[side.Other()].IsBucket() && !j.spec.Privileged,
 	})
 }
 

@@ -79,7 +79,7 @@ func through(t testing.TB, env Env, bucket string) (in, out *world) {
 	in = &world{TB: t, env: env, from: t.TempDir()}
 	in.mirror = drill.Mirror{Name: "in", Mode: drill.MirrorMirror, From: "dir:" + in.from, To: "s3:plain/" + bucket, Xattrs: true, Deletes: drill.MirrorDeletes{Scans: 1}}
 	out = &world{TB: t, env: env, to: t.TempDir()}
-	out.mirror = drill.Mirror{Name: "out", Mode: drill.MirrorMirror, From: in.mirror.To, To: "dir:" + out.to, Xattrs: true, Deletes: drill.MirrorDeletes{Scans: 1}}
+	out.mirror = drill.Mirror{Name: "out", Mode: drill.MirrorMirror, From: in.mirror.To, To: "dir:" + out.to, Xattrs: true, Privileged: true, Deletes: drill.MirrorDeletes{Scans: 1}}
 	return in, out
 }
 
@@ -214,7 +214,7 @@ func TestTwoWayThroughAPlainServer(t *testing.T) {
 	var worlds [2]*world
 	for i := range worlds {
 		w := &world{TB: t, env: env, from: t.TempDir()}
-		w.mirror = drill.Mirror{Name: []string{"one", "other"}[i], Mode: drill.MirrorTwoWay, From: "dir:" + w.from, To: "s3:plain/" + c.Bucket, Xattrs: true, Deletes: drill.MirrorDeletes{Scans: 1}}
+		w.mirror = drill.Mirror{Name: []string{"one", "other"}[i], Mode: drill.MirrorTwoWay, From: "dir:" + w.from, To: "s3:plain/" + c.Bucket, Xattrs: true, Privileged: true, Deletes: drill.MirrorDeletes{Scans: 1}}
 		worlds[i] = w
 	}
 	one, other := worlds[0], worlds[1]

@@ -41,7 +41,7 @@ func (p *pair) restore(name string, change func(*Job)) restored {
 	r := restored{dir: filepath.Join(filepath.Dir(p.dirs[0]), name), past: map[string]plan.Past{}}
 	env := p.env
 	env.StateDir = r.dir + "-state"
-	m := drill.Mirror{Name: "r", Mode: drill.MirrorCopy, From: "s3:lab/" + p.bucket.Bucket + "/" + p.prefixes[p.lastBucket()], To: "dir:" + r.dir, Xattrs: true, Permissions: p.mirror.Permissions}
+	m := drill.Mirror{Name: "r", Mode: drill.MirrorCopy, From: "s3:lab/" + p.bucket.Bucket + "/" + p.prefixes[p.lastBucket()], To: "dir:" + r.dir, Xattrs: true, Privileged: true, Permissions: p.mirror.Permissions}
 	j, err := env.openJob(p.Context(), m, Runs)
 	must(p, err)
 	defer func() { must(p, j.Close(p.Context())) }()

@@ -154,7 +154,7 @@ func (j *Job) engine(o SyncOptions, past engine.Store, a *asked) (*engine.Job, *
 		return nil, nil, fmt.Errorf("mirror %s: keep deletes until the end: %w", j.spec.Name, err)
 	}
 	e := &engine.Job{
-		Places: j.copied(a), Sets: len(j.spec.rights[plan.Source]) > 0, Mode: j.spec.mode, Unedited: j.unedited(), Check: o.Check, Filter: j.filter(),
+		Places: j.copied(a), Mode: j.spec.mode, Unedited: j.unedited(), Check: o.Check, Filter: j.filter(), LeftOut: j.leftOut(),
 		Guards: j.guards(o.MayDelete), DryRun: o.DryRun, AcceptPlaces: o.AcceptPlaces, Boot: bootID(), Store: past, Spill: spill, Pool: o.Pool,
 		Now: j.env.Now, AsOf: j.dataset.moment(), Pass: o.Pass, Each: o.Each, Watch: o.Watch,
 	}
@@ -191,9 +191,9 @@ func (j *Job) Worker() *engine.Worker {
 
 func (j *Job) filter() func(string, entry.Kind) bool {
 	if len(j.spec.Filter) == 0 {
-		return nil
+		return j.dataset.without(nil)
 	}
-	return j.spec.filter.Match
+	return j.dataset.without(j.spec.filter.Match)
 }
 
 func (j *Job) listOptions() place.ListOptions { return place.ListOptions{Filter: j.filter()} }
@@ -370,6 +370,7 @@ func (j *Job) VerifySides(ctx context.Context, sides []plan.Side, o VerifyOption
 				return c.Against(ctx, m.Entries())
 			})
 			if errs[i] == nil {
+				j.unlooked(&all[i])
 				errs[i] = j.verifyRoot(side, &all[i])
 			}
 		})

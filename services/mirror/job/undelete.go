@@ -155,7 +155,7 @@ func (r *restoring) right() error {
 		return fmt.Errorf("mirror %s: %w", r.spec.Name, err)
 	}
 	for _, side := range []plan.Side{plan.Source, plan.Dest} {
-		if want := facts.Identities[side]; want != "" && want != r.places[side].Traits().Identity {
+		if want := facts.Identities[side]; want != "" && !engine.IsPlace(want, r.places[side].Traits()) {
 			return fmt.Errorf("mirror %s: %w", r.spec.Name, engine.Elsewhere(side, r.places[side]))
 		}
 	}

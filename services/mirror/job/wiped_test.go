@@ -16,6 +16,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/minio/minio-go/v7"
 	"golang.org/x/sys/unix"
@@ -33,15 +34,20 @@ func TestWhatOthersWipe(t *testing.T) {
 	for name, c := range map[string]struct {
 		// happens is what happens to the source, or to the way to it.
 		happens func(t *testing.T, source string)
+		// guard is which one meets it; "" has it kept as it was missed, and elsewhere ends the
+		// run before anything is begun.
 		guard   plan.Guard
 		deletes drill.MirrorDeletes
 	}{
 		"the source is empty": {func(t *testing.T, source string) { empty(t, source) }, plan.GuardEmpty, drill.MirrorDeletes{Scans: 1, MostPercent: 100}},
 		"another disk is mounted": {func(t *testing.T, source string) {
-			must(t, os.Rename(source, source+".old"))
-			must(t, os.Mkdir(source, 0o755))
+			newDisk(t, source)
 			enginetest.Write(t, source, "lost+found/x", "")
-		}, plan.GuardIdentity, drill.MirrorDeletes{Scans: 1, MostPercent: 100}},
+		}, elsewhere, drill.MirrorDeletes{Scans: 1, MostPercent: 100}},
+		"another disk with an old copy is mounted": {func(t *testing.T, source string) {
+			newDisk(t, source)
+			old(t, source, 60)
+		}, elsewhere, drill.MirrorDeletes{Scans: 1, MostPercent: 100}},
 		"half of it is gone":       {func(t *testing.T, source string) { must(t, os.RemoveAll(filepath.Join(source, "d1"))) }, plan.GuardPercent, drill.MirrorDeletes{Scans: 1}},
 		"too many are gone":        {func(t *testing.T, source string) { must(t, os.RemoveAll(filepath.Join(source, "d1"))) }, plan.GuardNumber, drill.MirrorDeletes{Scans: 1, Most: 10, MostPercent: 100}},
 		"it was away for a moment": {func(t *testing.T, source string) { must(t, os.Remove(filepath.Join(source, "d1/00"))) }, "", drill.MirrorDeletes{Scans: 2, MostPercent: 100}},
@@ -57,6 +63,10 @@ func TestWhatOthersWipe(t *testing.T) {
 			wipes(t, theirs, 60, func() (string, error) { return rclone(t, "sync", w.from, theirs) }, nil)
 			c.happens(t, w.from)
 			wipes(t, theirs, 60, nil, func() (string, error) { return rclone(t, "sync", w.from, theirs) })
+			if c.guard == elsewhere {
+				w.beginsNothing(60)
+				return
+			}
 			res := w.sync(SyncOptions{})
 			if n := files(t, w.to); n < 60 {
 				t.Errorf("%d files are left, of 60", n)
@@ -70,6 +80,115 @@ func TestWhatOthersWipe(t *testing.T) {
 			}
 		})
 	}
+}
+
+// elsewhere stands for the guard of places, which deletes need not come to.
+const elsewhere plan.Guard = "the place"
+
+const oldCopy = "an old copy"
+
+// old writes the files that a mirror has copied, as they were years ago.
+func old(t testing.TB, dir string, n int) {
+	t.Helper()
+	for i := range n {
+		path := fmt.Sprintf("d%d/%02d", i%2, i/2)
+		enginetest.Write(t, dir, path, oldCopy)
+		then := time.Date(2020, 1, 1, 0, 0, 0, 0, time.UTC)
+		must(t, os.Chtimes(filepath.Join(dir, path), then, then))
+	}
+}
+
+// beginsNothing makes runs that must begin nothing, as the source is not the mirror's, and leave the
+// copy of n files as it is.
+func (w *world) beginsNothing(n int) {
+	w.Helper()
+	for _, dry := range []bool{true, false, true, false} {
+		j, err := w.env.OpenRun(w.Context(), w.mirror, dry)
+		must(w, err)
+		res, err := j.Sync(w.Context(), SyncOptions{DryRun: dry})
+		must(w, j.Close(w.Context()))
+		if err == nil || FaultOf(err) != FaultRefused || !strings.Contains(err.Error(), "the source "+w.mirror.From+" is not the place that the mirror was set up with") || !strings.Contains(err.Error(), "--accept-places") {
+			w.Errorf("dry %v: it was not told: %v", dry, err)
+		}
+		if len(res.Done) > 0 {
+			w.Errorf("dry %v: it did %v", dry, res.Done)
+		}
+	}
+	if got := w.left(); got != n {
+		w.Errorf("%d files are left, of %d", got, n)
+	}
+}
+
+// left counts the files of the copy that are as they were.
+func (w *world) left() (n int) {
+	w.Helper()
+	if w.to != "" {
+		return files(w, w.to)
+	}
+	c := enginetest.Client(w, w.bucket)
+	for o := range c.ListObjects(w.Context(), w.bucket.Bucket, minio.ListObjectsOptions{Recursive: true}) {
+		must(w, o.Err)
+		if !strings.HasSuffix(o.Key, "/") && o.Size != int64(len(oldCopy)) {
+			n++
+		}
+	}
+	return n
+}
+
+// A source that is not the one that the mirror was set up with, and has older files of the
+// same names, is written over no copy, in whichever mode: a disk that is mounted in its place,
+// or a bucket that was made anew.
+func TestAnotherSourceIsNotCopied(t *testing.T) {
+	for _, mode := range []string{drill.MirrorCopy, drill.MirrorMirror} {
+		for _, intoBucket := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, into bucket %v", mode, intoBucket), func(t *testing.T) {
+				w := between(t, mode, intoBucket)
+				for i := range 20 {
+					w.write(fmt.Sprintf("d%d/%02d", i%2, i/2), "precious")
+				}
+				w.whole()
+				theirs := t.TempDir()
+				mirror := func() (string, error) { return mc(t, server.Start(t).Endpoint, w.from, theirs) }
+				wipes(t, theirs, 20, mirror, nil)
+				newDisk(t, w.from)
+				old(t, w.from, 20)
+				wipes(t, theirs, 20, nil, mirror)
+				w.beginsNothing(20)
+				// It was meant, as when the source was brought back from a backup.
+				if res := w.sync(SyncOptions{AcceptPlaces: true}); !res.Whole() || res.Done[plan.Put] != 20 || w.left() != 0 {
+					t.Errorf("accepted: %+v", res.Report)
+				}
+				w.whole()
+			})
+		}
+		t.Run(mode+", out of a bucket", func(t *testing.T) {
+			seed := between(t, drill.MirrorMirror, true)
+			for i := range 20 {
+				seed.write(fmt.Sprintf("d%d/%02d", i%2, i/2), "precious")
+			}
+			seed.whole()
+			w := &world{TB: t, env: seed.env, to: t.TempDir()}
+			w.mirror = drill.Mirror{Name: "back", Mode: mode, From: seed.mirror.To, To: "dir:" + w.to}
+			w.whole()
+			anew(t, seed.bucket)
+			old(t, seed.from, 20)
+			if out, err := rclone(t, "copy", seed.from, ":s3:"+seed.bucket.Bucket); err != nil {
+				t.Fatalf("%v: %s", err, out)
+			}
+			w.beginsNothing(20)
+			if res := w.sync(SyncOptions{AcceptPlaces: true}); !res.Whole() || w.left() != 0 {
+				t.Errorf("accepted: %+v", res.Report)
+			}
+		})
+	}
+}
+
+// anew removes a bucket with all that it holds, and makes another one of its name.
+func anew(t testing.TB, b bucket.Config) {
+	t.Helper()
+	c := enginetest.Client(t, b)
+	must(t, c.RemoveBucketWithOptions(t.Context(), b.Bucket, minio.RemoveBucketOptions{ForceDelete: true}))
+	must(t, c.MakeBucket(t.Context(), b.Bucket, minio.MakeBucketOptions{}))
 }
 
 // A mount below the source whose server has died cannot be read, not by root either: mc
@@ -176,12 +295,20 @@ func empty(t *testing.T, dir string) {
 	}
 }
 
-// files counts what is below a directory.
-func files(t *testing.T, dir string) (n int) {
+// files counts what is below a directory, without old copies.
+func files(t testing.TB, dir string) (n int) {
 	t.Helper()
-	must(t, filepath.WalkDir(dir, func(_ string, d os.DirEntry, err error) error {
-		if err == nil && !d.IsDir() {
-			n++
+	must(t, filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		n++
+		if info, err := d.Info(); err != nil || info.Size() != int64(len(oldCopy)) {
+			return err
+		}
+		content, err := os.ReadFile(path)
+		if string(content) == oldCopy {
+			n--
 		}
 		return err
 	}))

@@ -133,13 +133,13 @@ const alphanumeric = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz012345
 func noBucket(name string) string {
 	switch n := len(name); {
 	case n == 0:
-		return "the bucket is missing: write its name after the store or the server, as in s3:store/bucket/prefix or s3+https://host:port/bucket/prefix"
+		return "the bucket is missing"
 	case n < 3:
 		return fmt.Sprintf("the bucket's name %q is too short: it must have 3 to 255 characters", name)
 	case n > 255:
 		return fmt.Sprintf("the bucket's name has %d characters: it must have 3 to 255", n)
 	case strings.Trim(name, alphanumeric+"._-") != "" || !strings.Contains(alphanumeric, name[:1]):
-		return fmt.Sprintf("the bucket's name %q has other characters than letters, digits, dots, dashes and underscores, or does not begin with a letter or digit: write it as the store lists it", name)
+		return fmt.Sprintf("the bucket's name %q has other characters than letters, digits, dots, dashes and underscores, or does not begin with a letter or digit", name)
 	}
 	return ""
 }
@@ -169,7 +169,7 @@ func parseURL(s string) (Location, error) {
 func parseBucket(s string, l Location, rest string) (Location, error) {
 	bucket, prefix, _ := strings.Cut(rest, "/")
 	if why := noBucket(bucket); why != "" {
-		return Location{}, fault(s, why)
+		return Location{}, fault(s, why+"; write s3:store/bucket/prefix, or s3+https://host:port/bucket/prefix")
 	}
 	prefix = strings.TrimSuffix(prefix, "/")
 	if prefix != "" && (path.Clean("/"+prefix) != "/"+prefix) {

@@ -44,7 +44,7 @@ func TestParseSaysWhatIsWrong(t *testing.T) {
 	for in, want := range map[string]string{
 		"s3:store/b":                           `the bucket's name "b" is too short: it must have 3 to 255 characters`,
 		"s3:store/" + strings.Repeat("b", 256): `the bucket's name has 256 characters`,
-		"s3:store":                             `the bucket is missing: write its name`,
+		"s3:store":                             `the bucket is missing; write s3:store/bucket/prefix`,
 		"s3:Store/bucket":                      `"Store" is no name of a store: write s3:store/bucket/prefix`,
 		"s3:store/-bucket":                     `the bucket's name "-bucket" has other characters than letters`,
 		"s3:store/my bucket/x":                 `the bucket's name "my bucket" has other characters`,

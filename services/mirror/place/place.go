@@ -140,6 +140,16 @@ type Traits struct {
 	// Identity is what tells this place from another one that is mounted, or
 	// answers, under the same name; "" where nothing does.
 	Identity string
+	// Address is the Identity where no more is known than where the place answers, and ""
+	// where Identity is never that: another one may come to answer there.
+	Address string
+	// Dated goes with Address: it gives, by key, when the place says that files were written,
+	// in nanoseconds since the epoch, as [ListOptions.Dated] is told: of the first ones
+	// whose keys begin with prefix, at most n. The place sets these times itself where
+	// Identity is no more than Address, so that nobody can write the same again.
+	Dated func(ctx context.Context, prefix string, n int) (map[string]int64, error)
+	// FS is the file system of its root; zero for a bucket.
+	FS entry.FSID
 	// Batch is how many files PutBatch best takes at once; 0 means that it is no
 	// faster than Put. BatchBytes is how many bytes it takes at most.
 	Batch      int
@@ -179,6 +189,9 @@ type ListOptions struct {
 	// LeftOut, if not nil, is told of each path that has the name of a [Trash] and is none
 	// that a mirror made: it is left out all the same. It may be called concurrently.
 	LeftOut func(path string)
+	// Dated, if not nil, is told when the place says that a file was written, in nanoseconds
+	// since the epoch, where [Traits.Dated] is there. It may be called concurrently.
+	Dated func(key string, at int64)
 }
 
 // ErrReserved says that a name is the mirror's own.

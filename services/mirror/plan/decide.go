@@ -14,6 +14,9 @@ type found struct {
 	unsure [2]bool
 	// unsurePast says the same of the last run's stream.
 	unsurePast bool
+	// away says, by side that lacks the entry, that the file system in which it lay there is
+	// not where it was.
+	away [2]bool
 	// read says, by side, that the content was read, so that its hashes are its own.
 	read [2]bool
 }
@@ -85,9 +88,9 @@ func (r *Rules) decide(f *found, settled bool) (Action, bool) {
 		a.Op, a.Reason = Conflict, ConflictClaimed
 	}
 	switch a.Op {
-	case Put, MakeDir, Meta, Rehash:
+	case Put, MakeDir, Meta: // A Rehash may show that all of it is there.
 		if err := r.refused(&a); err != nil {
-			a.Op, a.Err, a.Doubt = Unholdable, err, [2]bool{}
+			a.Op, a.Err = Unholdable, err
 		}
 	}
 	return a, true
@@ -156,6 +159,8 @@ func create(f *found, to Side) Action {
 func (r *Rules) remove(f *found, on Side) Action {
 	other := on.Other()
 	switch {
+	case f.away[other]:
+		return f.because(Keep, on, KeepAway)
 	case r.Mode == Copy && !f.unsure[other]:
 		return f.because(Keep, on, KeepMode)
 	case r.claimed(f, on):

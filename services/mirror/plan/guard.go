@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 )
@@ -8,8 +9,8 @@ import (
 // Guard is a check that stands before deletes.
 type Guard string
 
-// The guards. Whichever refuses turns all deletes of the run off, and nothing
-// else.
+// The guards. Whichever refuses turns all deletes of the run off, but for GuardMount, and
+// nothing else.
 const (
 	// GuardIdentity: a side does not carry the marker that it carried when it was
 	// set up, as when another disk, or none, is mounted there.
@@ -17,6 +18,10 @@ const (
 	// GuardEmpty: a side whose absences would delete holds no entry but
 	// directories.
 	GuardEmpty Guard = "empty"
+	// GuardMount: a directory below a side's root is not in the file system that it was in, as
+	// when another disk, or none, is mounted there. It alone refuses no other deletes than
+	// those of what lay there.
+	GuardMount Guard = "mount"
 	// GuardListing: a stream had an error, so that what it did not show may exist.
 	GuardListing Guard = "listing"
 	// GuardNumber: more deletes than allowed.
@@ -35,7 +40,8 @@ type Refusal struct {
 	Value, Limit string
 	// Fix says what to do.
 	Fix string
-	// Deletes is how many entries would be deleted, of GuardNumber and GuardPercent.
+	// Deletes is how many entries would be deleted, of GuardNumber and GuardPercent, or kept
+	// though they were not found, of GuardMount.
 	Deletes int64
 }
 
@@ -49,6 +55,8 @@ type Marker struct {
 	// Want is what was found when the mirror was set up, Got what is there now.
 	// Empty ones never match.
 	Want, Got string
+	// Fix says what to do where they differ; "" is to see whether the right place is there.
+	Fix string
 }
 
 func (m Marker) matches() bool { return m.Want != "" && m.Got == m.Want }
@@ -134,7 +142,7 @@ func (r *Rules) judge(t *tally) []Refusal {
 		}
 		if m := r.Guards.Markers[absent]; !m.matches() {
 			refuse(GuardIdentity, fmt.Sprintf("%s %s", absent, quote(m.Got)), quote(m.Want),
-				fmt.Sprintf("see whether the right %s is mounted; if it was replaced on purpose, set the mirror up again", absent))
+				cmp.Or(m.Fix, fmt.Sprintf("see whether the right %s is mounted; if it was replaced on purpose, set the mirror up again", absent)))
 		}
 		r.judgeNumbers(t, on, func(r Refusal) { out = append(out, r) })
 	}

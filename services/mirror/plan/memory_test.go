@@ -69,7 +69,7 @@ func (s *fileSpill) All() iter.Seq2[plan.Action, error] {
 // the rest is equal.
 func planOf(t testing.TB, many int) *plan.Plan {
 	rules := plan.Rules{
-		Mode: plan.Mirror, Lists: [2]plan.Attr{plan.AllAttrs, plan.AllAttrs}, ScanStart: time.Unix(1<<30, 0),
+		Mode: plan.Mirror, Lists: [2]plan.Attr{plan.AllAttrs, plan.AllAttrs}, Roots: [2]entry.FSID{{1}, {1}}, ScanStart: time.Unix(1<<30, 0),
 		Guards: plan.Guards{Scans: 1, Number: -1, Percent: 100, Markers: [2]plan.Marker{{Want: "x", Got: "x"}}},
 	}
 	in := plan.Input{

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"strings"
 
 	"github.com/firedrill/firedrill/services/mirror/entry"
 )
@@ -92,8 +93,9 @@ type merger struct {
 	tree  tree
 	alike alike
 	// late are conflicts that a stream found while it moved on.
-	late []Action
-	left left
+	late   []Action
+	left   left
+	mounts mounts
 }
 
 // open starts the streams and returns what stops them.
@@ -229,6 +231,12 @@ func (m *merger) next() (f found, ok bool, err error) {
 	if !Present(f.dest) && m.rules.Mode != TwoWay && (m.in.Dest == nil || f.unsure[Dest]) {
 		f.dest, f.assumed = f.past.Dest, true
 	}
+	if strings.HasSuffix(f.key, "/") {
+		m.enter(&f)
+	}
+	if m.shut(&f) {
+		return found{key: f.key}, true, nil
+	}
 	for _, s := range []Side{Source, Dest} {
 		if e := f.at(s); Present(e) {
 			m.tally.seen[s]++
@@ -292,13 +300,19 @@ func (m *merger) finish() error {
 	if m.rules.Mode == Copy {
 		return nil
 	}
-	m.report.Refusals = m.rules.judge(&m.tally)
+	refusals := m.rules.judge(&m.tally)
+	m.report.Refusals = refusals
+	for s := range m.mounts.away {
+		if r, ok := m.mounts.away[s].refusal(Side(s)); ok {
+			m.report.Refusals = append(m.report.Refusals, r)
+		}
+	}
 	for a, err := range m.spill.All() {
 		if err != nil {
 			return fmt.Errorf("read the deletes back: %w", err)
 		}
-		if len(m.report.Refusals) > 0 {
-			a = refusedDelete(a, believed(m.report.Refusals))
+		if len(refusals) > 0 {
+			a = refusedDelete(a, believed(refusals))
 		}
 		if err := m.emit(a); err != nil {
 			return err

@@ -38,6 +38,10 @@ type world struct {
 type disk struct {
 	nodes map[string]*node // by path; the root is not among them
 	inode uint64
+	// mounts are the file systems that begin at paths, but for the root's.
+	mounts map[string]entry.FSID
+	// closed are paths of mounts that the side does not look into.
+	closed map[string]bool
 }
 
 type node struct {
@@ -63,6 +67,7 @@ func newWorld(t fataler, mode plan.Mode) *world {
 			return hashOf(w.sides[s].nodes[e.Path].content), nil
 		},
 		Lists: [2]plan.Attr{plan.AllAttrs, plan.AllAttrs},
+		Roots: [2]entry.FSID{{1}, {1}},
 		Trust: plan.TrustHashes,
 		Guards: plan.Guards{
 			Markers: [2]plan.Marker{{Want: "s", Got: "s"}, {Want: "d", Got: "d"}},
@@ -119,10 +124,20 @@ func (w *world) remove(s plan.Side, p string) {
 	}
 }
 
+// fs is the file system that a path lies in.
+func (d *disk) fs(p string) entry.FSID {
+	for ; p != "."; p = path.Dir(p) {
+		if id, ok := d.mounts[p]; ok {
+			return id
+		}
+	}
+	return entry.FSID{1}
+}
+
 func (d *disk) entry(p string, n *node) entry.Entry {
 	e := entry.Entry{
 		Path: p, Kind: n.kind, Mode: n.mode, MTime: n.mtime, Size: int64(len(n.content)),
-		Change: entry.Change{FS: entry.FSID{1}, Inode: n.inode, CTime: n.ctime},
+		Change: entry.Change{FS: d.fs(p), Inode: n.inode, CTime: n.ctime}, Closed: d.closed[p],
 	}
 	if n.kind == entry.Symlink {
 		e.Target = n.content

@@ -32,6 +32,14 @@ func (p *Past) At(s Side) entry.Entry {
 	return p.Dest
 }
 
+func (p *Past) set(s Side, e entry.Entry) {
+	if s == Source {
+		p.Source = e
+	} else {
+		p.Dest = e
+	}
+}
+
 // synced reports whether both sides held the entry.
 func (p *Past) synced() bool { return Present(p.Source) && Present(p.Dest) }
 

@@ -101,6 +101,11 @@ type Rules struct {
 	// Holds tells, by side, why the side cannot hold an entry; nil for a side
 	// that holds everything. A bucket's is [entry.Entry.Check].
 	Holds [2]func(entry.Entry) error
+	// Roots are, by side, the file systems of the roots; zero for a side that has none.
+	Roots [2]entry.FSID
+	// Accept takes what is mounted below the roots for what should be there, so that what lay
+	// in other file systems is missing.
+	Accept bool
 	// Lists says, by side, which attributes the side keeps and its stream carries.
 	// What is missing here is never taken from an entry: a listing without
 	// metadata has none of them.
@@ -212,6 +217,8 @@ const (
 	KeepGuarded Reason = "deletes are refused"
 	// KeepUnlisted: the other side could not be listed, so it may be there.
 	KeepUnlisted Reason = "the other side could not be read"
+	// KeepAway: the file system in which the other side had it is not where it was.
+	KeepAway Reason = "the other side's file system that held it is not mounted there"
 	// KeepOccupied: a directory in which something stays.
 	KeepOccupied Reason = "something in it stays"
 	// KeepYoung: it was modified so shortly before the scan that it may be modified

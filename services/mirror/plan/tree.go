@@ -143,6 +143,7 @@ func (m *merger) visit(f *found) error {
 	if err := m.lookAlike(f); err != nil {
 		return err
 	}
+	m.seek(f)
 	a, ok := m.rules.decide(f, false)
 	if !ok {
 		if f.past.Key == "" || f.unsure[Source] || f.unsure[Dest] {
@@ -152,6 +153,9 @@ func (m *merger) visit(f *found) error {
 	}
 	if a.Op == Keep && a.Reason == KeepMissing && m.replaced(a.To) {
 		a.Op, a.Reason = Delete, ""
+	}
+	if a.Op == Keep && a.Reason == KeepAway {
+		m.keepAway(&a)
 	}
 	m.stand(f, &a)
 	there, across := f.at(a.To), f.at(a.To.Other())

@@ -75,12 +75,13 @@ func (c *Check) Reach(level string) (last time.Time) {
 	return last
 }
 
-// with is the comparison with what is known of those before it, which may be nil.
+// with is the comparison with what is known of those before it, which may be nil. What
+// ended after this one did so by a clock that was ahead, and is as good as none.
 func (c Check) with(before *Check) *Check {
 	levels := map[string]time.Time{}
 	for _, level := range drill.MirrorLevels {
 		for _, at := range []time.Time{c.exactly(level), before.exactly(level)} {
-			if at.After(levels[level]) {
+			if at.After(levels[level]) && !at.After(c.Ended) {
 				levels[level] = at
 			}
 		}

@@ -237,6 +237,15 @@ func TestALogKnowsWhenEachLevelWasReached(t *testing.T) {
 			t.Errorf("%s: %s, want %s", level, got, at(want))
 		}
 	}
+	// By a clock that was ahead, and one that is no more.
+	for _, ended := range []int{9999, 200} {
+		if err := runlog.Checked(dir, runlog.Check{What: "verify", Level: "L2", Ended: at(ended)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := read(t, dir).Check.Reach("L2"); !got.Equal(at(200)) {
+		t.Errorf("after a clock was ahead: %s", got)
+	}
 	if c = nil; !c.Reach("L1").IsZero() {
 		t.Error("of nothing a level is reached")
 	}

@@ -21,8 +21,8 @@ type Options struct {
 	// entry and need /proc.
 	Xattrs bool
 	// OneFileSystem leaves out what other file systems hold that are mounted below
-	// the root. The directories they are mounted on are entries without content:
-	// who deletes what a walk does not yield must know of this.
+	// the root. The directories they are mounted on are entries without content, and
+	// [entry.Entry.Closed].
 	OneFileSystem bool
 	// Filter reports whether to keep an entry, by its raw path and its kind; nil
 	// keeps all. What it rejects is not looked at, and of a directory nothing
@@ -173,6 +173,7 @@ func (w *walker) open(parent *dir, at int, name, path string) (*dir, entry.Entry
 		d.fs = w.known.of(fd, d.dev)
 		// Nothing of another file system is read: it is as if it were empty.
 		d.sorted = w.o.OneFileSystem && d.dev != w.dev
+		e.Closed = d.sorted
 	default:
 		d.fs = parent.fs
 	}

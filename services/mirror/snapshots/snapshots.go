@@ -155,7 +155,7 @@ func parse(m drill.Mirror) (t task, problems []drill.Problem) {
 		given bool
 	}{
 		{"mode", m.Mode != "" && m.Mode != drill.MirrorCopy}, {"filter", len(m.Filter) > 0}, {"xattrs", m.Xattrs}, {"keepDeleted", m.KeepDeleted != 0},
-		{"oneFileSystem", m.OneFileSystem}, {"deletes", m.Deletes != drill.MirrorDeletes{}}, {"permissions", len(m.Permissions) > 0},
+		{"privileged", m.Privileged}, {"oneFileSystem", m.OneFileSystem}, {"deletes", m.Deletes != drill.MirrorDeletes{}}, {"permissions", len(m.Permissions) > 0},
 	} {
 		if other.given {
 			add(other.field, "", "snapshots are brought over as they are: leave this out, or leave snapshots out")

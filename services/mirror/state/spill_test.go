@@ -82,6 +82,7 @@ func TestASpillServesAPlan(t *testing.T) {
 		Past:   s.Past(),
 	}, plan.Rules{
 		Mode: plan.Mirror, Lists: [2]plan.Attr{plan.AllAttrs, plan.AllAttrs}, ScanStart: time.Unix(1<<33, 0),
+		Roots:  [2]entry.FSID{source.Change.FS, source.Change.FS},
 		Guards: plan.Guards{Scans: 1, Number: -1, Percent: 100, Markers: [2]plan.Marker{{Want: "x", Got: "x"}, {Want: "y", Got: "y"}}},
 	}, spill)
 	must(t, err)

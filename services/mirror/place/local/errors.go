@@ -14,6 +14,10 @@ import (
 // is: a device, or a file that runs as an owner whom the process cannot set.
 var ErrPrivilege = errors.New("that takes more rights than this process has")
 
+// ErrLends says that an entry gives rights here, and is not made as others may have said
+// that it is so.
+var ErrLends = errors.New("that lends rights here to whoever may write to the bucket")
+
 // Error says what could not be done with one entry.
 type Error struct {
 	// Op is what was tried, such as "write".
@@ -67,6 +71,7 @@ func advice(err error) string {
 		{place.ErrReadOnly, "open it for writing"},
 		{place.ErrNotEmpty, "remove what it holds first"},
 		{ErrPrivilege, "run the mirror as root, or leave it out with a filter"},
+		{ErrLends, "if they are all trusted, run with --privileged, or write privileged: true in the inventory; or leave it out with a filter"},
 		{unix.ENOENT, "make it, or mount what should be there"},
 		{unix.ENOTDIR, "a directory is needed"},
 		{unix.ENOSPC, "free space or inodes there, then run again"},

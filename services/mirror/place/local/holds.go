@@ -26,6 +26,11 @@ func (p *Place) holds(e entry.Entry) error {
 	if err := p.holdsName(e.Path); err != nil {
 		return err
 	}
+	if p.o.Unprivileged {
+		if err := p.lends(e); err != nil {
+			return err
+		}
+	}
 	switch e.Kind {
 	case entry.File:
 		return p.holdsOwner(e)
@@ -69,6 +74,25 @@ func (p *Place) holdsOwner(e entry.Entry) error {
 		return fmt.Errorf("%w: it is setuid and of the user %d, whom it cannot be given to", ErrPrivilege, e.UID)
 	case e.Mode&unix.S_ISGID != 0 && !p.rights.hasGroup(e.GID):
 		return fmt.Errorf("%w: it is setgid and of the group %d, which it cannot be given to", ErrPrivilege, e.GID)
+	}
+	return nil
+}
+
+// lends refuses what gives rights to whoever says that it is so. A directory that is setgid
+// gives none.
+func (p *Place) lends(e entry.Entry) error {
+	switch {
+	case e.Kind == entry.CharDevice || e.Kind == entry.BlockDevice:
+		return fmt.Errorf("%w: it is a %s", ErrLends, e.Kind)
+	case e.Kind == entry.File && e.Mode&(unix.S_ISUID|unix.S_ISGID) != 0:
+		return fmt.Errorf("%w: it has the mode %04o", ErrLends, e.Mode)
+	case !p.xattrs:
+		return nil
+	}
+	for name := range e.Xattrs {
+		if strings.HasPrefix(name, "security.") || strings.HasPrefix(name, "trusted.") {
+			return fmt.Errorf("%w: it has the attribute %q", ErrLends, name)
+		}
 	}
 	return nil
 }

@@ -34,6 +34,9 @@ type Options struct {
 	Rights bool
 	// Xattrs keeps extended attributes too, where the file system has them.
 	Xattrs bool
+	// Unprivileged refuses what gives rights to whoever says that it is so: devices, setuid
+	// and setgid files, and the extended attributes that only root may set.
+	Unprivileged bool
 	// NoOwner leaves owners alone although the process may set them: for shares
 	// that answer root with someone else's rights.
 	NoOwner bool
@@ -148,6 +151,7 @@ func (p *Place) traitsOf(inode uint64) place.Traits {
 	return place.Traits{
 		Lists:    lists,
 		Holds:    p.reportHolds,
+		FS:       p.fs.root,
 		Identity: fmt.Sprintf("%s-%x", hex.EncodeToString(p.fs.root[:]), inode),
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"iter"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/firedrill/firedrill/services/mirror/bucket"
 	"github.com/firedrill/firedrill/services/mirror/entry"
@@ -45,6 +46,9 @@ func (p *Place) listed(ctx context.Context, o place.ListOptions, metadata bool) 
 			}
 			if err == nil && (!f.takes(e) || t.has(&e)) {
 				continue
+			}
+			if err == nil && o.Dated != nil && e.Kind != entry.Dir && !stamped(e, object) {
+				o.Dated(object.Key, object.LastModified.UnixNano())
 			}
 			if err == nil {
 				err = p.getTarget(ctx, &e)
@@ -194,6 +198,29 @@ func (p *Place) Look(ctx context.Context, e entry.Entry) (entry.Entry, bool, err
 		now.Sum.CRC32C = 0
 	}
 	return now, err == nil, err
+}
+
+// stamped reports whether an object may have got its time from who wrote it.
+func stamped(e entry.Entry, o bucket.Object) bool {
+	at := time.Unix(0, e.MTime).Add(time.Millisecond - 1).Truncate(time.Millisecond)
+	return o.Meta != nil && !isForeign(o) && o.LastModified.Equal(at)
+}
+
+// dated is [place.Traits.Dated].
+func (p *Place) dated(ctx context.Context, prefix string, n int) (map[string]int64, error) {
+	all := map[string]int64{}
+	for o, err := range p.b.List(ctx, bucket.ListOptions{Prefix: prefix, PageSize: min(n, 1000), Without: trashDir}) {
+		if err != nil {
+			return nil, err
+		}
+		if !strings.HasSuffix(o.Key, "/") {
+			all[o.Key] = o.LastModified.UnixNano()
+		}
+		if n--; n == 0 {
+			break
+		}
+	}
+	return all, nil
 }
 
 // tellMillis gives an object the time that a listing tells, which is finer.

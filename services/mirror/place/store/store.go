@@ -112,13 +112,15 @@ func (p *Place) findTraits(created time.Time) place.Traits {
 		Both:       p.caps.Server != bucket.MinIO, // which lists nothing below a key that is an object
 		Versioned:  p.caps.Versioning,
 		Identity:   "s3:" + p.b.Path(),
+		Address:    "s3:" + p.b.String(), // its server's name tells it from others
+		Dated:      p.dated,
 		Small:      bucket.MaxBatchItem,
 		Parts:      true,
 		PartsAbove: p.o.PartsAbove,
 		ETags:      true,
 	}
 	if created.IsZero() {
-		t.Identity = "s3:" + p.b.String() // its server's name tells it from others
+		t.Identity = t.Address
 	} else {
 		t.Identity += "@" + created.UTC().Format(time.RFC3339Nano)
 	}

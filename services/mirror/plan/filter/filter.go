@@ -116,3 +116,16 @@ func (f *Filter) Match(path string, kind entry.Kind) bool {
 	}
 	return true
 }
+
+// Below is the rule that leaves out a directory with all that lies in it.
+func Below(path string) string {
+	var b strings.Builder
+	b.WriteString("- /")
+	for i := range len(path) {
+		if strings.IndexByte(`*?[]{}\`, path[i]) >= 0 {
+			b.WriteByte('\\')
+		}
+		b.WriteByte(path[i])
+	}
+	return b.String() + "/**"
+}

@@ -183,7 +183,7 @@ func TestSamplesStandForAllPaths(t *testing.T) {
 
 // Samples are paths, and it is said where there are too many.
 func TestSamplesArePaths(t *testing.T) {
-	samples, all := filter.Samples(1000, filter.Placed{Filter: parse(t, "- .*", "- *.key", "- /a/b?/", "- [!a-y]/**")})
+	samples, all := filter.Samples(1000, filter.Placed{Filter: parse(t, "- .*", "- *.key", "- /a/b?/", "- [!a-y]/**", "- /*/x*")})
 	for _, s := range samples {
 		for name := range strings.SplitSeq(s, "/") {
 			if name == "" || name == "." || name == ".." || strings.ContainsRune(name, 0) {
@@ -237,5 +237,17 @@ func BenchmarkMatch(b *testing.B) {
 	f := parse(b, "- *.tmp", "- /var/cache/", "+ /srv/**", "- node_modules/", "- *.swp")
 	for b.Loop() {
 		f.Match("home/user/projects/service/internal/handler_test.go", entry.File)
+	}
+}
+
+func TestBelow(t *testing.T) {
+	for _, dir := range []string{"a", "a/b c", "*", `[x]?{y}\z`, "\xff"} {
+		f := parse(t, filter.Below(dir))
+		if f.Match(dir, entry.Dir) || f.Match(dir+"/x", entry.File) || f.Match(dir+"/x/y", entry.Dir) {
+			t.Errorf("%q does not leave out %q", filter.Below(dir), dir)
+		}
+		if !f.Match(dir+"x", entry.Dir) || !f.Match("x"+dir, entry.Dir) || !f.Match("x/"+dir, entry.Dir) {
+			t.Errorf("%q leaves out more", filter.Below(dir))
+		}
 	}
 }
