@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -17,7 +16,6 @@ import (
 	"github.com/firedrill/firedrill/pkg/drill"
 	"github.com/firedrill/firedrill/pkg/machine"
 	"github.com/firedrill/firedrill/services/mirror/engine"
-	"github.com/firedrill/firedrill/services/mirror/entry"
 	"github.com/firedrill/firedrill/services/mirror/location"
 	"github.com/firedrill/firedrill/services/mirror/pace"
 	"github.com/firedrill/firedrill/services/mirror/place"
@@ -137,6 +135,9 @@ func (e Env) openJob(ctx context.Context, m drill.Mirror, use Use) (_ *Job, err 
 	if err := j.openState(); err != nil {
 		return nil, err
 	}
+	if err := j.apart(); err != nil {
+		return nil, err
+	}
 	access := use.access(m, s.at[plan.Source])
 	for _, side := range []plan.Side{plan.Source, plan.Dest} {
 		p, err := j.open(ctx, side, access[side])
@@ -145,7 +146,7 @@ func (e Env) openJob(ctx context.Context, m drill.Mirror, use Use) (_ *Job, err 
 		}
 		j.places[side] = p
 	}
-	if err := j.apart(); err != nil {
+	if err := j.twoPlaces(); err != nil {
 		return nil, err
 	}
 	if use != Looks {
@@ -215,58 +216,6 @@ func (j *Job) openState() (err error) {
 
 // dir is where a mirror's state lies.
 func (e Env) dir(name string) string { return filepath.Join(e.StateDir, name) }
-
-// apart refuses places that lie within each other, or hold the mirror's own state,
-// once links are followed.
-func (j *Job) apart() error {
-	s := &j.spec
-	at := s.at
-	for side := range at {
-		if at[side].Scheme != location.Dir {
-			continue
-		}
-		path, err := filepath.EvalSymlinks(at[side].Path)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue // what open has made a stand-in for
-		}
-		if err != nil {
-			return fmt.Errorf("mirror %s: %w", s.Name, err)
-		}
-		at[side].Path = path
-		if err := j.stateApart(path); err != nil {
-			return err
-		}
-	}
-	from, to := at[plan.Source], at[plan.Dest]
-	one, other := j.places[plan.Source].Traits().Identity, j.places[plan.Dest].Traits().Identity
-	switch {
-	case location.Overlap(from, to):
-		return &SpecError{s.Name, "to", fmt.Sprintf("%s and %s lie within each other: %s and %s", s.From, s.To, from.Path, to.Path), "name directories that are apart"}
-	case one != "" && one == other:
-		return &SpecError{s.Name, "to", fmt.Sprintf("%s and %s are two names of one place", s.From, s.To), "name places that are apart"}
-	}
-	return nil
-}
-
-// stateApart refuses a directory that takes what the mirror itself writes for a part
-// of what it mirrors: it would never come to an end of it, and might delete it.
-func (j *Job) stateApart(root string) error {
-	state, err := filepath.EvalSymlinks(j.Dir())
-	if err != nil {
-		return fmt.Errorf("mirror %s: %w", j.spec.Name, err)
-	}
-	inside, err := filepath.Rel(root, state)
-	if err != nil || inside == ".." || strings.HasPrefix(inside, "../") {
-		return nil // apart
-	}
-	for dir := inside; dir != "."; dir = filepath.Dir(dir) {
-		if !j.spec.filter.Match(dir, entry.Dir) {
-			return nil
-		}
-	}
-	return &SpecError{j.spec.Name, "filter", fmt.Sprintf("the mirror's own state, %s, lies in %s", state, root),
-		fmt.Sprintf("keep the state elsewhere, or leave it out with \"- /%s/\"", filepath.ToSlash(inside))}
-}
 
 func (j *Job) open(ctx context.Context, side plan.Side, can access) (place.Place, error) {
 	l, readOnly := j.spec.at[side], can != writes
