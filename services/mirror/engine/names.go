@@ -48,6 +48,9 @@ func (r *run) list(s plan.Side) iter.Seq2[entry.Entry, error] {
 func (r *run) leftOut(s plan.Side, path string) {
 	a := plan.Action{Op: plan.Unholdable, Key: path, To: s.Other(), Err: place.ErrReserved}
 	e := entry.Entry{Path: path, Kind: entry.Dir}
+	if _, trash := place.InTrash(path); !trash {
+		a.Err, e.Kind = place.ErrTemporary, entry.File
+	}
 	set(&a, s, e)
 	if err := r.settle(Done{Action: a}); err != nil {
 		r.fail(err)
