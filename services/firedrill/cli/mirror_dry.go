@@ -95,7 +95,7 @@ func dryText(m drill.Mirror, d engine.Done) string {
 	}
 	over := ""
 	if a.Op == plan.Put && a.Past.Key == "" && plan.Present(a.At(a.To)) {
-		over = ", over what no run has put there"
+		over = ", over what no run is known to have put there"
 	}
 	return fmt.Sprintf("%-10s %s on the %s%s", a.Op, name, a.To, over)
 }

@@ -75,7 +75,7 @@ type notedJSON struct {
 	// source, or, of a dry run, would be.
 	Mended       int64 `json:"permissionsSet,omitempty"`
 	MendedSource int64 `json:"sourcePermissionsSet,omitempty"`
-	// Replaced counts what was put over an entry that no run had put there.
+	// Replaced counts what was put over an entry that no run is known to have put there.
 	Replaced int64 `json:"replaced,omitempty"`
 	// Disowned counts what keeps another owner, as this process may not change owners,
 	// Unchecked what was taken for equal and never read. New says that there was no

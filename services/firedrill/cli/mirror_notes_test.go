@@ -150,7 +150,7 @@ func TestWhatARunReplacesIsTold(t *testing.T) {
 	}
 	write(filepath.Join(occupied, "a"), "precious")
 	to := "dir:" + occupied
-	w.has(w.run(0, "sync", "--dry-run", w.from, to), `put        "a" on the destination, over what no run has put there`, "replaced   1 entry that no run had put there", "would be overwritten")
+	w.has(w.run(0, "sync", "--dry-run", w.from, to), `put        "a" on the destination, over what no run is known to have put there`, "replaced   1 entry that no run is known to have put there", "would be overwritten")
 	w.has(w.run(0, "sync", w.from, to), "replaced   1 entry", "was overwritten")
 	write(filepath.Join(w.dir, "src/a"), "another content")
 	if text := w.run(0, "sync", w.from, to); strings.Contains(text, "replaced") {

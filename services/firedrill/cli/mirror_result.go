@@ -151,7 +151,7 @@ func (p *mirrorPrinter) reportNotes(m drill.Mirror, dry bool, r job.Result) {
 		if dry {
 			did = "would be"
 		}
-		fmt.Fprintf(p.out, "  replaced   %s that no run had put there: what lay at the destination under that name %s overwritten\n", fold.Plural(r.Replaced, "entry"), did)
+		fmt.Fprintf(p.out, "  replaced   %s that no run is known to have put there: what lay at the destination under that name %s overwritten\n", fold.Plural(r.Replaced, "entry"), did)
 	}
 	if r.Disowned > 0 {
 		were, later := "were not", "a run as root sets them"

@@ -39,7 +39,11 @@ func (r *run) list(s plan.Side) iter.Seq2[entry.Entry, error] {
 	}
 	if s == plan.Source || r.Mode == plan.TwoWay {
 		o.LeftOut = func(path string) {
-			if err := r.leftOut(s, LeftOut{path, place.ErrReserved}); err != nil {
+			why := place.ErrReserved
+			if _, trash := place.InTrash(path); !trash {
+				why = place.ErrTemporary
+			}
+			if err := r.leftOut(s, LeftOut{path, why}); err != nil {
 				r.fail(err)
 			}
 		}
@@ -61,6 +65,9 @@ func (r *run) tellLeftOut() error {
 func (r *run) leftOut(s plan.Side, l LeftOut) error {
 	a := plan.Action{Op: plan.Unholdable, Key: l.Path, To: s.Other(), Err: l.Err}
 	e := entry.Entry{Path: l.Path, Kind: entry.Dir}
+	if errors.Is(l.Err, place.ErrTemporary) {
+		e.Kind = entry.File
+	}
 	set(&a, s, e)
 	return r.settle(Done{Action: a})
 }

@@ -106,7 +106,8 @@ type Result struct {
 	To   string `json:"to"`
 	Mode string `json:"mode,omitempty"`
 	// NewDestination says that there was no destination before, or there is none where
-	// nothing is done; Replaced counts what was put over an entry that no run had put there.
+	// nothing is done; Replaced counts what was put over an entry that no run is known to
+	// have put there.
 	NewDestination bool  `json:"newDestination,omitempty"`
 	Replaced       int64 `json:"replaced,omitempty"`
 	// PermissionsSet counts the entries whose permissions were set by the mirror's rules after

@@ -9,9 +9,11 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/firedrill/firedrill/pkg/drill"
 	"github.com/firedrill/firedrill/services/mirror/engine"
+	"github.com/firedrill/firedrill/services/mirror/place"
 )
 
 var errKilled = errors.New("killed")
@@ -34,6 +36,27 @@ func hidden(t *testing.T, dir string) (paths []string) {
 		return err
 	}))
 	return paths
+}
+
+// A user's file that is only named as if a killed run had left it stays, and each run says that
+// it is left out.
+func TestWhatOnlyLooksTemporaryIsReported(t *testing.T) {
+	w := between(t, drill.MirrorTwoWay, true)
+	name := ".firedrill-mirror.PRECIOUSPRECIOUSPRECIOUS22"
+	w.write("d/"+name, "precious")
+	w.write("d/file", "content")
+	must(t, os.Chtimes(filepath.Join(w.from, "d", name), time.Unix(1, 0), time.Unix(1, 0)))
+	for range 2 {
+		res := w.sync(SyncOptions{})
+		if len(res.Unholdable) != 1 || res.Unholdable[0].Key != "d/"+name || !errors.Is(res.Unholdable[0].Err, place.ErrTemporary) {
+			t.Errorf("it reports %+v", res.Unholdable)
+		}
+		if got := hidden(t, w.from); len(got) != 1 {
+			t.Errorf("%q is left", got)
+		}
+	}
+	w.mirror.Filter = []string{"- " + name}
+	w.whole()
 }
 
 // However soon the next run is made: nobody but it can be at work on what its own process

@@ -186,8 +186,9 @@ type ListOptions struct {
 	// is asked for those only that [entry.Entry.Change] does not show to be as they are
 	// known. An error ends what is known. It is iterated once, by a goroutine of its own.
 	Known iter.Seq2[entry.Entry, error]
-	// LeftOut, if not nil, is told of each path that has the name of a [Trash] and is none
-	// that a mirror made: it is left out all the same. It may be called concurrently.
+	// LeftOut, if not nil, is told of each path that has the name of a [Trash], or of a
+	// temporary file, and is none that a mirror made: it is left out all the same. It may be
+	// called concurrently.
 	LeftOut func(path string)
 	// Dated, if not nil, is told when the place says that a file was written, in nanoseconds
 	// since the epoch, where [Traits.Dated] is there. It may be called concurrently.
@@ -199,6 +200,9 @@ var ErrReserved = errors.New("the mirror keeps what it has deleted under this na
 
 // ErrClaimed says that what is there is not the mirror's to change.
 var ErrClaimed = errors.New("it is part of a ZFS archive, which no mirror deletes or writes over: keep the two in places that are apart")
+
+// ErrTemporary says the same of another kind of names.
+var ErrTemporary = errors.New("the mirror calls its own temporary files so, and leaves it out: rename it, or leave it out with a filter")
 
 // Content is the content of a file, or a range of it.
 type Content interface {

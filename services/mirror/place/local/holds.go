@@ -59,7 +59,7 @@ func (p *Place) holdsName(path string) error {
 		case name == place.Trash:
 			return &entry.NameError{Name: path, Reason: place.ErrReserved.Error()}
 		case isTemp(name):
-			return &entry.NameError{Name: path, Reason: "the mirror calls its own temporary files so: leave it out with a filter"}
+			return &entry.NameError{Name: path, Reason: place.ErrTemporary.Error()}
 		}
 	}
 	return nil

@@ -234,6 +234,47 @@ func TestWhatCrashedRunsLeftIsSwept(t *testing.T) {
 	wants(t, "Put under such a name", err, entry.ErrName)
 }
 
+// What somebody else named like a temporary file is not written over, listed or removed, and
+// told of.
+func TestWhatOnlyLooksTemporaryStays(t *testing.T) {
+	dir := t.TempDir()
+	p := open(t, dir, Options{Owner: "me"})
+	p.stale = 0
+	theirs := "d/" + tempPrefix + "PRECIOUSPRECIOUSPRECIOUS22"
+	must(t, os.Mkdir(filepath.Join(dir, "d"), 0o755))
+	must(t, os.WriteFile(filepath.Join(dir, theirs), []byte("precious"), 0o600))
+	var told []string
+	var have entry.Entry
+	for e, err := range p.Entries(t.Context(), place.ListOptions{LeftOut: func(path string) { told = append(told, path) }}) {
+		if have = e; err != nil || e.Path != "d" {
+			t.Errorf("it lists %q, %v", e.Path, err)
+		}
+	}
+	if !slices.Equal(told, []string{theirs}) {
+		t.Errorf("it tells of %q", told)
+	}
+	told = nil
+	for range p.Entries(t.Context(), place.ListOptions{LeftOut: func(path string) { told = append(told, path) }, Filter: func(path string, _ entry.Kind) bool { return path != theirs }}) {
+	}
+	if len(told) > 0 {
+		t.Errorf("it tells of what is filtered: %q", told)
+	}
+	wants(t, "Remove what it is in", p.Remove(t.Context(), []entry.Entry{have})[0], place.ErrNotEmpty)
+	must(t, p.Finish(t.Context()))
+	_, err := p.Put(t.Context(), file(theirs, "x"))
+	wants(t, "Put over it", err, entry.ErrName)
+	if raw, err := os.ReadFile(filepath.Join(dir, theirs)); err != nil || string(raw) != "precious" {
+		t.Errorf("it holds %q, %v", raw, err)
+	}
+	// What an older version of the same owner left, in the same boot, is known all the same.
+	torn := filepath.Join(dir, tempPrefix+p.writer.owner+strings.Repeat("A", tempRandom-ownerSize))
+	must(t, os.WriteFile(torn, []byte("torn"), 0o600))
+	all(t, p)
+	if _, err := os.Lstat(torn); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("what it left itself is there: %v", err)
+	}
+}
+
 // Whoever owns a place knows of what it left when it was killed a moment ago that nobody
 // goes on with it. Of what others write nobody knows that.
 func TestAnOwnerSweepsWhatItLeftAtOnce(t *testing.T) {

@@ -19,11 +19,18 @@ func (p *Place) Entries(ctx context.Context, o place.ListOptions) iter.Seq2[entr
 	so := p.scanOptions()
 	so.Xattrs = so.Xattrs && !o.Names
 	so.Filter = func(path string, kind entry.Kind) bool {
-		if ownTemp(path, kind) {
+		temp, made := p.temporary(path, kind)
+		if made {
 			p.sweep(path)
 			return false
 		}
 		if o.Filter != nil && !o.Filter(path, kind) {
+			return false
+		}
+		if temp {
+			if o.LeftOut != nil {
+				o.LeftOut(path)
+			}
 			return false
 		}
 		if isTrash(path) {

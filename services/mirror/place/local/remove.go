@@ -118,7 +118,7 @@ func (p *Place) sweepDir(d dir, name string) error {
 		return fmt.Errorf("list what is in it: %w", err)
 	}
 	for _, left := range names {
-		if !isTemp(left) || !p.isStale(inside, left) {
+		if !p.writer.made(left) || !p.isStale(inside, left) {
 			return place.ErrNotEmpty
 		}
 	}

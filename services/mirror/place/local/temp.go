@@ -25,10 +25,12 @@ const (
 const staleAfter = 10 * time.Second
 
 // ownerSize and writerSize are how much of the random part of a name stands for the owner
-// of a place, and for the process that writes to it.
+// of a place, and for the process that writes to it. sumSize is how much ends it that follows
+// from the rest: what somebody else named so by chance is not taken for the mirror's.
 const (
-	ownerSize  = 10
+	ownerSize  = 8
 	writerSize = 6
+	sumSize    = 5
 )
 
 // writer is whose temporary files a place makes. The zero value makes nobody's.
@@ -43,13 +45,29 @@ func newWriter(owner string) writer {
 	if owner == "" {
 		return writer{}
 	}
-	sum := sha256.Sum256([]byte(owner))
-	w := writer{owner: base32.StdEncoding.EncodeToString(sum[:])[:ownerSize]}
+	w := writer{owner: digest(owner, ownerSize)}
 	w.own = w.owner + rand.Text()[:writerSize]
 	return w
 }
 
-func (w writer) newTemp() string { return tempPrefix + w.own + rand.Text()[len(w.own):] }
+func (w writer) newTemp() string {
+	random := w.own + rand.Text()[len(w.own):tempRandom-sumSize]
+	return tempPrefix + random + digest(random, sumSize)
+}
+
+// digest is the first letters of a hash, of those that names have.
+func digest(text string, size int) string {
+	sum := sha256.Sum256([]byte(text))
+	return base32.StdEncoding.EncodeToString(sum[:])[:size]
+}
+
+// made reports whether a temporary name was certainly given by a mirror. What an older
+// version wrote has no sum, and is told only by the owner that it shares.
+func (w writer) made(name string) bool {
+	random, _ := strings.CutPrefix(name, tempPrefix)
+	rest := random[:max(len(random)-sumSize, 0)]
+	return isTemp(name) && (rest+digest(rest, sumSize) == random || w.orphaned(name))
+}
 
 // orphaned reports whether whoever made a temporary file is known to have ended: it was
 // the same owner's writer before this one.
@@ -58,16 +76,18 @@ func (w writer) orphaned(name string) bool {
 	return w.owner != "" && strings.HasPrefix(random, w.owner) && !strings.HasPrefix(random, w.own)
 }
 
-// isTemp reports whether a name is one that a writer may have given.
+// isTemp reports whether a name looks like one that a writer has given. Nothing else is
+// written under such a name, or listed.
 func isTemp(name string) bool {
 	random, ok := strings.CutPrefix(name, tempPrefix)
 	return ok && len(random) == tempRandom && strings.Trim(random, "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567") == ""
 }
 
-// ownTemp is isTemp of an entry.
-func ownTemp(path string, kind entry.Kind) bool {
+// temporary reports whether an entry has a temporary name, and whether a mirror made it.
+func (p *Place) temporary(path string, kind entry.Kind) (is, made bool) {
 	_, name := split(path)
-	return kind != entry.Dir && isTemp(name)
+	is = kind != entry.Dir && isTemp(name)
+	return is, is && p.writer.made(name)
 }
 
 // isTrash reports whether a path ends with the name of a trash.
