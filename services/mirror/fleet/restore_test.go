@@ -19,7 +19,7 @@ import (
 func TestARestoreIsWorkedOffByAllProcesses(t *testing.T) {
 	s := newSpread(t, 0)
 	must(t, os.RemoveAll(filepath.Join(s.dir, "src")))
-	s.inv.Spec.Mirrors = append(s.inv.Spec.Mirrors, drill.Mirror{Name: "back", From: "s3:lab/" + s.bucket.Bucket, To: "dir:" + filepath.Join(s.dir, "dst")})
+	s.inv.Spec.Mirrors = append(s.inv.Spec.Mirrors, drill.Mirror{Name: "back", From: "s3:lab/" + s.bucket.Bucket, To: "dir:" + filepath.Join(s.dir, "dst"), Privileged: true})
 	s.tree("src", 2000)
 	in := func(path string) string { return filepath.Join(s.dir, "src", path) }
 	must(t, errors.Join(
